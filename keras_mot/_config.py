@@ -1,0 +1,26 @@
+"""Base of the frozen configuration objects: they validate, compare, print and serialise."""
+
+import dataclasses
+
+import keras
+
+
+class Config:
+    """Mixin for frozen dataclasses that serialise through Keras.
+
+    A subclass is decorated with `@keras.saving.register_keras_serializable("keras_mot")` and
+    `@dataclasses.dataclass(frozen=True)`; it validates in `__post_init__`, so that a wrong value is refused
+    where it is written.
+    """
+
+    def get_config(self):
+        """The fields as a JSON-ready dictionary."""
+        return {
+            field.name: keras.saving.serialize_keras_object(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The object that `get_config` described."""
+        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})

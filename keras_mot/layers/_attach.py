@@ -1,0 +1,348 @@
+"""Attaching transforms to a layer's weights, and stripping them.
+
+A transformed layer stays the layer it was: the same object, its class changed to a subclass made on the fly
+whose call runs with the weights substituted. Nothing is wrapped, so names, paths, `isinstance` and
+`model.layers` stay the same. Stripping writes the transformed weights into the variables and restores the class.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import types
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot.layers._find import find_weights
+from keras_mot.layers._substitution import Substitution
+from keras_mot.layers._weights import WeightAxes
+from keras_mot.transforms import WeightTransform
+
+_PACKAGE = "keras_mot"
+_REGISTERED_NAME = "TransformedLayer"
+ANY = "*"
+"""The place that stands for every transformable weight of a layer that is not built yet."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TransformedWeight:
+    """A weight with the stack of transforms between its stored value and the value that is used.
+
+    Args:
+        owner: the layer during whose call the transforms run.
+        key: path of the variable within `owner`.
+        place: path of the variable within the layer whose configuration carries the transforms.
+        variable: the stored weight.
+        axes: what the weight's axes mean.
+        transforms: tuple of `keras_mot.transforms.WeightTransform`, applied in order.
+    """
+
+    owner: keras.layers.Layer
+    key: str
+    place: str
+    variable: keras.Variable
+    axes: WeightAxes
+    transforms: tuple[WeightTransform, ...]
+
+    @property
+    def path(self):
+        """The path of the weight in messages and reports: the owner's path and the key."""
+        return f"{self.owner.path or self.owner.name}/{self.key}"
+
+    def value_before(self, transform=None):
+        """The weight as `transform` receives it, or after the whole stack if `transform` is `None`."""
+        return self.apply(ops.convert_to_tensor(self.variable), transform)
+
+    def apply(self, value, until=None):
+        """`value` sent through the stack, up to but without the transform `until`."""
+        for transform in self.transforms:
+            if transform is until:
+                break
+            value = transform.call(value)
+        return value
+
+    def effective_value(self):
+        """The weight that the forward pass uses."""
+        return self.value_before(None)
+
+
+class _TransformedRegularizer:
+    """Penalises the weight that is used, so that a weight out of use gets no gradient from its penalty."""
+
+    def __init__(self, regularizer, weight):
+        self.regularizer = regularizer
+        self.weight = weight
+
+    def __call__(self, value):
+        return self.regularizer(self.weight.apply(ops.convert_to_tensor(value)))
+
+
+class TransformedLayer:
+    """Mixin of the classes that transformed layers have; the other base is the layer's own class."""
+
+    _keras_mot_transformed = True
+
+    def call(self, *args, **kwargs):
+        """The plain layer's call, with the transformed weights in place of the stored ones."""
+        with Substitution(self._weight_stacks.weights_in_call, self):
+            return super().call(*args, **kwargs)
+
+    def get_config(self):
+        """The plain layer's configuration and build state beside those of the transforms."""
+        with _as_plain_layers(self):
+            layer = keras.saving.serialize_keras_object(self)
+        layer.pop("compile_config", None)  # the outer object of a saved model has it
+        transforms = {
+            place: [keras.saving.serialize_keras_object(transform) for transform in stack]
+            for place, stack in self._weight_stacks.by_place().items()
+        }
+        return {"name": self.name, "layer": layer, "transforms": transforms}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The plain layer with its transforms attached again."""
+        inner = config["layer"]
+        # A parent such as `Bidirectional` renames or reverses a layer by editing the configuration's top level.
+        edits = {key: value for key, value in config.items() if key not in ("layer", "transforms")}
+        inner = {**inner, "config": {**inner["config"], **edits}}
+        layer = keras.saving.deserialize_keras_object(inner, custom_objects)
+        transforms = {
+            place: [keras.saving.deserialize_keras_object(item, custom_objects) for item in stack]
+            for place, stack in config["transforms"].items()
+        }
+        return attach(layer, transforms)
+
+    def build_from_config(self, config):
+        """Nothing: `from_config` has built the layer."""
+
+
+class _Stacks:
+    """What is attached below one layer: kept out of Keras's own tracking, which would see variables twice."""
+
+    def __init__(self):
+        self.own = []  # TransformedWeights that this layer owns
+        self.hosted = []  # TransformedWeights whose configuration this layer carries
+        self.pending = {}  # place -> transforms, while the layer is not built
+
+    @property
+    def weights_in_call(self):
+        # A host substitutes all it hosts: its own code may read a sub-layer's weight without calling it.
+        return self.hosted or self.own
+
+    def by_place(self):
+        return {**{weight.place: weight.transforms for weight in self.hosted}, **self.pending}
+
+
+@functools.cache
+def _transformed_class(plain_class):
+    # Named after the plain class for `summary` and `repr`; all are loaded through one registered name.
+    new_class = types.new_class(
+        f"Transformed{plain_class.__name__}",
+        (TransformedLayer, plain_class),
+        exec_body=lambda namespace: namespace.update(
+            {"__module__": __name__, "__doc__": plain_class.__doc__, "_plain_class": plain_class}
+        ),
+    )
+    return keras.saving.register_keras_serializable(_PACKAGE, _REGISTERED_NAME)(new_class)
+
+
+# Registers the name, so that `import keras_mot` is all that loading a saved model needs.
+_transformed_class(keras.layers.Layer)
+
+
+def is_transformed(layer):
+    """Whether transforms are attached to a weight of `layer`, or hosted by it."""
+    return getattr(type(layer), "_keras_mot_transformed", False)
+
+
+def transformed_weights(root):
+    """All `TransformedWeight`s below a layer or model, in a stable order."""
+    weights = {}
+    for layer in root._flatten_layers():
+        if is_transformed(layer):
+            for weight in layer._weight_stacks.own:
+                weights[id(weight.variable)] = weight
+    return list(weights.values())
+
+
+def attach(host, transforms):
+    """Attaches stacks of transforms to weights of a layer, in place.
+
+    Args:
+        host: a layer, or a subclassed model. If it is not built, the transforms are attached when it is.
+        transforms: dictionary from the place of a weight (`FoundWeight.place`, for example `"kernel"`) to the
+            list of `WeightTransform`s to append to the weight's stack. The place `"*"` stands for every
+            transformable weight of an unbuilt layer; its transforms are copied for each.
+
+    Returns:
+        `host`, its class changed to a subclass of what it was.
+
+    Raises:
+        ValueError: if a place does not exist, or a transform changes the shape or dtype of its weight.
+    """
+    if not host.built:
+        return _attach_when_built(host, transforms)
+    found = {weight.place: weight for weight in find_weights_of_host(host)}
+    transforms = _expand_any(transforms, found)
+    missing = sorted(set(transforms) - set(found))
+    if missing:
+        raise ValueError(
+            f"Layer '{host.name}' has no transformable weight at {missing}; it has {sorted(found)}. A user's own "
+            "layer class must be registered with `keras_mot.layers.register_weights` before a model is loaded."
+        )
+    _ensure_transformed(host)
+    for place, stack in transforms.items():
+        _attach_stack(host, found[place], tuple(stack))
+    return host
+
+
+def find_weights_of_host(host):
+    """The `FoundWeight`s whose host is `host` itself."""
+    return [weight for weight in find_weights(host)[0] if weight.host is host]
+
+
+def _expand_any(transforms, found):
+    if ANY not in transforms:
+        return transforms
+    expanded = {place: stack for place, stack in transforms.items() if place != ANY}
+    for place in found:
+        configs = [keras.saving.serialize_keras_object(transform) for transform in transforms[ANY]]
+        expanded.setdefault(place, [keras.saving.deserialize_keras_object(config) for config in configs])
+    return expanded
+
+
+def _attach_when_built(host, transforms):
+    if getattr(host.build, "_is_default", False):
+        raise ValueError(
+            f"Layer '{host.name}' ({type(host).__name__}) is not built and has no `build` method of its own: "
+            "call it once on data before attaching transforms."
+        )
+    _ensure_transformed(host)
+    host._weight_stacks.pending.update(transforms)
+    plain_build = host.build
+
+    @functools.wraps(plain_build)
+    def build(*args, **kwargs):
+        plain_build(*args, **kwargs)
+        host.built = True
+        pending = dict(host._weight_stacks.pending)
+        host._weight_stacks.pending.clear()
+        if pending:
+            host.build = plain_build
+            attach(host, pending)
+
+    host.build = build
+    return host
+
+
+def _ensure_transformed(layer):
+    if not is_transformed(layer):
+        object.__setattr__(layer, "_weight_stacks", _Stacks())
+        layer.__class__ = _transformed_class(type(layer))
+
+
+def _attach_stack(host, found, stack):
+    owner, variable = found.owner, found.variable
+    _ensure_transformed(owner)
+    with contextlib.ExitStack() as scopes:
+        for part in (owner.path or owner.name).split("/"):
+            scopes.enter_context(keras.name_scope(part))
+        for transform in stack:
+            if not transform.built:
+                transform.build(tuple(variable.shape))
+    existing = next((weight for weight in owner._weight_stacks.own if weight.variable is variable), None)
+    before = existing.transforms if existing else ()
+    weight = TransformedWeight(owner, found.key, found.place, variable, found.axes, before + stack)
+    _check_output(weight)
+    for weights in (owner._weight_stacks.own, host._weight_stacks.hosted):
+        weights[:] = [item for item in weights if item is not existing] + [weight]
+    _track(owner, stack)
+    if existing:
+        variable.regularizer = getattr(variable.regularizer, "regularizer", None)
+    if variable.regularizer is not None:
+        variable.regularizer = _TransformedRegularizer(variable.regularizer, weight)
+
+
+def _check_output(weight):
+    result = weight.effective_value()
+    variable = weight.variable
+    dtype = keras.backend.standardize_dtype(result.dtype)
+    if tuple(result.shape) != tuple(variable.shape) or dtype != variable.dtype:
+        names = [type(transform).__name__ for transform in weight.transforms]
+        raise ValueError(
+            f"The transforms {names} must keep the shape and dtype of weight '{weight.path}', "
+            f"{tuple(variable.shape)} and {variable.dtype}; they return {tuple(result.shape)} and {dtype}."
+        )
+
+
+def _track(owner, stack):
+    """Makes the transforms sub-layers of `owner`, so that Keras counts, saves and loads their variables."""
+    owner._tracker.unlock()
+    owner._weight_transforms = [*getattr(owner, "_weight_transforms", []), *stack]
+    owner._tracker.lock()
+
+
+def _untrack(owner):
+    for transform in owner._weight_transforms:
+        owner._tracker.untrack(transform)
+        for variable in transform.variables:
+            if hasattr(owner, "_post_untrack_variable"):
+                owner._post_untrack_variable(variable)
+    # Attributes set before the layer was swapped are untouched: only what `_track` set goes.
+    with contextlib.suppress(AttributeError):
+        del owner._weight_transforms
+    # TensorFlow's exporter keeps the names of tracked containers.
+    tracked = getattr(owner, "_tracked", None)
+    if isinstance(tracked, list):
+        tracked[:] = [name for name in tracked if name != "_weight_transforms"]
+
+
+@contextlib.contextmanager
+def _as_plain_layers(root):
+    swapped = [layer for layer in root._flatten_layers() if is_transformed(layer)]
+    classes = [type(layer) for layer in swapped]
+    for layer in swapped:
+        layer.__class__ = type(layer)._plain_class
+    try:
+        yield
+    finally:
+        for layer, layer_class in zip(swapped, classes, strict=True):
+            layer.__class__ = layer_class
+
+
+def strip(root):
+    """Makes transforms permanent and removes them, in place.
+
+    Each transformed weight's variable gets the value that the forward pass used; classes, tracking and
+    regularizers are restored. A model saved afterwards loads without this package.
+
+    Args:
+        root: a layer or model of any kind.
+
+    Returns:
+        `root`.
+    """
+    for weight in transformed_weights(root):
+        weight.variable.assign(weight.effective_value())
+        if isinstance(weight.variable.regularizer, _TransformedRegularizer):
+            weight.variable.regularizer = weight.variable.regularizer.regularizer
+    for layer in root._flatten_layers():
+        if is_transformed(layer):
+            if layer._weight_stacks.own:
+                _untrack(layer)
+            layer.__class__ = type(layer)._plain_class
+            object.__delattr__(layer, "_weight_stacks")
+    return root
+
+
+def numpy_value(tensor):
+    """A tensor or variable as a NumPy array, without copying where the backend allows it."""
+    if isinstance(tensor, keras.Variable):
+        tensor = tensor.value
+    if keras.backend.backend() == "tensorflow" and not hasattr(tensor, "__dlpack__"):
+        tensor = tensor.value() if callable(getattr(tensor, "value", None)) else tensor
+    try:
+        return np.from_dlpack(tensor)
+    except Exception:
+        return np.asarray(ops.convert_to_numpy(tensor))

@@ -1,0 +1,128 @@
+"""Copying a model of any kind, transforms included, so that the copy shares no variables with it."""
+
+import contextlib
+import types
+
+import keras
+import numpy as np
+
+from keras_mot._keras import Functional, is_graph_model
+from keras_mot.transforms import WeightTransform
+
+
+def copy_model(model):
+    """A copy of a built layer or model: same names, values and transforms, no shared variables, not compiled.
+
+    Sequential, functional and nested models are rebuilt layer by layer; other layers and subclassed models
+    from their configuration. Classes and functions that the model uses need not be registered.
+
+    Args:
+        model: a built layer or model.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ValueError: if the model cannot be rebuilt from its configuration.
+    """
+    known = _custom_objects(model)
+    try:
+        with strategy_scope(model):
+            copy = _copy_structure(model, known, {})
+    except Exception as error:
+        raise ValueError(_cannot_copy(model, f"{type(error).__name__}: {error}")) from error
+    old, new = model.variables, copy.variables
+    shapes = [tuple(variable.shape) for variable in old], [tuple(variable.shape) for variable in new]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            _cannot_copy(
+                model,
+                f"the rebuilt model has {len(new)} variables, or other shapes, not the {len(old)} it had",
+            )
+        )
+    for source, target in zip(old, new, strict=True):
+        # A real copy: JAX donates the buffers of a model in training.
+        target.assign(np.array(keras.ops.convert_to_numpy(source)))
+        target._path = source._path  # a layer rebuilt by itself does not know the model it was built in
+    for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+        if target.name != source.name:  # created without a name by its parent's code, and numbered anew
+            target.name = source.name
+        target._parent_path = source._parent_path
+        if isinstance(source, WeightTransform):
+            target.step, target.updated_at = source.step, source.updated_at
+    return copy
+
+
+def _cannot_copy(model, reason):
+    return (
+        f"'{model.name}' ({type(model).__name__}) cannot be rebuilt from its configuration ({reason}). Give it "
+        "`get_config` and, if needed, `from_config` and `build`, or pass `inplace=True` to change the model itself."
+    )
+
+
+def _copy_structure(layer, known, copies):
+    if id(layer) in copies:  # used in several places, at several levels of nesting
+        return copies[id(layer)]
+    copies[id(layer)] = _copy_graph(layer, known, copies) if is_graph_model(layer) else _copy_layer(layer, known)
+    return copies[id(layer)]
+
+
+def _copy_graph(model, known, copies):
+    inputs = None
+    if isinstance(model, Functional):
+        inputs = keras.tree.map_structure(_copy_input, model.input)
+    compiled, model.compiled = model.compiled, False
+    try:
+        copy = keras.models.clone_model(
+            model, input_tensors=inputs, clone_function=lambda child: _copy_structure(child, known, copies)
+        )
+    finally:
+        model.compiled = compiled
+    copy._trainable = model._trainable
+    return copy
+
+
+def _copy_input(tensor):
+    name = tensor._keras_history.operation.name
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
+
+
+def _copy_layer(layer, known):
+    if type(layer) is keras.layers.Lambda:  # its function would lose its globals on the way through a config
+        config = {**layer.get_config(), "function": layer.function}
+        if "arguments" not in config:
+            config["arguments"] = layer.arguments
+        for key in ("output_shape", "mask"):
+            config.pop(key, None)
+        return keras.layers.Lambda(**config, output_shape=layer._output_shape, mask=layer.mask)
+    config = keras.saving.serialize_keras_object(layer)
+    config.pop("compile_config", None)
+    return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
+
+
+def _custom_objects(model):
+    """The classes and functions outside Keras that the model refers to, by the names configurations use."""
+    known = {}
+
+    def add(value):
+        if isinstance(value, types.FunctionType):
+            item = value
+        elif hasattr(value, "get_config"):
+            item = getattr(type(value), "_plain_class", type(value))
+        else:
+            return
+        if not item.__module__.startswith("keras."):
+            known[item.__name__] = item
+            known[keras.saving.get_registered_name(item)] = item
+
+    for layer in model._flatten_layers():
+        add(layer)
+        for value in list(vars(layer).values()):
+            add(value)
+    return known
+
+
+def strategy_scope(model):
+    """The scope of the `tf.distribute` strategy that `model` was created under, or one that does nothing."""
+    strategy = getattr(model, "_distribute_strategy", None)
+    return strategy.scope() if strategy is not None else contextlib.nullcontext()

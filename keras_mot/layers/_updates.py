@@ -1,0 +1,201 @@
+"""Updating transforms between training steps, in `fit` and in custom loops.
+
+The compiled step holds no schedule. `TransformSchedule` counts steps and calls the updaters of the transforms that
+are due; `UpdateTransforms` does so from `fit`. Every `fit` of a model that has scheduled transforms runs
+it, whether or not the user passes it: this module makes Keras's `CallbackList` add it, first in the list.
+"""
+
+import functools
+import threading
+
+import keras
+
+from keras_mot.layers._attach import transformed_weights
+
+
+class TransformSchedule:
+    """The scheduled transforms of a model, and the steps that they have seen.
+
+    Args:
+        model: a model (or layer) with transforms attached.
+        before_update: called before variables are read or written, for trainers that hold them elsewhere.
+    """
+
+    def __init__(self, model, before_update=lambda: None):
+        self._before_update = before_update
+        self._weights = {}  # (updater, step) -> [(weight, transform)]
+        for weight in transformed_weights(model):
+            for transform in weight.transforms:
+                if transform.updater is not None:
+                    self._weights.setdefault((transform.updater, transform.step), []).append((weight, transform))
+        # Steps already examined; -1 as long as the update before the first step has not been considered.
+        self._examined = {key: key[1] if key[1] > 0 else -1 for key in self._weights}
+        self._steps = {key: key[1] for key in self._weights}
+        self._logs = None
+
+    def __bool__(self):
+        return bool(self._weights)
+
+    @property
+    def logs(self):
+        """What the updaters report for the logs of `fit`, as of the last update."""
+        if self._logs is None:
+            by_type = {}
+            for (updater, _), members in self._weights.items():
+                by_type.setdefault(type(updater), []).extend(weight for weight, _ in members)
+            self._logs = {}
+            for updater_type, weights in by_type.items():
+                self._logs.update(updater_type.logs(weights))
+        return self._logs
+
+    @property
+    def elapsed(self):
+        """Steps counted by this object."""
+        return max((self._steps[key] - key[1] for key in self._steps), default=0)
+
+    def advance_to(self, elapsed):
+        """Sets the number of elapsed steps, and makes the updates that came due since the last call.
+
+        Of several due updates only the last is made, as when several steps run in one execution.
+
+        Returns:
+            Whether any update was made.
+        """
+        updated = False
+        for key, members in self._weights.items():
+            self._steps[key] = max(self._steps[key], key[1] + elapsed)
+            step = self._steps[key]
+            for _, transform in members:
+                transform.step = step
+            updater = key[0]
+            due = next((s for s in range(step, self._examined[key], -1) if updater.due(s)), None)
+            self._examined[key] = step
+            if due is not None:
+                self._before_update()
+                updater.update([weight for weight, _ in members], due)
+                self._logs, updated = None, True
+                for _, transform in members:
+                    transform.updated_at = due
+        return updated
+
+
+class UpdateTransforms(keras.callbacks.Callback):
+    """Updates masks, and whatever else follows a schedule, between the steps of `fit`.
+
+    `fit` adds it by itself; passing it changes nothing. It runs before all other callbacks, so that each
+    checkpoint and each logger sees the state that belongs to the step. The logs gain what the updaters
+    report, such as `sparsity`.
+
+    In a custom loop either use the one call that each technique documents, such as
+    `keras_mot.sparsity.update_pruning_step(model)`, or call this callback's methods where `fit` would.
+    """
+
+    # Its own work is done at the beginning of a step, in the training thread; see `on_train_batch_end`.
+    async_safe = True
+
+    def __init__(self):
+        super().__init__()
+        self._schedule = None
+        self._epoch_start = None
+        self._open_step = False
+        self._thread = None
+        self._report = {}
+
+    def on_train_begin(self, logs=None):
+        """Makes the update that is due before the first step."""
+        self._schedule = TransformSchedule(self._model, before_update=lambda: self.model)
+        self._thread = threading.get_ident()
+        self._open_step = False
+        self._advance_to(0)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers the step at which the epoch begins."""
+        self._require_begun()
+        self._epoch_start = self._schedule.elapsed
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Makes the updates due before step number `batch` of the epoch."""
+        self._require_begun()
+        if self._epoch_start is not None and batch >= 0:
+            self._advance_to(self._epoch_start + batch)
+        elif self._open_step:  # a loop that calls nothing at the end of a step
+            self._advance_to(self._schedule.elapsed + 1)
+        self._open_step = True
+        self._last = batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Makes the updates due after step number `batch`, and adds to the logs."""
+        self._require_begun()
+        # With no other callback at work here, Keras calls this from threads of its own, in any order: then
+        # nothing but the loggers can see the state, and the update waits for the next beginning.
+        if threading.get_ident() == self._thread:
+            if self._epoch_start is not None and batch >= 0:
+                self._advance_to(self._epoch_start + self._steps_until(batch))
+            elif self._open_step:
+                self._advance_to(self._schedule.elapsed + 1)
+            self._open_step = False
+        self._last = max(batch, self._last)
+        if logs is not None:
+            logs.update(self._report)
+
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        """Makes the update due after the last step of the epoch, and adds to the logs.
+
+        `batch` is accepted because TFMOT's loops pass it here by name.
+        """
+        self._require_begun()
+        if self._epoch_start is not None and self._last >= 0:
+            self._advance_to(self._epoch_start + self._steps_until(self._last))
+        elif self._open_step:
+            self._advance_to(self._schedule.elapsed + 1)
+        self._open_step = False
+        self._epoch_start = None
+        if logs is not None:
+            logs.update(self._report)
+
+    def _advance_to(self, elapsed):
+        if self._schedule.advance_to(elapsed) or elapsed == 0:
+            # Read now: in the middle of JAX's epoch the variables are empty unless the trainer was synchronised.
+            self._report = self._schedule.logs
+
+    _last = -1
+
+    def _steps_until(self, batch):
+        # With several steps in one execution, the last index may lie beyond a short last execution.
+        known = (self.params or {}).get("steps")
+        return min(batch + 1, known) if known else batch + 1
+
+    def _require_begun(self):
+        if self._schedule is None:
+            raise ValueError(
+                f"Call `set_model(model)` and `on_train_begin()` on `{type(self).__name__}` before the first step "
+                "of a custom training loop."
+            )
+
+
+def has_scheduled_transforms(model):
+    """Whether any transform below `model` follows a schedule."""
+    return any(
+        transform.updater is not None for weight in transformed_weights(model) for transform in weight.transforms
+    )
+
+
+def _install():
+    """Makes every `CallbackList` that serves a model with scheduled transforms begin with the callback."""
+    plain_set_model = keras.callbacks.CallbackList.set_model
+    if getattr(plain_set_model, "_keras_mot", False):
+        return
+
+    @functools.wraps(plain_set_model)
+    def set_model(self, model):
+        if isinstance(model, keras.Model) and has_scheduled_transforms(model):
+            ours = [callback for callback in self.callbacks if isinstance(callback, UpdateTransforms)]
+            others = [callback for callback in self.callbacks if not isinstance(callback, UpdateTransforms)]
+            self.callbacks = [*(ours[:1] or [UpdateTransforms()]), *others]
+        plain_set_model(self, model)
+
+    set_model._keras_mot = True
+    keras.callbacks.CallbackList.set_model = set_model
+
+
+_install()

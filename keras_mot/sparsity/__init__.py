@@ -1,0 +1,43 @@
+"""Pruning: schedules, criteria, granularities, and the functions that prune a model while it trains."""
+
+from keras_mot.sparsity.callbacks import PruningSummaries, UpdatePruningStep
+from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel
+from keras_mot.sparsity.criteria import Criterion, Magnitude, Random
+from keras_mot.sparsity.granularity import Block, Channel, Element, Granularity, NofM
+from keras_mot.sparsity.policies import PrunableLayer, PruningPolicy
+from keras_mot.sparsity.prune import (
+    prune_low_magnitude,
+    pruning_due,
+    strip_pruning,
+    update_pruning_step,
+)
+from keras_mot.sparsity.report import PrunedWeight, PruningReport, pruning_report
+from keras_mot.sparsity.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+
+__all__ = [
+    "Block",
+    "Channel",
+    "ConstantSparsity",
+    "Criterion",
+    "Element",
+    "Granularity",
+    "Magnitude",
+    "NofM",
+    "PerLayer",
+    "PolynomialDecay",
+    "PrunableLayer",
+    "PrunedWeight",
+    "PruningConfig",
+    "PruningPolicy",
+    "PruningReport",
+    "PruningSchedule",
+    "PruningSummaries",
+    "Random",
+    "UpdatePruningStep",
+    "WholeModel",
+    "prune_low_magnitude",
+    "pruning_due",
+    "pruning_report",
+    "strip_pruning",
+    "update_pruning_step",
+]

@@ -1,0 +1,108 @@
+"""Choosing the largest scores in linear time: radix selection on the bit pattern of floats.
+
+Non-negative IEEE floats order as their bit patterns do. One histogram of the upper 16 bits finds the bucket that
+holds the threshold, a second one of the lower 16 bits finds the threshold itself. No score is moved or copied,
+so the memory needed beyond the scores is that of one chunk, and several arrays can be ranked together.
+"""
+
+import numpy as np
+
+_CHUNK = 1 << 20
+_NAN = 0x7F80  # upper halves from here on are infinity and NaN
+
+
+def keep_largest(scores, keep):
+    """Masks that are `True` for the `keep` largest of all scores; ties go to the earlier position.
+
+    Args:
+        scores: list of float32 arrays of any shapes, non-negative; or of functions that return such arrays,
+            which are called once per pass, so that only one array needs to exist at a time.
+        keep: number of scores to keep over all arrays.
+
+    Returns:
+        List of boolean arrays, with exactly `keep` entries `True` in all.
+
+    Raises:
+        ValueError: if a score is NaN or infinite.
+    """
+    threshold, ties = _threshold(scores, keep)
+    masks = []
+    for item in scores:
+        array = item() if callable(item) else item
+        flat = _bits(array)
+        mask = flat > threshold
+        if ties > 0:
+            ties -= _keep_first_ties(mask, flat, threshold, ties)
+        masks.append(mask.reshape(np.shape(array)))
+    return masks
+
+
+def keep_largest_with_floors(scores, keep, floors):
+    """Like `keep_largest`, but at least `floors[i]` scores of array `i` are kept, at the others' expense.
+
+    Arrays that would fall below their floor keep just their floor; the rest is ranked again without them,
+    until none falls below.
+    """
+    pinned = {}
+    while True:
+        free = [index for index in range(len(scores)) if index not in pinned]
+        masks = keep_largest([scores[index] for index in free], keep - sum(floors[index] for index in pinned))
+        low = [i for i, mask in zip(free, masks, strict=True) if np.count_nonzero(mask) < floors[i]]
+        if not low:
+            chosen = {**pinned, **dict(zip(free, masks, strict=True))}
+            return [chosen[index] for index in range(len(scores))]
+        for index in low:
+            pinned[index] = keep_largest([scores[index]], floors[index])[0]
+
+
+def _bits(item):
+    array = item() if callable(item) else item
+    return np.ascontiguousarray(array, "float32").reshape(-1).view("uint32")
+
+
+def _threshold(scores, keep):
+    """The bit pattern of the smallest kept score, and how many scores equal to it are kept."""
+    upper = sum(_histogram(_bits(item), lambda chunk: chunk >> 16) for item in scores)
+    if upper[_NAN:].any():
+        raise ValueError("a score is NaN or infinite")
+    if keep <= 0:
+        return np.uint32(0xFFFFFFFF), 0
+    bucket, above = _bucket_of(upper, keep)
+
+    def lower_half_in_bucket(chunk):
+        return (chunk[(chunk >> 16) == bucket]) & 0xFFFF
+
+    lower = sum(_histogram(_bits(item), lower_half_in_bucket) for item in scores)
+    low, above_within = _bucket_of(lower, keep - above)
+    return np.uint32((bucket << 16) | low), keep - above - above_within
+
+
+def _histogram(flat, key):
+    counts = np.zeros(1 << 16, "int64")
+    for start in range(0, flat.size, _CHUNK):
+        counts += np.bincount(key(flat[start : start + _CHUNK]).astype(np.intp), minlength=1 << 16)
+    return counts
+
+
+def _bucket_of(counts, rank):
+    """The bucket of the `rank`-th largest, and how many lie in buckets above it."""
+    from_top = np.cumsum(counts[::-1])
+    position = int(np.searchsorted(from_top, rank))
+    above = int(from_top[position - 1]) if position else 0
+    return len(counts) - 1 - position, above
+
+
+def _keep_first_ties(mask, flat, threshold, wanted):
+    kept = 0
+    for start in range(0, flat.size, _CHUNK):
+        ties = np.flatnonzero(flat[start : start + _CHUNK] == threshold)[: wanted - kept]
+        mask[start + ties] = True
+        kept += len(ties)
+        if kept == wanted:
+            break
+    return kept
+
+
+def count_to_zero(total, sparsity):
+    """How many of `total` units a sparsity zeroes: the nearest whole number, halves up, at least one kept."""
+    return min(int(np.floor(total * float(sparsity) + 0.5)), total - 1)

@@ -1,0 +1,143 @@
+"""How a weight is pruned: the four axes in one object, which also updates the masks."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_mot._config import Config
+from keras_mot.layers._attach import numpy_value
+from keras_mot.sparsity._selection import count_to_zero, keep_largest_with_floors
+from keras_mot.sparsity.criteria import Criterion, Magnitude
+from keras_mot.sparsity.granularity import Element, Granularity, NofM
+from keras_mot.sparsity.schedules import ConstantSparsity, PruningSchedule
+from keras_mot.transforms import Mask
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class PerLayer(Config):
+    """Each weight tensor reaches the target sparsity by itself."""
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class WholeModel(Config):
+    """One ranking over all weights with the same settings: layers that matter more keep more.
+
+    The target is a fraction of all units (weights, blocks or channels) together.
+
+    Args:
+        min_density: fraction of units that each weight tensor keeps at least, in (0, 1).
+    """
+
+    min_density: float = 0.02
+
+    def __post_init__(self):
+        if not 0.0 < self.min_density < 1.0:
+            raise ValueError(f"`min_density` must be in range (0, 1); received {self.min_density!r}.")
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class PruningConfig(Config):
+    """How weights are pruned: schedule x granularity x criterion x scope.
+
+    Args:
+        schedule: a `PruningSchedule`, when and how much.
+        granularity: a `Granularity`, what is pruned together: `Element()`, `Block((1, 2))`, `NofM(2, 4)`, `Channel()`.
+        criterion: a `Criterion`, what scores a weight.
+        scope: `PerLayer()` or `WholeModel()`, what is ranked together.
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if an N:M pattern, which is per group by nature, is combined with `WholeModel`.
+    """
+
+    schedule: PruningSchedule = dataclasses.field(default_factory=lambda: ConstantSparsity(0.5))
+    granularity: Granularity = dataclasses.field(default_factory=Element)
+    criterion: Criterion = dataclasses.field(default_factory=Magnitude)
+    scope: PerLayer | WholeModel = dataclasses.field(default_factory=PerLayer)
+
+    def __post_init__(self):
+        for name, kind in (
+            ("schedule", PruningSchedule),
+            ("granularity", Granularity),
+            ("criterion", Criterion),
+            ("scope", PerLayer | WholeModel),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                expected = getattr(kind, "__name__", str(kind))
+                raise TypeError(f"`{name}` should be a `{expected}` object; received {value!r}.")
+        if isinstance(self.granularity, NofM) and isinstance(self.scope, WholeModel):
+            raise ValueError("N:M sparsity is the same in every group: it cannot be combined with `WholeModel`.")
+
+    def sparsity_at(self, step):
+        """The target sparsity of the schedule, or of the pattern if that fixes it, at `step`."""
+        fixed = self.granularity.fixed_sparsity
+        return float(self.schedule(step)[1]) if fixed is None else fixed
+
+    # The three methods below are what `keras_mot.transforms.WeightTransform` asks of an updater.
+
+    def due(self, step):
+        """Whether masks are updated at `step`."""
+        return bool(self.schedule(step)[0])
+
+    def update(self, weights, step):
+        """Chooses the masks of `weights` anew, at the sparsity of `step`.
+
+        Args:
+            weights: list of `keras_mot.layers.TransformedWeight` with a mask each.
+            step: training steps that have ended.
+
+        Raises:
+            ValueError: if a weight is NaN or infinite, which means that training has diverged.
+        """
+        sparsity = self.sparsity_at(step)
+        if isinstance(self.scope, PerLayer):
+            for weight in weights:
+                scores = self._unit_scores(weight, step)
+                self._assign(
+                    weight,
+                    self._guarded(lambda s=scores: self.granularity.select(s, sparsity), [weight], step),
+                )
+            return
+        scores = [lambda w=weight: self._unit_scores(w, step) for weight in weights]
+        sizes = [score().size for score in scores]
+        floors = [max(1, int(np.ceil(self.scope.min_density * size))) for size in sizes]
+        keep = max(sum(sizes) - count_to_zero(sum(sizes), sparsity), sum(floors))
+        masks = self._guarded(lambda: keep_largest_with_floors(scores, keep, floors), weights, step)
+        for weight, mask in zip(weights, masks, strict=True):
+            self._assign(weight, mask)
+
+    @staticmethod
+    def logs(weights):
+        """`{"sparsity": fraction}` of zeros among the weights that have masks."""
+        masks = [mask_of(weight) for weight in weights]
+        zeros = sum(mask.zeros() for mask in masks)
+        total = sum(int(np.prod(mask.mask.shape)) for mask in masks)
+        return {"sparsity": zeros / total}
+
+    def _unit_scores(self, weight, step):
+        values = numpy_value(weight.value_before(mask_of(weight)))
+        return self.granularity.unit_scores(self.criterion.scores(values, weight.path, step), weight.axes)
+
+    def _assign(self, weight, unit_mask):
+        mask_of(weight).assign(self.granularity.expand(unit_mask, tuple(weight.variable.shape), weight.axes))
+
+    @staticmethod
+    def _guarded(select, weights, step):
+        try:
+            return select()
+        except ValueError as error:
+            bad = [w.path for w in weights if not np.isfinite(numpy_value(w.variable)).all()]
+            raise ValueError(
+                f"Cannot update the pruning masks after {step} steps: {error} in {bad or [w.path for w in weights]}. "
+                "Training has probably diverged; lower the learning rate."
+            ) from error
+
+
+def mask_of(weight):
+    """The `Mask` in the stack of a `TransformedWeight`, or `None`."""
+    return next((transform for transform in weight.transforms if isinstance(transform, Mask)), None)

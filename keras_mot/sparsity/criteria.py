@@ -1,0 +1,64 @@
+"""Pruning criteria: what scores a weight. The weights with the lowest scores are pruned."""
+
+import abc
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_mot._config import Config
+
+
+class Criterion(abc.ABC):
+    """Base class of criteria; a user's own is a frozen dataclass that implements `scores`.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable()
+    @dataclasses.dataclass(frozen=True)
+    class SignedMagnitude(keras_mot.Config, keras_mot.sparsity.Criterion):
+        def scores(self, weight, path, step):
+            return np.maximum(weight, 0)  # prunes negative weights first
+    ```
+    """
+
+    @abc.abstractmethod
+    def scores(self, weight, path, step):
+        """Scores the weights of one tensor.
+
+        Args:
+            weight: NumPy array; must not be changed.
+            path: string, the path of the weight.
+            step: integer, training steps that have ended.
+
+        Returns:
+            Array of the shape of `weight`, finite and not negative; high scores are kept.
+        """
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class Magnitude(Config, Criterion):
+    """The absolute value of the weight (Han et al., 2015, arXiv:1506.02626)."""
+
+    def scores(self, weight, path, step):
+        """The absolute values, as float32."""
+        return np.abs(np.asarray(weight, "float32"))
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class Random(Config, Criterion):
+    """The same random order at every step: the baseline that a criterion has to beat.
+
+    Args:
+        seed: integer; equal seeds give equal masks.
+    """
+
+    seed: int = 0
+
+    def scores(self, weight, path, step):
+        """Uniform random numbers that depend on the seed and the path of the weight alone."""
+        generator = np.random.default_rng([self.seed, *path.encode()])
+        return generator.random(np.shape(weight), "float32")

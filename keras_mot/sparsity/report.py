@@ -1,0 +1,107 @@
+"""What is pruned in a model, how far, and what is not, and why."""
+
+import dataclasses
+
+from rich.console import Console
+from rich.table import Table
+
+from keras_mot.layers import find_weights, transformed_weights
+from keras_mot.sparsity.config import PruningConfig, mask_of
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunedWeight:
+    """One pruned weight.
+
+    Args:
+        path: path of the weight.
+        shape: its shape.
+        zeros: how many entries its mask zeroes.
+        sparsity: the fraction of entries that its mask zeroes.
+        target: the final sparsity that the schedule aims at, or `None` if it has no end.
+        step: training steps seen.
+        config: its `PruningConfig`.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    zeros: int
+    sparsity: float
+    target: float | None
+    step: int
+    config: PruningConfig | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningReport:
+    """The pruned weights of a model and those left alone; prints as a table.
+
+    Args:
+        pruned: tuple of `PrunedWeight`.
+        left_alone: tuple of (path, reason) pairs.
+        sparsity: fraction of zeros over all pruned weights.
+    """
+
+    pruned: tuple[PrunedWeight, ...]
+    left_alone: tuple[tuple[str, str], ...]
+    sparsity: float
+
+    def __str__(self):
+        table = Table(title=f"sparsity of pruned weights: {self.sparsity:.2%}")
+        for name in ("weight", "shape", "sparsity", "target", "granularity"):
+            table.add_column(name, justify="right" if name in ("sparsity", "target") else "left")
+        for row in self.pruned:
+            target = "" if row.target is None else f"{row.target:.2%}"
+            pattern = repr(row.config.granularity) if row.config else "fixed mask"
+            table.add_row(row.path, "x".join(map(str, row.shape)), f"{row.sparsity:.2%}", target, pattern)
+        for path, reason in self.left_alone:
+            table.add_row(path, "", "-", "", f"not pruned: {reason}")
+        console = Console(width=120, file=None)
+        with console.capture() as capture:
+            console.print(table)
+        return capture.get()
+
+
+def pruning_report(model):
+    """Reports what is pruned in a model and what is not.
+
+    Args:
+        model: a built model or layer, with pruned weights or without.
+
+    Returns:
+        A `PruningReport`.
+
+    Example:
+
+    ```python
+    print(pruning_report(prune_low_magnitude(model)))
+    ```
+    """
+    rows, left = [], []
+    masks = {id(weight.variable): (weight, mask_of(weight)) for weight in transformed_weights(model)}
+    found, left_alone = find_weights(model)
+    for item in found:
+        weight, mask = masks.get(id(item.variable), (None, None))
+        if mask is None:
+            left.append((f"{item.owner.path or item.owner.name}/{item.key}", "not selected"))
+        else:
+            rows.append(_row(weight, mask))
+    left.extend((item.path, item.reason) for item in left_alone)
+    total = sum(row.zeros for row in rows), sum(_size(row.shape) for row in rows)
+    return PruningReport(tuple(rows), tuple(left), total[0] / total[1] if total[1] else 0.0)
+
+
+def _row(weight, mask):
+    shape, zeros, config = tuple(weight.variable.shape), mask.zeros(), mask.updater
+    target = None
+    if config is not None:
+        end = getattr(config.schedule, "end_step", -1)
+        target = config.sparsity_at(end if end >= 0 else mask.step)
+    return PrunedWeight(weight.path, shape, zeros, zeros / _size(shape), target, mask.step, config)
+
+
+def _size(shape):
+    size = 1
+    for side in shape:
+        size *= side
+    return size

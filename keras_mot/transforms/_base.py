@@ -1,0 +1,99 @@
+"""The base class of weight transforms, and the form in which a transformed weight would be stored."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class StorageForm:
+    """What a deployed file would keep of one weight tensor.
+
+    Args:
+        kind: the encoding, such as `"dense"`, `"sparse"`, `"palette"` or `"integer"`.
+        shape: shape of the weight that the arrays stand for.
+        arrays: the arrays that the file would hold, by name.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    arrays: Mapping[str, np.ndarray]
+
+    def __post_init__(self):
+        object.__setattr__(self, "arrays", types.MappingProxyType(dict(self.arrays)))
+
+    @property
+    def nbytes(self):
+        """Bytes of all arrays together, before any general-purpose compression."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+class WeightTransform(keras.layers.Layer):
+    """A layer that maps a stored float weight to the weight that the forward pass uses.
+
+    A subclass implements `build(weight_shape)`, which creates its state as non-trainable variables (or
+    trainable ones, if it learns), and `call(weight)`, a differentiable function from a tensor of shape
+    `weight_shape` to a tensor of the same shape and dtype, made of element-wise work alone. What follows a
+    schedule is not done in `call`: it is done between training steps by `updater`.
+
+    Args:
+        updater: `None` for a transform whose state never changes by itself, or a serialisable, hashable
+            object with three methods. `due(step)` says whether the state is to be updated once `step`
+            training steps have ended (0: before the first). `update(weights, step)` does it, for all the
+            weights (`keras_mot.layers.TransformedWeight`) whose transforms hold an equal updater. The static
+            `logs(weights)` returns a dictionary of floats for the logs of `fit`, given the weights of all
+            updaters of its type.
+        **kwargs: arguments of `keras.layers.Layer`.
+
+    Attributes:
+        step: training steps that have ended since the transform was attached.
+        updated_at: the step of the last update, or -1 if there was none.
+    """
+
+    def __init__(self, updater=None, **kwargs):
+        kwargs.setdefault("autocast", False)
+        super().__init__(**kwargs)
+        self.updater = updater
+        self.step = 0
+        self.updated_at = -1
+
+    def storage_form(self, weight):
+        """What a deployed file would keep of `weight`.
+
+        Args:
+            weight: NumPy array, the stored weight.
+
+        Returns:
+            A `StorageForm`.
+        """
+        return StorageForm("dense", tuple(weight.shape), {"values": np.asarray(weight)})
+
+    def get_config(self):
+        """The constructor's arguments; the updater goes along, so that a loaded model continues."""
+        config = super().get_config()
+        config["updater"] = keras.saving.serialize_keras_object(self.updater)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """The transform that `get_config` described."""
+        config = dict(config)
+        config["updater"] = keras.saving.deserialize_keras_object(config.get("updater"))
+        return cls(**config)
+
+    # The progress of the schedule is kept in Python and written beside the variables: a variable for it
+    # would have to be read back from the device, or synchronised with JAX's trainer, after every step.
+
+    def save_own_variables(self, store):
+        """Saves the variables and the progress of the schedule."""
+        super().save_own_variables(store)
+        store["progress"] = np.array([self.step, self.updated_at], "int64")
+
+    def load_own_variables(self, store):
+        """Loads the variables and the progress of the schedule."""
+        super().load_own_variables({key: store[key] for key in store.keys() if key != "progress"})  # noqa: SIM118
+        if "progress" in store.keys():  # noqa: SIM118
+            self.step, self.updated_at = (int(value) for value in store["progress"])

@@ -1,0 +1,155 @@
+"""What every transform x layer must do, on each backend. A new member joins by adding itself to a list."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_mot
+from keras_mot.layers import attach, copy_model, find_weights, is_transformed, strip, transformed_weights
+from keras_mot.transforms import Mask
+from tests.layers.model_zoo import MODELS, sample_batch
+
+
+def half_mask(name, shape, rng):
+    """A mask over half of the weights, and the weights that it must produce from a stored weight."""
+    mask = Mask(name=name)
+    mask.build(shape)
+    kept = rng.random(shape) < 0.5
+    kept.reshape(-1)[:2] = [True, False]
+    mask.assign(kept)
+    return mask, lambda stored: np.where(kept, stored, 0)
+
+
+# Functions (name, shape, rng) -> (transform, NumPy statement of what it computes).
+TRANSFORMS = {"mask": half_mask}
+
+
+def attach_everywhere(model, make, rng):
+    expected = {}
+    for weight in find_weights(model)[0]:
+        name = weight.key.replace("/", "_") + "_transform"
+        transform, reference = make(name, tuple(weight.variable.shape), rng)
+        attach(weight.host, {weight.place: [transform]})
+        expected[id(weight.variable)] = reference
+    return expected
+
+
+def numpy(tensor):
+    return np.array(ops.convert_to_numpy(tensor))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("name", MODELS)
+def test_conformance(name, transform, rng, tmp_path):
+    build, count = MODELS[name]
+    original = build()
+    x, y = sample_batch(original, rng)
+    values_before = [numpy(variable) for variable in original.variables]
+    paths = [variable.path for variable in original.variables]
+    model = copy_model(original)
+    assert [variable.path for variable in model.variables] == paths
+    assert not {id(variable) for variable in model.variables} & {id(variable) for variable in original.variables}
+    expected = attach_everywhere(model, TRANSFORMS[transform], rng)
+    assert len(expected) == count
+
+    # The layer stays the layer it was.
+    own = {id(v) for w in transformed_weights(model) for t in w.transforms for v in t.variables}
+    assert [variable.path for variable in model.variables if id(variable) not in own] == paths
+    for old, new in zip(original.layers, model.layers, strict=True):
+        assert isinstance(new, type(old))
+        assert new.name == old.name
+
+    # The forward pass uses what the NumPy statement says, and nothing else of the stored weight.
+    plain = copy_model(original)
+    originals = dict(zip([v.path for v in original.variables], original.variables, strict=True))
+    for weight in transformed_weights(model):
+        used = expected[id(weight.variable)](numpy(originals[weight.variable.path]))
+        next(v for v in plain.variables if v.path == weight.variable.path).assign(used)
+    np.testing.assert_allclose(numpy(model(x)), numpy(plain(x)), rtol=1e-5, atol=1e-5)
+
+    # A training step moves the weights in use, and only them.
+    stored = {id(w.variable): numpy(w.variable) for w in transformed_weights(model)}
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    model.train_on_batch(x, y)
+    moved = 0
+    for weight in transformed_weights(model):
+        in_use = expected[id(weight.variable)](np.ones(weight.variable.shape)) != 0
+        change = numpy(weight.variable) != stored[id(weight.variable)]
+        assert not change[~in_use].any(), weight.path
+        moved += change[in_use].any()
+    assert moved >= max(1, count - 2)  # attention's key bias and unused embedding rows may have no gradient
+
+    # Saved and loaded, it is the same model; it then trains on alike.
+    model.save(tmp_path / "training.keras")
+    loaded = keras.models.load_model(tmp_path / "training.keras")
+    np.testing.assert_allclose(numpy(loaded(x)), numpy(model(x)), rtol=1e-6, atol=1e-6)
+    assert len(transformed_weights(loaded)) == count
+    losses = [float(m.train_on_batch(x, y)) for m in (model, loaded)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    np.testing.assert_allclose(numpy(loaded(x)), numpy(model(x)), rtol=1e-3, atol=1e-4)
+
+    # Stripped, it computes the same without a trace of the transforms.
+    stripped = strip(copy_model(loaded))
+    np.testing.assert_allclose(numpy(stripped(x)), numpy(loaded(x)), rtol=1e-5, atol=1e-6)
+    assert not any(is_transformed(layer) for layer in stripped._flatten_layers())
+    assert [type(layer) for layer in stripped._flatten_layers()] == [
+        type(layer) for layer in original._flatten_layers()
+    ]
+    for new, old in zip(stripped._flatten_layers(), original._flatten_layers(), strict=True):
+        assert set(vars(new)) - {"_build_shapes_dict"} == set(vars(old)) - {"_build_shapes_dict"}
+    stripped.save(tmp_path / "stripped.keras")
+    with zipfile.ZipFile(tmp_path / "stripped.keras") as archive:
+        assert b"keras_mot" not in archive.read("config.json")
+        assert b"mask" not in archive.read("model.weights.h5")
+
+    # The given model has not changed.
+    for before, variable in zip(values_before, original.variables, strict=True):
+        np.testing.assert_array_equal(before, numpy(variable))
+
+
+def test_stripped_models_load_without_the_package(rng, tmp_path):
+    """Every stripped model of Keras's own layers, loaded where `keras_mot` cannot be imported."""
+    answers = {}
+    for name in (
+        "dense",
+        "conv2d",
+        "separable_conv2d",
+        "bidirectional",
+        "multi_head_attention",
+        "nested",
+        "shared",
+    ):
+        model = MODELS[name][0]()
+        x, _ = sample_batch(model, rng)
+        attach_everywhere(model, half_mask, rng)
+        strip(model)
+        model.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / f"{name}.npy", x)
+        answers[name] = float(np.abs(numpy(model(x))).sum())
+    script = """
+import json, pathlib, sys
+sys.modules["keras_mot"] = None
+import keras, numpy as np
+folder = pathlib.Path(sys.argv[1])
+print(json.dumps({path.stem: float(np.abs(keras.ops.convert_to_numpy(
+    keras.models.load_model(path)(np.load(path.with_suffix(".npy"))))).sum()) for path in folder.glob("*.keras")}))
+"""
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    loaded = json.loads(run.stdout.strip().splitlines()[-1])
+    assert loaded == pytest.approx(answers, rel=1e-5)
+
+
+def test_an_unfinished_model_names_the_package_it_needs(tmp_path):
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+    keras_mot.sparsity.prune_low_magnitude(model).save(tmp_path / "unfinished.keras")
+    config = zipfile.ZipFile(tmp_path / "unfinished.keras").read("config.json")
+    assert b"keras_mot" in config
+    assert pathlib.Path(tmp_path / "unfinished.keras").stat().st_size > 0

@@ -1,0 +1,384 @@
+"""However a model is trained, it reaches the same sparsity, and its checkpoints have it."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_mot.layers import transformed_weights
+from keras_mot.sparsity import (
+    ConstantSparsity,
+    PolynomialDecay,
+    PruningSummaries,
+    UpdatePruningStep,
+    prune_low_magnitude,
+    pruning_due,
+    pruning_report,
+    strip_pruning,
+    update_pruning_step,
+)
+from tests.sparsity.models import batches, classifier, compiled, zeros
+
+STEPS = 11
+SCHEDULE = PolynomialDecay(0.2, 0.9, 1, STEPS - 1, frequency=4)  # the last step is no multiple of the frequency
+FINAL = [216, 288, 43]
+
+
+def pruned_model(**settings):
+    return compiled(prune_low_magnitude(classifier(), SCHEDULE), **settings)
+
+
+@pytest.mark.parametrize(
+    "callbacks", [None, [], [UpdatePruningStep], [keras.callbacks.TerminateOnNaN, UpdatePruningStep]]
+)
+def test_fit_with_and_without_the_callback(callbacks):
+    model = pruned_model()
+    made = None if callbacks is None else [make() for make in callbacks]
+    history = model.fit(*batches(STEPS), batch_size=16, verbose=0, callbacks=made).history
+    assert history["sparsity"] == [pytest.approx(sum(FINAL) / 608)]
+    assert zeros(strip_pruning(model)) == FINAL
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps_per_execution": 3},
+        {"steps_per_execution": 50},
+        {"run_eagerly": True},
+        {"jit_compile": True},
+        {"jit_compile": False},
+        {"auto_scale_loss": True},
+    ],
+    ids=str,
+)
+def test_fit_under_every_setting(settings, backend):
+    if backend == "torch" and settings.get("jit_compile"):
+        pytest.skip("`jit_compile=True` needs a C++ compiler and minutes on PyTorch")
+    if backend == "torch" and settings.get("steps_per_execution", 1) > STEPS:
+        settings = {"steps_per_execution": STEPS}
+    model = pruned_model(**settings)
+    model.fit(*batches(STEPS), batch_size=16, verbose=0)
+    assert zeros(strip_pruning(model)) == FINAL
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_fit_in_other_precisions(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = pruned_model()
+        model.fit(*batches(STEPS), batch_size=16, verbose=0)
+        assert zeros(strip_pruning(model)) == FINAL
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_fit_with_gradient_accumulation():
+    model = prune_low_magnitude(classifier(), SCHEDULE)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3, gradient_accumulation_steps=2), loss)
+    model.fit(*batches(STEPS), batch_size=16, verbose=0)
+    assert zeros(strip_pruning(model)) == FINAL
+
+
+def test_fit_from_a_generator_over_several_epochs():
+    model = pruned_model()
+    x, y = batches(4)
+    data = keras.utils.PyDataset
+    assert data is not None
+    model.fit(
+        ((x[i : i + 16], y[i : i + 16]) for _ in range(9) for i in range(0, 64, 16)),
+        steps_per_epoch=4,
+        epochs=3,
+        verbose=0,
+    )
+    report = pruning_report(model)
+    assert {row.step for row in report.pruned} == {12}
+    assert [row.zeros for row in report.pruned] == FINAL
+
+
+def test_train_on_batch_and_one_call():
+    model = pruned_model()
+    x, y = batches(STEPS)
+    for step in range(STEPS):
+        model.train_on_batch(x[step * 16 :][:16], y[step * 16 :][:16])
+        update_pruning_step(model)
+    assert zeros(strip_pruning(model)) == FINAL
+
+
+def test_a_loop_written_for_tfmot():
+    """Calls `on_train_batch_begin` and `on_epoch_end` alone, with useless indices, as TFMOT's guide does."""
+    model = pruned_model()
+    x, y = batches(STEPS)
+    callback = UpdatePruningStep()
+    callback.set_model(model)
+    callback.on_train_begin()
+    for _ in range(1):
+        for step in range(STEPS):
+            callback.on_train_batch_begin(batch=-1)
+            model.train_on_batch(x[step * 16 :][:16], y[step * 16 :][:16])
+        callback.on_epoch_end(batch=-1)
+    assert {row.step for row in pruning_report(model).pruned} == {STEPS}
+    assert zeros(strip_pruning(model)) == FINAL
+
+
+def test_a_loop_that_forgets_to_begin_is_told():
+    callback = UpdatePruningStep()
+    callback.set_model(pruned_model())
+    with pytest.raises(ValueError, match="on_train_begin"):
+        callback.on_train_batch_begin(0)
+
+
+def test_the_callback_on_a_plain_model_is_refused():
+    with pytest.raises(ValueError, match="without pruned layers"):
+        compiled(classifier()).fit(*batches(1), verbose=0, callbacks=[UpdatePruningStep()])
+
+
+def test_a_custom_loop_of_the_backend(backend):
+    model = prune_low_magnitude(classifier(), SCHEDULE)
+    loss_function = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.SGD(0.05)
+    optimizer.build(model.trainable_variables)
+    x, y = batches(STEPS)
+    loop = {"tensorflow": _tensorflow_loop, "jax": _jax_loop, "torch": _torch_loop}[backend]
+    loop(model, optimizer, loss_function, [(x[s * 16 :][:16], y[s * 16 :][:16]) for s in range(STEPS)])
+    assert zeros(strip_pruning(model)) == FINAL
+
+
+def _tensorflow_loop(model, optimizer, loss_function, data):
+    import tensorflow as tf
+
+    @tf.function
+    def train_step(x, y):
+        with tf.GradientTape() as tape:
+            loss = loss_function(y, model(x, training=True))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    for x, y in data:
+        train_step(x, y)
+        update_pruning_step(model)
+
+
+def _torch_loop(model, optimizer, loss_function, data):
+    for x, y in data:
+        model.zero_grad()
+        loss_function(ops.convert_to_tensor(y), model(x, training=True)).backward()
+        gradients = [variable.value.grad for variable in model.trainable_variables]
+        import torch
+
+        with torch.no_grad():
+            optimizer.apply(gradients, model.trainable_variables)
+        update_pruning_step(model)
+
+
+def _jax_loop(model, optimizer, loss_function, data):
+    import jax
+
+    def loss_and_state(trainable, non_trainable, x, y):
+        predictions, non_trainable = model.stateless_call(trainable, non_trainable, x, training=True)
+        return loss_function(y, predictions), non_trainable
+
+    @jax.jit
+    def train_step(trainable, non_trainable, optimizer_state, x, y):
+        (_, non_trainable), gradients = jax.value_and_grad(loss_and_state, has_aux=True)(trainable, non_trainable, x, y)
+        trainable, optimizer_state = optimizer.stateless_apply(optimizer_state, gradients, trainable)
+        return trainable, non_trainable, optimizer_state
+
+    groups = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+    state = [[variable.value for variable in group] for group in groups]
+    for x, y in data:
+        state = train_step(*state, x, y)
+        due = pruning_due(model)
+        if due:
+            for group, values in zip(groups, state, strict=True):
+                for variable, value in zip(group, values, strict=True):
+                    variable.assign(value)
+        assert update_pruning_step(model) == due
+        if due:
+            state = [[variable.value for variable in group] for group in groups]
+    for variable, value in zip(model.trainable_variables, state[0], strict=True):
+        variable.assign(value)
+
+
+class _SaveEvery(keras.callbacks.Callback):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+        self.logged = {}
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.save(self.folder / f"{batch}.keras")
+        self.logged[batch] = logs["sparsity"]
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_every_checkpoint_has_its_full_sparsity_whatever_the_order(position, tmp_path):
+    model = compiled(prune_low_magnitude(classifier(), PolynomialDecay(0.5, 0.9, 0, STEPS, frequency=1)))
+    saver = _SaveEvery(tmp_path)
+    callbacks = [UpdatePruningStep()]
+    callbacks.insert(position, saver)
+    model.fit(*batches(STEPS), batch_size=16, verbose=0, callbacks=callbacks)
+    for batch in (0, 4, STEPS - 1):
+        loaded = keras.models.load_model(tmp_path / f"{batch}.keras")
+        sparsity = PolynomialDecay(0.5, 0.9, 0, STEPS)(batch + 1)[1]
+        expected = [int(np.floor(size * sparsity + 0.5)) for size in (240, 320, 48)]
+        with pytest.warns() if batch < STEPS - 1 else _nothing():
+            assert zeros(strip_pruning(loaded)) == expected
+        assert saver.logged[batch] == pytest.approx(sum(expected) / 608)
+
+
+class _nothing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+
+def test_training_in_two_halves_equals_training_at_once(tmp_path):
+    x, y = batches(2 * STEPS)
+    half = STEPS * 16
+    schedule = PolynomialDecay(0.1, 0.9, 2, 2 * STEPS - 3, frequency=4)
+    start = classifier()
+
+    def fresh():
+        return compiled(prune_low_magnitude(start, schedule))
+
+    whole = fresh()
+    whole.fit(x, y, batch_size=16, verbose=0, shuffle=False)
+    first = fresh()
+    first.fit(x[:half], y[:half], batch_size=16, verbose=0, shuffle=False)
+    first.save(tmp_path / "half.keras")
+    second = keras.models.load_model(tmp_path / "half.keras")
+    second.fit(x[half:], y[half:], batch_size=16, verbose=0, shuffle=False)
+    for a, b in zip(transformed_weights(whole), transformed_weights(second), strict=True):
+        masks = [ops.convert_to_numpy(weight.transforms[0].mask) for weight in (a, b)]
+        np.testing.assert_array_equal(*masks)
+        assert a.transforms[0].step == b.transforms[0].step == 2 * STEPS
+    for a, b in zip(whole.get_weights(), second.get_weights(), strict=True):
+        if a.dtype == bool:
+            np.testing.assert_array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_weights_files_carry_masks_and_progress(tmp_path):
+    model = pruned_model()
+    model.fit(*batches(STEPS), batch_size=16, verbose=0)
+    model.save_weights(tmp_path / "m.weights.h5")
+    other = prune_low_magnitude(classifier(), SCHEDULE)
+    other.load_weights(tmp_path / "m.weights.h5")
+    assert pruning_report(other) == pruning_report(model)
+
+
+def test_regularizers_penalise_the_weights_in_use():
+    model = keras.Sequential([layers.Input((12,)), layers.Dense(20, kernel_regularizer=keras.regularizers.L2(0.1))])
+    pruned = prune_low_magnitude(model, ConstantSparsity(0.5))
+    update_pruning_step(pruned, 0)
+    expected = 0.1 * np.square(ops.convert_to_numpy(strip_pruning(pruned).layers[0].kernel)).sum()
+    assert float(pruned.losses[0]) == pytest.approx(expected, rel=1e-5)
+    pruned.compile(keras.optimizers.SGD(1.0), "mse")
+    before = ops.convert_to_numpy(pruned.layers[0].kernel).copy()
+    pruned.train_on_batch(np.zeros((4, 12), "float32"), np.zeros((4, 20), "float32"))
+    after = ops.convert_to_numpy(pruned.layers[0].kernel)
+    mask = ops.convert_to_numpy(transformed_weights(pruned)[0].transforms[0].mask)
+    np.testing.assert_array_equal(after[~mask], before[~mask])
+    np.testing.assert_allclose(after[mask], 0.8 * before[mask], rtol=1e-5)
+
+
+def test_losses_and_statistics_pass_through():
+    """Batch-norm statistics move, dropout drops, and `add_loss` inside a transformed composite arrives."""
+
+    @keras.saving.register_keras_serializable("test_training")
+    class Noisy(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = layers.Dense(8)
+            self.norm = layers.BatchNormalization()
+            self.dropout = layers.Dropout(0.9, seed=1)
+
+        def build(self, input_shape):
+            self.dense.build(input_shape)
+            self.norm.build((None, 8))
+            self.built = True
+
+        def call(self, inputs, training=False):
+            x = self.norm(self.dense(inputs), training=training)
+            self.add_loss(7.0 * ops.mean(ops.ones_like(x)))
+            return self.dropout(x, training=training)
+
+    inputs = keras.Input((12,))
+    pruned = prune_low_magnitude(keras.Model(inputs, Noisy()(inputs)), ConstantSparsity(0.5))
+    x = np.ones((16, 12), "float32") * 3
+    dropped = ops.convert_to_numpy(
+        pruned(x + np.random.default_rng(0).random((16, 12)).astype("float32"), training=True)
+    )
+    assert [float(loss) for loss in pruned.losses] == [7.0]
+    assert 0.8 < (dropped == 0).mean() < 1
+    pruned.compile("sgd", "mse")
+    moving = next(variable for variable in pruned.variables if variable.name == "moving_mean")
+    before = ops.convert_to_numpy(moving).copy()
+    loss = pruned.train_on_batch(x, np.zeros((16, 8), "float32"))
+    assert float(loss) >= 7.0
+    assert np.abs(ops.convert_to_numpy(moving) - before).max() > 1e-3
+
+
+def test_summaries_are_written_for_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model = pruned_model()
+    model.fit(*batches(STEPS), batch_size=16, verbose=0, callbacks=[PruningSummaries(tmp_path)])
+    events = EventAccumulator(str(tmp_path / "metrics")).Reload()
+    tags = {tag for tag in events.Tags()["scalars"] if tag.startswith("sparsity/")}
+    assert len(tags) == 3
+    assert events.Scalars("epoch_sparsity")[0].value == pytest.approx(sum(FINAL) / 608)
+
+
+@pytest.mark.parametrize("log_dir", ["", None, 3])
+def test_summaries_need_a_folder(log_dir):
+    with pytest.raises(ValueError, match="log_dir"):
+        PruningSummaries(log_dir)
+
+
+MIRRORED = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+with strategy.scope():
+    start = classifier()
+model = prune_low_magnitude(start, SCHEDULE)
+with strategy.scope():
+    compiled(model)
+"""
+DATA_PARALLEL = """
+import jax, keras
+assert len(jax.devices()) == 2
+keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices()))
+model = compiled(prune_low_magnitude(classifier(), SCHEDULE))
+"""
+TRAIN = """
+import tempfile, keras
+model.fit(*batches(STEPS), batch_size=16, verbose=0)
+assert zeros(strip_pruning(model)) == FINAL, zeros(strip_pruning(model))
+path = tempfile.mkdtemp() + "/m.keras"
+model.save(path)
+assert zeros(strip_pruning(keras.models.load_model(path))) == FINAL
+print("reached")
+"""
+
+
+def test_two_devices(backend):
+    """`MirroredStrategy` over two logical CPUs, `DataParallel` over two host devices."""
+    setup = {"tensorflow": MIRRORED, "jax": DATA_PARALLEL}.get(backend)
+    if setup is None:
+        pytest.skip("Keras distributes the PyTorch backend through PyTorch's own launchers")
+    script = "from tests.sparsity.test_training import *\n" + setup + TRAIN
+    environment = {**__import__("os").environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "reached" in run.stdout
