@@ -13,6 +13,7 @@ from keras_mot.sparsity.prune import (
 )
 from keras_mot.sparsity.report import PrunedWeight, PruningReport, pruning_report
 from keras_mot.sparsity.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+from keras_mot.sparsity.xnnpack import PruneForLatencyOnXNNPack
 
 __all__ = [
     "Block",
@@ -26,6 +27,7 @@ __all__ = [
     "PerLayer",
     "PolynomialDecay",
     "PrunableLayer",
+    "PruneForLatencyOnXNNPack",
     "PrunedWeight",
     "PruningConfig",
     "PruningPolicy",

@@ -124,8 +124,8 @@ def strip_pruning(model, inplace=False):
         step = max(mask.step for _, mask in scheduled)
         raise ValueError(
             f"Nothing has been pruned yet after {step} training steps, for example '{waiting[0]}': train the model "
-            "first (at least up to the schedule's `begin_step`), with `fit`, or with `update_pruning_step(model)` after "
-            "every step of a custom loop."
+            "first (at least up to the schedule's `begin_step`), with `fit`, or with `update_pruning_step(model)` "
+            "after every step of a custom loop."
         )
     _warn_unfinished(scheduled)
     return strip(model if inplace else copy_model(model))
