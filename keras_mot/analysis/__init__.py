@@ -1,0 +1,8 @@
+"""What a model weighs, how sparse it is, how well and how fast its files run."""
+
+from keras_mot.analysis._measure import measure, sparsity, tensor_stats
+from keras_mot.analysis._sizes import zipped_bytes
+from keras_mot.analysis._tensors import TensorStats
+from keras_mot.analysis.report import Measurement, Report
+
+__all__ = ["Measurement", "Report", "TensorStats", "measure", "sparsity", "tensor_stats", "zipped_bytes"]

@@ -1,0 +1,182 @@
+"""Measures models and files side by side."""
+
+import contextlib
+
+import keras
+
+from keras_mot.analysis._data import batches, check_data, count_batches, first_sample
+from keras_mot.analysis._latency import median_latencies
+from keras_mot.analysis._metrics import make_metric
+from keras_mot.analysis._sizes import zipped_bytes
+from keras_mot.analysis._subjects import collect, open_subject
+from keras_mot.analysis._tensors import share_of_zeros
+from keras_mot.analysis.report import Measurement, Report
+
+
+def measure(
+    *subjects,
+    data=None,
+    metric="accuracy",
+    batch_size=32,
+    latency_runs=50,
+    num_threads=1,
+    progress=True,
+):
+    """Measures size, sparsity, quality and latency of models and files, side by side.
+
+    A file is judged by what its runtime computes, not by the model that it was made from.
+
+    Args:
+        *subjects: Keras models, paths of `.keras` or `.tflite` files, or results of `export_litert`; or one
+            dictionary of names and these.
+        data: A tuple (x, y) of arrays, or an iterable of batches (x, y), which is gone through once. For
+            several inputs, x is a list in the model's order or a dictionary of input names. None, the
+            default, computes no metric.
+        metric: "accuracy" (the largest score wins; a single score above 0.5 means class 1), a
+            `keras.metrics.Metric`, a function (y_true, y_pred) -> float over all samples, or None. A model
+            of several outputs gives a function a dictionary of output names.
+        batch_size: Batch size for arrays. Defaults to 32.
+        latency_runs: Number of timed runs of each `.tflite` file, interleaved; 0 to time nothing.
+        num_threads: Number of threads of the runtime. Defaults to 1.
+        progress: Whether to show a progress bar. Defaults to True.
+
+    Returns:
+        A `Report` with a `Measurement` for each subject.
+
+    Raises:
+        TypeError: A subject or the data is of the wrong type.
+        ValueError: A file is damaged, a model is not built or still carries weight transforms, the data is
+            empty, uneven or holds NaN, or an option has a wrong value.
+
+    Example:
+
+        result = keras_mot.export.export_litert(model, "model.tflite")
+        report = keras_mot.analysis.measure({"keras": model, "litert": result}, data=(x_test, y_test))
+        print(report)
+        report["litert"].metric
+    """
+    _check_count("batch_size", batch_size, 1)
+    _check_count("latency_runs", latency_runs, 0)
+    _check_count("num_threads", num_threads, 1)
+    metric_name, start = (None, None) if data is None or metric is None else make_metric(metric)
+    if data is not None:
+        check_data(data)
+    named = collect(subjects, num_threads)
+    with _bar(progress) as bar:
+        metrics, samples, sample = _evaluate(named, data, start, batch_size, bar)
+        latencies = _time(named, sample, latency_runs, bar)
+    rows = tuple(
+        _row(name, subject, value, latency)
+        for (name, subject), value, latency in zip(named, metrics, latencies, strict=True)
+    )
+    return Report(rows, metric_name, samples, latency_runs, num_threads)
+
+
+def tensor_stats(subject):
+    """Counts the zeros of every weight tensor.
+
+    Args:
+        subject: A Keras model, the path of a `.keras` or `.tflite` file, or the result of an export.
+
+    Returns:
+        A tuple of `TensorStats`.
+
+    Raises:
+        TypeError: The subject is none of these.
+        ValueError: The file is damaged, or the model is not built or still carries weight transforms.
+
+    Example:
+
+        for tensor in keras_mot.analysis.tensor_stats("model.tflite"):
+            print(tensor.name, tensor.shape, tensor.sparsity)
+    """
+    return open_subject(subject).tensors
+
+
+def sparsity(subject, kernels_only=True):
+    """Share of zeros among the weights, from 0 to 1.
+
+    Args:
+        subject: A Keras model, the path of a `.keras` or `.tflite` file, or the result of an export.
+        kernels_only: Whether to count only weights of two or more dimensions (kernels and embeddings), as
+            pruning targets are stated, or all parameters. Defaults to True.
+
+    Returns:
+        The share of zeros.
+
+    Raises:
+        TypeError: The subject is none of these.
+        ValueError: The file is damaged, or the model is not built or still carries weight transforms.
+
+    Example:
+
+        keras_mot.analysis.sparsity(model)
+    """
+    return share_of_zeros(tensor_stats(subject), kernels_only)
+
+
+def _check_count(name, value, smallest):
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"`{name}` must be an integer. Received: {value!r}.")
+    if value < smallest:
+        raise ValueError(f"`{name}` must be {smallest} or more. Received: {value}.")
+
+
+@contextlib.contextmanager
+def _bar(show):
+    """A progress bar on the standard error stream."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not show) as bar:
+        yield bar
+
+
+def _evaluate(named, data, start, batch_size, bar):
+    """Goes through the data once, through all subjects with each batch.
+
+    Returns:
+        The metrics of the subjects, the number of samples, and one sample to time with.
+    """
+    if data is None:
+        return [None] * len(named), 0, None
+    accumulators = [] if start is None else [start() for _ in named]
+    samples, sample = 0, None
+    task = bar.add_task("evaluating", total=count_batches(data, batch_size))
+    for x, y in batches(data, batch_size):
+        sample = first_sample(x) if sample is None else sample
+        if not accumulators:
+            break
+        samples += len(keras.tree.flatten(y)[0])
+        for (name, subject), accumulator in zip(named, accumulators, strict=True):
+            try:
+                accumulator.add(y, subject.predict(x))
+            except ValueError as error:
+                raise ValueError(f"'{name}' cannot be evaluated on `data`: {error}") from error
+        bar.advance(task)
+    return [a.result() for a in accumulators] or [None] * len(named), samples, sample
+
+
+def _time(named, sample, runs, bar):
+    """Median latencies of the subjects that have a runtime; None for the others."""
+    timed = [subject for _, subject in named if subject.runner is not None] if runs else []
+    for subject in timed:
+        subject.runner.set_inputs(subject.example() if sample is None else sample)
+    task = bar.add_task("timing", total=runs if timed else 0)
+    latencies = iter(median_latencies([s.runner for s in timed], runs, lambda: bar.advance(task)))
+    return [next(latencies) if subject in timed else None for _, subject in named]
+
+
+def _row(name, subject, metric, latency):
+    content = subject.content()
+    return Measurement(
+        name=name,
+        kind=subject.kind,
+        path=subject.path,
+        bytes=len(content),
+        zipped_bytes=zipped_bytes(content),
+        parameters=sum(tensor.size for tensor in subject.tensors),
+        metric=metric,
+        latency_ms=latency,
+        tensors=subject.tensors,
+    )

@@ -1,0 +1,121 @@
+"""What can be measured: a Keras model, a `.keras` file, a `.tflite` file, the result of an export."""
+
+import collections.abc
+import os
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+
+from keras_mot.analysis._sizes import saved_content
+from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
+from keras_mot.export._runner import LiteRTRunner
+from keras_mot.export._signature import name_outputs
+from keras_mot.export.litert import LiteRTExport
+
+
+class KerasSubject:
+    """A Keras model, in memory or from a file."""
+
+    kind = "keras"
+    runner = None
+
+    def __init__(self, model, path=None):
+        self.name, self.path, self.model = (path.name if path else model.name), path, model
+        self.tensors = keras_tensor_stats(model)
+
+    def content(self):
+        return self.path.read_bytes() if self.path else saved_content(self.model)
+
+    def predict(self, x):
+        outputs = self.model.predict_on_batch(x)
+        names, flat = name_outputs(self.model, outputs)
+        return flat[0] if len(flat) == 1 else dict(zip(names, flat, strict=True))
+
+
+class LiteRTSubject:
+    """A `.tflite` file in the LiteRT runtime."""
+
+    kind = "litert"
+
+    def __init__(self, path, num_threads, input_names=None):
+        self.name, self.path = path.name, path
+        self.runner = LiteRTRunner(path, num_threads, input_names)
+        self.tensors = litert_tensor_stats(path)
+
+    def content(self):
+        return self.path.read_bytes()
+
+    def predict(self, x):
+        outputs = self.runner.run(x)
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def example(self):
+        """Random inputs for one sample, for timing without data."""
+        generator = np.random.default_rng(0)
+        arrays = []
+        for tensor in self.runner.inputs:
+            shape = [1, *(size or 16 for size in tensor.shape[1:])]
+            values = generator.standard_normal(shape)
+            arrays.append(values if "float" in tensor.dtype else np.abs(values) > 1)
+        return [array.astype(tensor.dtype) for array, tensor in zip(arrays, self.runner.inputs, strict=True)]
+
+
+def collect(subjects, num_threads):
+    """Turns what the user passed into a list of (name, subject), with distinct names."""
+    if len(subjects) == 1 and isinstance(subjects[0], collections.abc.Mapping):
+        pairs = [(str(name), open_subject(item, num_threads)) for name, item in subjects[0].items()]
+    else:
+        opened = [open_subject(item, num_threads) for item in subjects]
+        pairs = [(subject.name, subject) for subject in opened]
+    if not pairs:
+        raise ValueError(
+            "Nothing to measure. Pass one or more Keras models, paths of `.keras` or `.tflite` files, or "
+            "results of an export, or a dictionary of names and these."
+        )
+    result, count = [], {}
+    for name, subject in pairs:
+        count[name] = count.get(name, 0) + 1
+        result.append((name if count[name] == 1 else f"{name} ({count[name]})", subject))
+    return result
+
+
+def open_subject(item, num_threads=1):
+    """Opens one subject by its type, files by their content."""
+    if isinstance(item, keras.Model):
+        if not item.built:
+            raise ValueError(
+                f"The model '{item.name}' is not built: its weights do not exist yet. Call it once on a "
+                f"batch of data, or start it with a `keras.Input`."
+            )
+        return KerasSubject(item)
+    if isinstance(item, LiteRTExport):
+        return LiteRTSubject(_existing_file(item.path), num_threads, item.input_names)
+    if not isinstance(item, (str, os.PathLike)):
+        raise TypeError(
+            f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export. "
+            f"Received: {item!r} of type {type(item).__name__}."
+        )
+    path = _existing_file(pathlib.Path(item))
+    if zipfile.is_zipfile(path):
+        return KerasSubject(_load(path), path)
+    if path.suffix == ".keras":
+        raise ValueError(f"The `.keras` file '{path}' is damaged: it is not a zip archive. Save it again.")
+    return LiteRTSubject(path, num_threads)
+
+
+def _existing_file(path):
+    if not path.is_file():
+        raise ValueError(f"Expected the path of a `.keras` or `.tflite` file. Received: '{path}', not a file.")
+    return path
+
+
+def _load(path):
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:
+        raise ValueError(
+            f"The file '{path}' cannot be loaded as a Keras model: {error} If it has custom objects, load it "
+            f"with `keras.models.load_model(..., custom_objects=...)` and pass the model."
+        ) from error

@@ -1,0 +1,68 @@
+"""Zeros in the weights of a model or a file, tensor by tensor."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_mot.export._checks import check_stripped, to_numpy
+from keras_mot.export._litert_file import parameters, parse_model
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorStats:
+    """One weight tensor: its name, shape, data type, and how many of its values are zero.
+
+    Attributes:
+        name: Path of the Keras weight, or name of the tensor in the file.
+        shape: Shape of the tensor.
+        dtype: Data type that it is stored in.
+        size: Number of values.
+        zeros: Number of values that are zero (for quantized tensors: that stand for zero).
+        sparse_encoding: Whether the file stores only the values that are not zero.
+    """
+
+    name: str
+    shape: tuple
+    dtype: str
+    size: int
+    zeros: int
+    sparse_encoding: bool = False
+
+    @property
+    def sparsity(self):
+        """Share of zeros, from 0 to 1."""
+        return self.zeros / self.size if self.size else 0.0
+
+    @property
+    def is_kernel(self):
+        """Whether the tensor has two or more dimensions, as kernels and embeddings have."""
+        return len(self.shape) >= 2
+
+
+def keras_tensor_stats(model):
+    """`TensorStats` of all weights of a Keras model."""
+    check_stripped(model)
+    stats = []
+    for weight in model.weights:
+        values = to_numpy(weight)
+        stats.append(_count(weight.path, values, keras.backend.standardize_dtype(weight.dtype)))
+    return tuple(stats)
+
+
+def litert_tensor_stats(path_or_content):
+    """`TensorStats` of all constant parameters of a `.tflite` file; sparsely encoded ones are decoded."""
+    tensors = parameters(parse_model(path_or_content))
+    return tuple(_count(t.name, t.values, t.dtype, t.zero_point, t.sparse_encoding) for t in tensors)
+
+
+def _count(name, values, dtype, zero_point=0, sparse_encoding=False):
+    zeros = int(values.size - np.count_nonzero(values != zero_point))
+    return TensorStats(name, tuple(values.shape), dtype, int(values.size), zeros, sparse_encoding)
+
+
+def share_of_zeros(stats, kernels_only):
+    """Share of zeros over all tensors, or over the kernels alone; 0 where there are none."""
+    chosen = [tensor for tensor in stats if tensor.is_kernel or not kernels_only]
+    size = sum(tensor.size for tensor in chosen)
+    return sum(tensor.zeros for tensor in chosen) / size if size else 0.0

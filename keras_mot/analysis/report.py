@@ -1,0 +1,151 @@
+"""The results of measurements: values first, tables second."""
+
+import dataclasses
+import io
+import math
+import pathlib
+
+from keras_mot.analysis._tensors import TensorStats, share_of_zeros
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What was measured of one model or file.
+
+    Attributes:
+        name: Name of the row.
+        kind: "keras" or "litert".
+        path: Path of the file, or None for a model in memory.
+        bytes: Size of the file. For a model in memory: of the `.keras` file that it saves to, without the
+            state of its optimizer.
+        zipped_bytes: Size of a zip archive (DEFLATE, level 9) that holds the file.
+        parameters: Number of weight values.
+        metric: Value of the metric over the data, computed by the model or by the runtime, or None.
+        latency_ms: Median milliseconds for one sample in the LiteRT runtime, or None.
+        tensors: A `TensorStats` for each weight tensor.
+    """
+
+    name: str
+    kind: str
+    path: pathlib.Path | None
+    bytes: int
+    zipped_bytes: int
+    parameters: int
+    metric: float | None
+    latency_ms: float | None
+    tensors: tuple[TensorStats, ...]
+
+    @property
+    def sparsity(self):
+        """Share of zeros among the values of the kernels: the weights of two or more dimensions."""
+        return share_of_zeros(self.tensors, kernels_only=True)
+
+    @property
+    def overall_sparsity(self):
+        """Share of zeros among all parameters, biases and normalization included."""
+        return share_of_zeros(self.tensors, kernels_only=False)
+
+    def to_dict(self):
+        """The measurement as a dictionary of JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["path"] = None if self.path is None else str(self.path)
+        values["metric"] = _finite_or_none(self.metric)
+        values["sparsity"], values["overall_sparsity"] = self.sparsity, self.overall_sparsity
+        values["tensors"] = [
+            {**dataclasses.asdict(tensor), "shape": list(tensor.shape), "sparsity": tensor.sparsity}
+            for tensor in self.tensors
+        ]
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Measurements side by side; `print(report)` shows them as a table, `report["name"]` finds one.
+
+    Attributes:
+        measurements: The `Measurement` rows, in the order of the subjects.
+        metric_name: Name of the metric, or None if none was computed.
+        samples: Number of samples that the metric was computed over.
+        latency_runs: Number of timed runs of each file.
+        num_threads: Number of threads of the runtime.
+    """
+
+    measurements: tuple[Measurement, ...]
+    metric_name: str | None
+    samples: int
+    latency_runs: int
+    num_threads: int
+
+    def __iter__(self):
+        return iter(self.measurements)
+
+    def __len__(self):
+        return len(self.measurements)
+
+    def __getitem__(self, name):
+        for measurement in self.measurements:
+            if measurement.name == name:
+                return measurement
+        raise KeyError(f"No measurement is named {name!r}. Expected one of {[row.name for row in self.measurements]}.")
+
+    def to_dict(self):
+        """The report as a dictionary of JSON values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["measurements"] = [measurement.to_dict() for measurement in self.measurements]
+        return values
+
+    def to_markdown(self):
+        """The report as a Markdown table, followed by a line on how it was taken."""
+        headers, rows = self._table()
+        alignment = ["---"] + ["---:"] * (len(headers) - 1)
+        lines = [[cell.replace("|", "\\|") for cell in row] for row in [headers, alignment, *rows]]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"{table}\n\n{self._caption()}\n"
+
+    def __str__(self):
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        headers, rows = self._table()
+        table = Table(caption=self._caption(), caption_justify="left")
+        for position, header in enumerate(headers):
+            table.add_column(header, justify="right" if position else "left", no_wrap=position > 0)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        output = io.StringIO()
+        Console(file=output, width=120).print(table)
+        return output.getvalue().rstrip()
+
+    def _table(self):
+        """Headers and rows of text; columns that nobody has a value for are left out."""
+        columns = {
+            "model": [row.name for row in self],
+            "bytes": [f"{row.bytes:,}" for row in self],
+            "zipped": [f"{row.zipped_bytes:,}" for row in self],
+            "parameters": [f"{row.parameters:,}" for row in self],
+            "sparsity": [f"{row.sparsity:.1%}" for row in self],
+            "overall": [f"{row.overall_sparsity:.1%}" for row in self],
+        }
+        if self.metric_name is not None:
+            columns[self.metric_name] = ["-" if row.metric is None else f"{row.metric:.4f}" for row in self]
+        if any(row.latency_ms is not None for row in self):
+            columns["ms"] = ["-" if row.latency_ms is None else f"{row.latency_ms:.3f}" for row in self]
+        return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+    def _caption(self):
+        parts = [
+            "zipped: zip, DEFLATE level 9",
+            "sparsity: zeros in kernels (two or more dimensions)",
+            "overall: zeros in all parameters",
+        ]
+        if self.metric_name is not None:
+            parts.append(f"{self.metric_name}: over {self.samples:,} samples")
+        if any(row.latency_ms is not None for row in self):
+            threads = f"{self.num_threads} thread" + ("s" if self.num_threads > 1 else "")
+            parts.append(f"ms: median of {self.latency_runs} runs, one sample, {threads}, LiteRT")
+        return "; ".join(parts) + "."
+
+
+def _finite_or_none(value):
+    return None if value is None or not math.isfinite(value) else value

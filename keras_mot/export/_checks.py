@@ -1,0 +1,83 @@
+"""Everything a user can get wrong in an export, found before any work starts."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+
+WEIGHTS = ("float32", "float16")
+
+
+def check_options(weights, sparse_encoding, batch_size, verify, tolerance):
+    """Checks the values of the options of an export."""
+    if weights not in WEIGHTS:
+        raise ValueError(f"`weights` must be one of {list(WEIGHTS)}. Received: {weights!r}.")
+    if sparse_encoding != "auto" and not isinstance(sparse_encoding, bool):
+        raise ValueError(f"`sparse_encoding` must be 'auto', True or False. Received: {sparse_encoding!r}.")
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int)):
+        raise TypeError(f"`batch_size` must be an integer or None. Received: {batch_size!r}.")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"`batch_size` must be 1 or more, or None for any. Received: {batch_size}.")
+    if not isinstance(verify, bool):
+        raise TypeError(f"`verify` must be True or False. Received: {verify!r}.")
+    if tolerance is None:
+        return
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
+        raise TypeError(f"`tolerance` must be a number or None. Received: {tolerance!r}.")
+    if not tolerance > 0:
+        raise ValueError(f"`tolerance` must be greater than 0. Received: {tolerance}.")
+
+
+def check_path(path):
+    """Checks that a file can be written at `path`, and returns it as a `pathlib.Path`."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`path` must be the path of the file to write. Received: {path!r}.")
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"`path` must name a file such as 'model.tflite'. Received: '{path}', a directory.")
+    if not path.parent.is_dir():
+        raise ValueError(f"The directory '{path.parent}' of `path` does not exist. Create it before exporting.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"The directory '{path.parent}' of `path` is not writable. Choose another directory or change "
+            f"its permissions."
+        )
+    return path
+
+
+def check_model(model):
+    """Checks that `model` is a built and stripped Keras model with finite weights."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}.")
+    check_stripped(model)
+    if not model.built:
+        raise ValueError(
+            f"The model '{model.name}' is not built: its weights do not exist yet. Call it once on a batch "
+            f"of data, or start it with a `keras.Input`."
+        )
+    for weight in model.weights:
+        values = to_numpy(weight)
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            count = int(np.size(values) - np.isfinite(values).sum())
+            raise ValueError(
+                f"The weight '{weight.path}' holds {count} value(s) that are NaN or infinite. Expected: "
+                f"finite weights. The training may have diverged; restore an earlier checkpoint."
+            )
+
+
+def check_stripped(model):
+    """Checks that no layer carries weight transforms any more."""
+    for layer in model._flatten_layers():
+        if getattr(type(layer), "_keras_mot_transformed", False):
+            raise ValueError(
+                f"The layer '{layer.path}' still carries weight transforms. Strip the model first, for "
+                f"example with `keras_mot.sparsity.strip_pruning(model)`, and pass what it returns."
+            )
+
+
+def to_numpy(weight):
+    """The value of a Keras variable as a NumPy array; bfloat16, which NumPy lacks, as float32."""
+    if keras.backend.standardize_dtype(weight.dtype) == "bfloat16":
+        return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
+    return keras.ops.convert_to_numpy(weight)

@@ -1,0 +1,72 @@
+"""What an engine is asked for and what it hands back."""
+
+import dataclasses
+
+
+class UnsupportedOperationError(ValueError):
+    """The model needs an operation that the plain LiteRT runtime does not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversionRequest:
+    """What to convert to.
+
+    Attributes:
+        weights: Data type of the weights, "float32" or "float16".
+        batch_sizes: Batch sizes in the order of preference (None is an open batch dimension); the first one
+            that can be converted is used.
+        dense: Whether a file with all weights stored is wanted.
+        sparse: Whether a file with sparsely encoded weights is wanted.
+    """
+
+    weights: str
+    batch_sizes: tuple
+    dense: bool
+    sparse: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """The contents of the `.tflite` files that were asked for, and what is the same in both.
+
+    `output_names` are in the order of the Keras model's outputs. `sparse_failure` says why the sparse file is
+    missing beside a dense one.
+    """
+
+    dense: bytes | None
+    sparse: bytes | None
+    sparse_failure: str | None
+    batch_size: int | None
+    output_names: tuple
+
+
+def convert_with(convert_one, request):
+    """Goes through the batch sizes of a request with an engine's function for a single file.
+
+    Args:
+        convert_one: A function of (batch size, sparse encoding) that returns the content of a file and the
+            names of its outputs, or raises ValueError.
+        request: A `ConversionRequest`.
+
+    Returns:
+        A `Conversion`.
+
+    Raises:
+        ValueError: None of the batch sizes can be converted.
+    """
+    for batch_size in request.batch_sizes:
+        dense = sparse = failure = None
+        try:
+            if request.dense:
+                dense, names = convert_one(batch_size, False)
+            if request.sparse:
+                sparse, names = convert_one(batch_size, True)
+        except ValueError as error:
+            if dense is not None:
+                failure = str(error)
+            elif batch_size == request.batch_sizes[-1]:
+                raise
+            else:
+                continue
+        return Conversion(dense, sparse, failure, batch_size, tuple(names))
+    raise ValueError("A conversion request needs at least one batch size.")

@@ -1,0 +1,214 @@
+"""What goes into a model and how it is packed: the model's signature, independent of the backend."""
+
+import dataclasses
+import inspect
+import re
+
+import keras
+import numpy as np
+
+# Used where a model leaves a dimension other than the batch open and nobody says how long it is.
+_OPEN_DIMENSION = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class InputTensor:
+    """One input of a model: its name in the exported file, its shape (`None` where open) and its dtype."""
+
+    name: str
+    shape: tuple
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """The inputs of a model in the order that flattening gives, and the structure its `call` expects.
+
+    `arguments` holds one structure for each positional argument of `call`; its leaves are the positions of
+    the flat inputs.
+    """
+
+    inputs: tuple
+    arguments: tuple
+
+    def call(self, model, tensors):
+        """Calls `model` in inference mode on the flat `tensors`."""
+        packed = keras.tree.map_structure(lambda position: tensors[position], list(self.arguments))
+        return model(*packed, training=False)
+
+    def flatten(self, data):
+        """Flattens user data, given in the model's own input structure, into a list of NumPy arrays."""
+        if len(self.arguments) == 1 and isinstance(data, dict):
+            data = self._select_by_name(data)
+        leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(data)]
+        if len(leaves) != len(self.inputs):
+            raise ValueError(
+                f"The data does not match the inputs of the model. Expected {len(self.inputs)} array(s), for "
+                f"{[tensor.name for tensor in self.inputs]}. Received: {len(leaves)}. Pass the arrays in the "
+                f"structure that the model is called with."
+            )
+        return leaves
+
+    def _select_by_name(self, data):
+        """A model of a single tensor or a list of tensors may be fed by a dictionary of input names."""
+        names = [tensor.name for tensor in self.inputs]
+        if isinstance(self.arguments[0], dict):
+            return data
+        if set(data) == set(names):
+            return [data[name] for name in names]
+        return data
+
+    @property
+    def fixed_batch_size(self):
+        """The batch size that the model itself prescribes, or None."""
+        sizes = {tensor.shape[0] for tensor in self.inputs if tensor.shape}
+        sizes.discard(None)
+        return sizes.pop() if sizes else None
+
+
+def read_signature(model, input_signature=None):
+    """Reads the inputs of a built model, from the model or from what the user states."""
+    if input_signature is not None:
+        return _from_structures([input_signature], names=None)
+    if getattr(model, "inputs", None):
+        names = [_input_name(tensor) for tensor in model.inputs]
+        structure = model.inputs[0] if len(model.inputs) == 1 else list(model.inputs)
+        if isinstance(model, keras.Model) and not isinstance(model, keras.Sequential):
+            structure = model.input
+        if isinstance(structure, dict):  # its keys are what the user feeds the model by
+            names = None
+        return _from_structures([structure], names)
+    return _from_build_shapes(model)
+
+
+def _input_name(tensor):
+    """The name of a symbolic input; one that the user did not name is called after its input layer."""
+    name, history = tensor.name, getattr(tensor, "_keras_history", None)
+    return history.operation.name if history is not None and name.startswith("keras_tensor") else name
+
+
+def _from_build_shapes(model):
+    """A subclassed model remembers the shapes that its arguments had when it was built, no dtypes."""
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes:
+        raise ValueError(
+            f"The inputs of the subclassed model '{model.name}' are not known. Call the model once on a "
+            f"batch of data before exporting it, or pass `input_signature=keras.InputSpec(shape=(None, ...), "
+            f"dtype='float32')` (a list or a dictionary of them for several inputs)."
+        )
+    dtype = keras.backend.standardize_dtype(model.input_dtype)
+    structures = [_specs_of_shapes(shape, dtype) for shape in shapes.values()]
+    required = [
+        parameter.name
+        for parameter in inspect.signature(model.call).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.default is parameter.empty
+    ]
+    if len(required) > len(structures):
+        raise ValueError(
+            f"The subclassed model '{model.name}' takes several arguments, {required}, of which Keras "
+            f"remembers the shape of the first alone. Let `call` take one list or dictionary of inputs, or "
+            f"wrap the model in a functional one: keras.Model([a, b], model(a, b)), a keras.Input for each."
+        )
+    return _from_structures(structures, names=None)
+
+
+def _specs_of_shapes(shapes, dtype):
+    if isinstance(shapes, dict):
+        return {key: _specs_of_shapes(value, dtype) for key, value in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return keras.InputSpec(shape=(None, *shapes[1:]), dtype=dtype)
+    return [_specs_of_shapes(value, dtype) for value in shapes]
+
+
+def _from_structures(structures, names):
+    flat = keras.tree.flatten(structures)
+    for leaf in flat:
+        if getattr(leaf, "shape", None) is None or getattr(leaf, "dtype", None) is None:
+            raise ValueError(
+                f"Every leaf of `input_signature` must have a shape and a dtype, as `keras.InputSpec(shape="
+                f"(None, 28, 28, 1), dtype='float32')` has. Received: {leaf!r}."
+            )
+    keys = [path for path in _leaf_names(structures)] if names is None else names
+    names = unique_names(keys)
+    inputs = tuple(
+        InputTensor(name, tuple(leaf.shape), keras.backend.standardize_dtype(leaf.dtype))
+        for name, leaf in zip(names, flat, strict=True)
+    )
+    positions = keras.tree.pack_sequence_as(structures, list(range(len(flat))))
+    return Signature(inputs, tuple(positions))
+
+
+def _leaf_names(structures):
+    """Names of leaves that have none of their own: the dictionary keys on the way, or `input_<i>`."""
+    for position, (path, _) in enumerate(keras.tree.flatten_with_path(structures)):
+        keys = [str(step) for step in path if isinstance(step, str)]
+        yield "_".join(keys) if keys else f"input_{position}"
+
+
+def unique_names(names):
+    """Turns `names` into distinct identifiers, as the signature of a file needs them."""
+    result = []
+    for position, name in enumerate(names):
+        name = re.sub(r"\W", "_", str(name or f"tensor_{position}"), flags=re.ASCII)
+        if not name or name[0].isdigit():
+            name = f"_{name}"
+        candidate, count = name, 1
+        while candidate in result:
+            candidate, count = f"{name}_{count}", count + 1
+        result.append(candidate)
+    return result
+
+
+def name_outputs(model, outputs):
+    """Flattens the outputs of `model` and names them: by dictionary key, by layer, or by position."""
+    flat = keras.tree.flatten(outputs)
+    if isinstance(outputs, dict):
+        names = list(_leaf_names(outputs))
+    else:
+        names = getattr(model, "output_names", None)
+        if not names or len(names) != len(flat):
+            names = [f"output_{position}" for position in range(len(flat))]
+    return unique_names(names), flat
+
+
+def random_inputs(signature, batch_size, seed=0):
+    """Random data in sensible ranges: normal for floats, 0 and 1 for ids and flags."""
+    generator = np.random.default_rng(seed)
+    arrays = []
+    for tensor in signature.inputs:
+        shape = [_OPEN_DIMENSION if size is None else size for size in tensor.shape]
+        if shape:
+            shape[0] = batch_size
+        floating = "float" in tensor.dtype
+        array = generator.standard_normal(shape) if floating else generator.integers(0, 2, shape)
+        arrays.append(array.astype("float32" if tensor.dtype == "bfloat16" else tensor.dtype))
+    return arrays
+
+
+def check_inputs(signature, arrays):
+    """Checks flat input arrays against the signature: shapes, equal batch, something in it, finite."""
+    for tensor, array in zip(signature.inputs, arrays, strict=True):
+        expected = tensor.shape[1:]
+        if array.ndim != len(tensor.shape) or any(
+            size not in (None, given) for size, given in zip(expected, array.shape[1:], strict=True)
+        ):
+            raise ValueError(
+                f"The data for input '{tensor.name}' has another shape than the model's input. Expected: "
+                f"(batch, {', '.join(str(size) for size in expected)}). Received: {array.shape}."
+            )
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise ValueError(
+                f"The data for input '{tensor.name}' holds NaN or infinite values. Remove them: nothing can "
+                f"be compared on such samples."
+            )
+    counts = sorted({len(array) for array in arrays})
+    if len(counts) != 1 or counts[0] == 0:
+        raise ValueError(f"All inputs must hold the same number of samples, one or more. Received: {counts} samples.")
+    fixed = signature.fixed_batch_size
+    if fixed is not None and counts[0] % fixed:
+        raise ValueError(
+            f"The model prescribes a batch size of {fixed}. Expected a multiple of {fixed} samples. "
+            f"Received: {counts[0]}."
+        )
+    return [array.astype(tensor.dtype) for tensor, array in zip(signature.inputs, arrays, strict=True)]

@@ -1,0 +1,135 @@
+"""The engine that converts through TensorFlow's converter, inside a process whose backend is TensorFlow."""
+
+import logging
+import re
+import tempfile
+
+from keras_mot.export._conversion import UnsupportedOperationError, convert_with
+from keras_mot.export._quiet import quiet
+from keras_mot.export._signature import name_outputs
+
+
+def convert_in_process(model, signature, request):
+    """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
+
+    def convert_one(batch_size, sparse):
+        with quiet(), _quiet_loggers():
+            return _convert(model, signature, request.weights, batch_size, sparse)
+
+    return convert_with(convert_one, request)
+
+
+def _convert(model, signature, weights, batch_size, sparse):
+    import tensorflow as tf
+
+    try:
+        function, output_names = _freeze(model, signature, batch_size)
+    except Exception as error:
+        raise ValueError(
+            f"TensorFlow could not trace the model '{model.name}' ({type(error).__name__}): {error} A custom "
+            f"layer must compute with `keras.ops` alone, and `input_signature` must fit the model's `call`."
+        ) from error
+    with tempfile.TemporaryDirectory(prefix="keras_mot_export_") as directory:
+        # Gradients are of no use in the file, and those of some activations (silu) cannot be saved.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(tf.Module(), directory, signatures=function, options=options)
+        converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+        content = _run_converter(converter, function, weights, sparse)
+    return content, output_names
+
+
+def _run_converter(converter, function, weights, sparse):
+    import tensorflow as tf
+
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    optimizations = []
+    if weights == "float16":
+        optimizations.append(tf.lite.Optimize.DEFAULT)
+        converter.target_spec.supported_types = [tf.float16]
+    if sparse:
+        optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+    converter.optimizations = optimizations
+    try:
+        return bytes(converter.convert())
+    except Exception as error:
+        raise _explain(error, function) from error
+
+
+def _freeze(model, signature, batch_size):
+    """Traces the model and folds its variables into constants.
+
+    The converter folds variables too, but only after it has looked for patterns; with constants in place
+    from the start it fuses batch normalization and finds the weights of quantized layers. Freezing loses
+    the names of the outputs, so the frozen function is wrapped once more, under names.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    specs = {}
+    for tensor in signature.inputs:
+        shape = list(tensor.shape)
+        if shape:
+            shape[0] = batch_size
+        specs[tensor.name] = tf.TensorSpec(shape, tensor.dtype, name=tensor.name)
+    order = [tensor.name for tensor in signature.inputs]
+    names = []
+
+    def call(**tensors):
+        outputs = signature.call(model, [tensors[name] for name in order])
+        names[:], flat = name_outputs(model, outputs)
+        return [tf.identity(tensor) for tensor in flat]
+
+    def call_frozen(**tensors):
+        # The frozen function takes its arguments by the names that tracing gave them.
+        outputs = frozen(**tensors)
+        return dict(zip(names, outputs, strict=True))
+
+    frozen = convert_variables_to_constants_v2(tf.function(call).get_concrete_function(**specs))
+    return tf.function(call_frozen).get_concrete_function(**specs), list(names)
+
+
+def _explain(error, function):
+    """Turns the converter's page of text into one sentence about the operation and where it stands."""
+    text = str(error)
+    operations = re.findall(r"^\s*tf\.(\w+)\(", text, re.MULTILINE) or re.findall(r"'tf\.(\w+)' op", text)
+    if not operations:
+        reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+        return ValueError(
+            f"The TensorFlow converter could not convert the model: {reason} Rewrite the layer that it names "
+            f"with `keras.ops`, or report the model."
+        )
+    operations = list(dict.fromkeys(operations))
+    places = _places(function.graph, set(operations))
+    where = f" in {', '.join(places)}" if places else ""
+    return UnsupportedOperationError(
+        f"The model uses {', '.join(operations)}{where}, which the plain LiteRT runtime cannot run. Expected "
+        f"operations with a LiteRT kernel (TensorFlow's own kernels, 'Flex', are not used). Replace the "
+        f"layer, give its inputs fixed shapes, or leave the operation out of the exported model."
+    )
+
+
+def _places(graph, types):
+    """Names of the graph nodes of the given types; their first parts are the Keras layers."""
+    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+    graphs = [graph]
+    for definition in graph.as_graph_def().library.function:
+        try:
+            graphs.append(function_def_to_graph(definition))
+        except Exception:  # a place is a courtesy, never a second error
+            continue
+    names = [node.name for item in graphs for node in item.get_operations() if node.type in types]
+    return [f"'{name}'" for name in list(dict.fromkeys(names))[:3]]
+
+
+class _quiet_loggers:
+    """Raises the level of TensorFlow's Python loggers for the time of the block."""
+
+    def __enter__(self):
+        self.levels = [(name, logging.getLogger(name).level) for name in ("absl", "tensorflow")]
+        for name, _ in self.levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+    def __exit__(self, *exception):
+        for name, level in self.levels:
+            logging.getLogger(name).setLevel(level)

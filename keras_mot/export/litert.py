@@ -1,0 +1,208 @@
+"""Export to LiteRT (`.tflite`), the runtime formerly called TensorFlow Lite."""
+
+import dataclasses
+import os
+import pathlib
+import uuid
+
+import keras
+
+from keras_mot.export import _checks
+from keras_mot.export._conversion import ConversionRequest
+from keras_mot.export._dependencies import check_installed
+from keras_mot.export._precision import check_precision, full_precision
+from keras_mot.export._signature import check_inputs, random_inputs, read_signature
+from keras_mot.export._sparse_choice import choose, is_worth_trying
+from keras_mot.export._subprocess_engine import convert_in_child
+from keras_mot.export._tensorflow_engine import convert_in_process
+from keras_mot.export._verification import ExportVerificationError, Verifier
+
+# An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
+_ENGINES = {"tensorflow": convert_in_process, "tensorflow-subprocess": convert_in_child}
+_TOLERANCES = {"float32": 1e-3, "float16": 2e-2}
+_VERIFICATION_SAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class LiteRTExport:
+    """What an export wrote.
+
+    Attributes:
+        path: Path of the file.
+        bytes: Size of the file.
+        weights: Data type of the weights, "float32" or "float16".
+        sparse_encoding: Whether zeros are stored compactly.
+        sparse_reason: Why sparse encoding was used or not.
+        max_abs_error: Largest absolute difference between the file's outputs and the Keras model's on the
+            verification data, or None if it was not verified.
+        batch_size: Batch size that the file takes, or None for any.
+        batch_reason: Why the batch size is what it is.
+        engine: The engine that converted.
+        input_names: Names of the file's inputs in the order of the Keras model's.
+        output_names: Names of the file's outputs in the order of the Keras model's.
+    """
+
+    path: pathlib.Path
+    bytes: int
+    weights: str
+    sparse_encoding: bool
+    sparse_reason: str
+    max_abs_error: float | None
+    batch_size: int | None
+    batch_reason: str
+    engine: str
+    input_names: tuple
+    output_names: tuple
+
+    def __str__(self):
+        verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"
+        batch = "any" if self.batch_size is None else str(self.batch_size)
+        return (
+            f"{self.path}: {self.bytes:,} bytes, {self.weights} weights, {verified}\n"
+            f"  sparse encoding: {'yes' if self.sparse_encoding else 'no'} ({self.sparse_reason})\n"
+            f"  batch size: {batch} ({self.batch_reason})\n"
+            f"  engine: {self.engine}"
+        )
+
+
+def export_litert(
+    model,
+    path,
+    *,
+    weights="float32",
+    sparse_encoding="auto",
+    batch_size=None,
+    input_signature=None,
+    verify=True,
+    verification_data=None,
+    tolerance=None,
+):
+    """Exports a Keras model to a `.tflite` file and proves it by running it in the LiteRT runtime.
+
+    Works on every Keras backend. On TensorFlow it converts in this process; on JAX and PyTorch it saves the
+    model and converts it in a child process under TensorFlow, for which custom layers must be registered
+    with Keras in a module that can be imported. The file uses LiteRT's own operators only.
+
+    The file appears complete or not at all: a failed export leaves an older file at `path` as it was.
+
+    Sparse encoding stores only the values that are not zero. The file becomes smaller without compression;
+    the runtime expands the weights when it loads them, so it makes nothing faster by itself. It works with
+    float32 and float16 weights alike. "auto" uses it where the file becomes smaller, runs in the runtime,
+    agrees with the model, and is not of a shape for which XNNPACK's sparse inference on Arm may give wrong
+    outputs.
+
+    Args:
+        model: A built Keras model without weight transforms (strip a pruned model first).
+        path: Path of the file to write; its directory must exist.
+        weights: "float32", or "float16" for weights of half the size that are computed with in float32.
+        sparse_encoding: "auto", True (insist: an error where it cannot be done safely) or False.
+        batch_size: Batch size of the file. None, the default, keeps it open where the converter can; models
+            with recurrent layers fall back to 1, and the result says so.
+        input_signature: The input structure of a subclassed model whose inputs are not known or are not of
+            its input dtype: a `keras.InputSpec(shape=..., dtype=...)` or a list or dictionary of them.
+        verify: Whether to run the file and compare it with the model. Defaults to True.
+        verification_data: Inputs to verify on, in the model's input structure, the batch first. Defaults to
+            three random samples: standard normal for floats, 0 and 1 for integers.
+        tolerance: Largest accepted error of an output relative to its largest magnitude. Defaults to 1e-3
+            for float32 and 2e-2 for float16 weights.
+
+    Returns:
+        A `LiteRTExport`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument has a wrong value, the model cannot be exported (not built, transforms not
+            stripped, weights not finite, an operation that LiteRT lacks), or `sparse_encoding=True` cannot
+            be fulfilled.
+        ExportVerificationError: The file does not compute what the model computes.
+        ImportError: TensorFlow or ai-edge-litert is not installed.
+
+    Example:
+
+        result = keras_mot.export.export_litert(model, "model.tflite", weights="float16")
+        print(result)
+    """
+    _checks.check_options(weights, sparse_encoding, batch_size, verify, tolerance)
+    path = _checks.check_path(path)
+    _checks.check_model(model)
+    check_precision(model)
+    check_installed("tensorflow", "ai_edge_litert")
+    with full_precision(model):
+        signature = read_signature(model, input_signature)
+        batch_sizes = _plan_batch_sizes(signature, batch_size)
+        data = _verification_inputs(signature, verification_data, batch_size) if verify else None
+        verifier = Verifier(model, signature, data, tolerance or _TOLERANCES[weights], batch_size)
+        engine = "tensorflow" if keras.backend.backend() == "tensorflow" else "tensorflow-subprocess"
+        request = ConversionRequest(
+            weights=weights,
+            batch_sizes=batch_sizes,
+            dense=sparse_encoding is not True,
+            sparse=sparse_encoding is True or (sparse_encoding == "auto" and is_worth_trying(model)),
+        )
+        conversion, choice = _convert_and_choose(_ENGINES[engine], model, signature, request, sparse_encoding, verifier)
+    _write_atomically(path, choice.content)
+    return LiteRTExport(
+        path=path,
+        bytes=len(choice.content),
+        weights=weights,
+        sparse_encoding=choice.sparse,
+        sparse_reason=choice.reason,
+        max_abs_error=choice.error,
+        batch_size=conversion.batch_size,
+        batch_reason=_batch_reason(signature, batch_size, conversion.batch_size),
+        engine=engine,
+        input_names=tuple(tensor.name for tensor in signature.inputs),
+        output_names=conversion.output_names,
+    )
+
+
+def _convert_and_choose(engine, model, signature, request, sparse_encoding, verifier):
+    conversion = engine(model, signature, request)
+    try:
+        return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
+    except (ValueError, ExportVerificationError):
+        # A graph may convert with an open batch dimension and yet have the batch size 1 built in somewhere.
+        if conversion.batch_size is not None or len(request.batch_sizes) == 1:
+            raise
+    request = dataclasses.replace(request, batch_sizes=request.batch_sizes[1:])
+    conversion = engine(model, signature, request)
+    return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
+
+
+def _plan_batch_sizes(signature, batch_size):
+    """Batch sizes to try, in order."""
+    fixed = signature.fixed_batch_size
+    if fixed is not None and batch_size not in (None, fixed):
+        raise ValueError(
+            f"The model prescribes a batch size of {fixed}. Expected: batch_size={fixed} or None. Received: "
+            f"{batch_size}. Build the model with an open batch dimension to choose another."
+        )
+    if fixed is not None or batch_size is not None:
+        return (fixed or batch_size,)
+    return (None, 1)
+
+
+def _batch_reason(signature, asked, used):
+    if signature.fixed_batch_size is not None:
+        return "the model prescribes it"
+    if asked is not None:
+        return "as asked for"
+    if used is None:
+        return "the batch dimension is open"
+    return "the model cannot be converted with an open batch dimension, as is usual for recurrent layers"
+
+
+def _verification_inputs(signature, data, batch_size):
+    if data is None:
+        return random_inputs(signature, signature.fixed_batch_size or batch_size or _VERIFICATION_SAMPLES)
+    return check_inputs(signature, signature.flatten(data))
+
+
+def _write_atomically(path, content):
+    """Writes beside the target and renames, so that the file appears complete or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,260 @@
+"""Exports that succeed: what the runtime computes from the file is what the Keras model computes."""
+
+import export_custom_layers
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from export_helpers import zero_smallest
+
+from keras_mot.export import export_litert
+
+only_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the conversion is the same on every backend"
+)
+
+
+def run_signature(path, **inputs):
+    """Runs a file through the runtime's own interface."""
+    return Interpreter(model_path=str(path)).get_signature_runner()(**inputs)
+
+
+def call(model, inputs):
+    outputs = model(inputs, training=False)
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+
+
+def test_file_computes_what_the_model_computes(two_inputs, two_input_data):
+    received = run_signature(two_inputs.result.path, **two_input_data)
+    expected = call(two_inputs.model, two_input_data)
+    assert set(received) == {"value", "probability"}
+    for name in expected:
+        np.testing.assert_allclose(received[name], expected[name], atol=1e-5)
+
+
+def test_result_states_what_was_written(two_inputs):
+    result = two_inputs.result
+    assert result.bytes == result.path.stat().st_size
+    assert result.weights == "float32"
+    assert result.sparse_encoding is True
+    assert result.batch_size is None
+    assert 0 <= result.max_abs_error < 1e-5
+    assert result.engine.startswith("tensorflow")
+    assert set(result.input_names) == {"features", "ids"}
+    assert str(result.bytes // 1000) in str(result)
+    assert "sparse encoding: yes" in str(result)
+    assert [path.name for path in result.path.parent.iterdir()] == ["model.tflite"]
+
+
+def test_custom_layer_and_recurrent_layer(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((7, 3)), export_custom_layers.Doubling(), keras.layers.GRU(4), keras.layers.Dense(2)]
+    )
+    result = export_litert(model, tmp_path / "gru.tflite")
+    assert result.batch_size == 1
+    assert "recurrent" in result.batch_reason
+    x = np.random.default_rng(0).standard_normal((1, 7, 3)).astype("float32")
+    received = run_signature(result.path, **{result.input_names[0]: x})[result.output_names[0]]
+    np.testing.assert_allclose(received, call(model, x), atol=1e-5)
+
+
+@only_tensorflow
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.LSTM(3),
+        keras.layers.SimpleRNN(3),
+        keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True)),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_recurrent_layers_run_with_batch_one(layer, tmp_path):
+    model = keras.Sequential([keras.Input((5, 4)), layer])
+    result = export_litert(model, tmp_path / "model.tflite")
+    x = np.random.default_rng(0).standard_normal((1, 5, 4)).astype("float32")
+    received = run_signature(result.path, **{result.input_names[0]: x})[result.output_names[0]]
+    np.testing.assert_allclose(received, call(model, x), atol=1e-5)
+
+
+@only_tensorflow
+def test_open_batch_dimension_takes_any_batch(small_model, tmp_path):
+    result = export_litert(small_model, tmp_path / "model.tflite")
+    x = np.ones((9, 6), "float32")
+    received = run_signature(result.path, **{result.input_names[0]: x})[result.output_names[0]]
+    assert received.shape == (9, 2)
+
+
+@only_tensorflow
+def test_batch_size_is_kept(small_model, tmp_path):
+    result = export_litert(small_model, tmp_path / "model.tflite", batch_size=4)
+    assert result.batch_size == 4
+    details = Interpreter(model_path=str(result.path)).get_input_details()
+    assert details[0]["shape_signature"].tolist() == [4, 6]
+
+
+@only_tensorflow
+def test_model_with_its_own_batch_size(tmp_path):
+    model = keras.Sequential([keras.Input(batch_shape=(2, 6)), keras.layers.Dense(3)])
+    result = export_litert(model, tmp_path / "model.tflite")
+    assert (result.batch_size, result.batch_reason) == (2, "the model prescribes it")
+    with pytest.raises(ValueError, match="prescribes a batch size of 2"):
+        export_litert(model, tmp_path / "other.tflite", batch_size=3)
+
+
+@only_tensorflow
+def test_float16_weights_halve_the_file(tmp_path):
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(256), keras.layers.Dense(10)])
+    full = export_litert(model, tmp_path / "full.tflite")
+    half = export_litert(model, tmp_path / "half.tflite", weights="float16")
+    count = 64 * 256 + 256 + 256 * 10 + 10
+    assert full.bytes - half.bytes == pytest.approx(2 * count, rel=0.05)
+    assert 0 < half.max_abs_error < 2e-2
+
+
+@only_tensorflow
+@pytest.mark.parametrize("weights", ["float32", "float16"])
+def test_sparse_encoding_makes_the_file_smaller(weights, tmp_path):
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(256), keras.layers.Dense(10)])
+    zero_smallest(model, 0.9)
+    dense = export_litert(model, tmp_path / "a.tflite", weights=weights, sparse_encoding=False)
+    sparse = export_litert(model, tmp_path / "b.tflite", weights=weights)
+    insisted = export_litert(model, tmp_path / "c.tflite", weights=weights, sparse_encoding=True)
+    assert sparse.sparse_encoding
+    assert not dense.sparse_encoding
+    assert sparse.bytes == insisted.bytes < 0.45 * dense.bytes
+    x = np.random.default_rng(0).standard_normal((3, 64)).astype("float32")
+    outputs = [run_signature(r.path, **{r.input_names[0]: x})[r.output_names[0]] for r in (dense, sparse)]
+    np.testing.assert_allclose(*outputs, atol=1e-5)
+
+
+@only_tensorflow
+def test_dense_model_is_not_encoded_sparsely(small_model, tmp_path):
+    result = export_litert(small_model, tmp_path / "model.tflite")
+    assert not result.sparse_encoding
+    assert result.sparse_reason == "no weight has enough zeros"
+
+
+@only_tensorflow
+def test_batch_normalization_is_folded(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.BatchNormalization()]
+    )
+    result = export_litert(model, tmp_path / "model.tflite")
+    names = {operator["op_name"] for operator in Interpreter(model_path=str(result.path))._get_ops_details()}
+    assert names - {"DELEGATE"} == {"CONV_2D"}
+
+
+@only_tensorflow
+def test_mixed_precision_model_is_exported_in_full_precision(tmp_path):
+    layers = [keras.layers.Dense(8, activation="relu", dtype="mixed_float16"), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    result = export_litert(model, tmp_path / "model.tflite")
+    assert result.max_abs_error < 1e-5
+    assert model.layers[0].dtype_policy.name == "mixed_float16"
+
+
+@only_tensorflow
+def test_list_inputs_and_outputs_keep_their_order(tmp_path):
+    second, first = keras.Input((3,), name="z"), keras.Input((3,), name="a")
+    difference = keras.layers.Subtract(name="difference")([second, first])
+    total = keras.layers.Add(name="total")([second, first])
+    model = keras.Model([second, first], [total, difference])
+    result = export_litert(model, tmp_path / "model.tflite")
+    assert result.input_names == ("z", "a")
+    assert result.output_names == ("total", "difference")
+    z, a = np.full((1, 3), 5.0, "float32"), np.full((1, 3), 2.0, "float32")
+    received = run_signature(result.path, z=z, a=a)
+    assert received["total"].ravel().tolist() == [7.0] * 3
+    assert received["difference"].ravel().tolist() == [3.0] * 3
+
+
+def attention(x):
+    x = keras.layers.LayerNormalization()(x + keras.layers.MultiHeadAttention(2, 4)(x, x))
+    return keras.layers.Dense(3, activation="gelu")(x)
+
+
+def convolution_1d(x):
+    return keras.layers.MaxPooling1D(2)(keras.layers.Conv1D(4, 3, padding="causal", dilation_rate=2)(x))
+
+
+def silu(x):
+    return keras.layers.Dense(3, activation="silu")(x)
+
+
+def nested(x):
+    inner = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, activation="relu")])
+    return keras.layers.TimeDistributed(inner)(x)
+
+
+@only_tensorflow
+@pytest.mark.parametrize("build", [attention, convolution_1d, silu, nested])
+def test_layers_of_many_kinds(build, tmp_path):
+    inputs = keras.Input((8, 6), name="x")
+    model = keras.Model(inputs, build(inputs))
+    result = export_litert(model, tmp_path / "model.tflite")
+    x = np.random.default_rng(0).standard_normal((2, 8, 6)).astype("float32")
+    received = run_signature(result.path, x=x)[result.output_names[0]]
+    np.testing.assert_allclose(received, call(model, x), atol=1e-5)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.embedding = keras.layers.Embedding(10, 4)
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, ids):
+        return self.dense(keras.ops.mean(self.embedding(ids), axis=1))
+
+
+@only_tensorflow
+def test_subclassed_model_with_input_signature(tmp_path):
+    model = Subclassed()
+    model(np.zeros((1, 5), "int32"))
+    signature = keras.InputSpec(shape=(None, 5), dtype="int32")
+    result = export_litert(model, tmp_path / "model.tflite", input_signature=signature)
+    ids = np.array([[1, 2, 3, 4, 5], [9, 9, 9, 9, 9]], "int32")
+    received = run_signature(result.path, **{result.input_names[0]: ids})[result.output_names[0]]
+    np.testing.assert_allclose(received, call(model, ids), atol=1e-6)
+
+
+@only_tensorflow
+def test_subclassed_model_remembers_its_input_shape(tmp_path):
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Plain()
+    model(np.zeros((3, 5), "float32"))
+    result = export_litert(model, tmp_path / "model.tflite")
+    details = Interpreter(model_path=str(result.path)).get_input_details()
+    assert details[0]["shape_signature"].tolist() == [-1, 5]
+
+
+@only_tensorflow
+def test_open_dimensions_other_than_the_batch(tmp_path):
+    model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 3, padding="same")])
+    result = export_litert(model, tmp_path / "model.tflite")
+    assert result.max_abs_error < 1e-5
+
+
+@only_tensorflow
+def test_verification_data_and_no_verification(small_model, tmp_path):
+    data = np.random.default_rng(0).standard_normal((40, 6)).astype("float32")
+    checked = export_litert(small_model, tmp_path / "a.tflite", verification_data=data)
+    unchecked = export_litert(small_model, tmp_path / "b.tflite", verify=False)
+    assert checked.max_abs_error is not None
+    assert unchecked.max_abs_error is None
+    assert "not verified" in str(unchecked)
+
+
+@only_tensorflow
+def test_nothing_is_printed(small_model, tmp_path, capfd):
+    export_litert(small_model, tmp_path / "model.tflite")
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
