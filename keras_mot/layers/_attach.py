@@ -52,7 +52,7 @@ class TransformedWeight:
 
     def value_before(self, transform=None):
         """The weight as `transform` receives it, or after the whole stack if `transform` is `None`."""
-        return self.apply(ops.convert_to_tensor(self.variable), transform)
+        return self.apply(ops.convert_to_tensor(self.variable.value), transform)
 
     def apply(self, value, until=None):
         """`value` sent through the stack, up to but without the transform `until`."""

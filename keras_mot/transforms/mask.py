@@ -32,7 +32,7 @@ class Mask(WeightTransform):
 
     def call(self, weight):
         """The weight, zero where masked; same shape and dtype as `weight`."""
-        return ops.where(ops.convert_to_tensor(self.mask), weight, ops.zeros((), weight.dtype))
+        return ops.where(ops.convert_to_tensor(self.mask.value), weight, ops.zeros((), weight.dtype))
 
     def assign(self, mask):
         """Sets the mask: an array of the weight's shape, true (or not zero) where the weight is kept."""
