@@ -3,8 +3,10 @@
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -16,6 +18,7 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     arguments, pytest_arguments = parser.parse_known_args()
     failed = []
+    cache = tempfile.mkdtemp(prefix="keras-mot-jax-cache-")
     for backend in arguments.backends:
         print(f"=== backend {backend} ===", flush=True)
         # One intra-op thread a worker: the models are tiny, and the workers already fill the cores.
@@ -25,6 +28,9 @@ def main():
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",
+            # A saved and reloaded model compiles to the same program: JAX need not compile it twice.
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         }
         command = [sys.executable, "-m", "pytest", "-q", "-n", str(arguments.workers), "--dist", "worksteal"]
         started = time.monotonic()
@@ -33,6 +39,7 @@ def main():
         print(f"in {time.monotonic() - started:.0f} s ===", flush=True)
         if status != 0:
             failed.append(backend)
+    shutil.rmtree(cache, ignore_errors=True)
     if failed:
         sys.exit(f"failed on: {', '.join(failed)}")
     print(f"All backends passed: {', '.join(arguments.backends)}.")

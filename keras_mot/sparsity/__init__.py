@@ -7,6 +7,7 @@ from keras_mot.sparsity.granularity import Block, Channel, Element, Granularity,
 from keras_mot.sparsity.policies import PrunableLayer, PruningPolicy
 from keras_mot.sparsity.prune import (
     prune_low_magnitude,
+    prune_scope,
     pruning_due,
     strip_pruning,
     update_pruning_step,
@@ -38,6 +39,7 @@ __all__ = [
     "UpdatePruningStep",
     "WholeModel",
     "prune_low_magnitude",
+    "prune_scope",
     "pruning_due",
     "pruning_report",
     "strip_pruning",

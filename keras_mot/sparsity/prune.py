@@ -1,5 +1,6 @@
 """Pruning of layers and models while they train: `prune_low_magnitude`, `update_pruning_step`, `strip_pruning`."""
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 
@@ -172,6 +173,14 @@ def pruning_due(model, steps=1):
         if mask.updater is not None
         for step in range(mask.step + 1 if mask.step or mask.updated_at >= 0 else 0, mask.step + steps + 1)
     )
+
+
+def prune_scope():
+    """Under TFMOT's name, a scope for loading models in the middle of pruning.
+
+    Importing this package is all that loading needs, so that the scope does nothing.
+    """
+    return contextlib.nullcontext()
 
 
 def _granularity(granularity, block_size, pooling, m_by_n):

@@ -56,10 +56,10 @@ class PruningReport:
             table.add_row(row.path, "x".join(map(str, row.shape)), f"{row.sparsity:.2%}", target, pattern)
         for path, reason in self.left_alone:
             table.add_row(path, "", "-", "", f"not pruned: {reason}")
-        console = Console(width=120, file=None)
+        console = Console(width=120)
         with console.capture() as capture:
             console.print(table)
-        return capture.get()
+        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
 
 
 def pruning_report(model):

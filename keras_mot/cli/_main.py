@@ -1,0 +1,70 @@
+"""The parser, and what all commands share: exit codes, errors without tracebacks, where output goes."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+
+from keras_mot._version import __version__
+from keras_mot.cli import demo, inspect, prune
+from keras_mot.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
+
+_DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."
+_EPILOG = "The Keras backend is chosen as always: KERAS_BACKEND=tensorflow, jax or torch."
+
+
+def main(arguments=None):
+    """Runs the command line.
+
+    Args:
+        arguments: list of strings; those of the process by default.
+
+    Returns:
+        The exit code: 0 if all went well, 1 if the work failed, 2 if what was given cannot be worked with.
+
+    Raises:
+        SystemExit: for `--help`, `--version` and arguments that do not parse (with code 2).
+
+    Example:
+
+    ```python
+    keras_mot.cli.main(["inspect", "model.keras"])
+    ```
+    """
+    options = _parser().parse_args(arguments)
+    # Native libraries read this when they are first loaded; an error of theirs arrives as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        # The result alone goes to stdout: what libraries print on the way is progress, and goes to stderr.
+        with contextlib.redirect_stdout(sys.stderr):
+            result = options.run(options)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # tables have lines that not every terminal can show
+        print(json.dumps(result.data, indent=2) if options.json else result.text, flush=True)
+    except KeyboardInterrupt:
+        return _complain(options, "interrupted; nothing unfinished was left behind", EXIT_INTERRUPTED)
+    except UsageError as error:
+        return _complain(options, error, EXIT_USAGE)
+    except Exception as error:
+        return _complain(options, str(error) or type(error).__name__, EXIT_FAILED)
+    return 0
+
+
+def _complain(options, message, code):
+    if options.debug:
+        raise
+    print(f"keras-mot {options.command}: error: {message}", file=sys.stderr)
+    return code
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="keras-mot", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"keras-mot {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as JSON")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in (demo, inspect, prune):
+        command.add_parser(commands, common)
+    return parser

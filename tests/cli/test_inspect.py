@@ -1,0 +1,107 @@
+import json
+
+import keras
+import pytest
+
+import keras_mot
+from tests.cli.cli_models import build_model
+
+
+def test_keras_file(run, model):
+    result = run("inspect", model)
+    assert result.code == 0
+    assert "212 parameters" in result.out  # (8 + 1) * 16 + (16 + 1) * 4
+    assert "hidden/kernel" in result.out
+    assert "8x16" in result.out
+
+
+def test_json(run, model):
+    values = json.loads(run("inspect", model, "--json").out)
+    assert values["parameters"] == 212
+    assert values["bytes"] == model.stat().st_size
+    assert values["zipped_bytes"] > 0
+    kernel = next(tensor for tensor in values["tensors"] if tensor["name"] == "hidden/kernel")
+    assert (kernel["shape"], kernel["size"], kernel["zeros"]) == ([8, 16], 128, 0)
+    assert "pruning" not in values
+
+
+def test_tflite_file(run, both_files):
+    values = json.loads(run("inspect", both_files[1], "--json").out)
+    assert values["kind"] == "litert"
+    assert values["parameters"] == 212
+    assert values["bytes"] == both_files[1].stat().st_size
+    assert values["sparsity"] == 0.75
+    assert sorted(tensor["zeros"] for tensor in values["tensors"] if len(tensor["shape"]) == 2) == [48, 96]
+
+
+def test_model_in_the_middle_of_pruning(run, tmp_path):
+    schedule = keras_mot.sparsity.PolynomialDecay(0.25, 0.75, begin_step=0, end_step=10, power=1, frequency=5)
+    pruned = keras_mot.sparsity.prune_low_magnitude(build_model(), schedule, overrides={"classes": None})
+    keras_mot.sparsity.update_pruning_step(pruned, 5)
+    path = tmp_path / "half.keras"
+    pruned.save(path)
+    result = run("inspect", path)
+    assert result.code == 0
+    assert "In the middle of pruning, after 5 steps" in result.out
+    assert "75.00%" in result.out
+    values = json.loads(run("inspect", path, "--json").out)
+    assert values["pruning"]["sparsity"] == 0.5
+    assert [row["path"] for row in values["pruning"]["pruned"]] == ["hidden/kernel"]
+    assert values["pruning"]["pruned"][0]["target"] == 0.75
+    assert values["pruning"]["left_alone"] == [{"path": "classes/kernel", "reason": "not selected"}]
+    assert values["parameters"] == 212
+    assert values["bytes"] == path.stat().st_size
+
+
+def test_model_before_the_first_step_of_pruning(run, tmp_path):
+    keras_mot.sparsity.prune_low_magnitude(build_model()).save(tmp_path / "new.keras")
+    values = json.loads(run("inspect", tmp_path / "new.keras", "--json").out)
+    assert values["pruning"]["step"] == 0
+    assert values["sparsity"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.keras", None, "does not exist"),
+        ("model.h5", b"x", "is neither a `.keras` nor a `.tflite` file"),
+        ("broken.keras", b"x", "is damaged"),
+        ("broken.tflite", b"not a flatbuffer at all", "broken.tflite"),
+        ("empty.tflite", b"", "empty.tflite"),
+    ],
+)
+def test_files_that_will_not_do(run, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    result = run("inspect", tmp_path / name)
+    assert result.code == 2
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+
+
+class Unregistered(keras.layers.Dense):
+    pass
+
+
+def test_model_of_unknown_layers(run, tmp_path, monkeypatch):
+    path = tmp_path / "own.keras"
+    keras.Sequential([keras.Input((2,)), Unregistered(2)]).save(path)
+    monkeypatch.setattr(Unregistered, "__module__", "no_such_module")
+    content = path.read_bytes()
+    # Saved by another program: the class cannot be imported here.
+    import io
+    import zipfile
+
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w") as copy:
+        for item in source.infolist():
+            data = source.read(item)
+            if item.filename == "config.json":
+                data = data.replace(__name__.encode(), b"no_such_module")
+            copy.writestr(item, data)
+    path.write_bytes(target.getvalue())
+    result = run("inspect", path)
+    assert result.code == 2
+    assert "cannot be loaded" in result.err
+    assert "Unregistered" in result.err

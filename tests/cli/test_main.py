@@ -1,0 +1,93 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from keras_mot import __version__
+from keras_mot.cli import _main, inspect
+from keras_mot.cli._result import Result
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["inspect", "--help"], ["prune", "--help"]])
+def test_help(run, arguments):
+    result = run(*arguments)
+    assert result.code == 0
+    assert "usage: keras-mot" in result.out
+
+
+def test_version(run):
+    result = run("--version")
+    assert (result.code, result.out) == (0, f"keras-mot {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "COMMAND"), (["shrink"], "shrink"), (["inspect"], "FILE"), (["inspect", "a", "--fast"], "--fast")],
+)
+def test_arguments_that_do_not_parse(run, arguments, message):
+    result = run(*arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert result.out == ""
+
+
+def test_runs_as_a_module():
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-m", "keras_mot", "inspect", "missing.keras"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 2
+    assert "'missing.keras' does not exist" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+def _inspect_does(monkeypatch, work):
+    # The parser takes `run` from the module when it is made, which is at each call of `main`.
+    monkeypatch.setattr(inspect, "run", work)
+
+
+def test_failed_work_ends_with_1_and_no_traceback(run, monkeypatch):
+    def fail(options):
+        raise RuntimeError("the disk is on fire")
+
+    _inspect_does(monkeypatch, fail)
+    result = run("inspect", "a.keras")
+    assert result.code == 1
+    assert result.err == "keras-mot inspect: error: the disk is on fire\n"
+
+
+def test_an_error_without_a_message_is_named(run, monkeypatch):
+    def fail(options):
+        raise MemoryError
+
+    _inspect_does(monkeypatch, fail)
+    assert "MemoryError" in run("inspect", "a.keras").err
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(_main.UsageError, match="does not exist"):
+        _main.main(["inspect", "missing.keras", "--debug"])
+
+
+def test_interrupt(run, monkeypatch):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    _inspect_does(monkeypatch, interrupt)
+    result = run("inspect", "a.keras")
+    assert result.code == 130
+    assert "interrupted" in result.err
+
+
+def test_stdout_holds_the_result_alone(run, monkeypatch):
+    def chatter(options):
+        print("a library says something")
+        return Result("text", {"value": 1})
+
+    _inspect_does(monkeypatch, chatter)
+    result = run("inspect", "a.keras", "--json")
+    assert json.loads(result.out) == {"value": 1}
+    assert "a library says something" in result.err
+    assert run("inspect", "a.keras").out == "text\n"
