@@ -1,0 +1,52 @@
+"""Every Python snippet of the README and the guides runs, in the order of its document."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mot.layers import _weights
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXPORTING = {"README.md"}  # exports: the conversion is the same from every backend, and is tested elsewhere
+
+
+@pytest.fixture
+def names():
+    """What the documents take for granted: a trained `model` and data."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 10, 320).astype("int32")
+    x = generator.random((320, 8, 8, 1)).astype("float32") + y[:, None, None, None] / 10
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(16, 3, activation="relu", name="conv2d"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, activation="relu", name="dense"),
+            keras.layers.Dense(10, activation="softmax", name="dense_1"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    batches = [(x[i * 32 : i * 32 + 32], y[i * 32 : i * 32 + 32]) for i in range(10)] * 4
+    return {"model": model, "x_train": x, "y_train": y, "x_test": x[:64], "y_test": y[:64], "batches": batches}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/pruning.md", "docs/migration-from-tfmot.md", "docs/architecture.md"]
+)
+def test_snippets_run(document, names, backend, tmp_path, monkeypatch):
+    if document in EXPORTING and backend != "tensorflow":
+        pytest.skip("exports through TensorFlow, which is tested elsewhere")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_weights, "_TABLE", dict(_weights._TABLE))
+    text = (ROOT / document).read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    for index, block in enumerate(blocks):
+        wanted = re.match(r"# backend: (\w+)", block)
+        if wanted is None or wanted[1] == backend:
+            exec(compile(block, f"{document}[{index}]", "exec"), names)
+    assert blocks or document != "README.md"
