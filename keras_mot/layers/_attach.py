@@ -337,12 +337,23 @@ def strip(root):
 
 
 def numpy_value(tensor):
-    """A tensor or variable as a NumPy array, without copying where the backend allows it."""
+    """A tensor or variable as a NumPy array to read: without a copy where it lies in the host's memory."""
     if isinstance(tensor, keras.Variable):
         tensor = tensor.value
-    if keras.backend.backend() == "tensorflow" and not hasattr(tensor, "__dlpack__"):
-        tensor = tensor.value() if callable(getattr(tensor, "value", None)) else tensor
     try:
-        return np.from_dlpack(tensor)
-    except Exception:
-        return np.asarray(ops.convert_to_numpy(tensor))
+        return _numpy_views[keras.backend.backend()](tensor)
+    except (TypeError, AttributeError, BufferError, RuntimeError, ValueError):
+        return np.asarray(ops.convert_to_numpy(tensor))  # on another device, or of a dtype that NumPy lacks
+
+
+def _tensorflow_view(tensor):
+    import tensorflow as tf
+
+    return np.asarray(memoryview(tf.convert_to_tensor(tensor)))
+
+
+_numpy_views = {
+    "tensorflow": _tensorflow_view,
+    "jax": np.asarray,
+    "torch": lambda tensor: tensor.detach().numpy(),
+}

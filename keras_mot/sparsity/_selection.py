@@ -1,21 +1,23 @@
 """Choosing the largest scores in linear time: radix selection on the bit pattern of floats.
 
-Non-negative IEEE floats order as their bit patterns do. One histogram of the upper 16 bits finds the bucket that
-holds the threshold, a second one of the lower 16 bits finds the threshold itself. No score is moved or copied,
-so the memory needed beyond the scores is that of one chunk, and several arrays can be ranked together.
+Without their sign bit, IEEE floats order by magnitude as their bit patterns do. One histogram of the upper 16 bits
+finds the bucket that holds the threshold, a second one of the lower 16 bits finds the threshold itself. No score is
+moved or copied, so the memory needed beyond the scores is that of one chunk and of the mask, and several arrays can be
+ranked together.
 """
 
 import numpy as np
 
 _CHUNK = 1 << 20
+_MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits but the sign
 _NAN = 0x7F80  # upper halves from here on are infinity and NaN
 
 
 def keep_largest(scores, keep):
-    """Masks that are `True` for the `keep` largest of all scores; ties go to the earlier position.
+    """Masks that are `True` for the `keep` scores of largest magnitude; ties go to the earlier position.
 
     Args:
-        scores: list of float32 arrays of any shapes, non-negative; or of functions that return such arrays,
+        scores: list of float32 arrays of any shapes; or of functions that return such arrays,
             which are called once per pass, so that only one array needs to exist at a time.
         keep: number of scores to keep over all arrays.
 
@@ -29,10 +31,13 @@ def keep_largest(scores, keep):
     masks = []
     for item in scores:
         array = item() if callable(item) else item
-        flat = _bits(array)
-        mask = flat > threshold
-        if ties > 0:
-            ties -= _keep_first_ties(mask, flat, threshold, ties)
+        mask = np.empty(np.size(array), "bool")
+        for start, chunk in _chunks(array):
+            part = np.greater(chunk, threshold, out=mask[start : start + chunk.size])
+            if ties > 0:
+                tied = np.flatnonzero(chunk == threshold)[:ties]
+                part[tied] = True
+                ties -= tied.size
         masks.append(mask.reshape(np.shape(array)))
     return masks
 
@@ -55,14 +60,17 @@ def keep_largest_with_floors(scores, keep, floors):
             pinned[index] = keep_largest([scores[index]], floors[index])[0]
 
 
-def _bits(item):
+def _chunks(item):
+    """Yields (start, bit patterns of magnitudes) for consecutive parts of an array."""
     array = item() if callable(item) else item
-    return np.ascontiguousarray(array, "float32").reshape(-1).view("uint32")
+    flat = np.ascontiguousarray(array, "float32").reshape(-1).view("uint32")
+    for start in range(0, flat.size, _CHUNK):
+        yield start, flat[start : start + _CHUNK] & _MAGNITUDE
 
 
 def _threshold(scores, keep):
     """The bit pattern of the smallest kept score, and how many scores equal to it are kept."""
-    upper = sum(_histogram(_bits(item), lambda chunk: chunk >> 16) for item in scores)
+    upper = sum(_histogram(item, lambda chunk: chunk >> 16) for item in scores)
     if upper[_NAN:].any():
         raise ValueError("a score is NaN or infinite")
     if keep <= 0:
@@ -72,15 +80,15 @@ def _threshold(scores, keep):
     def lower_half_in_bucket(chunk):
         return (chunk[(chunk >> 16) == bucket]) & 0xFFFF
 
-    lower = sum(_histogram(_bits(item), lower_half_in_bucket) for item in scores)
+    lower = sum(_histogram(item, lower_half_in_bucket) for item in scores)
     low, above_within = _bucket_of(lower, keep - above)
     return np.uint32((bucket << 16) | low), keep - above - above_within
 
 
-def _histogram(flat, key):
+def _histogram(item, key):
     counts = np.zeros(1 << 16, "int64")
-    for start in range(0, flat.size, _CHUNK):
-        counts += np.bincount(key(flat[start : start + _CHUNK]).astype(np.intp), minlength=1 << 16)
+    for _, chunk in _chunks(item):
+        counts += np.bincount(key(chunk).astype(np.intp), minlength=1 << 16)
     return counts
 
 
@@ -90,17 +98,6 @@ def _bucket_of(counts, rank):
     position = int(np.searchsorted(from_top, rank))
     above = int(from_top[position - 1]) if position else 0
     return len(counts) - 1 - position, above
-
-
-def _keep_first_ties(mask, flat, threshold, wanted):
-    kept = 0
-    for start in range(0, flat.size, _CHUNK):
-        ties = np.flatnonzero(flat[start : start + _CHUNK] == threshold)[: wanted - kept]
-        mask[start + ties] = True
-        kept += len(ties)
-        if kept == wanted:
-            break
-    return kept
 
 
 def count_to_zero(total, sparsity):

@@ -97,19 +97,20 @@ class PruningConfig(Config):
         sparsity = self.sparsity_at(step)
         if isinstance(self.scope, PerLayer):
             for weight in weights:
-                scores = self._unit_scores(weight, step)
-                self._assign(
-                    weight,
-                    self._guarded(lambda s=scores: self.granularity.select(s, sparsity), [weight], step),
+                # No name for the scores: they are gone before the mask is assigned.
+                mask = self._guarded(
+                    lambda w=weight: self.granularity.select(self._unit_scores(w, step), sparsity), [weight], step
                 )
+                self._assign(weight, mask)
             return
         scores = [lambda w=weight: self._unit_scores(w, step) for weight in weights]
         sizes = [score().size for score in scores]
         floors = [max(1, int(np.ceil(self.scope.min_density * size))) for size in sizes]
         keep = max(sum(sizes) - count_to_zero(sum(sizes), sparsity), sum(floors))
         masks = self._guarded(lambda: keep_largest_with_floors(scores, keep, floors), weights, step)
-        for weight, mask in zip(weights, masks, strict=True):
-            self._assign(weight, mask)
+        for index, weight in enumerate(weights):
+            self._assign(weight, masks[index])
+            masks[index] = None
 
     @staticmethod
     def logs(weights):

@@ -33,7 +33,7 @@ class Criterion(abc.ABC):
             step: integer, training steps that have ended.
 
         Returns:
-            Array of the shape of `weight`, finite and not negative; high scores are kept.
+            Array of the shape of `weight`, finite; the scores of largest absolute value are kept.
         """
 
 
@@ -43,8 +43,8 @@ class Magnitude(Config, Criterion):
     """The absolute value of the weight (Han et al., 2015, arXiv:1506.02626)."""
 
     def scores(self, weight, path, step):
-        """The absolute values, as float32."""
-        return np.abs(np.asarray(weight, "float32"))
+        """The weights themselves: scores are ranked by their absolute value, without a copy of it."""
+        return np.asarray(weight, "float32")
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -120,7 +120,7 @@ class Block(Config, Granularity):
 
     def unit_scores(self, scores, axes):
         """One score per block, of shape (positions, block rows, block columns)."""
-        matrices = to_matrices(scores, axes)
+        matrices = np.abs(to_matrices(scores, axes))
         reduce = np.maximum if self.pooling == "MAX" else np.add
         counts = np.ones((1, 1, 1), "float32")
         for axis, side in ((1, self.size[0]), (2, self.size[1])):
@@ -189,7 +189,7 @@ class NofM(Config, Granularity):
         return from_matrices(unit_mask.reshape(positions, groups * group, outputs), shape, axes)
 
     def select(self, unit_scores, sparsity):
-        """Keeps the largest of each group; `sparsity` is not used."""
+        """Keeps the largest magnitudes of each group; `sparsity` is not used."""
         scores = unit_scores
         mask = np.zeros(scores.shape, "bool")
         rows = max(1, (1 << 20) // max(1, scores[0, 0].size))  # bounds the memory of the ranking
@@ -198,7 +198,7 @@ class NofM(Config, Granularity):
                 part = scores[position, start : start + rows]
                 if not np.isfinite(part).all():
                     raise ValueError("a score is NaN or infinite")
-                order = np.argsort(-part, axis=1, kind="stable")[:, : self.group - self.zeros]
+                order = np.argsort(-np.abs(part), axis=1, kind="stable")[:, : self.group - self.zeros]
                 np.put_along_axis(mask[position, start : start + rows], order, True, axis=1)
         return mask
 

@@ -46,5 +46,5 @@ class Mask(WeightTransform):
 
     def zeros(self):
         """How many weights the mask zeroes."""
-        mask = np.asarray(keras.ops.convert_to_numpy(self.mask))
+        mask = keras.ops.convert_to_numpy(self.mask)
         return int(mask.size - np.count_nonzero(mask))
