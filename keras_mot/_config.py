@@ -1,8 +1,23 @@
 """Base of the frozen configuration objects: they validate, compare, print and serialise."""
 
 import dataclasses
+import json
 
 import keras
+
+
+class EqualByConfig:
+    """Mixin of the axes' base classes: objects of one class with equal configurations are equal.
+
+    Weights with equal settings are updated together, and must be so again after loading. Frozen dataclasses
+    have this by themselves; it is for users' plain classes.
+    """
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.get_config() == other.get_config()
+
+    def __hash__(self):
+        return hash((type(self), json.dumps(self.get_config(), sort_keys=True, default=str)))
 
 
 class Config:

@@ -1,13 +1,23 @@
-"""The few Keras internals that the toolkit relies on, gathered in one place.
+"""Keras classes without a public name that the toolkit relies on, and helpers around Keras's private state.
 
-Everything else in the package uses Keras's public API. A new Keras release is checked against this file.
+What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses`, `_path` in `layers/`, and
+`CallbackList.set_model`, which `layers/_updates.py` extends. A new Keras release is checked against these.
 """
 
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional
 from keras.src.models.sequential import Sequential
 
-__all__ = ["AutocastScope", "Functional", "Sequential", "is_graph_model", "sublayers"]
+__all__ = [
+    "AutocastScope",
+    "ConvLSTMCell",
+    "Functional",
+    "Sequential",
+    "forget_compilation",
+    "is_graph_model",
+    "sublayers",
+]
 
 
 def is_graph_model(layer):
@@ -23,3 +33,11 @@ def is_graph_model(layer):
 def sublayers(layer):
     """The direct sub-layers that Keras tracks for `layer`, in tracking order."""
     return list(layer._layers)
+
+
+def forget_compilation(layer):
+    """Makes a model that was changed in place uncompiled: its compiled functions compute what it was before."""
+    for model in layer._flatten_layers():
+        if hasattr(model, "train_function"):
+            model.train_function = model.test_function = model.predict_function = None
+            model.compiled = False

@@ -191,9 +191,11 @@ def attach(host, transforms):
             f"Layer '{host.name}' has no transformable weight at {missing}; it has {sorted(found)}. A user's own "
             "layer class must be registered with `keras_mot.layers.register_weights` before a model is loaded."
         )
+    weights = [_transformed(found[place], tuple(stack)) for place, stack in transforms.items()]
+    # Nothing has changed so far: what is refused leaves the layer as it was.
     _ensure_transformed(host)
-    for place, stack in transforms.items():
-        _attach_stack(host, found[place], tuple(stack))
+    for weight in weights:
+        _put_on(host, weight)
     return host
 
 
@@ -231,9 +233,22 @@ def _attach_when_built(host, transforms):
         if pending:
             host.build = plain_build
             attach(host, pending)
+            _check_updaters(host)
 
     host.build = build
     return host
+
+
+def _check_updaters(host):
+    """Lets each updater refuse weights whose shapes it could not know before they were built."""
+    by_updater = {}
+    for weight in host._weight_stacks.hosted:
+        for transform in weight.transforms:
+            if transform.updater is not None:
+                shape = tuple(weight.variable.shape)
+                by_updater.setdefault(transform.updater, []).append((weight.path, shape, weight.axes))
+    for updater, weights in by_updater.items():
+        updater.check(weights)
 
 
 def _ensure_transformed(layer):
@@ -242,24 +257,36 @@ def _ensure_transformed(layer):
         layer.__class__ = _transformed_class(type(layer))
 
 
-def _attach_stack(host, found, stack):
+def _transformed(found, stack):
+    """The weight with `stack` after the transforms that it has, checked, but not attached yet."""
     owner, variable = found.owner, found.variable
-    _ensure_transformed(owner)
     with contextlib.ExitStack() as scopes:
         for part in (owner.path or owner.name).split("/"):
             scopes.enter_context(keras.name_scope(part))
         for transform in stack:
             if not transform.built:
                 transform.build(tuple(variable.shape))
-    existing = next((weight for weight in owner._weight_stacks.own if weight.variable is variable), None)
+    existing = _existing(owner, variable)
     before = existing.transforms if existing else ()
     weight = TransformedWeight(owner, found.key, found.place, variable, found.axes, before + stack)
     _check_output(weight)
+    return weight
+
+
+def _existing(owner, variable):
+    own = owner._weight_stacks.own if is_transformed(owner) else []
+    return next((weight for weight in own if weight.variable is variable), None)
+
+
+def _put_on(host, weight):
+    owner, variable = weight.owner, weight.variable
+    existing = _existing(owner, variable)
+    _ensure_transformed(owner)
     for weights in (owner._weight_stacks.own, host._weight_stacks.hosted):
         weights[:] = [item for item in weights if item is not existing] + [weight]
-    _track(owner, stack)
-    if existing:
-        variable.regularizer = getattr(variable.regularizer, "regularizer", None)
+    _track(owner, weight.transforms[len(existing.transforms) if existing else 0 :])
+    if isinstance(variable.regularizer, _TransformedRegularizer):
+        variable.regularizer = variable.regularizer.regularizer
     if variable.regularizer is not None:
         variable.regularizer = _TransformedRegularizer(variable.regularizer, weight)
 

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 from keras_mot._keras import is_graph_model, sublayers
-from keras_mot.layers._weights import LeftAlone, OwnWeight, WeightAxes, is_whole_layer, own_weights
+from keras_mot.layers._weights import OwnWeight, WeightAxes, is_whole_layer, own_weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,4 +158,4 @@ def require_built(root, what):
 
 def left_alone_unknown(left_alone):
     """Those of `left_alone` whose layer class is unknown to the table."""
-    return [item for item in left_alone if isinstance(item, LeftAlone) and item.unknown]
+    return [item for item in left_alone if item.unknown]

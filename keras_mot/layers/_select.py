@@ -28,7 +28,13 @@ def _matches_layer(selector, layer):
     if isinstance(selector, str | re.Pattern):
         return any(re.search(selector, text) for text in (layer.path or "", layer.name))
     if callable(selector):
-        return bool(selector(layer))
+        try:
+            return bool(selector(layer))
+        except AttributeError as error:
+            raise ValueError(
+                f"The selector failed on layer '{layer.path or layer.name}' ({type(layer).__name__}): {error}. It is "
+                "asked about every layer and the models around them: begin it with an `isinstance` test."
+            ) from error
     raise TypeError(
         "A selector should be a layer, a layer class, a function from a layer to a bool, or a regular expression "
         f"on the layer's path; received {selector!r}."

@@ -29,7 +29,10 @@ class TransformSchedule:
                 if transform.updater is not None:
                     self._weights.setdefault((transform.updater, transform.step), []).append((weight, transform))
         # Steps already examined; -1 as long as the update before the first step has not been considered.
-        self._examined = {key: key[1] if key[1] > 0 else -1 for key in self._weights}
+        self._examined = {
+            key: key[1] if key[1] > 0 or any(transform.updated_at >= 0 for _, transform in members) else -1
+            for key, members in self._weights.items()
+        }
         self._steps = {key: key[1] for key in self._weights}
         self._logs = None
 
@@ -53,6 +56,20 @@ class TransformSchedule:
         """Steps counted by this object."""
         return max((self._steps[key] - key[1] for key in self._steps), default=0)
 
+    @property
+    def stale(self):
+        """Whether something else, such as a restored checkpoint, has set the progress of a transform."""
+        return any(
+            transform.step != self._steps[key] for key, members in self._weights.items() for _, transform in members
+        )
+
+    def due_at(self, elapsed):
+        """Whether `advance_to(elapsed)` would make an update; reads no variable."""
+        return any(self._due(key, key[1] + elapsed) is not None for key in self._weights)
+
+    def _due(self, key, step):
+        return next((s for s in range(step, self._examined[key], -1) if key[0].due(s)), None)
+
     def advance_to(self, elapsed):
         """Sets the number of elapsed steps, and makes the updates that came due since the last call.
 
@@ -68,7 +85,7 @@ class TransformSchedule:
             for _, transform in members:
                 transform.step = step
             updater = key[0]
-            due = next((s for s in range(step, self._examined[key], -1) if updater.due(s)), None)
+            due = self._due(key, step)
             self._examined[key] = step
             if due is not None:
                 self._before_update()
@@ -103,15 +120,21 @@ class UpdateTransforms(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Makes the update that is due before the first step."""
-        self._schedule = TransformSchedule(self._model, before_update=lambda: self.model)
         self._thread = threading.get_ident()
         self._open_step = False
+        self._start()
+
+    def _start(self):
+        self._schedule = TransformSchedule(self._model, before_update=lambda: self.model)
         self._advance_to(0)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Remembers the step at which the epoch begins."""
         self._require_begun()
+        if self._schedule.stale:  # `BackupAndRestore` loads its checkpoint after this callback has begun
+            self._start()
         self._epoch_start = self._schedule.elapsed
+        self._last = -1
 
     def on_train_batch_begin(self, batch, logs=None):
         """Makes the updates due before step number `batch` of the epoch."""
@@ -121,7 +144,7 @@ class UpdateTransforms(keras.callbacks.Callback):
         elif self._open_step:  # a loop that calls nothing at the end of a step
             self._advance_to(self._schedule.elapsed + 1)
         self._open_step = True
-        self._last = batch
+        self._last = batch + getattr(self._model, "steps_per_execution", 1) - 1
 
     def on_train_batch_end(self, batch, logs=None):
         """Makes the updates due after step number `batch`, and adds to the logs."""
@@ -134,9 +157,13 @@ class UpdateTransforms(keras.callbacks.Callback):
             elif self._open_step:
                 self._advance_to(self._schedule.elapsed + 1)
             self._open_step = False
-        self._last = max(batch, self._last)
         if logs is not None:
             logs.update(self._report)
+
+    def on_test_begin(self, logs=None):
+        """Makes the update due after the last step before `fit` validates: it must see what is saved."""
+        if self._epoch_start is not None and self._last >= 0:
+            self._advance_to(self._epoch_start + self._steps_until(self._last))
 
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
         """Makes the update due after the last step of the epoch, and adds to the logs.

@@ -8,9 +8,8 @@ The table is keyed by layer class and follows inheritance. A user's own layer jo
 import dataclasses
 
 import keras
-from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
-from keras_mot._keras import sublayers
+from keras_mot._keras import ConvLSTMCell, sublayers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,10 @@ _MAGNITUDE = np.uint32(0x7FFFFFFF)  # all bits but the sign
 _NAN = 0x7F80  # upper halves from here on are infinity and NaN
 
 
+class NonFiniteScoreError(ValueError):
+    """A score is NaN or infinite."""
+
+
 def keep_largest(scores, keep):
     """Masks that are `True` for the `keep` scores of largest magnitude; ties go to the earlier position.
 
@@ -25,7 +29,7 @@ def keep_largest(scores, keep):
         List of boolean arrays, with exactly `keep` entries `True` in all.
 
     Raises:
-        ValueError: if a score is NaN or infinite.
+        NonFiniteScoreError: if a score is NaN or infinite.
     """
     threshold, ties = _threshold(scores, keep)
     masks = []
@@ -72,7 +76,7 @@ def _threshold(scores, keep):
     """The bit pattern of the smallest kept score, and how many scores equal to it are kept."""
     upper = sum(_histogram(item, lambda chunk: chunk >> 16) for item in scores)
     if upper[_NAN:].any():
-        raise ValueError("a score is NaN or infinite")
+        raise NonFiniteScoreError("a score is NaN or infinite")
     if keep <= 0:
         return np.uint32(0xFFFFFFFF), 0
     bucket, above = _bucket_of(upper, keep)

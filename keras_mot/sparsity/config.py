@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_mot._config import Config
 from keras_mot.layers._attach import numpy_value
-from keras_mot.sparsity._selection import count_to_zero, keep_largest_with_floors
+from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest_with_floors
 from keras_mot.sparsity.criteria import Criterion, Magnitude
 from keras_mot.sparsity.granularity import Element, Granularity, NofM
 from keras_mot.sparsity.schedules import ConstantSparsity, PruningSchedule
@@ -104,13 +104,33 @@ class PruningConfig(Config):
                 self._assign(weight, mask)
             return
         scores = [lambda w=weight: self._unit_scores(w, step) for weight in weights]
-        sizes = [score().size for score in scores]
-        floors = [max(1, int(np.ceil(self.scope.min_density * size))) for size in sizes]
+        sizes = [self.granularity.unit_count(tuple(w.variable.shape), w.axes) for w in weights]
+        floors = self._floors(sizes)
         keep = max(sum(sizes) - count_to_zero(sum(sizes), sparsity), sum(floors))
         masks = self._guarded(lambda: keep_largest_with_floors(scores, keep, floors), weights, step)
         for index, weight in enumerate(weights):
             self._assign(weight, masks[index])
             masks[index] = None
+
+    def check(self, weights):
+        """Raises a `ValueError` if weights of these shapes cannot be pruned this way.
+
+        Args:
+            weights: list of (path, shape, axes) of all weights with these settings.
+        """
+        for path, shape, axes in weights:
+            self.granularity.check(shape, axes, path)
+        if isinstance(self.scope, WholeModel):
+            sizes = [self.granularity.unit_count(shape, axes) for _, shape, axes in weights]
+            final = self.sparsity_at(max(getattr(self.schedule, "end_step", -1), 0))
+            if sum(self._floors(sizes)) > sum(sizes) - count_to_zero(sum(sizes), final):
+                raise ValueError(
+                    f"A sparsity of {final} over the whole model cannot be reached if each weight keeps "
+                    f"`min_density={self.scope.min_density}` of its units; use `WholeModel(min_density=...)` with less."
+                )
+
+    def _floors(self, sizes):
+        return [max(1, int(np.ceil(self.scope.min_density * size))) for size in sizes]
 
     @staticmethod
     def logs(weights):
@@ -122,7 +142,13 @@ class PruningConfig(Config):
 
     def _unit_scores(self, weight, step):
         values = numpy_value(weight.value_before(mask_of(weight)))
-        return self.granularity.unit_scores(self.criterion.scores(values, weight.path, step), weight.axes)
+        scores = np.asarray(self.criterion.scores(values, weight.path, step))
+        if scores.shape != values.shape or (not self.criterion.signed and scores.min() < 0):
+            raise ValueError(
+                f"{self.criterion!r} should score weight '{weight.path}' with an array of shape {values.shape} without "
+                f"negative numbers; received shape {scores.shape}, minimum {scores.min()}."
+            )
+        return self.granularity.unit_scores(scores, weight.axes)
 
     def _assign(self, weight, unit_mask):
         mask_of(weight).assign(self.granularity.expand(unit_mask, tuple(weight.variable.shape), weight.axes))
@@ -131,11 +157,15 @@ class PruningConfig(Config):
     def _guarded(select, weights, step):
         try:
             return select()
-        except ValueError as error:
+        except NonFiniteScoreError as error:
             bad = [w.path for w in weights if not np.isfinite(numpy_value(w.variable)).all()]
             raise ValueError(
-                f"Cannot update the pruning masks after {step} steps: {error} in {bad or [w.path for w in weights]}. "
-                "Training has probably diverged; lower the learning rate."
+                f"Cannot update the pruning masks after {step} steps: "
+                + (
+                    f"weights {bad} are NaN or infinite. Training has diverged; lower the learning rate."
+                    if bad
+                    else f"{error}, among {[w.path for w in weights]}, as the criterion scores them."
+                )
             ) from error
 
 

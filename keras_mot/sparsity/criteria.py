@@ -6,10 +6,10 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_mot._config import Config
+from keras_mot._config import Config, EqualByConfig
 
 
-class Criterion(abc.ABC):
+class Criterion(EqualByConfig, abc.ABC):
     """Base class of criteria; a user's own is a frozen dataclass that implements `scores`.
 
     Example:
@@ -23,6 +23,9 @@ class Criterion(abc.ABC):
     ```
     """
 
+    signed = False
+    """Whether scores carry a sign to be ignored, which saves `Magnitude` a copy of the weight."""
+
     @abc.abstractmethod
     def scores(self, weight, path, step):
         """Scores the weights of one tensor.
@@ -33,7 +36,7 @@ class Criterion(abc.ABC):
             step: integer, training steps that have ended.
 
         Returns:
-            Array of the shape of `weight`, finite; the scores of largest absolute value are kept.
+            Array of the shape of `weight`, finite and not negative; high scores are kept.
         """
 
 
@@ -42,8 +45,10 @@ class Criterion(abc.ABC):
 class Magnitude(Config, Criterion):
     """The absolute value of the weight (Han et al., 2015, arXiv:1506.02626)."""
 
+    signed = True
+
     def scores(self, weight, path, step):
-        """The weights themselves: scores are ranked by their absolute value, without a copy of it."""
+        """The weights themselves, whose sign is ignored."""
         return np.asarray(weight, "float32")
 
 

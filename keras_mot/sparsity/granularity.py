@@ -13,11 +13,11 @@ import math
 import keras
 import numpy as np
 
-from keras_mot._config import Config
-from keras_mot.sparsity._selection import count_to_zero, keep_largest
+from keras_mot._config import Config, EqualByConfig
+from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest
 
 
-class Granularity(abc.ABC):
+class Granularity(EqualByConfig, abc.ABC):
     """Base class of granularities."""
 
     fixed_sparsity = None
@@ -26,6 +26,10 @@ class Granularity(abc.ABC):
     @abc.abstractmethod
     def check(self, shape, axes, path):
         """Raises a `ValueError` naming `path` if a weight of this shape cannot be pruned this way."""
+
+    @abc.abstractmethod
+    def unit_count(self, shape, axes):
+        """How many units a weight of this shape has."""
 
     @abc.abstractmethod
     def unit_scores(self, scores, axes):
@@ -66,6 +70,10 @@ class Element(Config, Granularity):
 
     def check(self, shape, axes, path):
         """Any weight will do."""
+
+    def unit_count(self, shape, axes):
+        """The number of weights."""
+        return math.prod(shape)
 
     def unit_scores(self, scores, axes):
         """The scores themselves."""
@@ -117,6 +125,12 @@ class Block(Config, Granularity):
                 f"{tuple(shape)}, which has {sides[0]} inputs and {sides[1]} outputs. Use smaller blocks, or "
                 "other settings for this layer: `overrides={...}`."
             )
+
+    def unit_count(self, shape, axes):
+        """The number of blocks, smaller ones at the edges included."""
+        inputs, outputs = (math.prod(shape[axis] for axis in group) for group in (axes.inputs, axes.outputs))
+        positions = math.prod(shape) // (inputs * outputs)
+        return positions * -(-inputs // self.size[0]) * -(-outputs // self.size[1])
 
     def unit_scores(self, scores, axes):
         """One score per block, of shape (positions, block rows, block columns)."""
@@ -177,6 +191,10 @@ class NofM(Config, Granularity):
                 f"{tuple(shape)} has {inputs}. Leave the layer out or give it other settings: `overrides={{...}}`."
             )
 
+    def unit_count(self, shape, axes):
+        """The number of weights: each is chosen within its group."""
+        return math.prod(shape)
+
     def unit_scores(self, scores, axes):
         """The scores in groups, of shape (positions, groups, group, outputs)."""
         matrices = to_matrices(scores, axes)
@@ -197,7 +215,7 @@ class NofM(Config, Granularity):
             for start in range(0, scores.shape[1], rows):
                 part = scores[position, start : start + rows]
                 if not np.isfinite(part).all():
-                    raise ValueError("a score is NaN or infinite")
+                    raise NonFiniteScoreError("a score is NaN or infinite")
                 order = np.argsort(-np.abs(part), axis=1, kind="stable")[:, : self.group - self.zeros]
                 np.put_along_axis(mask[position, start : start + rows], order, True, axis=1)
         return mask
@@ -218,6 +236,10 @@ class Channel(Config, Granularity):
             raise ValueError(
                 f"Weight '{path}' of shape {tuple(shape)} has {channels} output channel: nothing to choose."
             )
+
+    def unit_count(self, shape, axes):
+        """The number of output channels."""
+        return math.prod(shape[axis] for axis in axes.outputs)
 
     def unit_scores(self, scores, axes):
         """One score per output channel."""

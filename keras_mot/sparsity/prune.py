@@ -1,20 +1,21 @@
 """Pruning of layers and models while they train: `prune_low_magnitude`, `update_pruning_step`, `strip_pruning`."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 
+from keras_mot._keras import forget_compilation
 from keras_mot.layers import attach, copy_model, find_weights, strip, transformed_weights
 from keras_mot.layers._attach import ANY, numpy_value
 from keras_mot.layers._copy import strategy_scope
 from keras_mot.layers._find import left_alone_unknown, require_built
 from keras_mot.layers._select import check_selectors_match, matches
 from keras_mot.layers._updates import TransformSchedule
-from keras_mot.layers._weights import has_weight_table, is_whole_layer
-from keras_mot.sparsity.config import PerLayer, PruningConfig, mask_of
+from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel, mask_of
 from keras_mot.sparsity.criteria import Magnitude
 from keras_mot.sparsity.granularity import Block, Element, NofM
 from keras_mot.sparsity.schedules import ConstantSparsity
@@ -91,7 +92,7 @@ def prune_low_magnitude(
     if isinstance(to_prune, list | tuple):
         if not to_prune:
             raise ValueError("`to_prune` is an empty list: there is no layer to prune.")
-        return [_prune(item, config, overrides, pruning_policy, inplace, input_shape) for item in to_prune]
+        return _prune_list(to_prune, config, overrides, pruning_policy, inplace)
     return _prune(to_prune, config, overrides, pruning_policy, inplace, input_shape)
 
 
@@ -129,7 +130,10 @@ def strip_pruning(model, inplace=False):
             "after every step of a custom loop."
         )
     _warn_unfinished(scheduled)
-    return strip(model if inplace else copy_model(model))
+    stripped = strip(model if inplace else copy_model(model))
+    if inplace:
+        forget_compilation(stripped)
+    return stripped
 
 
 def update_pruning_step(model, steps=1):
@@ -166,13 +170,7 @@ def update_pruning_step(model, steps=1):
 
 def pruning_due(model, steps=1):
     """Whether `update_pruning_step(model, steps)` would update masks; reads and writes no variable."""
-    masks = [mask_of(weight) for weight in transformed_weights(model) if mask_of(weight)]
-    return any(
-        mask.updater.due(step)
-        for mask in masks
-        if mask.updater is not None
-        for step in range(mask.step + 1 if mask.step or mask.updated_at >= 0 else 0, mask.step + steps + 1)
-    )
+    return TransformSchedule(model).due_at(steps)
 
 
 def prune_scope():
@@ -223,25 +221,52 @@ def _check_layer(layer, function):
         )
 
 
-def _prune(layer, config, overrides, policy, inplace, input_shape):
+class _NothingToPruneError(ValueError):
+    pass
+
+
+def _prune_list(items, config, overrides, policy, inplace):
+    """Prunes what can be pruned; layers without weights, such as `Flatten`, are only copied."""
+    for item in items:
+        _check_layer(item, "prune_low_magnitude")
+    check_selectors_match(overrides, [weight for item in items if item.built for weight in find_weights(item)[0]])
+    pruned, count = [], 0
+    for item in items:
+        try:
+            pruned.append(_prune(item, config, overrides, policy, inplace, None, check_selectors=False))
+            count += 1
+        except _NothingToPruneError:
+            pruned.append(item if inplace else copy_model(item))
+    if not count:
+        names = [item.name for item in items]
+        raise ValueError(f"There is nothing to prune in the layers {names}.")
+    return pruned
+
+
+def _prune(layer, config, overrides, policy, inplace, input_shape, check_selectors=True):
     _check_layer(layer, "prune_low_magnitude")
     if not layer.built and not isinstance(layer, keras.Model):
-        return _prune_when_built(layer, config, policy, inplace, input_shape)
+        return _prune_when_built(layer, config, overrides, policy, inplace, input_shape)
+    if input_shape is not None:
+        raise ValueError(f"`input_shape` is for layers that are not built; '{layer.name}' is.")
     require_built(layer, "prune_low_magnitude")
     if policy is not None and isinstance(layer, keras.Model):
         policy.ensure_model_supports_pruning(layer)
     found, left_alone = find_weights(layer)
-    check_selectors_match(overrides, found)
+    if check_selectors:
+        check_selectors_match(overrides, found)
     plan = [_config_for(weight, config, overrides, policy) for weight in found]
     _check_plan(layer, found, plan)
     for item in left_alone_unknown(left_alone):
-        warnings.warn(f"Not pruned: layer '{item.path}'. {item.reason}.", stacklevel=4)
+        warnings.warn(f"Not pruned: layer '{item.path}'. {item.reason}.", stacklevel=3)
     target = layer if inplace else copy_model(layer)
     with strategy_scope(layer):
         for weight, chosen in zip(find_weights(target)[0], plan, strict=True):
             if chosen is not None:
                 name = weight.key.replace("/", "_") + "_mask"
                 attach(weight.host, {weight.place: [Mask(chosen, name=name)]})
+    if inplace:
+        forget_compilation(target)
     return target
 
 
@@ -259,31 +284,40 @@ def _config_for(weight, config, overrides, policy):
 def _check_plan(layer, found, plan):
     chosen = [(weight, config) for weight, config in zip(found, plan, strict=True) if config is not None]
     if not chosen:
-        raise ValueError(
+        raise _NothingToPruneError(
             f"There is nothing to prune in '{layer.name}': it has {len(found)} prunable weights, and none is selected "
             "and not pruned yet. Layers of your own are made prunable by `keras_mot.layers.register_weights`."
         )
-    problems = []
+    problems, groups = [], {}
     for weight, config in chosen:
         path = f"{weight.owner.path or weight.owner.name}/{weight.key}"
+        groups.setdefault(config, []).append((path, tuple(weight.variable.shape), weight.axes))
         if not np.isfinite(numpy_value(weight.variable)).all():
             problems.append(f"Weight '{path}' contains NaN or infinite values: a broken model is not worth pruning.")
-        try:
-            config.granularity.check(tuple(weight.variable.shape), weight.axes, path)
-        except ValueError as error:
-            problems.append(str(error))
+    for config, weights in groups.items():
+        # Where each weight is judged by itself, all that do not fit are named at once.
+        parts = [weights] if isinstance(config.scope, WholeModel) else [[weight] for weight in weights]
+        for part in parts:
+            try:
+                config.check(part)
+            except ValueError as error:
+                problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
 
 
-def _prune_when_built(layer, config, policy, inplace, input_shape):
-    if not (has_weight_table(layer) or is_whole_layer(layer)):
+def _prune_when_built(layer, config, overrides, policy, inplace, input_shape):
+    if getattr(layer.build, "_is_default", False):
+        raise _NothingToPruneError(
+            f"Layer '{layer.name}' ({type(layer).__name__}) is not built, and has no `build` method of its own: it has "
+            "no weights to prune, or creates them when it is called; then call it once on data first."
+        )
+    if overrides:
         raise ValueError(
-            f"Layer '{layer.name}' ({type(layer).__name__}) is not built, and its class is not in the table of "
-            "prunable layers: build it first, or register it with `keras_mot.layers.register_weights`."
+            f"`overrides` need layers whose weights exist; '{layer.name}' is not built. Give it settings of its own."
         )
     if policy is not None and not policy.allow_pruning(layer):
-        raise ValueError(f"The pruning policy does not allow pruning of layer '{layer.name}'.")
+        raise _NothingToPruneError(f"The pruning policy does not allow pruning of layer '{layer.name}'.")
     target = layer if inplace else copy_model(layer)
     if input_shape is not None:
         target._input_shape_arg = tuple(input_shape)
@@ -291,14 +325,20 @@ def _prune_when_built(layer, config, policy, inplace, input_shape):
 
 
 def _warn_unfinished(scheduled):
+    """Warns if the masks hold fewer zeros than the schedules aim at, as counted now."""
+    groups = {}
     for weight, mask in scheduled:
-        end = getattr(mask.updater.schedule, "end_step", -1)
-        if end > mask.updated_at and mask.updater.granularity.fixed_sparsity is None:
-            now, final = (mask.updater.sparsity_at(step) for step in (mask.updated_at, end))
-            if now != final:
-                warnings.warn(
-                    f"Training ended before the pruning schedule: '{weight.path}' is stripped at sparsity {now:.3f} of "
-                    f"step {mask.updated_at}, not at the final {final:.3f} of step {end}.",
-                    stacklevel=3,
-                )
-                return
+        groups.setdefault((mask.updater, mask.updated_at), []).append((weight, mask))
+    for (config, step), members in groups.items():
+        end = max(getattr(config.schedule, "end_step", -1), step)
+        target = config.sparsity_at(end)
+        total = sum(math.prod(weight.variable.shape) for weight, _ in members)
+        reached = sum(mask.zeros() for _, mask in members) / total
+        # Rounding in each weight, and smaller blocks at the edges, may leave a little less.
+        if reached < target - max(0.005, len(members) / total):
+            warnings.warn(
+                f"'{members[0][0].path}' and {len(members) - 1} more weights are stripped at sparsity {reached:.3f}, "
+                f"below the schedule's final {target:.3f} of step {end}: the last update was at step {step}, or "
+                "other masks were loaded since.",
+                stacklevel=3,
+            )

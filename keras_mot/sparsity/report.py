@@ -1,7 +1,9 @@
 """What is pruned in a model, how far, and what is not, and why."""
 
 import dataclasses
+import math
 
+import keras
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +20,7 @@ class PrunedWeight:
         shape: its shape.
         zeros: how many entries its mask zeroes.
         sparsity: the fraction of entries that its mask zeroes.
-        target: the final sparsity that the schedule aims at, or `None` if it has no end.
+        target: the final sparsity that the schedule aims at, or `None` for a mask without a schedule.
         step: training steps seen.
         config: its `PruningConfig`.
     """
@@ -69,7 +71,10 @@ def pruning_report(model):
         model: a built model or layer, with pruned weights or without.
 
     Returns:
-        A `PruningReport`.
+        A `PruningReport`. Biases and other weights that the table of weights does not list do not appear.
+
+    Raises:
+        TypeError: if `model` is not a Keras model or layer.
 
     Example:
 
@@ -77,6 +82,8 @@ def pruning_report(model):
     print(pruning_report(prune_low_magnitude(model)))
     ```
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"`pruning_report` expects a Keras model or layer; received {model!r}.")
     rows, left = [], []
     masks = {id(weight.variable): (weight, mask_of(weight)) for weight in transformed_weights(model)}
     found, left_alone = find_weights(model)
@@ -87,7 +94,7 @@ def pruning_report(model):
         else:
             rows.append(_row(weight, mask))
     left.extend((item.path, item.reason) for item in left_alone)
-    total = sum(row.zeros for row in rows), sum(_size(row.shape) for row in rows)
+    total = sum(row.zeros for row in rows), sum(math.prod(row.shape) for row in rows)
     return PruningReport(tuple(rows), tuple(left), total[0] / total[1] if total[1] else 0.0)
 
 
@@ -97,11 +104,4 @@ def _row(weight, mask):
     if config is not None:
         end = getattr(config.schedule, "end_step", -1)
         target = config.sparsity_at(end if end >= 0 else mask.step)
-    return PrunedWeight(weight.path, shape, zeros, zeros / _size(shape), target, mask.step, config)
-
-
-def _size(shape):
-    size = 1
-    for side in shape:
-        size *= side
-    return size
+    return PrunedWeight(weight.path, shape, zeros, zeros / math.prod(shape), target, mask.step, config)

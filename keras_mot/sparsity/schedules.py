@@ -8,10 +8,10 @@ import dataclasses
 
 import keras
 
-from keras_mot._config import Config
+from keras_mot._config import Config, EqualByConfig
 
 
-class PruningSchedule(abc.ABC):
+class PruningSchedule(EqualByConfig, abc.ABC):
     """Base class of schedules; a user's own implements `__call__`, `get_config` and `from_config`.
 
     A schedule must be hashable and comparable, as frozen dataclasses are: weights with equal settings are

@@ -41,9 +41,10 @@ class WeightTransform(keras.layers.Layer):
 
     Args:
         updater: `None` for a transform whose state never changes by itself, or a serialisable, hashable
-            object with three methods. `due(step)` says whether the state is to be updated once `step`
+            object with four methods. `due(step)` says whether the state is to be updated once `step`
             training steps have ended (0: before the first). `update(weights, step)` does it, for all the
-            weights (`keras_mot.layers.TransformedWeight`) whose transforms hold an equal updater. The static
+            weights (`keras_mot.layers.TransformedWeight`) whose transforms hold an equal updater. `check(weights)`
+            raises an error if weights do not suit it, given (path, shape, axes) of each. The static
             `logs(weights)` returns a dictionary of floats for the logs of `fit`, given the weights of all
             updaters of its type.
         **kwargs: arguments of `keras.layers.Layer`.

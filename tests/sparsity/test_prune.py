@@ -308,7 +308,8 @@ def test_wrong_arguments_are_refused_at_once(arguments, error, message):
             ValueError,
             "nothing to prune",
         ),
-        (lambda: layers.BatchNormalization(), ValueError, "not built"),
+        (lambda: layers.Flatten(), ValueError, "not built"),
+        (lambda: [layers.Flatten(), layers.ReLU()], ValueError, "nothing to prune in the layers"),
     ],
 )
 def test_what_cannot_be_pruned_is_refused(make, error, message):
@@ -352,5 +353,120 @@ def test_stripping_too_early_or_the_wrong_thing_is_refused():
 def test_stripping_before_the_schedule_ends_warns():
     pruned = prune_low_magnitude(classifier(), PolynomialDecay(0.5, 0.9, 0, 100, frequency=10))
     update_pruning_step(pruned, 20)
-    with pytest.warns(UserWarning, match=r"step 20, not at the final 0\.900 of step 100"):
+    with pytest.warns(
+        UserWarning, match=r"below the schedule's final 0\.900 of step 100: the last update was at step 20"
+    ):
         strip_pruning(pruned)
+
+
+def test_lists_pass_layers_without_weights_through_and_take_overrides():
+    first, flat, second = layers.Dense(4), layers.Flatten(), layers.Dense(3)
+    first.build((None, 12))
+    second.build((None, 4))
+    pruned = prune_low_magnitude([first, flat, second], HALF, overrides={second: None})
+    assert [len(transformed_weights(layer)) for layer in pruned] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: layers.Bidirectional(layers.LSTM(4)), lambda: layers.TimeDistributed(layers.Dense(4))]
+)
+def test_unbuilt_composites_are_pruned_once_they_are_built(make):
+    model = keras.Sequential([layers.Input((5, 6)), prune_low_magnitude(make(), HALF)])
+    update_pruning_step(model, 0)
+    assert pruning_report(model).sparsity == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"sparsity_m_by_n": (2, 5)}, "multiple of 5 inputs"), ({"block_size": (1, 50)}, "larger than")],
+)
+def test_unbuilt_layers_that_turn_out_not_to_fit_are_named(settings, message):
+    pruned = prune_low_magnitude(layers.Dense(4), HALF, **settings)
+    with pytest.raises(ValueError, match=message):
+        keras.Sequential([layers.Input((12,)), pruned])
+
+
+def test_overrides_and_input_shape_need_the_right_layers():
+    with pytest.raises(ValueError, match="whose weights exist"):
+        prune_low_magnitude(layers.Dense(4), HALF, overrides={layers.Dense: None})
+    with pytest.raises(ValueError, match="not built; 'sequential"):
+        prune_low_magnitude(classifier(), input_shape=(12,))
+
+
+def test_a_floor_that_forbids_the_target_is_refused():
+    with pytest.raises(ValueError, match=r"0\.99 over the whole model cannot be reached .*min_density=0\.02"):
+        prune_low_magnitude(classifier(), ConstantSparsity(0.99), scope=WholeModel())
+
+
+def test_criteria_must_not_be_negative_or_of_another_shape():
+    class Signed(Criterion):
+        def scores(self, weight, path, step):
+            return weight
+
+        def get_config(self):
+            return {}
+
+    class Flat(Signed):
+        def scores(self, weight, path, step):
+            return np.abs(weight).reshape(-1)
+
+    for criterion in (Signed(), Flat()):
+        with pytest.raises(ValueError, match="without negative numbers"):
+            update_pruning_step(prune_low_magnitude(classifier(), HALF, criterion=criterion), 0)
+
+
+def test_a_plain_class_of_schedule_ranks_a_loaded_model_together(tmp_path):
+    @keras.saving.register_keras_serializable("test_prune")
+    class Plain(PruningSchedule):
+        def __init__(self, sparsity):
+            self.sparsity = sparsity
+
+        def __call__(self, step):
+            return True, self.sparsity
+
+        def get_config(self):
+            return {"sparsity": self.sparsity}
+
+    pruned = prune_low_magnitude(classifier(), Plain(0.5), scope=WholeModel())
+    pruned.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    for model in (pruned, loaded):
+        update_pruning_step(model, 0)
+    assert pruning_report(pruned) == pruning_report(loaded)
+    assert len({row.sparsity for row in pruning_report(loaded).pruned}) == 3
+
+
+def test_the_update_before_the_first_step_is_made_once():
+    pruned = prune_low_magnitude(classifier(), ConstantSparsity(0.5, frequency=100))
+    assert pruning_due(pruned, 0)
+    assert update_pruning_step(pruned, 0)
+    assert not pruning_due(pruned)
+    assert not update_pruning_step(pruned)
+
+
+def test_stripping_a_model_whose_masks_were_overwritten_warns():
+    pruned = prune_low_magnitude(classifier(), HALF)
+    before = pruned.get_weights()
+    update_pruning_step(pruned, 0)
+    pruned.set_weights(before)
+    with pytest.warns(UserWarning, match=r"stripped at sparsity 0\.000"):
+        strip_pruning(pruned)
+
+
+def test_a_fitted_model_changed_in_place_must_be_compiled_again():
+    model = compiled(classifier())
+    x, y = batches(2)
+    model.fit(x, y, verbose=0)
+    before = model.predict(x, verbose=0)
+    prune_low_magnitude(model, ConstantSparsity(0.9), inplace=True)
+    update_pruning_step(model, 0)
+    assert not model.compiled
+    assert np.abs(model.predict(x, verbose=0) - before).max() > 1e-3
+    np.testing.assert_allclose(model.predict(x, verbose=0), keras.ops.convert_to_numpy(model(x)), atol=1e-5)
+
+
+def test_a_predicate_that_fails_is_explained():
+    inner = keras.Sequential([layers.Input((12,)), layers.Dense(8)], name="inner")
+    model = keras.Sequential([layers.Input((12,)), inner])
+    with pytest.raises(ValueError, match="begin it with an `isinstance` test"):
+        prune_low_magnitude(model, overrides={lambda layer: layer.units == 8: None})
