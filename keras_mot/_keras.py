@@ -15,6 +15,7 @@ __all__ = [
     "Functional",
     "Sequential",
     "forget_compilation",
+    "forget_torch_parameters",
     "is_graph_model",
     "sublayers",
 ]
@@ -41,3 +42,11 @@ def forget_compilation(layer):
         if hasattr(model, "train_function"):
             model.train_function = model.test_function = model.predict_function = None
             model.compiled = False
+
+
+def forget_torch_parameters(root):
+    """Makes layers on PyTorch list their parameters anew: models keep lists that hold those of their layers."""
+    for layer in root._flatten_layers():
+        for owner in (layer, getattr(layer, "_functional", None)):
+            if "_torch_params" in getattr(owner, "_modules", {}):
+                owner._track_variables()

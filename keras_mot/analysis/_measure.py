@@ -1,6 +1,8 @@
 """Measures models and files side by side."""
 
 import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import keras
 
@@ -8,23 +10,28 @@ from keras_mot.analysis._data import batches, check_data, count_batches, first_s
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._metrics import make_metric
 from keras_mot.analysis._sizes import zipped_bytes
-from keras_mot.analysis._subjects import collect, open_subject
-from keras_mot.analysis._tensors import share_of_zeros
+from keras_mot.analysis._subjects import Subject, collect, open_subject
+from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 from keras_mot.analysis.report import Measurement, Report
 
 
 def measure(
-    *subjects,
-    data=None,
-    metric="accuracy",
-    batch_size=32,
-    latency_runs=50,
-    num_threads=1,
-    progress=True,
-):
+    *subjects: Subject | Mapping[str, Subject],
+    data: tuple[Any, Any] | Iterable[tuple[Any, Any]] | None = None,
+    metric: str | keras.metrics.Metric | Callable[[Any, Any], float] | None = "accuracy",
+    batch_size: int = 32,
+    latency_runs: int = 50,
+    num_threads: int = 1,
+    progress: bool = True,
+) -> Report:
     """Measures size, sparsity, quality and latency of models and files, side by side.
 
     A file is judged by what its runtime computes, not by the model that it was made from.
+
+    Latency is given for runtime artifacts only, which are `.tflite` files here; for Keras models, in memory
+    or in `.keras` files, it is None. The time of a Keras model is that of Python and of the backend it
+    happens to run on, says nothing about the device it is deployed to, and beside the time of a runtime it
+    would invite a comparison of the two.
 
     Args:
         *subjects: Keras models, paths of `.keras` or `.tflite` files, or results of `export_litert`; or one
@@ -35,10 +42,12 @@ def measure(
         metric: "accuracy" (the largest score wins; a single score above 0.5 means class 1), a
             `keras.metrics.Metric`, a function (y_true, y_pred) -> float over all samples, or None. A model
             of several outputs gives a function a dictionary of output names.
-        batch_size: Batch size for arrays. Defaults to 32.
-        latency_runs: Number of timed runs of each `.tflite` file, interleaved; 0 to time nothing.
+        batch_size: Batch size for arrays. Defaults to 32. A model or file that prescribes a batch size is run
+            with that one; its last batch is filled up, and the surplus is not counted.
+        latency_runs: Number of timed runs of each `.tflite` file, interleaved; 0 to time nothing. Keras models
+            are not timed.
         num_threads: Number of threads of the runtime. Defaults to 1.
-        progress: Whether to show a progress bar. Defaults to True.
+        progress: Whether to show a progress bar, on stderr where that is a terminal. Defaults to True.
 
     Returns:
         A `Report` with a `Measurement` for each subject.
@@ -72,7 +81,7 @@ def measure(
     return Report(rows, metric_name, samples, latency_runs, num_threads)
 
 
-def tensor_stats(subject):
+def tensor_stats(subject: Subject) -> tuple[TensorStats, ...]:
     """Counts the zeros of every weight tensor.
 
     Args:
@@ -93,7 +102,7 @@ def tensor_stats(subject):
     return open_subject(subject).tensors
 
 
-def sparsity(subject, kernels_only=True):
+def sparsity(subject: Subject, kernels_only: bool = True) -> float:
     """Share of zeros among the weights, from 0 to 1.
 
     Args:
@@ -124,11 +133,17 @@ def _check_count(name, value, smallest):
 
 @contextlib.contextmanager
 def _bar(show):
-    """A progress bar on the standard error stream."""
+    """A progress bar on the standard error stream, drawn only where it can be: on a terminal, in a notebook."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not show) as bar:
+    console = Console(stderr=True)
+    show = show and (console.is_interactive or console.is_jupyter)
+    bar = Progress(console=console, transient=True, disable=not show)
+    if not show:  # neither started nor stopped: elsewhere than on a terminal, stopping prints an empty line
+        yield bar
+        return
+    with bar:
         yield bar
 
 

@@ -7,11 +7,12 @@ import tempfile
 import zipfile
 
 import h5py
+import keras
 
 _WEIGHTS = "model.weights.h5"
 
 
-def zipped_bytes(path_or_content):
+def zipped_bytes(path_or_content: str | os.PathLike | bytes) -> int:
     """Size of a file after compression: what a download or an app store would carry.
 
     The file is put alone into a zip archive (DEFLATE, level 9), and the size of the archive is returned.
@@ -47,7 +48,7 @@ def zipped_bytes(path_or_content):
     return len(archive.getvalue())
 
 
-def saved_content(model):
+def saved_content(model: keras.Model) -> bytes:
     """The content of the `.keras` file of a model, without the state of its optimizer.
 
     A compiled model saves its optimizer, which can be twice the size of its weights and is no part of what

@@ -10,9 +10,12 @@ import numpy as np
 
 from keras_mot.analysis._sizes import saved_content
 from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
+from keras_mot.export._litert_file import is_litert
 from keras_mot.export._runner import LiteRTRunner
 from keras_mot.export._signature import name_outputs
 from keras_mot.export.litert import LiteRTExport
+
+Subject = keras.Model | str | os.PathLike | LiteRTExport
 
 
 class KerasSubject:
@@ -29,7 +32,8 @@ class KerasSubject:
         return self.path.read_bytes() if self.path else saved_content(self.model)
 
     def predict(self, x):
-        outputs = self.model.predict_on_batch(x)
+        step = _fixed_batch_size(self.model)
+        outputs = self.model.predict_on_batch(x) if step is None else _predict_in_steps(self.model, x, step)
         names, flat = name_outputs(self.model, outputs)
         return flat[0] if len(flat) == 1 else dict(zip(names, flat, strict=True))
 
@@ -60,6 +64,22 @@ class LiteRTSubject:
             values = generator.standard_normal(shape)
             arrays.append(values if "float" in tensor.dtype else np.abs(values) > 1)
         return [array.astype(tensor.dtype) for array, tensor in zip(arrays, self.runner.inputs, strict=True)]
+
+
+def _fixed_batch_size(model):
+    """The batch size that the model prescribes, or None if it takes any or does not tell."""
+    shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
+    return next((shape[0] for shape in shapes if len(shape) and shape[0] is not None), None)
+
+
+def _predict_in_steps(model, x, step):
+    """Predicts `step` samples at a time; the last ones are repeated to fill up, and the surplus is cut off."""
+    count = len(keras.tree.flatten(x)[0])
+    parts = []
+    for start in range(0, count, step):
+        chosen = np.minimum(np.arange(start, start + step), count - 1)
+        parts.append(model.predict_on_batch(keras.tree.map_structure(lambda leaf: leaf[chosen], x)))  # noqa: B023
+    return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
 def collect(subjects, num_threads):
@@ -98,6 +118,9 @@ def open_subject(item, num_threads=1):
             f"Received: {item!r} of type {type(item).__name__}."
         )
     path = _existing_file(pathlib.Path(item))
+    with path.open("rb") as file:
+        if is_litert(file.read(8)):  # first, for a zip archive of metadata may follow the model
+            return LiteRTSubject(path, num_threads)
     if zipfile.is_zipfile(path):
         return KerasSubject(_load(path), path)
     if path.suffix == ".keras":

@@ -1,6 +1,8 @@
 """Zeros in the weights of a model or a file, tensor by tensor."""
 
 import dataclasses
+import os
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -23,24 +25,24 @@ class TensorStats:
     """
 
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     dtype: str
     size: int
     zeros: int
     sparse_encoding: bool = False
 
     @property
-    def sparsity(self):
+    def sparsity(self) -> float:
         """Share of zeros, from 0 to 1."""
         return self.zeros / self.size if self.size else 0.0
 
     @property
-    def is_kernel(self):
+    def is_kernel(self) -> bool:
         """Whether the tensor has two or more dimensions, as kernels and embeddings have."""
         return len(self.shape) >= 2
 
 
-def keras_tensor_stats(model):
+def keras_tensor_stats(model: keras.Model) -> tuple[TensorStats, ...]:
     """`TensorStats` of all weights of a Keras model."""
     check_stripped(model)
     stats = []
@@ -50,7 +52,7 @@ def keras_tensor_stats(model):
     return tuple(stats)
 
 
-def litert_tensor_stats(path_or_content):
+def litert_tensor_stats(path_or_content: str | os.PathLike | bytes) -> tuple[TensorStats, ...]:
     """`TensorStats` of all constant parameters of a `.tflite` file; sparsely encoded ones are decoded."""
     tensors = parameters(parse_model(path_or_content))
     return tuple(_count(t.name, t.values, t.dtype, t.zero_point, t.sparse_encoding) for t in tensors)
@@ -61,7 +63,7 @@ def _count(name, values, dtype, zero_point=0, sparse_encoding=False):
     return TensorStats(name, tuple(values.shape), dtype, int(values.size), zeros, sparse_encoding)
 
 
-def share_of_zeros(stats, kernels_only):
+def share_of_zeros(stats: Iterable[TensorStats], kernels_only: bool) -> float:
     """Share of zeros over all tensors, or over the kernels alone; 0 where there are none."""
     chosen = [tensor for tensor in stats if tensor.is_kernel or not kernels_only]
     size = sum(tensor.size for tensor in chosen)

@@ -1,10 +1,12 @@
 """The results of measurements: values first, tables second."""
 
 import dataclasses
-import io
 import math
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
+from keras_mot.analysis._tables import text_table
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 
 
@@ -21,7 +23,8 @@ class Measurement:
         zipped_bytes: Size of a zip archive (DEFLATE, level 9) that holds the file.
         parameters: Number of weight values.
         metric: Value of the metric over the data, computed by the model or by the runtime, or None.
-        latency_ms: Median milliseconds for one sample in the LiteRT runtime, or None.
+        latency_ms: Median milliseconds for one sample in the LiteRT runtime; None for Keras models, which no
+            such runtime runs, and where nothing was timed.
         tensors: A `TensorStats` for each weight tensor.
     """
 
@@ -36,16 +39,16 @@ class Measurement:
     tensors: tuple[TensorStats, ...]
 
     @property
-    def sparsity(self):
+    def sparsity(self) -> float:
         """Share of zeros among the values of the kernels: the weights of two or more dimensions."""
         return share_of_zeros(self.tensors, kernels_only=True)
 
     @property
-    def overall_sparsity(self):
+    def overall_sparsity(self) -> float:
         """Share of zeros among all parameters, biases and normalization included."""
         return share_of_zeros(self.tensors, kernels_only=False)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The measurement as a dictionary of JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["path"] = None if self.path is None else str(self.path)
@@ -76,25 +79,25 @@ class Report:
     latency_runs: int
     num_threads: int
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.measurements)
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Measurement:
         for measurement in self.measurements:
             if measurement.name == name:
                 return measurement
         raise KeyError(f"No measurement is named {name!r}. Expected one of {[row.name for row in self.measurements]}.")
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report as a dictionary of JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["measurements"] = [measurement.to_dict() for measurement in self.measurements]
         return values
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """The report as a Markdown table, followed by a line on how it was taken."""
         headers, rows = self._table()
         alignment = ["---"] + ["---:"] * (len(headers) - 1)
@@ -102,20 +105,8 @@ class Report:
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"{table}\n\n{self._caption()}\n"
 
-    def __str__(self):
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        headers, rows = self._table()
-        table = Table(caption=self._caption(), caption_justify="left")
-        for position, header in enumerate(headers):
-            table.add_column(header, justify="right" if position else "left", no_wrap=position > 0)
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        output = io.StringIO()
-        Console(file=output, width=120).print(table)
-        return output.getvalue().rstrip()
+    def __str__(self) -> str:
+        return text_table(*self._table(), caption=self._caption())
 
     def _table(self):
         """Headers and rows of text; columns that nobody has a value for are left out."""

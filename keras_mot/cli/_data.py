@@ -1,6 +1,7 @@
 """The arrays of a `.npz` file, checked against the model before anything is trained."""
 
 import dataclasses
+import os
 import zipfile
 
 import numpy as np
@@ -24,11 +25,11 @@ class Data:
 
     x: np.ndarray
     y: np.ndarray
-    evaluation: tuple
+    evaluation: tuple[np.ndarray, np.ndarray]
     evaluation_name: str
 
 
-def load_data(path):
+def load_data(path: str | os.PathLike) -> Data:
     """Reads `x_train` and `y_train`, and `x_test` and `y_test` (or `x_val` and `y_val`) where they are."""
     path = existing_file(path, "a `.npz` file with the arrays x_train and y_train")
     if not zipfile.is_zipfile(path):

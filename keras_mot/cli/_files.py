@@ -5,12 +5,13 @@ import os
 import pathlib
 import shutil
 import tempfile
-import uuid
+from collections.abc import Iterator
 
 from keras_mot.cli._errors import UsageError
+from keras_mot.export._files import obstacle_to_writing
 
 
-def existing_file(path, what):
+def existing_file(path: str | os.PathLike, what: str) -> pathlib.Path:
     """`path` as a `pathlib.Path`, if it is a file that can be read."""
     path = pathlib.Path(path)
     if path.is_dir():
@@ -22,7 +23,7 @@ def existing_file(path, what):
     return path
 
 
-def writable_file(path):
+def writable_file(path: str | os.PathLike) -> pathlib.Path:
     """`path` as a `pathlib.Path`, if a file can be written there."""
     path = pathlib.Path(path)
     if path.is_dir():
@@ -34,27 +35,13 @@ def writable_file(path):
 
 
 def _check_writable(folder):
-    # Asked by trying: permission bits do not tell of read-only file systems, and root passes them all.
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"The output folder '{folder}' cannot be written to: {error.strerror}.") from error
+    obstacle = obstacle_to_writing(folder)
+    if obstacle is not None:
+        raise UsageError(f"The output folder '{folder}' cannot be written to: {obstacle}.")
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Yields a temporary path beside `path`, with its extension, that takes its place if all goes well."""
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def output_folder(path):
+def output_folder(path: str | os.PathLike | None) -> Iterator[pathlib.Path]:
     """Yields a temporary folder; what was written to it is moved to `path` if all goes well.
 
     If `path` is `None`, nothing is kept.

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 from keras_mot._version import __version__
 from keras_mot.cli import demo, inspect, prune
@@ -14,7 +15,7 @@ _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gain
 _EPILOG = "The Keras backend is chosen as always: KERAS_BACKEND=tensorflow, jax or torch."
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:

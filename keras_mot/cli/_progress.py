@@ -36,11 +36,6 @@ class TrainingProgress(keras.callbacks.Callback):
             bar.stop()
 
 
-def say(message):
+def say(message: str) -> None:
     """Prints a line of progress."""
     print(message, file=sys.stderr, flush=True)
-
-
-def on_terminal():
-    """Whether progress bars have a terminal to be drawn on."""
-    return sys.stderr.isatty()

@@ -1,5 +1,6 @@
 """`keras-mot demo`: the whole way on a small data set, in seconds."""
 
+import argparse
 import json
 import pathlib
 
@@ -12,7 +13,7 @@ _EPOCHS, _PRUNING_EPOCHS, _BATCH = 10, 10, 32
 _TEST = 360
 
 
-def add_parser(commands, common):
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "demo",
@@ -25,7 +26,7 @@ def add_parser(commands, common):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     images, labels = _digits()
     with output_folder(options.output) as folder:
@@ -65,7 +66,7 @@ def _build(folder, images, labels):
     import numpy as np
 
     import keras_mot
-    from keras_mot.cli._progress import on_terminal, say
+    from keras_mot.cli._progress import say
     from keras_mot.cli._training import fit
 
     keras.utils.set_random_seed(0)
@@ -105,7 +106,7 @@ def _build(folder, images, labels):
         sparse.path.unlink()
         say(f"no sparse encoding: {sparse.sparse_reason}")
     data = (images[test], labels[test])
-    return keras_mot.analysis.measure(files, data=data, latency_runs=200, progress=on_terminal())
+    return keras_mot.analysis.measure(files, data=data, latency_runs=200)
 
 
 def _network(keras):

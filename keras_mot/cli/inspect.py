@@ -1,12 +1,15 @@
 """`keras-mot inspect`: what a `.keras` or `.tflite` file holds."""
 
+import argparse
+
+from keras_mot.analysis._tables import text_table
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import existing_file
 from keras_mot.cli._models import load_model
-from keras_mot.cli._result import Result, table
+from keras_mot.cli._result import Result
 
 
-def add_parser(commands, common):
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "inspect",
@@ -19,7 +22,7 @@ def add_parser(commands, common):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     path = existing_file(options.file, "a `.keras` or `.tflite` file")
     if path.suffix == ".keras":
@@ -104,4 +107,4 @@ def _result(path, data, note=None):
         f"{data['zipped_bytes']:,} zipped; sparsity {data['sparsity']:.1%} of kernels, "
         f"{data['overall_sparsity']:.1%} of all parameters."
     )
-    return Result("\n".join(part for part in (head, table(headers, rows), note) if part), data)
+    return Result("\n".join(part for part in (head, text_table(headers, rows), note) if part), data)

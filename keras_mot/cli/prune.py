@@ -1,15 +1,17 @@
 """`keras-mot prune`: prunes a saved model while fine-tuning it, and writes the small one."""
 
 import argparse
+import contextlib
 import dataclasses
 import pathlib
 import re
 import tempfile
 
 from keras_mot.cli._errors import UsageError, blamed_on_input
-from keras_mot.cli._files import replacing, writable_file
+from keras_mot.cli._files import writable_file
 from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
+from keras_mot.export._files import replacing
 
 _DESCRIPTION = """\
 Prunes a saved Keras model while fine-tuning it, and writes the small model. The sparsity rises over the first
@@ -21,7 +23,7 @@ evaluate on. OUT ending in .keras holds a plain Keras model, which loads without
 .tflite a file for LiteRT, verified in the runtime."""
 
 
-def add_parser(commands, common):
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "prune",
@@ -86,7 +88,7 @@ class _Plan:
     outputs: tuple[pathlib.Path, ...]
 
 
-def run(options):
+def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     plan = _check(options)
     return _work(options, plan)
@@ -193,14 +195,17 @@ def _work(options, plan):
     import keras
 
     import keras_mot
-    from keras_mot.cli._progress import on_terminal, say
+    from keras_mot.cli._progress import say
     from keras_mot.cli._training import fit
 
     say(plan.objective.description)
     if plan.data.evaluation_name == "x_train":
         say("no 'x_test' and 'y_test' in the data: evaluating on the training data")
     subjects = {}
-    with tempfile.TemporaryDirectory(prefix="keras_mot_") as folder:
+    # The outputs are put in place together, when all is done: a command that fails leaves none of them.
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="keras_mot_"))
+        temporaries = [stack.enter_context(replacing(path)) for path in plan.outputs]
         exporting = plan.outputs[-1].suffix == ".tflite"
         if exporting:  # before the training, so that a model that cannot be exported costs none
             say("exporting the given model to LiteRT, to compare with")
@@ -215,19 +220,16 @@ def _work(options, plan):
         logs = fit(plan.pruned, plan.data.x, plan.data.y, "pruning", **arguments)
         report = keras_mot.sparsity.pruning_report(plan.pruned)
         small = keras_mot.sparsity.strip_pruning(plan.pruned)
-        for path in plan.outputs:
-            if path.suffix == ".keras":
-                with replacing(path) as temporary:
-                    small.save(temporary)
+        for temporary in temporaries:
+            if temporary.suffix == ".keras":
+                small.save(temporary)
                 subjects |= {"before (.keras)": plan.model, "after (.keras)": small}
             else:
                 say("exporting the pruned model to LiteRT")
-                after = _export(small, path, plan.data)
+                after = _export(small, temporary, plan.data)
                 say(f"sparse encoding: {'yes' if after.sparse_encoding else 'no'}, {after.sparse_reason}")
                 subjects |= {"before (.tflite)": before, "after (.tflite)": after}
-        measured = keras_mot.analysis.measure(
-            subjects, data=plan.data.evaluation, metric=plan.objective.metric, progress=on_terminal()
-        )
+        measured = keras_mot.analysis.measure(subjects, data=plan.data.evaluation, metric=plan.objective.metric)
     return _result(plan, measured, report, logs)
 
 
@@ -250,8 +252,8 @@ def _result(plan, measured, report, logs):
         **measured.to_dict(),
     }
     for row in data["measurements"]:
-        if row["name"].startswith("before"):
-            row["path"] = None
+        # Measured before they were put in place, so under other names.
+        row["path"] = str(plan.outputs[-1]) if row["name"] == "after (.tflite)" else None
     written = f"Wrote {' and '.join(data['files'])}."
     unpruned = f"Not pruned: {', '.join(item['path'] for item in left_alone)}.\n" if left_alone else ""
     return Result(f"{measured}\n{unpruned}{written}", data)

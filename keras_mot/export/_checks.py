@@ -6,6 +6,9 @@ import pathlib
 import keras
 import numpy as np
 
+from keras_mot.export._files import obstacle_to_writing
+from keras_mot.layers import is_transformed
+
 WEIGHTS = ("float32", "float16")
 
 
@@ -29,7 +32,7 @@ def check_options(weights, sparse_encoding, batch_size, verify, tolerance):
         raise ValueError(f"`tolerance` must be greater than 0. Received: {tolerance}.")
 
 
-def check_path(path):
+def check_path(path: str | os.PathLike) -> pathlib.Path:
     """Checks that a file can be written at `path`, and returns it as a `pathlib.Path`."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`path` must be the path of the file to write. Received: {path!r}.")
@@ -38,15 +41,16 @@ def check_path(path):
         raise ValueError(f"`path` must name a file such as 'model.tflite'. Received: '{path}', a directory.")
     if not path.parent.is_dir():
         raise ValueError(f"The directory '{path.parent}' of `path` does not exist. Create it before exporting.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    obstacle = obstacle_to_writing(path.parent)
+    if obstacle is not None:
         raise ValueError(
-            f"The directory '{path.parent}' of `path` is not writable. Choose another directory or change "
-            f"its permissions."
+            f"The directory '{path.parent}' of `path` is not writable: {obstacle}. Choose another directory or "
+            f"change its permissions."
         )
     return path
 
 
-def check_model(model):
+def check_model(model: keras.Model) -> None:
     """Checks that `model` is a built and stripped Keras model with finite weights."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}.")
@@ -66,17 +70,17 @@ def check_model(model):
             )
 
 
-def check_stripped(model):
+def check_stripped(model: keras.Model) -> None:
     """Checks that no layer carries weight transforms any more."""
     for layer in model._flatten_layers():
-        if getattr(type(layer), "_keras_mot_transformed", False):
+        if is_transformed(layer):
             raise ValueError(
                 f"The layer '{layer.path}' still carries weight transforms. Strip the model first, for "
                 f"example with `keras_mot.sparsity.strip_pruning(model)`, and pass what it returns."
             )
 
 
-def to_numpy(weight):
+def to_numpy(weight: keras.Variable) -> np.ndarray:
     """The value of a Keras variable as a NumPy array; bfloat16, which NumPy lacks, as float32."""
     if keras.backend.standardize_dtype(weight.dtype) == "bfloat16":
         return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))

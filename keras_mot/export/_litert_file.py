@@ -47,6 +47,14 @@ class ConstantTensor:
     zero_point: int
 
 
+def is_litert(content: bytes) -> bool:
+    """Whether the content, or its first eight bytes, begins as a `.tflite` file does.
+
+    A `.tflite` file with metadata is a zip archive too, appended to the model: ask this first.
+    """
+    return content[4:8] == _IDENTIFIER
+
+
 def read_content(path_or_content):
     """Returns the bytes of a `.tflite` file and what to call it in messages, after a check of its header."""
     if isinstance(path_or_content, (bytes, bytearray, memoryview)):
@@ -61,7 +69,7 @@ def read_content(path_or_content):
             f"Expected the path or the bytes of a `.tflite` file. Received: {path_or_content!r} of type "
             f"{type(path_or_content).__name__}."
         )
-    if len(content) < 32 or content[4:8] != _IDENTIFIER:
+    if len(content) < 32 or not is_litert(content):
         raise ValueError(
             f"Not a `.tflite` file: {label} ({len(content)} bytes). Expected the identifier 'TFL3' at byte "
             f"4. Received: {content[4:8]!r}. Export the model again."

@@ -1,6 +1,8 @@
 """Runs a `.tflite` file in the LiteRT runtime."""
 
 import dataclasses
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,9 +19,9 @@ class RunnerTensor:
     """An input or output of a file: name, shape (`None` where open), dtype, and (scale, zero point)."""
 
     name: str
-    shape: tuple
+    shape: tuple[int | None, ...]
     dtype: str
-    quantization: tuple
+    quantization: tuple[float, int]
     index: int
 
 
@@ -47,7 +49,15 @@ class LiteRTRunner:
         probabilities = runner.run(images)["dense_1"]
     """
 
-    def __init__(self, source, num_threads=1, input_names=None):
+    inputs: tuple[RunnerTensor, ...]
+    outputs: tuple[RunnerTensor, ...]
+
+    def __init__(
+        self,
+        source: str | os.PathLike | bytes,
+        num_threads: int = 1,
+        input_names: Sequence[str] | None = None,
+    ):
         interpreter_module = require("ai_edge_litert.interpreter")
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
             raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {num_threads!r}.")
@@ -73,12 +83,12 @@ class LiteRTRunner:
         self._shapes = [tuple(int(size) for size in inputs[t.name]["shape"]) for t in self.inputs]
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> int | None:
         """The batch size that the file prescribes, or None if it takes any."""
         sizes = {tensor.shape[0] for tensor in self.inputs if tensor.shape}
         return next((size for size in sizes if size is not None), None)
 
-    def run(self, inputs):
+    def run(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the model on a batch.
 
         Args:
@@ -103,12 +113,12 @@ class LiteRTRunner:
             outputs[tensor.name] = joined[:count] if parts[0].ndim else joined
         return outputs
 
-    def set_inputs(self, inputs):
+    def set_inputs(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> None:
         """Writes one batch into the runtime, resizing its inputs, for repeated `invoke`."""
         arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
         self._set([self._pad(array, self.batch_size or len(array)) for array in arrays])
 
-    def invoke(self):
+    def invoke(self) -> None:
         """Runs the runtime once on the inputs that it holds."""
         self._interpreter.invoke()
 

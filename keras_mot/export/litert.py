@@ -3,13 +3,14 @@
 import dataclasses
 import os
 import pathlib
-import uuid
+from typing import Any, Literal
 
 import keras
 
 from keras_mot.export import _checks
 from keras_mot.export._conversion import ConversionRequest
 from keras_mot.export._dependencies import check_installed
+from keras_mot.export._files import replacing
 from keras_mot.export._precision import check_precision, full_precision
 from keras_mot.export._signature import check_inputs, random_inputs, read_signature
 from keras_mot.export._sparse_choice import choose, is_worth_trying
@@ -51,10 +52,10 @@ class LiteRTExport:
     batch_size: int | None
     batch_reason: str
     engine: str
-    input_names: tuple
-    output_names: tuple
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
 
-    def __str__(self):
+    def __str__(self) -> str:
         verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"
         batch = "any" if self.batch_size is None else str(self.batch_size)
         return (
@@ -66,17 +67,17 @@ class LiteRTExport:
 
 
 def export_litert(
-    model,
-    path,
+    model: keras.Model,
+    path: str | os.PathLike,
     *,
-    weights="float32",
-    sparse_encoding="auto",
-    batch_size=None,
-    input_signature=None,
-    verify=True,
-    verification_data=None,
-    tolerance=None,
-):
+    weights: Literal["float32", "float16"] = "float32",
+    sparse_encoding: Literal["auto"] | bool = "auto",
+    batch_size: int | None = None,
+    input_signature: Any = None,
+    verify: bool = True,
+    verification_data: Any = None,
+    tolerance: float | None = None,
+) -> LiteRTExport:
     """Exports a Keras model to a `.tflite` file and proves it by running it in the LiteRT runtime.
 
     Works on every Keras backend. On TensorFlow it converts in this process; on JAX and PyTorch it saves the
@@ -140,7 +141,8 @@ def export_litert(
             sparse=sparse_encoding is True or (sparse_encoding == "auto" and is_worth_trying(model)),
         )
         conversion, choice = _convert_and_choose(_ENGINES[engine], model, signature, request, sparse_encoding, verifier)
-    _write_atomically(path, choice.content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(choice.content)
     return LiteRTExport(
         path=path,
         bytes=len(choice.content),
@@ -196,13 +198,3 @@ def _verification_inputs(signature, data, batch_size):
     if data is None:
         return random_inputs(signature, signature.fixed_batch_size or batch_size or _VERIFICATION_SAMPLES)
     return check_inputs(signature, signature.flatten(data))
-
-
-def _write_atomically(path, content):
-    """Writes beside the target and renames, so that the file appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._keras import forget_torch_parameters
 from keras_mot.layers._find import find_weights
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers._weights import WeightAxes
@@ -360,6 +361,7 @@ def strip(root):
                 _untrack(layer)
             layer.__class__ = type(layer)._plain_class
             object.__delattr__(layer, "_weight_stacks")
+    forget_torch_parameters(root)
     return root
 
 

@@ -1,6 +1,7 @@
 """Copying a model of any kind, transforms included, so that the copy shares no variables with it."""
 
 import contextlib
+import tempfile
 import types
 
 import keras
@@ -25,12 +26,12 @@ def copy_model(model):
     Raises:
         ValueError: if the model cannot be rebuilt from its configuration.
     """
-    known = _custom_objects(model)
     try:
         with strategy_scope(model):
-            copy = _copy_structure(model, known, {})
+            copy = _copy_structure(model, {})
     except Exception as error:
-        raise ValueError(_cannot_copy(model, f"{type(error).__name__}: {error}")) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(_cannot_copy(model, reason if len(reason) < 400 else reason[:400] + " ...")) from error
     old, new = model.variables, copy.variables
     shapes = [tuple(variable.shape) for variable in old], [tuple(variable.shape) for variable in new]
     if shapes[0] != shapes[1]:
@@ -43,8 +44,15 @@ def copy_model(model):
     for source, target in zip(old, new, strict=True):
         # A real copy: JAX donates the buffers of a model in training.
         target.assign(np.array(keras.ops.convert_to_numpy(source)))
+        if target.trainable != source.trainable:
+            target.trainable = source.trainable
         target._path = source._path  # a layer rebuilt by itself does not know the model it was built in
     for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+        if type(target) is not type(source):
+            names = type(source).__name__, type(target).__name__
+            raise ValueError(_cannot_copy(model, f"layer '{source.name}' of class {names[0]} comes back as {names[1]}"))
+        target._trainable = source._trainable
+        _copy_preprocessing(source, target)
         if target.name != source.name:  # created without a name by its parent's code, and numbered anew
             target.name = source.name
         target._parent_path = source._parent_path
@@ -60,21 +68,21 @@ def _cannot_copy(model, reason):
     )
 
 
-def _copy_structure(layer, known, copies):
+def _copy_structure(layer, copies):
     if id(layer) in copies:  # used in several places, at several levels of nesting
         return copies[id(layer)]
-    copies[id(layer)] = _copy_graph(layer, known, copies) if is_graph_model(layer) else _copy_layer(layer, known)
+    copies[id(layer)] = _copy_graph(layer, copies) if is_graph_model(layer) else _copy_layer(layer)
     return copies[id(layer)]
 
 
-def _copy_graph(model, known, copies):
+def _copy_graph(model, copies):
     inputs = None
     if isinstance(model, Functional):
         inputs = keras.tree.map_structure(_copy_input, model.input)
     compiled, model.compiled = model.compiled, False
     try:
         copy = keras.models.clone_model(
-            model, input_tensors=inputs, clone_function=lambda child: _copy_structure(child, known, copies)
+            model, input_tensors=inputs, clone_function=lambda child: _copy_structure(child, copies)
         )
     finally:
         model.compiled = compiled
@@ -84,10 +92,11 @@ def _copy_graph(model, known, copies):
 
 def _copy_input(tensor):
     name = tensor._keras_history.operation.name
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name)
+    optional = getattr(tensor._keras_history.operation, "optional", False)
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name, optional=optional)
 
 
-def _copy_layer(layer, known):
+def _copy_layer(layer):
     if type(layer) is keras.layers.Lambda:  # its function would lose its globals on the way through a config
         config = {**layer.get_config(), "function": layer.function}
         if "arguments" not in config:
@@ -97,11 +106,25 @@ def _copy_layer(layer, known):
         return keras.layers.Lambda(**config, output_shape=layer._output_shape, mask=layer.mask)
     config = keras.saving.serialize_keras_object(layer)
     config.pop("compile_config", None)
+    known = _custom_objects(layer)
     return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
 
 
-def _custom_objects(model):
-    """The classes and functions outside Keras that the model refers to, by the names configurations use."""
+def _copy_preprocessing(source, target):
+    """What an adapted preprocessing layer knows beyond its variables: constants and vocabularies."""
+    if hasattr(source, "finalize_state") and source.built:
+        target.finalize_state()
+    if hasattr(source, "save_assets") and hasattr(source, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
+
+
+def _custom_objects(layer):
+    """The classes and functions outside Keras that a layer refers to, by the names configurations use.
+
+    Only of one layer and those below it: two layers may well use different functions of one name.
+    """
     known = {}
 
     def add(value):
@@ -112,12 +135,15 @@ def _custom_objects(model):
         else:
             return
         if not item.__module__.startswith("keras."):
-            known[item.__name__] = item
-            known[keras.saving.get_registered_name(item)] = item
+            for name in (item.__name__, keras.saving.get_registered_name(item)):
+                if known.setdefault(name, item) is not item:
+                    raise ValueError(f"it uses two different things of one name, '{name}'")
 
-    for layer in model._flatten_layers():
-        add(layer)
-        for value in list(vars(layer).values()):
+    # A functional model also holds plain operations, such as the `Add` of `x + y`.
+    parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else [layer]
+    for part in parts:
+        add(part)
+        for value in list(vars(part).values()):
             add(value)
     return known
 

@@ -26,7 +26,10 @@ def _matches_layer(selector, layer):
     if isinstance(selector, type) and issubclass(selector, keras.layers.Layer):
         return isinstance(layer, selector)
     if isinstance(selector, str | re.Pattern):
-        return any(re.search(selector, text) for text in (layer.path or "", layer.name))
+        try:
+            return any(re.search(selector, text) for text in (layer.path or "", layer.name))
+        except re.error as error:
+            raise ValueError(f"The selector {selector!r} is not a regular expression: {error}.") from error
     if callable(selector):
         try:
             return bool(selector(layer))

@@ -34,7 +34,7 @@ class WholeModel(Config):
     min_density: float = 0.02
 
     def __post_init__(self):
-        if not 0.0 < self.min_density < 1.0:
+        if not isinstance(self.min_density, int | float) or not 0.0 < self.min_density < 1.0:
             raise ValueError(f"`min_density` must be in range (0, 1); received {self.min_density!r}.")
 
 
@@ -76,13 +76,27 @@ class PruningConfig(Config):
     def sparsity_at(self, step):
         """The target sparsity of the schedule, or of the pattern if that fixes it, at `step`."""
         fixed = self.granularity.fixed_sparsity
-        return float(self.schedule(step)[1]) if fixed is None else fixed
+        if fixed is not None:
+            return fixed
+        sparsity = float(self._ask_schedule(step)[1])
+        if not 0.0 <= sparsity < 1.0:
+            raise ValueError(f"{self.schedule!r} returned sparsity {sparsity} for step {step}; expected [0, 1).")
+        return sparsity
+
+    def _ask_schedule(self, step):
+        answer = self.schedule(step)
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise TypeError(
+                f"{self.schedule!r} should return a pair, whether to update the masks and the sparsity; "
+                f"for step {step} it returned {answer!r}."
+            )
+        return answer
 
     # The three methods below are what `keras_mot.transforms.WeightTransform` asks of an updater.
 
     def due(self, step):
         """Whether masks are updated at `step`."""
-        return bool(self.schedule(step)[0])
+        return bool(self._ask_schedule(step)[0])
 
     def update(self, weights, step):
         """Chooses the masks of `weights` anew, at the sparsity of `step`.

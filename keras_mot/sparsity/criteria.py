@@ -63,6 +63,10 @@ class Random(Config, Criterion):
 
     seed: int = 0
 
+    def __post_init__(self):
+        if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__") or self.seed < 0:
+            raise ValueError(f"`seed` should be an integer >= 0; received {self.seed!r}.")
+
     def scores(self, weight, path, step):
         """Uniform random numbers that depend on the seed and the path of the weight alone."""
         generator = np.random.default_rng([self.seed, *path.encode()])

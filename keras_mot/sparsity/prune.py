@@ -162,6 +162,7 @@ def update_pruning_step(model, steps=1):
     ```
     """
     _check_layer(model, "update_pruning_step")
+    steps = _check_steps_argument(steps)
     schedule = TransformSchedule(model)
     if not schedule:
         raise ValueError(f"'{model.name}' has no pruned weights: pass the result of `prune_low_magnitude`.")
@@ -170,7 +171,16 @@ def update_pruning_step(model, steps=1):
 
 def pruning_due(model, steps=1):
     """Whether `update_pruning_step(model, steps)` would update masks; reads and writes no variable."""
-    return TransformSchedule(model).due_at(steps)
+    _check_layer(model, "pruning_due")
+    return TransformSchedule(model).due_at(_check_steps_argument(steps))
+
+
+def _check_steps_argument(steps):
+    if isinstance(steps, bool) or not hasattr(steps, "__index__"):
+        raise TypeError(f"`steps` should be an integer number of training steps; received {steps!r}.")
+    if steps < 0:
+        raise ValueError(f"`steps` should be >= 0; received {steps}.")
+    return int(steps)
 
 
 def prune_scope():
@@ -230,17 +240,19 @@ def _prune_list(items, config, overrides, policy, inplace):
     for item in items:
         _check_layer(item, "prune_low_magnitude")
     check_selectors_match(overrides, [weight for item in items if item.built for weight in find_weights(item)[0]])
-    pruned, count = [], 0
+    pruned, count = {}, 0
     for item in items:
+        if id(item) in pruned:  # a layer that is there twice stays one layer
+            continue
         try:
-            pruned.append(_prune(item, config, overrides, policy, inplace, None, check_selectors=False))
+            pruned[id(item)] = _prune(item, config, overrides, policy, inplace, None, check_selectors=False)
             count += 1
         except _NothingToPruneError:
-            pruned.append(item if inplace else copy_model(item))
+            pruned[id(item)] = item if inplace else copy_model(item)
     if not count:
         names = [item.name for item in items]
         raise ValueError(f"There is nothing to prune in the layers {names}.")
-    return pruned
+    return [pruned[id(item)] for item in items]
 
 
 def _prune(layer, config, overrides, policy, inplace, input_shape, check_selectors=True):

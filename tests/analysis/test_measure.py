@@ -1,6 +1,7 @@
 """Reports over models and files; the files are really run."""
 
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -131,7 +132,39 @@ def test_batches_from_a_generator_are_used_once_for_all(report, model, exported,
 
 def test_progress_goes_to_the_error_stream(model, data, capsys):
     measure(model, data=data, progress=True)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")  # not a terminal, so not even an empty line
+
+
+def test_tflite_file_with_appended_metadata(exported, tmp_path, data):
+    path = tmp_path / "metadata.tflite"
+    path.write_bytes(exported.path.read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "a\nb\n")
+    assert zipfile.is_zipfile(path)
+    row = measure(path, data=data, latency_runs=1, progress=False)["metadata.tflite"]
+    assert row.kind == "litert"
+    assert row.bytes == path.stat().st_size > exported.bytes
+    assert row.tensors == tensor_stats(exported)
+    assert row.metric == measure({"plain": exported}, data=data, latency_runs=0, progress=False)["plain"].metric
+
+
+def test_prescribed_batch_size(model, data, monkeypatch):
+    inputs = keras.Input(batch_shape=(4, 24))
+    fixed = keras.Model(inputs, model(inputs), name="fixed")
+    sizes, plain = [], fixed.predict_on_batch
+    monkeypatch.setattr(fixed, "predict_on_batch", lambda x: sizes.append(len(x)) or plain(x))
+    batches = [(data[0][:9], data[1][:9]), (data[0][9:], data[1][9:])]
+    for given in (data, batches):
+        sizes.clear()
+        report = measure({"fixed": fixed, "open": model}, data=given, metric=_top_score, progress=False)
+        assert set(sizes) == {4}
+        assert report.samples == SAMPLES
+        assert report["fixed"].metric == pytest.approx(report["open"].metric, rel=1e-6)
+
+
+def _top_score(y_true, y_pred):
+    assert len(y_true) == len(y_pred) == SAMPLES
+    return float((y_pred.max(1) * np.arange(1, SAMPLES + 1)).sum())
 
 
 def test_wrong_subjects(model, tmp_path):

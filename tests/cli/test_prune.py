@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import types
 import zipfile
 
 import keras
@@ -252,6 +253,29 @@ def test_diverging_training_writes_nothing(run, model, data, tmp_path):
     assert "Traceback" not in result.err
     assert (tmp_path / "small.keras").read_text() == "older"
     assert os.listdir(tmp_path) == ["small.keras"]
+
+
+@pytest.mark.parametrize("failing", ["export of the pruned model", "measuring"])
+def test_a_failure_after_the_training_leaves_neither_file(run, model, data, tmp_path, monkeypatch, failing):
+    def export(given, path, **arguments):
+        if failing != "measuring" and "before" not in path.name:
+            assert any(name.endswith(".keras") for name in os.listdir(tmp_path))  # was saved already
+            raise RuntimeError("the export broke down")
+        path.write_bytes(b"a file")
+        return types.SimpleNamespace(sparse_encoding=False, sparse_reason="of the test")
+
+    def measure(*arguments, **options):
+        raise RuntimeError("the measuring broke down")
+
+    monkeypatch.setattr(keras_mot.export, "export_litert", export)
+    monkeypatch.setattr(keras_mot.analysis, "measure", measure)
+    (tmp_path / "small.tflite").write_text("older")
+    arguments = ["--sparsity", "0.5", "--epochs", 1, "--tflite", "-o", tmp_path / "small.keras"]
+    result = run("prune", model, "--data", data, *FAST, *arguments)
+    assert result.code == 1
+    assert "broke down" in result.err
+    assert os.listdir(tmp_path) == ["small.tflite"]
+    assert (tmp_path / "small.tflite").read_text() == "older"
 
 
 def test_a_missing_runtime_is_told_before_the_work(run, model, data, tmp_path, monkeypatch, no_training):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 import export_custom_layers
 import keras
@@ -58,8 +59,12 @@ def test_wrong_paths(small_model, tmp_path, no_conversion, monkeypatch):
         export_litert(small_model, tmp_path)
     with pytest.raises(TypeError, match="`path` must be the path"):
         export_litert(small_model, 3)
-    monkeypatch.setattr(os, "access", lambda *arguments: False)
-    with pytest.raises(ValueError, match="not writable"):
+
+    def refuse(**arguments):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(ValueError, match="not writable: Read-only file system"):
         export_litert(small_model, tmp_path / "model.tflite")
 
 

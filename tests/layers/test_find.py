@@ -118,3 +118,45 @@ def test_a_copy_keeps_lambdas_unregistered_parts_and_frozen_layers():
     np.testing.assert_array_equal(model.predict(data, verbose=0)["out"], copy.predict(data, verbose=0)["out"])
     assert [layer.name for layer in copy.layers] == [layer.name for layer in model.layers]
     assert copy.trainable_variables == []
+
+
+def test_a_copy_keeps_adapted_preprocessing():
+    normalization = layers.Normalization()
+    x = np.random.default_rng(0).normal(3, 5, (64, 4)).astype("float32")
+    normalization.adapt(x)
+    model = keras.Sequential([layers.Input((4,)), normalization, layers.Dense(3)])
+    np.testing.assert_array_equal(model.predict(x, verbose=0), copy_model(model).predict(x, verbose=0))
+
+
+def test_a_copy_keeps_functions_of_one_name_apart():
+    def leaky(slope):
+        def act(x):
+            return keras.ops.leaky_relu(x, slope)
+
+        return act
+
+    model = keras.Sequential(
+        [layers.Input((4,)), layers.Dense(4, activation=leaky(0.01)), layers.Dense(3, activation=leaky(0.9))]
+    )
+    x = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
+    np.testing.assert_array_equal(model.predict(x, verbose=0), copy_model(model).predict(x, verbose=0))
+
+
+def test_a_copy_keeps_what_is_frozen():
+    model = MODELS["subclassed"][0]()
+    model.hidden.trainable = False
+    model.backbone.layers[0].kernel.trainable = False
+    copy = copy_model(model)
+    names = [variable.path for variable in model.trainable_variables]
+    assert [variable.path for variable in copy.trainable_variables] == names
+    assert len(names) == 2
+
+
+def test_a_class_that_would_be_lost_is_an_error():
+    class Special(keras.Model):
+        def __init__(self, units, **kwargs):
+            inputs = keras.Input((4,))
+            super().__init__(inputs=inputs, outputs=layers.Dense(units)(inputs), **kwargs)
+
+    with pytest.raises(ValueError, match="`inplace=True`"):
+        copy_model(Special(3))

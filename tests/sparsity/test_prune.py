@@ -470,3 +470,47 @@ def test_a_predicate_that_fails_is_explained():
     model = keras.Sequential([layers.Input((12,)), inner])
     with pytest.raises(ValueError, match="begin it with an `isinstance` test"):
         prune_low_magnitude(model, overrides={lambda layer: layer.units == 8: None})
+
+
+@pytest.mark.parametrize(
+    ("steps", "error"), [(2.5, TypeError), ("3", TypeError), (None, TypeError), (True, TypeError), (-1, ValueError)]
+)
+def test_a_wrong_number_of_steps_is_refused_and_changes_nothing(steps, error):
+    pruned = prune_low_magnitude(classifier(), HALF)
+    for function in (update_pruning_step, pruning_due):
+        with pytest.raises(error, match="`steps`"):
+            function(pruned, steps)
+    assert update_pruning_step(pruned)
+    assert {row.step for row in pruning_report(pruned).pruned} == {1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [((True, 1.5), ValueError), ((True, -0.3), ValueError), (True, TypeError), (None, TypeError)]
+)
+def test_a_schedules_answer_is_checked(answer, error):
+    class Odd(PruningSchedule):
+        def __call__(self, step):
+            return answer
+
+        def get_config(self):
+            return {}
+
+    with pytest.raises(error, match="Odd"):
+        update_pruning_step(prune_low_magnitude(classifier(), Odd()), 0)
+
+
+def test_a_layer_twice_in_a_list_stays_one():
+    layer = layers.Dense(4)
+    layer.build((None, 12))
+    first, second = prune_low_magnitude([layer, layer], HALF)
+    assert first is second
+
+
+def test_nothing_is_left_in_torchs_state(backend):
+    if backend != "torch":
+        pytest.skip("PyTorch alone keeps lists of parameters")
+    pruned = compiled(prune_low_magnitude(classifier(), HALF))
+    pruned.fit(*batches(2), verbose=0)
+    for stripped in (strip_pruning(pruned), strip_pruning(pruned, inplace=True)):
+        stripped(np.zeros((1, 12), "float32"))
+        assert not [name for name in stripped.state_dict() if "mask" in name]
