@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import types
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -152,12 +153,12 @@ def _transformed_class(plain_class):
 _transformed_class(keras.layers.Layer)
 
 
-def is_transformed(layer):
+def is_transformed(layer: keras.layers.Layer) -> bool:
     """Whether transforms are attached to a weight of `layer`, or hosted by it."""
     return getattr(type(layer), "_keras_mot_transformed", False)
 
 
-def transformed_weights(root):
+def transformed_weights(root: keras.layers.Layer) -> list[TransformedWeight]:
     """All `TransformedWeight`s below a layer or model, in a stable order."""
     weights = {}
     for layer in root._flatten_layers():
@@ -167,7 +168,7 @@ def transformed_weights(root):
     return list(weights.values())
 
 
-def attach(host, transforms):
+def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTransform]]) -> keras.layers.Layer:
     """Attaches stacks of transforms to weights of a layer, in place.
 
     Args:
@@ -339,7 +340,7 @@ def _as_plain_layers(root):
             layer.__class__ = layer_class
 
 
-def strip(root):
+def strip(root: keras.layers.Layer) -> keras.layers.Layer:
     """Makes transforms permanent and removes them, in place.
 
     Each transformed weight's variable gets the value that the forward pass used; classes, tracking and

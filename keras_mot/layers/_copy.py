@@ -11,7 +11,7 @@ from keras_mot._keras import Functional, is_graph_model
 from keras_mot.transforms import WeightTransform
 
 
-def copy_model(model):
+def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
     """A copy of a built layer or model: same names, values and transforms, no shared variables, not compiled.
 
     Sequential, functional and nested models are rebuilt layer by layer; other layers and subclassed models

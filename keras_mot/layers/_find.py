@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 from keras_mot._keras import is_graph_model, sublayers
-from keras_mot.layers._weights import OwnWeight, WeightAxes, is_whole_layer, own_weights
+from keras_mot.layers._weights import LeftAlone, OwnWeight, WeightAxes, is_whole_layer, own_weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class FoundWeight:
         return f"{self.owner_path}/{self.key}" if self.owner_path else self.key
 
 
-def find_weights(root):
+def find_weights(root: keras.layers.Layer) -> tuple[list[FoundWeight], list[LeftAlone]]:
     """All transformable weights of a layer or model, each once, in a stable order.
 
     Args:

@@ -6,6 +6,7 @@ The table is keyed by layer class and follows inheritance. A user's own layer jo
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -107,7 +108,7 @@ _LEFT_ALONE = {
 }
 
 
-def register_weights(layer_class, weights):
+def register_weights(layer_class: type, weights: Sequence[str | WeightSpec] | Callable) -> type:
     """Declares which weights of a user's own layer class can be transformed.
 
     Args:

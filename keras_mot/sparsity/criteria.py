@@ -18,7 +18,7 @@ class Criterion(EqualByConfig, abc.ABC):
     @keras.saving.register_keras_serializable()
     @dataclasses.dataclass(frozen=True)
     class SignedMagnitude(keras_mot.Config, keras_mot.sparsity.Criterion):
-        def scores(self, weight, path, step):
+        def scores(self, weight: np.ndarray, path: str, step: int) -> np.ndarray:
             return np.maximum(weight, 0)  # prunes negative weights first
     ```
     """
@@ -27,7 +27,7 @@ class Criterion(EqualByConfig, abc.ABC):
     """Whether scores carry a sign to be ignored, which saves `Magnitude` a copy of the weight."""
 
     @abc.abstractmethod
-    def scores(self, weight, path, step):
+    def scores(self, weight: np.ndarray, path: str, step: int) -> np.ndarray:
         """Scores the weights of one tensor.
 
         Args:
@@ -47,7 +47,7 @@ class Magnitude(Config, Criterion):
 
     signed = True
 
-    def scores(self, weight, path, step):
+    def scores(self, weight: np.ndarray, path: str, step: int) -> np.ndarray:
         """The weights themselves, whose sign is ignored."""
         return np.asarray(weight, "float32")
 
@@ -67,7 +67,7 @@ class Random(Config, Criterion):
         if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__") or self.seed < 0:
             raise ValueError(f"`seed` should be an integer >= 0; received {self.seed!r}.")
 
-    def scores(self, weight, path, step):
+    def scores(self, weight: np.ndarray, path: str, step: int) -> np.ndarray:
         """Uniform random numbers that depend on the seed and the path of the weight alone."""
         generator = np.random.default_rng([self.seed, *path.encode()])
         return generator.random(np.shape(weight), "float32")

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
+from keras_mot.layers import WeightAxes
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest
 
 
@@ -24,22 +25,22 @@ class Granularity(EqualByConfig, abc.ABC):
     """The sparsity that the pattern itself fixes, or `None` if the schedule sets it."""
 
     @abc.abstractmethod
-    def check(self, shape, axes, path):
+    def check(self, shape: tuple[int, ...], axes: WeightAxes, path: str) -> None:
         """Raises a `ValueError` naming `path` if a weight of this shape cannot be pruned this way."""
 
     @abc.abstractmethod
-    def unit_count(self, shape, axes):
+    def unit_count(self, shape: tuple[int, ...], axes: WeightAxes) -> int:
         """How many units a weight of this shape has."""
 
     @abc.abstractmethod
-    def unit_scores(self, scores, axes):
+    def unit_scores(self, scores: np.ndarray, axes: WeightAxes) -> np.ndarray:
         """The scores of the units, from the scores of the weights (`keras_mot.layers.WeightAxes` `axes`)."""
 
     @abc.abstractmethod
-    def expand(self, unit_mask, shape, axes):
+    def expand(self, unit_mask: np.ndarray, shape: tuple[int, ...], axes: WeightAxes) -> np.ndarray:
         """The boolean mask of the weight, of `shape`, from the mask of the units."""
 
-    def select(self, unit_scores, sparsity):
+    def select(self, unit_scores: np.ndarray, sparsity: float) -> np.ndarray:
         """The boolean mask of the units of one weight at `sparsity`, in [0, 1); one unit at least is kept."""
         return keep_largest([unit_scores], unit_scores.size - count_to_zero(unit_scores.size, sparsity))[0]
 
@@ -68,18 +69,18 @@ def _axis_groups(rank, axes):
 class Element(Config, Granularity):
     """Single weights."""
 
-    def check(self, shape, axes, path):
+    def check(self, shape: tuple[int, ...], axes: WeightAxes, path: str) -> None:
         """Any weight will do."""
 
-    def unit_count(self, shape, axes):
+    def unit_count(self, shape: tuple[int, ...], axes: WeightAxes) -> int:
         """The number of weights."""
         return math.prod(shape)
 
-    def unit_scores(self, scores, axes):
+    def unit_scores(self, scores: np.ndarray, axes: WeightAxes) -> np.ndarray:
         """The scores themselves."""
         return scores
 
-    def expand(self, unit_mask, shape, axes):
+    def expand(self, unit_mask: np.ndarray, shape: tuple[int, ...], axes: WeightAxes) -> np.ndarray:
         """The mask itself."""
         return unit_mask
 
@@ -116,7 +117,7 @@ class Block(Config, Granularity):
         if self.pooling not in ("AVG", "MAX"):
             raise ValueError(f"Unsupported pooling type '{self.pooling}'. Should be 'AVG' or 'MAX'.")
 
-    def check(self, shape, axes, path):
+    def check(self, shape: tuple[int, ...], axes: WeightAxes, path: str) -> None:
         """The weight must hold at least one whole block."""
         sides = [math.prod(shape[axis] for axis in group) for group in (axes.inputs, axes.outputs)]
         if sides[0] < self.size[0] or sides[1] < self.size[1]:
@@ -126,13 +127,13 @@ class Block(Config, Granularity):
                 "other settings for this layer: `overrides={...}`."
             )
 
-    def unit_count(self, shape, axes):
+    def unit_count(self, shape: tuple[int, ...], axes: WeightAxes) -> int:
         """The number of blocks, smaller ones at the edges included."""
         inputs, outputs = (math.prod(shape[axis] for axis in group) for group in (axes.inputs, axes.outputs))
         positions = math.prod(shape) // (inputs * outputs)
         return positions * -(-inputs // self.size[0]) * -(-outputs // self.size[1])
 
-    def unit_scores(self, scores, axes):
+    def unit_scores(self, scores: np.ndarray, axes: WeightAxes) -> np.ndarray:
         """One score per block, of shape (positions, block rows, block columns)."""
         matrices = np.abs(to_matrices(scores, axes))
         reduce = np.maximum if self.pooling == "MAX" else np.add
@@ -144,7 +145,7 @@ class Block(Config, Granularity):
             counts = counts * np.expand_dims(lengths, tuple({0, 1, 2} - {axis}))
         return matrices if self.pooling == "MAX" else matrices / counts
 
-    def expand(self, unit_mask, shape, axes):
+    def expand(self, unit_mask: np.ndarray, shape: tuple[int, ...], axes: WeightAxes) -> np.ndarray:
         """Each block's entry repeated over the block."""
         sides = [math.prod(shape[axis] for axis in group) for group in (axes.inputs, axes.outputs)]
         mask = unit_mask.repeat(self.size[0], axis=1)[:, : sides[0]].repeat(self.size[1], axis=2)[:, :, : sides[1]]
@@ -182,7 +183,7 @@ class NofM(Config, Granularity):
         """`zeros / group`."""
         return self.zeros / self.group
 
-    def check(self, shape, axes, path):
+    def check(self, shape: tuple[int, ...], axes: WeightAxes, path: str) -> None:
         """The number of inputs must be a multiple of the group."""
         inputs = math.prod(shape[axis] for axis in axes.inputs)
         if inputs % self.group:
@@ -191,22 +192,22 @@ class NofM(Config, Granularity):
                 f"{tuple(shape)} has {inputs}. Leave the layer out or give it other settings: `overrides={{...}}`."
             )
 
-    def unit_count(self, shape, axes):
+    def unit_count(self, shape: tuple[int, ...], axes: WeightAxes) -> int:
         """The number of weights: each is chosen within its group."""
         return math.prod(shape)
 
-    def unit_scores(self, scores, axes):
+    def unit_scores(self, scores: np.ndarray, axes: WeightAxes) -> np.ndarray:
         """The scores in groups, of shape (positions, groups, group, outputs)."""
         matrices = to_matrices(scores, axes)
         positions, inputs, outputs = matrices.shape
         return matrices.reshape(positions, inputs // self.group, self.group, outputs)
 
-    def expand(self, unit_mask, shape, axes):
+    def expand(self, unit_mask: np.ndarray, shape: tuple[int, ...], axes: WeightAxes) -> np.ndarray:
         """The mask in the shape of the weight."""
         positions, groups, group, outputs = unit_mask.shape
         return from_matrices(unit_mask.reshape(positions, groups * group, outputs), shape, axes)
 
-    def select(self, unit_scores, sparsity):
+    def select(self, unit_scores: np.ndarray, sparsity: float) -> np.ndarray:
         """Keeps the largest magnitudes of each group; `sparsity` is not used."""
         scores = unit_scores
         mask = np.zeros(scores.shape, "bool")
@@ -229,7 +230,7 @@ class Channel(Config, Granularity):
     The channels stay in the model, as zeros; biases are not touched.
     """
 
-    def check(self, shape, axes, path):
+    def check(self, shape: tuple[int, ...], axes: WeightAxes, path: str) -> None:
         """The weight must have more than one output channel."""
         channels = math.prod(shape[axis] for axis in axes.outputs)
         if channels < 2:
@@ -237,16 +238,16 @@ class Channel(Config, Granularity):
                 f"Weight '{path}' of shape {tuple(shape)} has {channels} output channel: nothing to choose."
             )
 
-    def unit_count(self, shape, axes):
+    def unit_count(self, shape: tuple[int, ...], axes: WeightAxes) -> int:
         """The number of output channels."""
         return math.prod(shape[axis] for axis in axes.outputs)
 
-    def unit_scores(self, scores, axes):
+    def unit_scores(self, scores: np.ndarray, axes: WeightAxes) -> np.ndarray:
         """One score per output channel."""
         matrices = to_matrices(scores, axes)
         return np.sqrt(np.square(matrices, dtype="float32").mean(axis=(0, 1)))
 
-    def expand(self, unit_mask, shape, axes):
+    def expand(self, unit_mask: np.ndarray, shape: tuple[int, ...], axes: WeightAxes) -> np.ndarray:
         """Each channel's entry repeated over its weights."""
         _, groups = _axis_groups(len(shape), axes)
         positions, inputs, outputs = (math.prod(shape[axis] for axis in group) for group in groups)

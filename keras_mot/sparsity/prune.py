@@ -3,7 +3,8 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,27 +17,28 @@ from keras_mot.layers._find import left_alone_unknown, require_built
 from keras_mot.layers._select import check_selectors_match, matches
 from keras_mot.layers._updates import TransformSchedule
 from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel, mask_of
-from keras_mot.sparsity.criteria import Magnitude
-from keras_mot.sparsity.granularity import Block, Element, NofM
-from keras_mot.sparsity.schedules import ConstantSparsity
+from keras_mot.sparsity.criteria import Criterion, Magnitude
+from keras_mot.sparsity.granularity import Block, Element, Granularity, NofM
+from keras_mot.sparsity.policies import PruningPolicy
+from keras_mot.sparsity.schedules import ConstantSparsity, PruningSchedule
 from keras_mot.transforms import Mask
 
 
 def prune_low_magnitude(
-    to_prune,
-    pruning_schedule=None,
-    block_size=(1, 1),
-    block_pooling_type="AVG",
-    pruning_policy=None,
-    sparsity_m_by_n=None,
+    to_prune: keras.layers.Layer | Sequence[keras.layers.Layer],
+    pruning_schedule: PruningSchedule | None = None,
+    block_size: tuple[int, int] = (1, 1),
+    block_pooling_type: str = "AVG",
+    pruning_policy: PruningPolicy | None = None,
+    sparsity_m_by_n: tuple[int, int] | None = None,
     *,
-    granularity=None,
-    criterion=None,
-    scope=None,
-    overrides=None,
-    inplace=False,
-    input_shape=None,
-):
+    granularity: Granularity | None = None,
+    criterion: Criterion | None = None,
+    scope: PerLayer | WholeModel | None = None,
+    overrides: Mapping[Any, PruningConfig | None] | None = None,
+    inplace: bool = False,
+    input_shape: tuple[int | None, ...] | None = None,
+) -> Any:
     """Makes a copy of a model, layer or list of layers whose weights are pruned as it trains.
 
     Compile the result and train it with `fit` as usual, then call `strip_pruning`. The names, paths and
@@ -96,7 +98,7 @@ def prune_low_magnitude(
     return _prune(to_prune, config, overrides, pruning_policy, inplace, input_shape)
 
 
-def strip_pruning(model, inplace=False):
+def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.layers.Layer:
     """Makes pruning permanent: returns a plain model whose pruned weights are zeros.
 
     Args:
@@ -136,7 +138,7 @@ def strip_pruning(model, inplace=False):
     return stripped
 
 
-def update_pruning_step(model, steps=1):
+def update_pruning_step(model: keras.layers.Layer, steps: int = 1) -> bool:
     """The one call that a custom training loop makes: after every training step.
 
     Counts the step, and updates the masks where the schedule says so. `fit` does it by itself.
@@ -169,7 +171,7 @@ def update_pruning_step(model, steps=1):
     return schedule.advance_to(steps)
 
 
-def pruning_due(model, steps=1):
+def pruning_due(model: keras.layers.Layer, steps: int = 1) -> bool:
     """Whether `update_pruning_step(model, steps)` would update masks; reads and writes no variable."""
     _check_layer(model, "pruning_due")
     return TransformSchedule(model).due_at(_check_steps_argument(steps))
@@ -183,7 +185,7 @@ def _check_steps_argument(steps):
     return int(steps)
 
 
-def prune_scope():
+def prune_scope() -> contextlib.AbstractContextManager:
     """Under TFMOT's name, a scope for loading models in the middle of pruning.
 
     Importing this package is all that loading needs, so that the scope does nothing.

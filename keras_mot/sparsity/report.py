@@ -64,7 +64,7 @@ class PruningReport:
         return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
 
 
-def pruning_report(model):
+def pruning_report(model: keras.layers.Layer) -> PruningReport:
     """Reports what is pruned in a model and what is not.
 
     Args:

@@ -34,7 +34,7 @@ class PruningSchedule(EqualByConfig, abc.ABC):
     end_step = -1
 
     @abc.abstractmethod
-    def __call__(self, step):
+    def __call__(self, step: int) -> tuple[bool, float]:
         """What to do once `step` training steps have ended.
 
         Args:
@@ -118,7 +118,7 @@ class ConstantSparsity(Config, PruningSchedule):
         _check_sparsity("target_sparsity", self.target_sparsity)
         _check_steps(self.begin_step, self.end_step, self.frequency)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> tuple[bool, float]:
         """Whether to update at `step`, and the target sparsity."""
         due = self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency)
         return due, self.target_sparsity
@@ -167,7 +167,7 @@ class PolynomialDecay(Config, PruningSchedule):
         if not self.power > 0:
             raise ValueError(f"`power` should be > 0; received {self.power!r}.")
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> tuple[bool, float]:
         """Whether to update at `step`, and the sparsity of that moment."""
         due = self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency)
         span = max(self.end_step - self.begin_step, 1)

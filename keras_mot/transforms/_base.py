@@ -3,6 +3,7 @@
 import dataclasses
 import types
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ class StorageForm:
         object.__setattr__(self, "arrays", types.MappingProxyType(dict(self.arrays)))
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes of all arrays together, before any general-purpose compression."""
         return sum(array.nbytes for array in self.arrays.values())
 
@@ -54,14 +55,14 @@ class WeightTransform(keras.layers.Layer):
         updated_at: the step of the last update, or -1 if there was none.
     """
 
-    def __init__(self, updater=None, **kwargs):
+    def __init__(self, updater: Any = None, **kwargs: Any):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.updater = updater
         self.step = 0
         self.updated_at = -1
 
-    def storage_form(self, weight):
+    def storage_form(self, weight: np.ndarray) -> StorageForm:
         """What a deployed file would keep of `weight`.
 
         Args:

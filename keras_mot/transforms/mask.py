@@ -1,5 +1,7 @@
 """The mask of pruning: chosen weights are zero."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -34,17 +36,17 @@ class Mask(WeightTransform):
         """The weight, zero where masked; same shape and dtype as `weight`."""
         return ops.where(ops.convert_to_tensor(self.mask.value), weight, ops.zeros((), weight.dtype))
 
-    def assign(self, mask):
+    def assign(self, mask: Any) -> None:
         """Sets the mask: an array of the weight's shape, true (or not zero) where the weight is kept."""
         self.mask.assign(np.asarray(mask, dtype="bool"))
 
-    def storage_form(self, weight):
+    def storage_form(self, weight: np.ndarray) -> StorageForm:
         """The kept values, and one bit for each position."""
         kept = np.asarray(keras.ops.convert_to_numpy(self.mask), dtype="bool")
         weight = np.asarray(weight)
         return StorageForm("sparse", weight.shape, {"values": weight[kept], "bitmap": np.packbits(kept)})
 
-    def zeros(self):
+    def zeros(self) -> int:
         """How many weights the mask zeroes."""
         mask = keras.ops.convert_to_numpy(self.mask)
         return int(mask.size - np.count_nonzero(mask))
