@@ -143,8 +143,9 @@ def _custom_objects(layer):
     parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else [layer]
     for part in parts:
         add(part)
-        for value in list(vars(part).values()):
-            add(value)
+        for name, value in list(vars(part).items()):
+            if not hasattr(type(part), name):  # Keras puts wrapped methods, such as `build`, on the instance
+                add(value)
     return known
 
 
