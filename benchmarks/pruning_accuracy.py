@@ -58,17 +58,26 @@ DS_CNN = Recipe(
 
 
 class Augmented(keras.utils.PyDataset):
-    """Batches of images, flipped and shifted by up to four pixels at random, in an order of their own.
+    """Batches of images or spectrograms, changed at random, in a random order.
 
-    With a `teacher`, the labels are the probabilities that it gives for the changed images (Hinton et al.,
-    2015, arXiv:1503.02531, at temperature 1).
+    Args:
+        x: samples of shape (count, height, width, channels).
+        y: integer labels.
+        seed: of the random numbers.
+        recipe: a `Recipe`.
+        shift: largest shift along height and width; what comes in is the edge repeated.
+        flip: whether to mirror every second sample.
+        mix: whether to mix each sample with another one, which needs a teacher.
+        teacher: a model whose probabilities are the labels (Hinton et al., 2015, arXiv:1503.02531, at
+            temperature 1; with mixed samples as in Beyer et al., 2022, arXiv:2106.05237), or None.
+        logits: whether the teacher returns logits.
     """
 
-    def __init__(self, x, y, batch_size, seed, teacher=None):
+    def __init__(self, x, y, seed, recipe, shift, flip=False, mix=False, teacher=None, logits=False):
         super().__init__()
-        self.x = np.pad(x.astype("uint8"), ((0, 0), (4, 4), (4, 4), (0, 0)))
-        self.y, self.batch_size, self.size = y, batch_size, x.shape[1]
-        self.teacher = teacher
+        self.x = np.pad(x, ((0, 0), (shift[0],) * 2, (shift[1],) * 2, (0, 0)), mode="edge")
+        self.y, self.batch_size, self.shape = y, recipe.batch_size, x.shape[1:3]
+        self.shift, self.flip, self.mix, self.teacher, self.logits = shift, flip, mix, teacher, logits
         self.generator = np.random.default_rng(seed)
         self.order = self.generator.permutation(len(y))
 
@@ -77,16 +86,27 @@ class Augmented(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        rows, columns = self.generator.integers(0, 9, (2, len(chosen)))
-        offsets = np.arange(self.size)
-        batch = self.x[
-            chosen[:, None, None],
-            (rows[:, None] + offsets)[:, :, None],
-            (columns[:, None] + offsets)[:, None, :],
-        ].astype("float32")
-        flipped = self.generator.random(len(chosen)) < 0.5
-        batch[flipped] = batch[flipped, :, ::-1]
-        return batch, self.y[chosen] if self.teacher is None else self.teacher.predict_on_batch(batch)
+        x = self._changed(chosen)
+        if self.mix:
+            share = self.generator.random((len(x), 1, 1, 1), "float32")
+            x = share * x + (1 - share) * self._changed(self.generator.permutation(chosen))
+        if self.teacher is None:
+            return x, self.y[chosen]
+        labels = self.teacher.predict_on_batch(x)
+        if self.logits:
+            labels = np.exp(labels - labels.max(-1, keepdims=True))
+            labels /= labels.sum(-1, keepdims=True)
+        return x, labels
+
+    def _changed(self, chosen):
+        tops, lefts = (self.generator.integers(0, 2 * limit + 1, len(chosen)) for limit in self.shift)
+        rows = tops[:, None, None] + np.arange(self.shape[0])[:, None]
+        columns = lefts[:, None, None] + np.arange(self.shape[1])
+        x = self.x[chosen[:, None, None], rows, columns].astype("float32")
+        if self.flip:
+            flipped = self.generator.random(len(chosen)) < 0.5
+            x[flipped] = x[flipped, :, ::-1]
+        return x
 
     def on_epoch_end(self):
         self.order = self.generator.permutation(len(self.y))
@@ -264,7 +284,8 @@ def resnet8(arguments):
         for scope in arguments.scopes:
             pruning = {"sparsity": share / 100, "scope": SCOPES[scope]}
             for seed in range(arguments.seeds):
-                data = Augmented(*train, recipe.batch_size, seed, model if arguments.distill else None)
+                teacher = model if arguments.distill else None
+                data = Augmented(*train, seed, recipe, shift=(4, 4), flip=True, teacher=teacher)
                 rows.append(run(f"{share:g} %, {scope}", model, data, test, recipe, seed, pruning))
     labels = "the float model's probabilities" if arguments.distill else "the true ones"
     notes = [
@@ -294,14 +315,20 @@ def ds_cnn_l(arguments):
         print(f"fold {number}: {len(train[1])} clips to train on, {len(test[1])} to measure on", flush=True)
         rows.append({**float_row(model, test), "seed": number, "clips": len(test[1])})
         for name, pruning in variants.items():
-            row = run(name, model, train, test, recipe, number, pruning, from_logits=True)
+            data = train
+            if arguments.distill:
+                data = Augmented(*train, number, recipe, (4, 0), mix=True, teacher=model, logits=True)
+            row = run(name, model, data, test, recipe, number, pruning, from_logits=True)
             rows.append({**row, "clips": len(test[1])})
     means = [mean_row(name, rows) for name in dict.fromkeys(row["name"] for row in rows)]
     notes = [
         "Target: at most 1.0 points below float.",
         f"The 2547 test clips are split by speaker in {arguments.folds} parts: fine-tuned on the others and "
         "the calibration clips, measured on one, so that no speaker is on both sides; mean over the parts.",
-        "Fine-tuning on clips of this set helps the float model too, hence its row; 'as given' is untouched.",
+        "Labels: the probabilities of the float model as given, for clips shifted by up to 4 frames and mixed."
+        if arguments.distill
+        else "Labels: the true ones.",
+        "Fine-tuning on clips of this set changes the float model too, hence its row.",
         str(recipe),
     ]
     tables = [rows_table("DS-CNN-L, keyword spotting: mean over the parts", means, notes)]
@@ -376,7 +403,7 @@ def main():
         "--distill",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="resnet8 learns the float model's probabilities",
+        help="resnet8 and ds-cnn-l learn the float model's probabilities",
     )
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--learning-rate", type=float)
