@@ -53,7 +53,13 @@ class Recipe:
 MNIST = Recipe(epochs=2, learning_rate=2e-3, pruning_share=0.4)
 RESNET = Recipe(epochs=5, learning_rate=5e-4, initial_sparsity=0.0, frequency=50, decay_shares=(0.6, 0.85))
 DS_CNN = Recipe(
-    epochs=5, learning_rate=3e-4, batch_size=32, initial_sparsity=0.0, frequency=10, decay_shares=(0.6, 0.85)
+    epochs=10,
+    learning_rate=1e-3,
+    batch_size=32,
+    initial_sparsity=0.0,
+    pruning_share=0.4,
+    frequency=10,
+    decay_shares=(0.6, 0.8),
 )
 
 
@@ -300,9 +306,9 @@ def ds_cnn_l(arguments):
     """DS-CNN-L on keyword spotting at 50 and 75 %, cross-validated over speakers."""
     recipe = adjusted(DS_CNN, arguments)
     data_file("kws/kws_mfcc.npz")
-    data = loaders().keyword_spotting()
-    x, y = data["x"], data["y"].astype("int32")
-    folds = speaker_folds(data["speaker"], x, arguments.folds)
+    clips = loaders().keyword_spotting()
+    x, y = clips["x"], clips["y"].astype("int32")
+    folds = speaker_folds(clips["speaker"], x, arguments.folds)
     model = load_model("kws/ds_cnn_l.keras")
     variants = {"float, fine-tuned equally": None}
     variants |= {f"{share:g} %": {"sparsity": share / 100} for share in arguments.sparsities}
@@ -310,14 +316,14 @@ def ds_cnn_l(arguments):
     for number in range(2 if arguments.quick else arguments.folds):
         train, test = (x[folds != number], y[folds != number]), (x[folds == number], y[folds == number])
         # The few training clips that come with the data join the fine-tuning.
-        extra = data["x_cal"], data["y_cal"].astype("int32")
+        extra = clips["x_cal"], clips["y_cal"].astype("int32")
         train = tuple(np.concatenate(pair) for pair in zip(train, extra, strict=True))
         print(f"fold {number}: {len(train[1])} clips to train on, {len(test[1])} to measure on", flush=True)
         rows.append({**float_row(model, test), "seed": number, "clips": len(test[1])})
         for name, pruning in variants.items():
             data = train
             if arguments.distill:
-                data = Augmented(*train, number, recipe, (4, 0), mix=True, teacher=model, logits=True)
+                data = Augmented(*train, number, recipe, (4, 0), teacher=model, logits=True)
             row = run(name, model, data, test, recipe, number, pruning, from_logits=True)
             rows.append({**row, "clips": len(test[1])})
     means = [mean_row(name, rows) for name in dict.fromkeys(row["name"] for row in rows)]
@@ -325,7 +331,7 @@ def ds_cnn_l(arguments):
         "Target: at most 1.0 points below float.",
         f"The 2547 test clips are split by speaker in {arguments.folds} parts: fine-tuned on the others and "
         "the calibration clips, measured on one, so that no speaker is on both sides; mean over the parts.",
-        "Labels: the probabilities of the float model as given, for clips shifted by up to 4 frames and mixed."
+        "Labels: the probabilities of the float model as given, for clips shifted by up to 4 frames."
         if arguments.distill
         else "Labels: the true ones.",
         "Fine-tuning on clips of this set changes the float model too, hence its row.",
