@@ -2,12 +2,24 @@
 
 import sys
 
-from keras_mot import analysis, export, layers, sparsity, transforms
+from keras_mot import analysis, clustering, export, layers, sparsity, transforms
 from keras_mot._config import Config
 from keras_mot._version import __version__
+from keras_mot.layers import update_step
 
 # TFMOT's users write `tfmot.sparsity.keras.prune_low_magnitude`: there, each room is an alias of itself.
-sparsity.keras = sparsity
-sys.modules[f"{__name__}.sparsity.keras"] = sparsity
+for _room in (clustering, sparsity):
+    _room.keras = _room
+    sys.modules[f"{_room.__name__}.keras"] = _room
 
-__all__ = ["Config", "__version__", "analysis", "export", "layers", "sparsity", "transforms"]
+__all__ = [
+    "Config",
+    "__version__",
+    "analysis",
+    "clustering",
+    "export",
+    "layers",
+    "sparsity",
+    "transforms",
+    "update_step",
+]

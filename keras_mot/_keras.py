@@ -4,6 +4,8 @@ What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses
 `CallbackList.set_model`, which `layers/_updates.py` extends. A new Keras release is checked against these.
 """
 
+import keras
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional
@@ -16,6 +18,7 @@ __all__ = [
     "Sequential",
     "forget_compilation",
     "forget_torch_parameters",
+    "is_eager",
     "is_graph_model",
     "sublayers",
 ]
@@ -50,3 +53,14 @@ def forget_torch_parameters(root):
         for owner in (layer, getattr(layer, "_functional", None)):
             if "_torch_params" in getattr(owner, "_modules", {}):
                 owner._track_variables()
+
+
+def is_eager():
+    """Whether the values of variables can be read now: not while a function is traced or compiled."""
+    if in_stateless_scope():
+        return False
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.executing_eagerly()
+    return True

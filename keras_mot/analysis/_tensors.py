@@ -1,6 +1,7 @@
-"""Zeros in the weights of a model or a file, tensor by tensor."""
+"""Zeros and repeated values in the weights of a model or a file, tensor by tensor."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable
 
@@ -13,7 +14,7 @@ from keras_mot.export._litert_file import parameters, parse_model
 
 @dataclasses.dataclass(frozen=True)
 class TensorStats:
-    """One weight tensor: its name, shape, data type, and how many of its values are zero.
+    """One weight tensor: its name, shape, data type, how many of its values are zero, and how many differ.
 
     Attributes:
         name: Path of the Keras weight, or name of the tensor in the file.
@@ -21,6 +22,10 @@ class TensorStats:
         dtype: Data type that it is stored in.
         size: Number of values.
         zeros: Number of values that are zero (for quantized tensors: that stand for zero).
+        unique_values: Number of different values.
+        entropy: Entropy of the values in bits per value: the least that a code for single values can need
+            (Shannon, 1948), the table of values not counted.
+        bytes: Bytes of the values as a dense tensor of the data type.
         sparse_encoding: Whether the file stores only the values that are not zero.
     """
 
@@ -29,12 +34,27 @@ class TensorStats:
     dtype: str
     size: int
     zeros: int
+    unique_values: int
+    entropy: float
+    bytes: int
     sparse_encoding: bool = False
 
     @property
     def sparsity(self) -> float:
         """Share of zeros, from 0 to 1."""
         return self.zeros / self.size if self.size else 0.0
+
+    @property
+    def palette_bytes(self) -> int:
+        """Bytes as a palette of the different values and an index of whole bits for each, or `bytes` if that is less.
+
+        That is what formats with look-up tables hold, such as compressed tensors of LiteRT for Microcontrollers.
+        """
+        if not self.size:
+            return 0
+        bits = math.ceil(math.log2(self.unique_values)) if self.unique_values > 1 else 1
+        palette = math.ceil(self.unique_values * self.bytes / self.size)
+        return min(self.bytes, math.ceil(self.size * bits / 8) + palette)
 
     @property
     def is_kernel(self) -> bool:
@@ -60,7 +80,13 @@ def litert_tensor_stats(path_or_content: str | os.PathLike | bytes) -> tuple[Ten
 
 def _count(name, values, dtype, zero_point=0, sparse_encoding=False):
     zeros = int(values.size - np.count_nonzero(values != zero_point))
-    return TensorStats(name, tuple(values.shape), dtype, int(values.size), zeros, sparse_encoding)
+    counts = np.unique(values, return_counts=True)[1]
+    shares = counts / max(values.size, 1)
+    entropy = float(-(shares * np.log2(shares)).sum() + 0.0)
+    size = values.size // 2 + values.size % 2 if dtype in ("int4", "uint4") else values.nbytes
+    return TensorStats(
+        name, tuple(values.shape), dtype, int(values.size), zeros, len(counts), entropy, size, sparse_encoding
+    )
 
 
 def share_of_zeros(stats: Iterable[TensorStats], kernels_only: bool) -> float:

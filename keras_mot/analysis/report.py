@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from keras_mot.analysis._tables import text_table
+from keras_mot._tables import text_table
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 
 
@@ -48,14 +48,30 @@ class Measurement:
         """Share of zeros among all parameters, biases and normalization included."""
         return share_of_zeros(self.tensors, kernels_only=False)
 
+    @property
+    def palette_bytes(self) -> int:
+        """Bytes of all weight tensors, each as a palette and indices where that is less than its values."""
+        return sum(tensor.palette_bytes for tensor in self.tensors)
+
+    @property
+    def has_palettes(self) -> bool:
+        """Whether palettes would save a tenth of the weights' bytes or more, as they do after clustering."""
+        return self.palette_bytes < 0.9 * sum(tensor.bytes for tensor in self.tensors)
+
     def to_dict(self) -> dict[str, Any]:
         """The measurement as a dictionary of JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["path"] = None if self.path is None else str(self.path)
         values["metric"] = _finite_or_none(self.metric)
         values["sparsity"], values["overall_sparsity"] = self.sparsity, self.overall_sparsity
+        values["palette_bytes"] = self.palette_bytes
         values["tensors"] = [
-            {**dataclasses.asdict(tensor), "shape": list(tensor.shape), "sparsity": tensor.sparsity}
+            {
+                **dataclasses.asdict(tensor),
+                "shape": list(tensor.shape),
+                "sparsity": tensor.sparsity,
+                "palette_bytes": tensor.palette_bytes,
+            }
             for tensor in self.tensors
         ]
         return values
@@ -118,6 +134,8 @@ class Report:
             "sparsity": [f"{row.sparsity:.1%}" for row in self],
             "overall": [f"{row.overall_sparsity:.1%}" for row in self],
         }
+        if any(row.has_palettes for row in self):
+            columns["palettes"] = [f"{row.palette_bytes:,}" if row.has_palettes else "-" for row in self]
         if self.metric_name is not None:
             columns[self.metric_name] = ["-" if row.metric is None else f"{row.metric:.4f}" for row in self]
         if any(row.latency_ms is not None for row in self):
@@ -130,6 +148,8 @@ class Report:
             "sparsity: zeros in kernels (two or more dimensions)",
             "overall: zeros in all parameters",
         ]
+        if any(row.has_palettes for row in self):
+            parts.append("palettes: bytes of the weights as palettes and indices")
         if self.metric_name is not None:
             parts.append(f"{self.metric_name}: over {self.samples:,} samples")
         if any(row.latency_ms is not None for row in self):

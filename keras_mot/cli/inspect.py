@@ -2,7 +2,7 @@
 
 import argparse
 
-from keras_mot.analysis._tables import text_table
+from keras_mot._tables import text_table
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import existing_file
 from keras_mot.cli._models import load_model
@@ -42,42 +42,53 @@ def _inspect_keras(path):
     model = load_model(path)
     import keras_mot
 
-    report = keras_mot.sparsity.pruning_report(model)
-    if report.pruned:
-        return _inspect_in_training(path, model, report)
+    pruning = keras_mot.sparsity.pruning_report(model)
+    clustering = keras_mot.clustering.clustering_report(model)
+    if pruning.pruned or clustering.clustered:
+        return _inspect_in_training(path, model, pruning, clustering)
     with blamed_on_input():
         measured = keras_mot.analysis.measure({path.name: model}, latency_runs=0, progress=False)[path.name]
     return _result(path, {**measured.to_dict(), **_file_sizes(path)})
 
 
-def _inspect_in_training(path, model, report):
+def _inspect_in_training(path, model, pruning, clustering):
     import keras_mot
 
-    progress = {
-        "sparsity": report.sparsity,
-        "step": max(row.step for row in report.pruned),
-        "pruned": [
-            {
-                "path": row.path,
-                "shape": list(row.shape),
-                "zeros": row.zeros,
-                "sparsity": row.sparsity,
-                "target": row.target,
-                "step": row.step,
-            }
-            for row in report.pruned
-        ],
-        "left_alone": [{"path": path, "reason": reason} for path, reason in report.left_alone],
-    }
     plain = keras_mot.layers.strip(keras_mot.layers.copy_model(model))
     measured = keras_mot.analysis.measure({path.name: plain}, latency_runs=0, progress=False)[path.name]
-    steps = progress["step"]
-    text = (
-        f"In the middle of pruning, after {steps:,} step{'' if steps == 1 else 's'}. It goes on with `fit`; "
-        "`keras_mot.sparsity.strip_pruning` makes it final. The tensors above are as they would be then.\n"
+    data, texts = {**measured.to_dict(), **_file_sizes(path)}, []
+    if pruning.pruned:
+        data["pruning"] = {
+            "sparsity": pruning.sparsity,
+            "step": max(row.step for row in pruning.pruned),
+            **_rows("pruned", pruning.pruned, ("path", "shape", "zeros", "sparsity", "target", "step"), pruning),
+        }
+        texts.append(_progress_text("pruning", data["pruning"]["step"], "sparsity.strip_pruning", pruning))
+    if clustering.clustered:
+        columns = ("path", "shape", "number_of_clusters", "unique_values", "entropy", "step")
+        data["clustering"] = {
+            "step": max(row.step for row in clustering.clustered),
+            **_rows("clustered", clustering.clustered, columns, clustering),
+        }
+        step = data["clustering"]["step"]
+        texts.append(_progress_text("clustering", step, "clustering.strip_clustering", clustering))
+    return _result(path, data, "\n".join(texts))
+
+
+def _rows(name, rows, columns, report):
+    """The rows of a report, and the weights that it left alone, as JSON values."""
+    values = [{column: getattr(row, column) for column in columns} for row in rows]
+    for value in values:
+        value["shape"] = list(value["shape"])
+    return {name: values, "left_alone": [{"path": path, "reason": reason} for path, reason in report.left_alone]}
+
+
+def _progress_text(activity, steps, function, report):
+    return (
+        f"In the middle of {activity}, after {steps:,} step{'' if steps == 1 else 's'}. It goes on with `fit`; "
+        f"`keras_mot.{function}` makes it final. The tensors above are as they would be then.\n"
         f"{str(report).rstrip()}"
     )
-    return _result(path, {**measured.to_dict(), **_file_sizes(path), "pruning": progress}, text)
 
 
 def _file_sizes(path):
@@ -95,11 +106,13 @@ def _result(path, data, note=None):
             tensor["dtype"],
             f"{tensor['size']:,}",
             f"{tensor['sparsity']:.1%}",
+            f"{tensor['unique_values']:,}",
+            f"{tensor['entropy']:.2f}",
             "yes" if tensor["sparse_encoding"] else "",
         )
         for tensor in data["tensors"]
     ]
-    headers = ["tensor", "shape", "type", "values", "sparsity", "sparse encoding"]
+    headers = ["tensor", "shape", "type", "values", "sparsity", "different", "bits each", "sparse encoding"]
     if not any(row[-1] for row in rows):
         headers, rows = headers[:-1], [row[:-1] for row in rows]
     head = (

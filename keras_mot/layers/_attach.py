@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import forget_torch_parameters
+from keras_mot._keras import forget_torch_parameters, is_eager
 from keras_mot.layers._find import find_weights
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers._weights import WeightAxes
@@ -236,6 +236,7 @@ def _attach_when_built(host, transforms):
             host.build = plain_build
             attach(host, pending)
             _check_updaters(host)
+            initialize(host)
 
     host.build = build
     return host
@@ -243,14 +244,30 @@ def _attach_when_built(host, transforms):
 
 def _check_updaters(host):
     """Lets each updater refuse weights whose shapes it could not know before they were built."""
-    by_updater = {}
-    for weight in host._weight_stacks.hosted:
+    for updater, weights in _by_updater(host._weight_stacks.hosted).items():
+        updater.check([(weight.path, tuple(weight.variable.shape), weight.axes) for weight in weights])
+
+
+def initialize(root):
+    """Lets each updater that starts from the weights' values, as a codebook does, take them.
+
+    Where values cannot be read, as when a layer is built inside of a compiled function, that waits for the update
+    before the first training step.
+    """
+    if not is_eager():
+        return
+    for updater, weights in _by_updater(transformed_weights(root)).items():
+        if hasattr(updater, "initialize"):
+            updater.initialize(weights)
+
+
+def _by_updater(weights):
+    groups = {}
+    for weight in weights:
         for transform in weight.transforms:
             if transform.updater is not None:
-                shape = tuple(weight.variable.shape)
-                by_updater.setdefault(transform.updater, []).append((weight.path, shape, weight.axes))
-    for updater, weights in by_updater.items():
-        updater.check(weights)
+                groups.setdefault(transform.updater, []).append(weight)
+    return groups
 
 
 def _ensure_transformed(layer):
@@ -267,6 +284,7 @@ def _transformed(found, stack):
             scopes.enter_context(keras.name_scope(part))
         for transform in stack:
             if not transform.built:
+                transform.axes = found.axes
                 transform.build(tuple(variable.shape))
     existing = _existing(owner, variable)
     before = existing.transforms if existing else ()

@@ -23,11 +23,17 @@ class TransformSchedule:
 
     def __init__(self, model, before_update=lambda: None):
         self._before_update = before_update
+        scheduled = [
+            (weight, transform)
+            for weight in transformed_weights(model)
+            for transform in weight.transforms
+            if transform.updater is not None
+        ]
+        # In the order of the stacks: a codebook is fitted to what the mask before it leaves.
+        scheduled.sort(key=lambda item: item[0].transforms.index(item[1]))
         self._weights = {}  # (updater, step) -> [(weight, transform)]
-        for weight in transformed_weights(model):
-            for transform in weight.transforms:
-                if transform.updater is not None:
-                    self._weights.setdefault((transform.updater, transform.step), []).append((weight, transform))
+        for weight, transform in scheduled:
+            self._weights.setdefault((transform.updater, transform.step), []).append((weight, transform))
         # Steps already examined; -1 as long as the update before the first step has not been considered.
         self._examined = {
             key: key[1] if key[1] > 0 or any(transform.updated_at >= 0 for _, transform in members) else -1
@@ -73,12 +79,13 @@ class TransformSchedule:
     def advance_to(self, elapsed):
         """Sets the number of elapsed steps, and makes the updates that came due since the last call.
 
-        Of several due updates only the last is made, as when several steps run in one execution.
+        Of several due updates only the last is made, as when several steps run in one execution. Where a
+        transform has been updated, those after it in the stack are updated too.
 
         Returns:
             Whether any update was made.
         """
-        updated = False
+        changed = set()  # variables of the weights with an updated transform
         for key, members in self._weights.items():
             self._steps[key] = max(self._steps[key], key[1] + elapsed)
             step = self._steps[key]
@@ -87,13 +94,22 @@ class TransformSchedule:
             updater = key[0]
             due = self._due(key, step)
             self._examined[key] = step
+            following = [member for member in members if id(member[0].variable) in changed]
+            self._update(getattr(updater, "follow", updater.update), following, step)
             if due is not None:
-                self._before_update()
-                updater.update([weight for weight, _ in members], due)
-                self._logs, updated = None, True
-                for _, transform in members:
-                    transform.updated_at = due
-        return updated
+                others = [member for member in members if member not in following]
+                self._update(updater.update, others, due)
+                changed.update(id(weight.variable) for weight, _ in members)
+        return bool(changed)
+
+    def _update(self, update, members, step):
+        if not members:
+            return
+        self._before_update()
+        update([weight for weight, _ in members], step)
+        self._logs = None
+        for _, transform in members:
+            transform.updated_at = step
 
 
 class UpdateTransforms(keras.callbacks.Callback):
@@ -198,6 +214,63 @@ class UpdateTransforms(keras.callbacks.Callback):
                 f"Call `set_model(model)` and `on_train_begin()` on `{type(self).__name__}` before the first step "
                 "of a custom training loop."
             )
+
+
+def update_step(model: keras.layers.Layer, steps: int = 1) -> bool:
+    """The one call that a custom training loop makes after every training step, whatever techniques are at work.
+
+    Counts the step, and updates masks, assignments and whatever else follows a schedule. `fit` does it by itself.
+
+    Args:
+        model: a model or layer with scheduled transforms.
+        steps: training steps that have ended since the last call; 0 makes the update that is due before the
+            first step.
+
+    Returns:
+        Whether anything has been updated. A stateless JAX loop must put its weights into the variables before
+        the call, and take all variables from them after it, on the steps where this is true (`update_due`).
+
+    Raises:
+        TypeError: if `model` is not a Keras model or layer, or `steps` not an integer.
+        ValueError: if nothing in `model` follows a schedule, or `steps` is negative.
+
+    Example:
+
+    ```python
+    for x, y in batches:
+        train_step(x, y)
+        keras_mot.update_step(model)
+    ```
+    """
+    return _schedule_of(model, "update_step").advance_to(_check_steps(steps))
+
+
+def update_due(model: keras.layers.Layer, steps: int = 1) -> bool:
+    """Whether `update_step(model, steps)` would update anything; reads and writes no variable."""
+    return _schedule_of(model, "update_due").due_at(_check_steps(steps))
+
+
+def _schedule_of(model, function):
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(
+            f"`{function}` expects a Keras 3 model or layer (`keras.Model`, `keras.layers.Layer`); received "
+            f"{model!r} of type {type(model).__module__}.{type(model).__name__}."
+        )
+    schedule = TransformSchedule(model)
+    if not schedule:
+        raise ValueError(
+            f"'{model.name}' has no weights that follow a schedule: pass the model that "
+            "`prune_low_magnitude` or `cluster_weights` returned."
+        )
+    return schedule
+
+
+def _check_steps(steps):
+    if isinstance(steps, bool) or not hasattr(steps, "__index__"):
+        raise TypeError(f"`steps` should be an integer number of training steps; received {steps!r}.")
+    if steps < 0:
+        raise ValueError(f"`steps` should be >= 0; received {steps}.")
+    return int(steps)
 
 
 def has_scheduled_transforms(model):

@@ -1,21 +1,18 @@
 """Pruning of layers and models while they train: `prune_low_magnitude`, `update_pruning_step`, `strip_pruning`."""
 
 import contextlib
+import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_mot._keras import forget_compilation
-from keras_mot.layers import attach, copy_model, find_weights, strip, transformed_weights
-from keras_mot.layers._attach import ANY, numpy_value
-from keras_mot.layers._copy import strategy_scope
-from keras_mot.layers._find import left_alone_unknown, require_built
-from keras_mot.layers._select import check_selectors_match, matches
-from keras_mot.layers._updates import TransformSchedule
+from keras_mot.layers import copy_model, strip, transformed_weights
+from keras_mot.layers._technique import Technique, transform_name
+from keras_mot.layers._updates import update_due, update_step
 from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel, mask_of
 from keras_mot.sparsity.criteria import Criterion, Magnitude
 from keras_mot.sparsity.granularity import Block, Element, Granularity, NofM
@@ -89,13 +86,25 @@ def prune_low_magnitude(
         Magnitude() if criterion is None else criterion,
         PerLayer() if scope is None else scope,
     )
-    overrides = _check_overrides(overrides)
-    _check_policy(pruning_policy)
-    if isinstance(to_prune, list | tuple):
-        if not to_prune:
-            raise ValueError("`to_prune` is an empty list: there is no layer to prune.")
-        return _prune_list(to_prune, config, overrides, pruning_policy, inplace)
-    return _prune(to_prune, config, overrides, pruning_policy, inplace, input_shape)
+    technique = _PRUNING if pruning_policy is None else _with_policy(pruning_policy)
+    return technique.apply(to_prune, config, overrides, inplace, input_shape)
+
+
+_PRUNING = Technique(
+    function="prune_low_magnitude",
+    verb="prune",
+    done="pruned",
+    config_class=PruningConfig,
+    transform_class=Mask,
+    transforms=lambda config, weight, stack: [Mask(config, name=transform_name(weight, "mask"))],
+    wholly=lambda config: isinstance(config.scope, WholeModel),
+)
+
+
+def _with_policy(policy):
+    if not hasattr(policy, "allow_pruning"):
+        raise TypeError(f"`pruning_policy` should be a `PruningPolicy`; received {policy!r}.")
+    return dataclasses.replace(_PRUNING, allows=policy.allow_pruning, check_model=policy.ensure_model_supports_pruning)
 
 
 def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.layers.Layer:
@@ -118,7 +127,7 @@ def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.lay
     strip_pruning(pruned).save("small.keras")
     ```
     """
-    _check_layer(model, "strip_pruning")
+    _PRUNING.check_layer(model, "strip_pruning")
     masks = [(weight, mask_of(weight)) for weight in transformed_weights(model) if mask_of(weight)]
     if not masks:
         raise ValueError(f"'{model.name}' has no pruned weights: pass the result of `prune_low_magnitude`, trained.")
@@ -139,7 +148,7 @@ def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.lay
 
 
 def update_pruning_step(model: keras.layers.Layer, steps: int = 1) -> bool:
-    """The one call that a custom training loop makes: after every training step.
+    """The one call that a custom training loop makes: after every training step; `keras_mot.update_step`.
 
     Counts the step, and updates the masks where the schedule says so. `fit` does it by itself.
 
@@ -163,26 +172,12 @@ def update_pruning_step(model: keras.layers.Layer, steps: int = 1) -> bool:
         update_pruning_step(pruned)
     ```
     """
-    _check_layer(model, "update_pruning_step")
-    steps = _check_steps_argument(steps)
-    schedule = TransformSchedule(model)
-    if not schedule:
-        raise ValueError(f"'{model.name}' has no pruned weights: pass the result of `prune_low_magnitude`.")
-    return schedule.advance_to(steps)
+    return update_step(model, steps)
 
 
 def pruning_due(model: keras.layers.Layer, steps: int = 1) -> bool:
     """Whether `update_pruning_step(model, steps)` would update masks; reads and writes no variable."""
-    _check_layer(model, "pruning_due")
-    return TransformSchedule(model).due_at(_check_steps_argument(steps))
-
-
-def _check_steps_argument(steps):
-    if isinstance(steps, bool) or not hasattr(steps, "__index__"):
-        raise TypeError(f"`steps` should be an integer number of training steps; received {steps!r}.")
-    if steps < 0:
-        raise ValueError(f"`steps` should be >= 0; received {steps}.")
-    return int(steps)
+    return update_due(model, steps)
 
 
 def prune_scope() -> contextlib.AbstractContextManager:
@@ -205,137 +200,6 @@ def _granularity(granularity, block_size, pooling, m_by_n):
     if granularity is not None:
         return granularity
     return Element() if block.size == (1, 1) else block
-
-
-def _check_overrides(overrides):
-    overrides = {} if overrides is None else overrides
-    if not isinstance(overrides, Mapping):
-        raise TypeError(f"`overrides` should be a dictionary from selectors to settings; received {overrides!r}.")
-    for selector, config in overrides.items():
-        if config is not None and not isinstance(config, PruningConfig):
-            raise TypeError(
-                f"`overrides[{selector!r}]` should be a `PruningConfig`, or `None` to leave the layer alone; "
-                f"received {config!r}."
-            )
-    return overrides
-
-
-def _check_policy(policy):
-    if policy is not None and not hasattr(policy, "allow_pruning"):
-        raise TypeError(f"`pruning_policy` should be a `PruningPolicy`; received {policy!r}.")
-
-
-def _check_layer(layer, function):
-    if not isinstance(layer, keras.layers.Layer):
-        raise TypeError(
-            f"`{function}` expects a Keras 3 model or layer (`keras.Model`, `keras.layers.Layer`); received "
-            f"{layer!r} of type {type(layer).__module__}.{type(layer).__name__}."
-        )
-
-
-class _NothingToPruneError(ValueError):
-    pass
-
-
-def _prune_list(items, config, overrides, policy, inplace):
-    """Prunes what can be pruned; layers without weights, such as `Flatten`, are only copied."""
-    for item in items:
-        _check_layer(item, "prune_low_magnitude")
-    check_selectors_match(overrides, [weight for item in items if item.built for weight in find_weights(item)[0]])
-    pruned, count = {}, 0
-    for item in items:
-        if id(item) in pruned:  # a layer that is there twice stays one layer
-            continue
-        try:
-            pruned[id(item)] = _prune(item, config, overrides, policy, inplace, None, check_selectors=False)
-            count += 1
-        except _NothingToPruneError:
-            pruned[id(item)] = item if inplace else copy_model(item)
-    if not count:
-        names = [item.name for item in items]
-        raise ValueError(f"There is nothing to prune in the layers {names}.")
-    return [pruned[id(item)] for item in items]
-
-
-def _prune(layer, config, overrides, policy, inplace, input_shape, check_selectors=True):
-    _check_layer(layer, "prune_low_magnitude")
-    if not layer.built and not isinstance(layer, keras.Model):
-        return _prune_when_built(layer, config, overrides, policy, inplace, input_shape)
-    if input_shape is not None:
-        raise ValueError(f"`input_shape` is for layers that are not built; '{layer.name}' is.")
-    require_built(layer, "prune_low_magnitude")
-    if policy is not None and isinstance(layer, keras.Model):
-        policy.ensure_model_supports_pruning(layer)
-    found, left_alone = find_weights(layer)
-    if check_selectors:
-        check_selectors_match(overrides, found)
-    plan = [_config_for(weight, config, overrides, policy) for weight in found]
-    _check_plan(layer, found, plan)
-    for item in left_alone_unknown(left_alone):
-        warnings.warn(f"Not pruned: layer '{item.path}'. {item.reason}.", stacklevel=3)
-    target = layer if inplace else copy_model(layer)
-    with strategy_scope(layer):
-        for weight, chosen in zip(find_weights(target)[0], plan, strict=True):
-            if chosen is not None:
-                name = weight.key.replace("/", "_") + "_mask"
-                attach(weight.host, {weight.place: [Mask(chosen, name=name)]})
-    if inplace:
-        forget_compilation(target)
-    return target
-
-
-def _config_for(weight, config, overrides, policy):
-    if any(current.variable is weight.variable and mask_of(current) for current in transformed_weights(weight.owner)):
-        return None  # already pruned: it goes on as it was
-    if policy is not None and not policy.allow_pruning(weight.owner):
-        return None
-    for selector, override in overrides.items():
-        if matches(selector, weight):
-            return override
-    return config
-
-
-def _check_plan(layer, found, plan):
-    chosen = [(weight, config) for weight, config in zip(found, plan, strict=True) if config is not None]
-    if not chosen:
-        raise _NothingToPruneError(
-            f"There is nothing to prune in '{layer.name}': it has {len(found)} prunable weights, and none is selected "
-            "and not pruned yet. Layers of your own are made prunable by `keras_mot.layers.register_weights`."
-        )
-    problems, groups = [], {}
-    for weight, config in chosen:
-        path = f"{weight.owner.path or weight.owner.name}/{weight.key}"
-        groups.setdefault(config, []).append((path, tuple(weight.variable.shape), weight.axes))
-        if not np.isfinite(numpy_value(weight.variable)).all():
-            problems.append(f"Weight '{path}' contains NaN or infinite values: a broken model is not worth pruning.")
-    for config, weights in groups.items():
-        # Where each weight is judged by itself, all that do not fit are named at once.
-        parts = [weights] if isinstance(config.scope, WholeModel) else [[weight] for weight in weights]
-        for part in parts:
-            try:
-                config.check(part)
-            except ValueError as error:
-                problems.append(str(error))
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
-def _prune_when_built(layer, config, overrides, policy, inplace, input_shape):
-    if getattr(layer.build, "_is_default", False):
-        raise _NothingToPruneError(
-            f"Layer '{layer.name}' ({type(layer).__name__}) is not built, and has no `build` method of its own: it has "
-            "no weights to prune, or creates them when it is called; then call it once on data first."
-        )
-    if overrides:
-        raise ValueError(
-            f"`overrides` need layers whose weights exist; '{layer.name}' is not built. Give it settings of its own."
-        )
-    if policy is not None and not policy.allow_pruning(layer):
-        raise _NothingToPruneError(f"The pruning policy does not allow pruning of layer '{layer.name}'.")
-    target = layer if inplace else copy_model(layer)
-    if input_shape is not None:
-        target._input_shape_arg = tuple(input_shape)
-    return attach(target, {ANY: [Mask(config, name="mask")]})
 
 
 def _warn_unfinished(scheduled):

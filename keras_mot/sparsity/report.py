@@ -4,9 +4,8 @@ import dataclasses
 import math
 
 import keras
-from rich.console import Console
-from rich.table import Table
 
+from keras_mot._tables import text_table
 from keras_mot.layers import find_weights, transformed_weights
 from keras_mot.sparsity.config import PruningConfig, mask_of
 
@@ -49,19 +48,19 @@ class PruningReport:
     sparsity: float
 
     def __str__(self):
-        table = Table(title=f"sparsity of pruned weights: {self.sparsity:.2%}")
-        for name in ("weight", "shape", "sparsity", "target", "granularity"):
-            table.add_column(name, justify="right" if name in ("sparsity", "target") else "left")
-        for row in self.pruned:
-            target = "" if row.target is None else f"{row.target:.2%}"
-            pattern = repr(row.config.granularity) if row.config else "fixed mask"
-            table.add_row(row.path, "x".join(map(str, row.shape)), f"{row.sparsity:.2%}", target, pattern)
-        for path, reason in self.left_alone:
-            table.add_row(path, "", "-", "", f"not pruned: {reason}")
-        console = Console(width=120)
-        with console.capture() as capture:
-            console.print(table)
-        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+        rows = [
+            (
+                row.path,
+                "x".join(map(str, row.shape)),
+                f"{row.sparsity:.2%}",
+                "" if row.target is None else f"{row.target:.2%}",
+                repr(row.config.granularity) if row.config else "fixed mask",
+            )
+            for row in self.pruned
+        ]
+        rows += [(path, "", "-", "", f"not pruned: {reason}") for path, reason in self.left_alone]
+        caption = f"sparsity of pruned weights: {self.sparsity:.2%}"
+        return text_table(("weight", "shape", "sparsity", "target", "granularity"), rows, caption)
 
 
 def pruning_report(model: keras.layers.Layer) -> PruningReport:

@@ -1,6 +1,7 @@
 """Weight transforms: small Keras layers whose input is a weight and whose output is the weight that is used."""
 
 from keras_mot.transforms._base import StorageForm, WeightTransform
+from keras_mot.transforms.codebook import Codebook
 from keras_mot.transforms.mask import Mask
 
-__all__ = ["Mask", "StorageForm", "WeightTransform"]
+__all__ = ["Codebook", "Mask", "StorageForm", "WeightTransform"]

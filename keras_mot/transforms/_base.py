@@ -47,10 +47,14 @@ class WeightTransform(keras.layers.Layer):
             weights (`keras_mot.layers.TransformedWeight`) whose transforms hold an equal updater. `check(weights)`
             raises an error if weights do not suit it, given (path, shape, axes) of each. The static
             `logs(weights)` returns a dictionary of floats for the logs of `fit`, given the weights of all
-            updaters of its type.
+            updaters of its type. Two methods are optional: `initialize(weights)` gives transforms that
+            start from the weights' values their first state, when they are attached; `follow(weights, step)` is
+            called in place of `update` when a transform before this one in the stack has been updated.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
+        axes: what the weight's axes mean (`keras_mot.layers.WeightAxes`), set before `build` when the transform is
+            attached to a layer; `None` otherwise.
         step: training steps that have ended since the transform was attached.
         updated_at: the step of the last update, or -1 if there was none.
     """
@@ -59,6 +63,7 @@ class WeightTransform(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.updater = updater
+        self.axes = None
         self.step = 0
         self.updated_at = -1
 
@@ -85,6 +90,10 @@ class WeightTransform(keras.layers.Layer):
         config = dict(config)
         config["updater"] = keras.saving.deserialize_keras_object(config.get("updater"))
         return cls(**config)
+
+    def get_build_config(self):
+        """Nothing: what a loaded transform is attached to builds it, and knows the weight's shape and axes."""
+        return None
 
     # The progress of the schedule is kept in Python and written beside the variables: a variable for it
     # would have to be read back from the device, or synchronised with JAX's trainer, after every step.

@@ -13,32 +13,57 @@ from keras import ops
 
 import keras_mot
 from keras_mot.layers import attach, copy_model, find_weights, is_transformed, strip, transformed_weights
-from keras_mot.transforms import Mask
+from keras_mot.transforms import Codebook, Mask
 from tests.layers.model_zoo import MODELS, sample_batch
 
 
-def half_mask(name, shape, rng):
-    """A mask over half of the weights, and the weights that it must produce from a stored weight."""
+def half_mask(name, shape, axes, rng):
+    """A mask over half of the weights."""
     mask = Mask(name=name)
     mask.build(shape)
     kept = rng.random(shape) < 0.5
     kept.reshape(-1)[:2] = [True, False]
     mask.assign(kept)
-    return mask, lambda stored: np.where(kept, stored, 0)
+    return mask, lambda stored: np.where(kept, stored, 0), kept
 
 
-# Functions (name, shape, rng) -> (transform, NumPy statement of what it computes).
-TRANSFORMS = {"mask": half_mask}
+def codebook(name, shape, axes, rng):
+    """Three values at random places."""
+    transform = Codebook(3, name=name)
+    transform.build(shape)
+    palette, assignments = np.array([-0.5, 0.25, 0.75], "float32"), rng.integers(0, 3, shape)
+    transform.assign(palette, assignments)
+    return transform, lambda stored: palette[assignments], np.ones(shape, bool)
+
+
+def codebook_per_channel(name, shape, axes, rng):
+    """Two values for each channel, one of them zero."""
+    transform = Codebook(2, per_channel=len(shape) > 1, preserve_zeros=True, name=name)
+    transform.axes = axes
+    transform.build(shape)
+    values = np.zeros((transform.channels, 2), "float32")
+    values[:, 1] = rng.uniform(0.5, 1.0, transform.channels)
+    assignments = rng.integers(0, 2, shape)
+    transform.assign(values, assignments)
+    channels = np.zeros(shape, int)
+    for channel in range(transform.channels):
+        channels[transform.channel_slice(channel)] = channel
+    return transform, lambda stored: values[channels, assignments], np.ones(shape, bool)
+
+
+# Functions (name, shape, axes, rng) -> (transform, NumPy statement of what it computes from a stored weight, where
+# that weight gets a gradient).
+TRANSFORMS = {"mask": half_mask, "codebook": codebook, "codebook_per_channel": codebook_per_channel}
 
 
 def attach_everywhere(model, make, rng):
-    expected = {}
+    expected, passes = {}, {}
     for weight in find_weights(model)[0]:
         name = weight.key.replace("/", "_") + "_transform"
-        transform, reference = make(name, tuple(weight.variable.shape), rng)
+        transform, reference, gradient = make(name, tuple(weight.variable.shape), weight.axes, rng)
         attach(weight.host, {weight.place: [transform]})
-        expected[id(weight.variable)] = reference
-    return expected
+        expected[id(weight.variable)], passes[id(weight.variable)] = reference, gradient
+    return expected, passes
 
 
 def numpy(tensor):
@@ -56,7 +81,7 @@ def test_conformance(name, transform, rng, tmp_path):
     model = copy_model(original)
     assert [variable.path for variable in model.variables] == paths
     assert not {id(variable) for variable in model.variables} & {id(variable) for variable in original.variables}
-    expected = attach_everywhere(model, TRANSFORMS[transform], rng)
+    expected, passes = attach_everywhere(model, TRANSFORMS[transform], rng)
     assert len(expected) == count
 
     # The layer stays the layer it was.
@@ -74,17 +99,19 @@ def test_conformance(name, transform, rng, tmp_path):
         next(v for v in plain.variables if v.path == weight.variable.path).assign(used)
     np.testing.assert_allclose(numpy(model(x)), numpy(plain(x)), rtol=1e-5, atol=1e-5)
 
-    # A training step moves the weights in use, and only them.
+    # A training step moves the weights that get a gradient, and only them, and what the transform learns.
+    learned = [(v, numpy(v)) for w in transformed_weights(model) for t in w.transforms for v in t.trainable_variables]
     stored = {id(w.variable): numpy(w.variable) for w in transformed_weights(model)}
     model.compile(keras.optimizers.SGD(0.5), "mse")
     model.train_on_batch(x, y)
     moved = 0
     for weight in transformed_weights(model):
-        in_use = expected[id(weight.variable)](np.ones(weight.variable.shape)) != 0
+        in_use = passes[id(weight.variable)]
         change = numpy(weight.variable) != stored[id(weight.variable)]
         assert not change[~in_use].any(), weight.path
         moved += change[in_use].any()
     assert moved >= max(1, count - 2)  # attention's key bias and unused embedding rows may have no gradient
+    assert sum((numpy(variable) != before).any() for variable, before in learned) >= len(learned) - 2
 
     # Saved and loaded, it is the same model; it then trains on alike.
     model.save(tmp_path / "training.keras")

@@ -346,7 +346,7 @@ def test_stripping_too_early_or_the_wrong_thing_is_refused():
         strip_pruning(classifier())
     with pytest.raises(TypeError, match="expects a Keras 3 model"):
         strip_pruning("model")
-    with pytest.raises(ValueError, match="no pruned weights"):
+    with pytest.raises(ValueError, match="follow a schedule"):
         update_pruning_step(classifier())
 
 

@@ -1,0 +1,29 @@
+"""The callback under TFMOT's name: `ClusteringSummaries`."""
+
+from keras_mot.clustering.report import clustering_report
+from keras_mot.layers._summaries import TransformSummaries
+
+
+class ClusteringSummaries(TransformSummaries):
+    """Writes the different values, and the entropy, of each clustered weight, and the epoch's logs, for TensorBoard.
+
+    Args:
+        log_dir: directory of the event files; they are written to `log_dir/metrics`.
+        update_freq: `"epoch"`, or a number of batches after which the values are also written.
+
+    Raises:
+        ValueError: if `log_dir` is not a non-empty path, or `update_freq` is something else.
+        ImportError: if the package `tensorboard` is missing.
+
+    Example:
+
+    ```python
+    clustered.fit(x, y, callbacks=[ClusteringSummaries("logs")])
+    ```
+    """
+
+    def values(self):
+        """`unique_values/PATH` and `entropy/PATH` of each clustered weight."""
+        rows = clustering_report(self.model).clustered
+        counts = {f"unique_values/{row.path}": row.unique_values for row in rows}
+        return counts | {f"entropy/{row.path}": row.entropy for row in rows}

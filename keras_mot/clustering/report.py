@@ -1,0 +1,132 @@
+"""What is clustered in a model, into how many values, and what is not, and why."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_mot._tables import text_table
+from keras_mot.clustering.config import ClusteringConfig, codebook_of
+from keras_mot.layers import find_weights, transformed_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusteredWeight:
+    """One clustered weight.
+
+    Args:
+        path: path of the weight.
+        shape: its shape.
+        number_of_clusters: how many different values it, or each of its channels, may have.
+        unique_values: how many it has, over all channels.
+        entropy: of its values, in bits per weight: what a perfect entropy coder would need.
+        preserves_zeros: whether zero is one of the values, and belongs to the weights that are masked.
+        step: training steps seen.
+        config: its `ClusteringConfig`, or `None` for a codebook without a schedule.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    number_of_clusters: int
+    unique_values: int
+    entropy: float
+    preserves_zeros: bool
+    step: int
+    config: ClusteringConfig | None
+
+    @property
+    def note(self) -> str:
+        """What is special about it, in words; often empty."""
+        notes = []
+        if self.config is not None and self.config.per_channel:
+            notes.append("per channel")
+        elif self.unique_values < self.number_of_clusters:
+            notes.append(f"only {self.unique_values} different values in use")
+        if self.preserves_zeros:
+            notes.append("one value is zero")
+        return ", ".join(notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusteringReport:
+    """The clustered weights of a model and those left alone; prints as a table.
+
+    Args:
+        clustered: tuple of `ClusteredWeight`.
+        left_alone: tuple of (path, reason) pairs.
+    """
+
+    clustered: tuple[ClusteredWeight, ...]
+    left_alone: tuple[tuple[str, str], ...]
+
+    def __str__(self):
+        rows = [
+            (
+                row.path,
+                "x".join(map(str, row.shape)),
+                row.number_of_clusters,
+                row.unique_values,
+                f"{row.entropy:.2f}",
+                row.note,
+            )
+            for row in self.clustered
+        ]
+        rows += [(path, "", "-", "", "", f"not clustered: {reason}") for path, reason in self.left_alone]
+        return text_table(("weight", "shape", "clusters", "values", "bits per weight", "note"), rows)
+
+
+def clustering_report(model: keras.layers.Layer) -> ClusteringReport:
+    """Reports what is clustered in a model and what is not.
+
+    Args:
+        model: a built model or layer, with clustered weights or without.
+
+    Returns:
+        A `ClusteringReport`. Biases and other weights that the table of weights does not list do not appear.
+
+    Raises:
+        TypeError: if `model` is not a Keras model or layer.
+
+    Example:
+
+    ```python
+    print(clustering_report(cluster_weights(model, 16)))
+    ```
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"`clustering_report` expects a Keras model or layer; received {model!r}.")
+    weights = {id(weight.variable): weight for weight in transformed_weights(model) if codebook_of(weight)}
+    found, left_alone = find_weights(model)
+    rows = [_row(weights[id(item.variable)]) for item in found if id(item.variable) in weights]
+    left = [
+        (f"{item.owner.path or item.owner.name}/{item.key}", "not selected")
+        for item in found
+        if id(item.variable) not in weights
+    ]
+    left.extend((item.path, item.reason) for item in left_alone)
+    return ClusteringReport(tuple(rows), tuple(left))
+
+
+def _row(weight):
+    codebook = codebook_of(weight)
+    return ClusteredWeight(
+        weight.path,
+        tuple(weight.variable.shape),
+        codebook.number_of_clusters,
+        codebook.unique_values(),
+        _entropy(codebook),
+        codebook.preserve_zeros,
+        codebook.step,
+        codebook.updater,
+    )
+
+
+def _entropy(codebook):
+    """Entropy of the values; equal values of different channels count as one."""
+    members = keras.ops.convert_to_numpy(codebook.members).reshape(-1)
+    if not members.any():
+        return 0.0
+    _, groups = np.unique(codebook.palette().reshape(-1), return_inverse=True)
+    shares = np.bincount(groups, weights=members) / members.sum()
+    shares = shares[shares > 0]
+    return float(-(shares * np.log2(shares)).sum() + 0.0)

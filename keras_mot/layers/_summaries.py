@@ -1,0 +1,71 @@
+"""Numbers of the transformed weights for TensorBoard: the base of the techniques' summaries callbacks."""
+
+import os
+import time
+
+import keras
+
+
+class TransformSummaries(keras.callbacks.Callback):
+    """Writes what `values` returns, and the epoch's logs, for TensorBoard.
+
+    Args:
+        log_dir: directory of the event files; they are written to `log_dir/metrics`.
+        update_freq: `"epoch"`, or a number of batches after which the values are also written.
+
+    Raises:
+        ValueError: if `log_dir` is not a non-empty path, or `update_freq` is something else.
+        ImportError: if the package `tensorboard` is missing.
+    """
+
+    def __init__(self, log_dir, update_freq="epoch"):
+        super().__init__()
+        if not isinstance(log_dir, str | os.PathLike) or not os.fspath(log_dir):
+            raise ValueError(f"`log_dir` should be a non-empty path; received {log_dir!r}.")
+        if update_freq != "epoch" and not (isinstance(update_freq, int) and update_freq > 0):
+            raise ValueError(
+                f"`update_freq` should be 'epoch' or a positive number of batches; received {update_freq!r}."
+            )
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError as error:
+            name = type(self).__name__
+            raise ImportError(f'`{name}` needs TensorBoard: pip install "keras-mot[tensorboard]".') from error
+        self.log_dir = os.path.join(os.fspath(log_dir), "metrics")
+        self.update_freq = update_freq
+        self._writer = None
+        self._batches = 0
+
+    def values(self):
+        """Dictionary from tags to numbers: what is written of `self.model`."""
+        raise NotImplementedError
+
+    def on_train_begin(self, logs=None):
+        """Opens the event file."""
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(self.log_dir)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts batches, and writes if `update_freq` says so."""
+        self._batches += 1
+        if self.update_freq != "epoch" and self._batches % self.update_freq == 0:
+            self._write(self.values(), self._batches)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the logs of the epoch and the values."""
+        self._write({f"epoch_{name}": value for name, value in (logs or {}).items()} | self.values(), epoch)
+
+    def on_train_end(self, logs=None):
+        """Closes the event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, values, step):
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        scalars = [Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()]
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+        self._writer.flush()

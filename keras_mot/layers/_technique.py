@@ -1,0 +1,203 @@
+"""Applying a technique to a layer, a list of layers or a model: which weights, with what settings, and what is refused.
+
+Pruning and clustering differ in the transforms that they attach, and in nothing of this.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+from keras_mot._keras import forget_compilation
+from keras_mot.layers._attach import ANY, attach, initialize, numpy_value, transformed_weights
+from keras_mot.layers._copy import copy_model, strategy_scope
+from keras_mot.layers._find import find_weights, left_alone_unknown, require_built
+from keras_mot.layers._select import check_selectors_match, matches
+
+
+@dataclasses.dataclass(frozen=True)
+class Technique:
+    """What distinguishes one technique from another.
+
+    Args:
+        function: name of its public function, for messages.
+        verb: what it does, "prune", for messages.
+        done: what a weight is then, "pruned", for messages.
+        config_class: class of its settings; they are the updaters of its transforms.
+        transform_class: class of its transform; a weight that has one already is left as it is.
+        transforms: function from (settings, `FoundWeight` or `None` for an unbuilt layer, the transforms that
+            the weight has) to the list of transforms to append.
+        allows: function from a layer to whether it may be transformed.
+        check_model: function that refuses a whole model with an error.
+        wholly: function from settings to whether they judge all their weights together.
+    """
+
+    function: str
+    verb: str
+    done: str
+    config_class: type
+    transform_class: type
+    transforms: Callable
+    allows: Callable = lambda layer: True
+    check_model: Callable = lambda model: None
+    wholly: Callable = lambda config: False
+
+    def apply(self, target, config, overrides=None, inplace=False, input_shape=None):
+        """Applies the technique to a model, a layer or a list of layers.
+
+        Args:
+            target: a built model, a layer, or a list of layers.
+            config: the settings of all weights without others.
+            overrides: dictionary from selectors to settings, or to `None` to leave layers alone.
+            inplace: whether to change `target` itself.
+            input_shape: shape of a sample without the batch, for an unbuilt layer.
+
+        Returns:
+            A copy of `target`, or `target`, with the transforms attached.
+        """
+        overrides = self._check_overrides(overrides)
+        if not isinstance(target, list | tuple):
+            return self._apply(target, config, overrides, inplace, input_shape)
+        if not target:
+            raise ValueError(f"`{self.function}` received an empty list: there is no layer to {self.verb}.")
+        return self._apply_to_list(target, config, overrides, inplace)
+
+    def check_layer(self, layer, function=None):
+        """Raises a `TypeError` if `layer` is no Keras model or layer."""
+        if not isinstance(layer, keras.layers.Layer):
+            raise TypeError(
+                f"`{function or self.function}` expects a Keras 3 model or layer (`keras.Model`, "
+                f"`keras.layers.Layer`); received {layer!r} of type {type(layer).__module__}.{type(layer).__name__}."
+            )
+
+    def transform_of(self, weight):
+        """The technique's transform in the stack of a `TransformedWeight`, or `None`."""
+        return next((item for item in weight.transforms if isinstance(item, self.transform_class)), None)
+
+    def _check_overrides(self, overrides):
+        overrides = {} if overrides is None else overrides
+        if not isinstance(overrides, Mapping):
+            raise TypeError(f"`overrides` should be a dictionary from selectors to settings; received {overrides!r}.")
+        for selector, config in overrides.items():
+            if config is not None and not isinstance(config, self.config_class):
+                raise TypeError(
+                    f"`overrides[{selector!r}]` should be a `{self.config_class.__name__}`, or `None` to leave the "
+                    f"layer alone; received {config!r}."
+                )
+        return overrides
+
+    def _apply_to_list(self, items, config, overrides, inplace):
+        """Transforms what can be; layers without weights, such as `Flatten`, are only copied."""
+        for item in items:
+            self.check_layer(item)
+        check_selectors_match(overrides, [weight for item in items if item.built for weight in find_weights(item)[0]])
+        results, count = {}, 0
+        for item in items:
+            if id(item) in results:  # a layer that is there twice stays one layer
+                continue
+            try:
+                results[id(item)] = self._apply(item, config, overrides, inplace, None, check_selectors=False)
+                count += 1
+            except NothingToDoError:
+                results[id(item)] = item if inplace else copy_model(item)
+        if not count:
+            names = [item.name for item in items]
+            raise ValueError(f"There is nothing to {self.verb} in the layers {names}.")
+        return [results[id(item)] for item in items]
+
+    def _apply(self, layer, config, overrides, inplace, input_shape, check_selectors=True):
+        self.check_layer(layer)
+        if not layer.built and not isinstance(layer, keras.Model):
+            return self._apply_when_built(layer, config, overrides, inplace, input_shape)
+        if input_shape is not None:
+            raise ValueError(f"`input_shape` is for layers that are not built; '{layer.name}' is.")
+        require_built(layer, self.function)
+        if isinstance(layer, keras.Model):
+            self.check_model(layer)
+        found, left_alone = find_weights(layer)
+        if check_selectors:
+            check_selectors_match(overrides, found)
+        current = {id(weight.variable): weight for weight in transformed_weights(layer)}
+        plan = [self._config_for(weight, config, overrides, current) for weight in found]
+        stacks = self._check_plan(layer, found, plan, current)
+        for item in left_alone_unknown(left_alone):
+            warnings.warn(f"Not {self.done}: layer '{item.path}'. {item.reason}.", stacklevel=5)
+        target = layer if inplace else copy_model(layer)
+        with strategy_scope(layer):
+            for weight, stack in zip(find_weights(target)[0], stacks, strict=True):
+                if stack:
+                    attach(weight.host, {weight.place: stack})
+            initialize(target)
+        if inplace:
+            forget_compilation(target)
+        return target
+
+    def _config_for(self, weight, config, overrides, current):
+        attached = current.get(id(weight.variable))
+        if attached is not None and self.transform_of(attached):
+            return None  # it goes on as it was
+        if not self.allows(weight.owner):
+            return None
+        for selector, override in overrides.items():
+            if matches(selector, weight):
+                return override
+        return config
+
+    def _check_plan(self, layer, found, plan, current):
+        """Refuses what cannot be done, before anything changes; returns the transforms for each weight."""
+        chosen = [(weight, config) for weight, config in zip(found, plan, strict=True) if config is not None]
+        if not chosen:
+            raise NothingToDoError(
+                f"There is nothing to {self.verb} in '{layer.name}': it has {len(found)} weights that can be, and none "
+                f"is selected and not {self.done} yet. Layers of your own join by "
+                "`keras_mot.layers.register_weights`."
+            )
+        problems, groups = [], {}
+        for weight, config in chosen:
+            path = f"{weight.owner.path or weight.owner.name}/{weight.key}"
+            groups.setdefault(config, []).append((path, tuple(weight.variable.shape), weight.axes))
+            if not np.isfinite(numpy_value(weight.variable)).all():
+                problems.append(f"Weight '{path}' contains NaN or infinite values: such a model cannot be {self.done}.")
+        for config, weights in groups.items():
+            # Where each weight is judged by itself, all that do not fit are named at once.
+            for part in [weights] if self.wholly(config) else [[weight] for weight in weights]:
+                try:
+                    config.check(part)
+                except ValueError as error:
+                    problems.append(str(error))
+        if problems:
+            raise ValueError("\n".join(problems))
+        attached = [getattr(current.get(id(weight.variable)), "transforms", ()) for weight in found]
+        return [
+            [] if config is None else self.transforms(config, weight, stack)
+            for weight, config, stack in zip(found, plan, attached, strict=True)
+        ]
+
+    def _apply_when_built(self, layer, config, overrides, inplace, input_shape):
+        if getattr(layer.build, "_is_default", False):
+            raise NothingToDoError(
+                f"Layer '{layer.name}' ({type(layer).__name__}) is not built, and has no `build` method of its own: it "
+                f"has no weights to {self.verb}, or creates them when it is called; then call it once on data first."
+            )
+        if overrides:
+            raise ValueError(
+                f"`overrides` need layers whose weights exist; '{layer.name}' is not built. Give it settings of "
+                "its own."
+            )
+        if not self.allows(layer):
+            raise NothingToDoError(f"The policy does not allow layer '{layer.name}' to be {self.done}.")
+        target = layer if inplace else copy_model(layer)
+        if input_shape is not None:
+            target._input_shape_arg = tuple(input_shape)
+        return attach(target, {ANY: self.transforms(config, None, ())})
+
+
+class NothingToDoError(ValueError):
+    """A layer has no weight for the technique; in a list of layers, that is no mistake."""
+
+
+def transform_name(weight, kind):
+    """The name of a transform: the weight's key and what it is, `kernel_mask`."""
+    return kind if weight is None else f"{weight.key.replace('/', '_')}_{kind}"
