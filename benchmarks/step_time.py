@@ -158,26 +158,31 @@ def main():
         return child(arguments)
     for name in arguments.models:
         data_file(MODELS[name])
-    runs = []
     for name in arguments.models:
-        for backend in arguments.backends:
-            print(f"--- {name} on {backend}", flush=True)
-            options = ["--child", name, "--steps", arguments.steps, "--rounds", arguments.rounds]
-            options += ["--quick"] * arguments.quick + ["--profile"] * arguments.profile
-            started = os.getloadavg()[0]
-            run = run_child(__file__, options, backend)
-            runs.append({"backend": backend, **run, "load_before": started, "load_after": os.getloadavg()[0]})
-        if arguments.peer and name == "mnist":
-            print("--- mnist, TFMOT", flush=True)
-            options = [data_folder(), arguments.steps, arguments.rounds]
-            peer = run_child(PEER, options, "tensorflow", arguments.peer, {"TF_USE_LEGACY_KERAS": "1"})
-            runs.append({"backend": "TFMOT", "model": name, **peer})
-    tables = [times_table(runs, arguments)]
-    if arguments.profile:
-        tables.append(profile_table(runs))
-    values = {"environment": environment("one process each"), "batch": BATCH, "steps": arguments.steps}
-    write_results(arguments, "step_time", {**values, "runs": runs}, tables)
+        runs = measured_runs(name, arguments)
+        tables = [times_table(runs, arguments)] + [profile_table(runs)] * arguments.profile
+        values = {"environment": environment("one process each"), "batch": BATCH, "steps": arguments.steps}
+        chosen = f"{name}_{arguments.backends[0]}" if len(arguments.backends) == 1 else name
+        write_results(arguments, f"step_time_{chosen}", {**values, "runs": runs}, tables)
     return 0
+
+
+def measured_runs(name, arguments):
+    """What each backend gave for one model, measured one after the other in processes of their own."""
+    runs = []
+    for backend in arguments.backends:
+        print(f"--- {name} on {backend}", flush=True)
+        options = ["--child", name, "--steps", arguments.steps, "--rounds", arguments.rounds]
+        options += ["--quick"] * arguments.quick + ["--profile"] * arguments.profile
+        started = os.getloadavg()[0]
+        run = run_child(__file__, options, backend)
+        runs.append({"backend": backend, **run, "load_before": started, "load_after": os.getloadavg()[0]})
+    if arguments.peer and name == "mnist":
+        print("--- mnist, TFMOT", flush=True)
+        options = [data_folder(), arguments.steps, arguments.rounds]
+        peer = run_child(PEER, options, "tensorflow", arguments.peer, {"TF_USE_LEGACY_KERAS": "1"})
+        runs.append({"backend": "TFMOT", "model": name, **peer})
+    return runs
 
 
 def times_table(runs, arguments):
