@@ -11,6 +11,11 @@ from keras_mot.layers import update_step
 for _room in (clustering, sparsity):
     _room.keras = _room
     sys.modules[f"{_room.__name__}.keras"] = _room
+# What TFMOT calls experimental, `preserve_sparsity` and `cluster_per_channel`, is a part of the room here.
+clustering.experimental = clustering
+sys.modules[f"{__name__}.clustering.experimental"] = sys.modules[f"{__name__}.clustering.keras.experimental"] = (
+    clustering
+)
 
 __all__ = [
     "Config",

@@ -2,9 +2,11 @@
 
 In one dimension, clusters are intervals of the sorted values, and the best partition of the first values into k
 intervals follows from that into k - 1 (Wang and Song, 2011, "Ckmeans.1d.dp", The R Journal 3/2). Up to
-`MAX_CELLS` different values the result is the optimum. More values are first gathered in cells, no cluster border may
-lie within a cell, and Lloyd's iterations over the values themselves then move the borders. Cells hold equal
-shares of the cube root of the density, as the optimal quantizer of many levels would (Panter and Dite, 1951).
+512 different values (16 for each cluster, if that is more, and 2048 at most) the result is the optimum. More values are
+first gathered in that many cells, whose borders alone may be borders of clusters. Smaller cells around the borders
+that were found then refine them, and Lloyd's iterations over the values themselves come last. Half of the cells hold
+equal shares of the cube root of the density, as the optimal quantizer of many levels would (Panter and Dite, 1951); the
+others hold equally many different values.
 """
 
 import numpy as np
@@ -25,17 +27,18 @@ def kmeans_1d(values, clusters):
     """
     values = np.sort(np.asarray(values, "float32").reshape(-1))
     cells = min(MAX_CELLS, max(512, 16 * clusters))
-    starts = _cell_starts(values, cells)
+    starts, exact = _cell_starts(values, cells)
     # Around the middle, so that differences of sums keep their digits.
     middle = float(values[len(values) // 2])
     sums = _Sums(values, middle)
-    if len(starts) <= clusters:
+    if exact and len(starts) <= clusters:
         return middle + sums.means(starts, np.append(starts[1:], len(values)))
-    borders = _best_borders(sums, np.append(starts, len(values)), clusters)
-    centroids = sums.means(borders[:-1], borders[1:])
-    if len(starts) == cells:
-        centroids = _lloyd(values, middle, sums, centroids)
-    return middle + centroids
+    positions = np.append(starts, len(values))
+    borders = _best_borders(sums, positions, clusters)
+    if exact:
+        return middle + sums.means(borders[:-1], borders[1:])
+    borders = _best_borders(sums, _around(values, positions, borders, cells), clusters)
+    return middle + _lloyd(values, middle, sums, sums.means(borders[:-1], borders[1:]))
 
 
 class _Sums:
@@ -61,23 +64,36 @@ class _Sums:
 
 
 def _cell_starts(values, cells):
-    """Positions of sorted `values` where cells begin: at each different value, if they are few enough."""
+    """Positions of sorted `values` where cells begin, and whether that is at each different value."""
     changes = np.flatnonzero(values[1:] != values[:-1]) + 1
     starts = np.concatenate([[0], changes])
     if len(starts) <= cells:
-        return starts
-    # The density is that of a histogram with as many different values in each of its bins.
-    positions = starts[np.linspace(0, len(starts) - 1, 8 * cells).astype(int)]
-    points = values[positions].astype("float64")
+        return starts, True
+    # The density is that of a histogram with as many different values in each of its bins. A value that is there
+    # many times, such as zero, counts once: it needs no more than a cell of its own.
+    chosen = np.linspace(0, len(starts) - 1, min(8 * cells, len(starts))).astype(int)
+    points = values[starts[chosen]].astype("float64")
     widths = np.diff(points)
-    shares = np.cumsum(np.cbrt(np.diff(positions) * widths**2))
-    targets = shares[-1] * np.arange(1, cells) / cells
+    shares = np.cumsum(np.cbrt(np.diff(chosen) * widths**2))
+    targets = shares[-1] * np.arange(1, cells // 2) / (cells // 2)
     bins = np.searchsorted(shares, targets)
     before = np.where(bins > 0, shares[bins - 1], 0)
     inside = (targets - before) / np.maximum(shares[bins] - before, np.finfo(float).tiny)
     borders = (points[bins] + inside * widths[bins]).astype("float32")
     # A border falls on the first of equal values, and empty cells go.
-    return np.unique(np.concatenate([[0], np.searchsorted(values, borders)]))
+    even = starts[np.linspace(0, len(starts) - 1, cells // 2).astype(int)]
+    return np.unique(np.concatenate([even, np.searchsorted(values, borders)])), False
+
+
+def _around(values, positions, borders, cells):
+    """Positions of smaller cells: those next to each border, divided."""
+    inner = borders[1:-1]
+    where = np.searchsorted(positions, inner)
+    parts = max(2, cells // max(len(inner), 1))
+    finer = np.linspace(positions[where - 1], positions[np.minimum(where + 1, len(positions) - 1)], parts + 1)
+    finer = np.minimum(finer.astype(int).reshape(-1), len(values) - 1)
+    finer = np.searchsorted(values, values[finer])  # on the first of equal values
+    return np.unique(np.concatenate([[0], finer, borders]))
 
 
 def _best_borders(sums, positions, clusters):

@@ -84,7 +84,7 @@ class Linear(Config, CentroidInitialization):
         return np.linspace(values.min(), values.max(), count)
 
 
-@keras.saving.register_keras_serializable("keras_mot")
+@keras.saving.register_keras_serializable("keras_mot", name="RandomCentroids")  # sparsity has a `Random`, too
 @dataclasses.dataclass(frozen=True)
 class Random(Config, CentroidInitialization):
     """Uniformly random between the smallest and the largest value.
