@@ -168,6 +168,22 @@ def transformed_weights(root: keras.layers.Layer) -> list[TransformedWeight]:
     return list(weights.values())
 
 
+def has_pending_transforms(root: keras.layers.Layer) -> bool:
+    """Whether a layer below `root` waits for its weights, to attach transforms to them."""
+    return bool(pending_transforms(root))
+
+
+def pending_transforms(root):
+    """(layer, transform) pairs for the transforms below `root` that wait for their layer to be built."""
+    return [
+        (layer, transform)
+        for layer in root._flatten_layers()
+        if is_transformed(layer)
+        for stack in layer._weight_stacks.pending.values()
+        for transform in stack
+    ]
+
+
 def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTransform]]) -> keras.layers.Layer:
     """Attaches stacks of transforms to weights of a layer, in place.
 

@@ -10,7 +10,7 @@ import threading
 
 import keras
 
-from keras_mot.layers._attach import transformed_weights
+from keras_mot.layers._attach import has_pending_transforms, pending_transforms, transformed_weights
 
 
 class TransformSchedule:
@@ -141,6 +141,13 @@ class UpdateTransforms(keras.callbacks.Callback):
         self._start()
 
     def _start(self):
+        for layer, transform in pending_transforms(self._model):
+            if hasattr(transform.updater, "initialize"):
+                raise ValueError(
+                    f"Layer '{layer.name}' is not built yet, and its {type(transform).__name__} starts from the values "
+                    "of its weights: build the model before `fit`, with an `Input`, `model.build(input_shape)`, or "
+                    "a call on data."
+                )
         self._schedule = TransformSchedule(self._model, before_update=lambda: self.model)
         self._advance_to(0)
 
@@ -197,6 +204,8 @@ class UpdateTransforms(keras.callbacks.Callback):
             logs.update(self._report)
 
     def _advance_to(self, elapsed):
+        if not self._schedule:  # TensorFlow builds a model without input shape in its first step
+            self._schedule = TransformSchedule(self._model, before_update=lambda: self.model)
         if self._schedule.advance_to(elapsed) or elapsed == 0:
             # Read now: in the middle of JAX's epoch the variables are empty unless the trainer was synchronised.
             self._report = self._schedule.logs
@@ -274,8 +283,8 @@ def _check_steps(steps):
 
 
 def has_scheduled_transforms(model):
-    """Whether any transform below `model` follows a schedule."""
-    return any(
+    """Whether any transform below `model` follows a schedule, or may do so once its layer is built."""
+    return has_pending_transforms(model) or any(
         transform.updater is not None for weight in transformed_weights(model) for transform in weight.transforms
     )
 

@@ -99,7 +99,8 @@ class Codebook(WeightTransform):
         )
 
     def _palette_tensor(self):
-        centroids = ops.convert_to_tensor(self.centroids.value)
+        # Reshaped to the shape that it has: between devices, a distributed variable is not a tensor yet.
+        centroids = ops.reshape(ops.convert_to_tensor(self.centroids.value), self.centroids.shape)
         if not self.preserve_zeros:
             return centroids
         return ops.concatenate([ops.zeros((self.channels, 1), centroids.dtype), centroids], axis=1)

@@ -140,6 +140,12 @@ def test_unbuilt_layers_are_pruned_once_they_are_built():
     assert zeros(strip_pruning(model)) == [108, 0]
 
 
+def test_a_model_that_fit_builds_is_pruned():
+    model = compiled(keras.Sequential([prune_low_magnitude(layers.Dense(10), ConstantSparsity(0.9)), layers.Dense(3)]))
+    assert model.fit(*batches(), batch_size=16, verbose=0).history["sparsity"] == [108 / 120]
+    assert zeros(strip_pruning(model)) == [108, 0]
+
+
 def test_an_unbuilt_pruned_layer_survives_saving(tmp_path):
     model = keras.Sequential([prune_low_magnitude(layers.LSTM(4), HALF), layers.Dense(3)])
     model.build((None, 5, 6))
