@@ -1,6 +1,6 @@
-"""The protocol of `step_time.py` for TFMOT, run by the interpreter of an environment that has it.
+"""The protocol of the step time benchmarks for TFMOT, run by the interpreter of an environment that has it.
 
-Arguments: data folder, steps, rounds.
+Arguments: data folder, steps, rounds, technique ("prune" or "cluster"; "prune" if it is left out).
 """
 
 import json
@@ -49,20 +49,34 @@ def plain_model(weights):
     return model
 
 
+def pruned(weights):
+    """The models pruned at 90 %, by the frequency of their mask updates."""
+    sparsity = tfmot.sparsity.keras
+    models = {}
+    for frequency in (100, 10):
+        schedule = sparsity.ConstantSparsity(0.9, begin_step=0, frequency=frequency)
+        models[str(frequency)] = sparsity.prune_low_magnitude(plain_model(weights), pruning_schedule=schedule)
+    return models
+
+
+def clustered(weights):
+    """The models with 16 and 64 clusters."""
+    keras_clustering = tfmot.clustering.keras
+    start = keras_clustering.CentroidInitialization.KMEANS_PLUS_PLUS
+    return {str(n): keras_clustering.cluster_weights(plain_model(weights), n, start) for n in (16, 64)}
+
+
 def main():
     folder, steps, rounds = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     with np.load(folder / "mnist/mnist.npz") as data:
         order = np.random.RandomState(0).permutation(60000)[: steps * BATCH]
         x, y = data["x_train"][order][..., None] / np.float32(255), data["y_train"][order].astype("int32")
     weights = saved_weights(folder / "mnist/mnist_cnn.keras")
-    sparsity = tfmot.sparsity.keras
-    models = {"plain": plain_model(weights)}
-    for frequency in (100, 10):
-        schedule = sparsity.ConstantSparsity(0.9, begin_step=0, frequency=frequency)
-        models[str(frequency)] = sparsity.prune_low_magnitude(plain_model(weights), pruning_schedule=schedule)
+    clustering = sys.argv[4:] == ["cluster"]
+    models = {"plain": plain_model(weights), **(clustered(weights) if clustering else pruned(weights))}
 
     def fit(name, count):
-        callbacks = [] if name == "plain" else [sparsity.UpdatePruningStep()]
+        callbacks = [] if name == "plain" or clustering else [tfmot.sparsity.keras.UpdatePruningStep()]
         models[name].fit(x[:count], y[:count], batch_size=BATCH, epochs=1, verbose=0, callbacks=callbacks)
 
     for name, model in models.items():

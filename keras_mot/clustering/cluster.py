@@ -8,11 +8,11 @@ import keras
 
 from keras_mot._keras import forget_compilation
 from keras_mot.clustering.centroids import CentroidInitialization
-from keras_mot.clustering.config import ClusteringConfig, codebook_of
+from keras_mot.clustering.config import CODEBOOKS, ClusteringConfig, codebook_of
 from keras_mot.layers import copy_model, strip, transformed_weights
 from keras_mot.layers._attach import numpy_value
 from keras_mot.layers._technique import Technique, transform_name
-from keras_mot.transforms import Codebook, Mask
+from keras_mot.transforms import Mask
 
 
 def cluster_weights(
@@ -89,14 +89,7 @@ def _technique(preserve_sparsity):
     def transforms(config, weight, stack):
         masked = any(isinstance(transform, Mask) for transform in stack)
         zeros = preserve_sparsity and not masked and not numpy_value(weight.variable).all()
-        codebook = Codebook(
-            config.number_of_clusters,
-            per_channel=config.per_channel,
-            preserve_zeros=masked or zeros,
-            average_gradient=config.average_gradient,
-            updater=config,
-            name=transform_name(weight, "codebook"),
-        )
+        codebook = config.codebook(masked or zeros, transform_name(weight, "codebook"))
         # The mask is filled from the weight's zeros when the centroids are chosen.
         return [Mask(name=transform_name(weight, "mask")), codebook] if zeros else [codebook]
 
@@ -105,7 +98,7 @@ def _technique(preserve_sparsity):
         verb="cluster",
         done="clustered",
         config_class=ClusteringConfig,
-        transform_class=Codebook,
+        transform_class=CODEBOOKS,
         transforms=transforms,
     )
 

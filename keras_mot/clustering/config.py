@@ -7,8 +7,11 @@ import numpy as np
 
 from keras_mot._config import Config
 from keras_mot.clustering.centroids import CentroidInitialization, ExactKMeans
+from keras_mot.clustering.methods import ClusteringMethod, SharedValues
 from keras_mot.layers._attach import numpy_value
-from keras_mot.transforms import Codebook, Mask
+from keras_mot.transforms import Codebook, Mask, SoftCodebook
+
+CODEBOOKS = (Codebook, SoftCodebook)
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -23,7 +26,7 @@ class ClusteringConfig(Config):
         per_channel: whether each output channel has its own values.
         frequency: number of training steps after which weights are assigned anew to the nearest centroid.
         end_step: the last step that may assign anew; -1 for no end.
-        average_gradient: whether a centroid's gradient is the mean over its members (or else the sum).
+        method: a `ClusteringMethod`: `SharedValues()`, or `DifferentiableKMeans()` for 2 to 8 clusters.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -35,7 +38,7 @@ class ClusteringConfig(Config):
     per_channel: bool = False
     frequency: int = 10
     end_step: int = -1
-    average_gradient: bool = True
+    method: ClusteringMethod = dataclasses.field(default_factory=SharedValues)
 
     def __post_init__(self):
         for name, least in (("number_of_clusters", 2), ("frequency", 1), ("end_step", -1)):
@@ -50,9 +53,12 @@ class ClusteringConfig(Config):
                 "The centroid initialisation should be a `CentroidInitialization`, such as "
                 f"`CentroidInitialization.KMEANS`; received {self.initialization!r}."
             )
-        for name in ("per_channel", "average_gradient"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"`{name}` should be True or False; received {getattr(self, name)!r}.")
+        if not isinstance(self.per_channel, bool):
+            raise TypeError(f"`per_channel` should be True or False; received {self.per_channel!r}.")
+        if not isinstance(self.method, ClusteringMethod):
+            raise TypeError(f"`method` should be a `ClusteringMethod`; received {self.method!r}.")
+        if self.per_channel and not self.method.supports_channels:
+            raise ValueError(f"{self.method!r} has one palette for each weight: it cannot cluster per channel.")
 
     # The methods below are what `keras_mot.transforms.WeightTransform` asks of an updater.
 
@@ -61,6 +67,10 @@ class ClusteringConfig(Config):
         if step == 0:
             return True
         return step % self.frequency == 0 and (self.end_step < 0 or step <= self.end_step)
+
+    def codebook(self, preserve_zeros, name):
+        """The transform for one weight."""
+        return self.method.codebook(self.number_of_clusters, self.per_channel, preserve_zeros, updater=self, name=name)
 
     def initialize(self, weights):
         """Chooses the centroids of those `weights` (`keras_mot.layers.TransformedWeight`) that have none."""
@@ -144,5 +154,5 @@ def _take_zeros(weight, codebook):
 
 
 def codebook_of(weight):
-    """The `Codebook` in the stack of a `TransformedWeight`, or `None`."""
-    return next((transform for transform in weight.transforms if isinstance(transform, Codebook)), None)
+    """The `Codebook` or `SoftCodebook` in the stack of a `TransformedWeight`, or `None`."""
+    return next((transform for transform in weight.transforms if isinstance(transform, CODEBOOKS)), None)

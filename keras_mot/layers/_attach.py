@@ -68,6 +68,13 @@ class TransformedWeight:
         """The weight that the forward pass uses."""
         return self.value_before(None)
 
+    def frozen_value(self):
+        """The weight that stripping leaves."""
+        value = ops.convert_to_tensor(self.variable.value)
+        for transform in self.transforms:
+            value = transform.freeze(value)
+        return value
+
 
 class _TransformedRegularizer:
     """Penalises the weight that is used, so that a weight out of use gets no gradient from its penalty."""
@@ -377,7 +384,8 @@ def _as_plain_layers(root):
 def strip(root: keras.layers.Layer) -> keras.layers.Layer:
     """Makes transforms permanent and removes them, in place.
 
-    Each transformed weight's variable gets the value that the forward pass used; classes, tracking and
+    Each transformed weight's variable gets the value that the forward pass used (or that its transforms freeze to, such
+    as the nearest centroid after soft clustering); classes, tracking and
     regularizers are restored. A model saved afterwards loads without this package.
 
     Args:
@@ -387,7 +395,7 @@ def strip(root: keras.layers.Layer) -> keras.layers.Layer:
         `root`.
     """
     for weight in transformed_weights(root):
-        weight.variable.assign(weight.effective_value())
+        weight.variable.assign(weight.frozen_value())
         if isinstance(weight.variable.regularizer, _TransformedRegularizer):
             weight.variable.regularizer = weight.variable.regularizer.regularizer
     for layer in root._flatten_layers():

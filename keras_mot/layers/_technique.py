@@ -26,7 +26,7 @@ class Technique:
         verb: what it does, "prune", for messages.
         done: what a weight is then, "pruned", for messages.
         config_class: class of its settings; they are the updaters of its transforms.
-        transform_class: class of its transform; a weight that has one already is left as it is.
+        transform_class: class, or classes, of its transform; a weight that has one already is left as it is.
         transforms: function from (settings, `FoundWeight` or `None` for an unbuilt layer, the transforms that
             the weight has) to the list of transforms to append.
         allows: function from a layer to whether it may be transformed.
@@ -38,7 +38,7 @@ class Technique:
     verb: str
     done: str
     config_class: type
-    transform_class: type
+    transform_class: type | tuple[type, ...]
     transforms: Callable
     allows: Callable = lambda layer: True
     check_model: Callable = lambda model: None

@@ -3,5 +3,6 @@
 from keras_mot.transforms._base import StorageForm, WeightTransform
 from keras_mot.transforms.codebook import Codebook
 from keras_mot.transforms.mask import Mask
+from keras_mot.transforms.soft_codebook import SoftCodebook
 
-__all__ = ["Codebook", "Mask", "StorageForm", "WeightTransform"]
+__all__ = ["Codebook", "Mask", "SoftCodebook", "StorageForm", "WeightTransform"]

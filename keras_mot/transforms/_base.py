@@ -67,6 +67,17 @@ class WeightTransform(keras.layers.Layer):
         self.step = 0
         self.updated_at = -1
 
+    def freeze(self, weight):
+        """The weight that stripping leaves: what `call` returns, unless training uses an approximation of it.
+
+        Args:
+            weight: tensor of the weight's shape, outside of any compiled function.
+
+        Returns:
+            A tensor of the same shape and dtype.
+        """
+        return self.call(weight)
+
     def storage_form(self, weight: np.ndarray) -> StorageForm:
         """What a deployed file would keep of `weight`.
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_mot
 from keras_mot.analysis import sparsity, tensor_stats, zipped_bytes
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._metrics import count_correct, make_metric
@@ -146,3 +147,26 @@ def test_latency_is_the_median_of_interleaved_runs(monkeypatch):
     medians = median_latencies([Runner("a", None), Runner("b", 4)], runs=3)
     assert medians == [pytest.approx(2.0), pytest.approx(5.0)]  # b takes 20 ms for 4 samples
     assert order[-6:] == ["a", "b"] * 3
+
+
+def test_repeated_values_are_counted():
+    """Unique values, entropy and palette bytes of a tensor, against hand-made figures."""
+    model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(8, use_bias=False)])
+    kernel = np.zeros((8, 8), "float32")
+    kernel[:4] = 1.0
+    kernel[4:6] = 2.0  # shares 1/2, 1/4, 1/4: 1.5 bits
+    model.layers[0].kernel.assign(kernel)
+    (tensor,) = keras_mot.analysis.tensor_stats(model)
+    assert (tensor.unique_values, tensor.zeros, tensor.bytes) == (3, 16, 256)
+    assert tensor.entropy == pytest.approx(1.5)
+    assert tensor.palette_bytes == 3 * 4 + 64 * 2 // 8
+    row = keras_mot.analysis.measure(model, latency_runs=0, progress=False)[model.name]
+    assert row.palette_bytes == 28
+    assert row.has_palettes
+    assert row.to_dict()["tensors"][0]["unique_values"] == 3
+    random = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(8)])
+    report = keras_mot.analysis.measure({"few": model, "many": random}, latency_runs=0, progress=False)
+    assert "palettes" in str(report)
+    assert report["many"].palette_bytes == 4 * 72
+    assert not report["many"].has_palettes
+    assert "palettes" not in str(keras_mot.analysis.measure(random, latency_runs=0, progress=False))

@@ -105,3 +105,18 @@ def test_model_of_unknown_layers(run, tmp_path, monkeypatch):
     assert result.code == 2
     assert "cannot be loaded" in result.err
     assert "Unregistered" in result.err
+
+
+def test_model_in_the_middle_of_pruning_and_clustering(run, tmp_path):
+    pruned = keras_mot.sparsity.prune_low_magnitude(build_model(), keras_mot.sparsity.ConstantSparsity(0.5))
+    keras_mot.update_step(pruned, 0)
+    keras_mot.clustering.cluster_weights(pruned, 4).save(tmp_path / "both.keras")
+    result = run("inspect", tmp_path / "both.keras")
+    assert "In the middle of pruning" in result.out
+    assert "In the middle of clustering" in result.out
+    values = json.loads(run("inspect", tmp_path / "both.keras", "--json").out)
+    assert values["pruning"]["sparsity"] == 0.5
+    assert [row["unique_values"] for row in values["clustering"]["clustered"]] == [4, 4]
+    kernel = next(tensor for tensor in values["tensors"] if tensor["name"] == "hidden/kernel")
+    assert (kernel["unique_values"], kernel["zeros"]) == (4, 64)
+    assert kernel["palette_bytes"] == 4 * 4 + 128 * 2 // 8

@@ -12,6 +12,7 @@ import keras_mot
 from keras_mot.clustering import (
     CentroidInitialization,
     ClusteringConfig,
+    DifferentiableKMeans,
     cluster_weights,
     clustering_report,
     strip_clustering,
@@ -173,6 +174,10 @@ def test_weights_without_zeros_beside_sparse_ones_get_no_mask():
         (lambda: cluster_weights(classifier(), 4, overrides={"first": 8}), TypeError, "ClusteringConfig"),
         (lambda: cluster_weights(classifier(), 4, overrides={"third": None}), ValueError, "No layer .* 'third'"),
         (lambda: cluster_weights(classifier(), ClusteringConfig(4), cluster_per_channel=True), ValueError, "Give the"),
+        (lambda: ClusteringConfig(4, method="dkm"), TypeError, "ClusteringMethod"),
+        (lambda: ClusteringConfig(4, per_channel=True, method=DifferentiableKMeans()), ValueError, "per channel"),
+        (lambda: DifferentiableKMeans(0), ValueError, "above 0"),
+        (lambda: DifferentiableKMeans("cold"), TypeError, "should be a number"),
         (lambda: ClusteringConfig(4, frequency=0), ValueError, "frequency` should be at least 1"),
         (lambda: strip_clustering(classifier()), ValueError, "no clustered weights"),
         (lambda: strip_clustering(3), TypeError, "`strip_clustering` expects"),

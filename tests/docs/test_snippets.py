@@ -36,7 +36,8 @@ def names():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/pruning.md", "docs/migration-from-tfmot.md", "docs/architecture.md"]
+    "document",
+    ["README.md", "docs/pruning.md", "docs/clustering.md", "docs/migration-from-tfmot.md", "docs/architecture.md"],
 )
 def test_snippets_run(document, names, backend, tmp_path, monkeypatch):
     if document in EXPORTING and backend != "tensorflow":
