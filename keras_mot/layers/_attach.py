@@ -221,6 +221,7 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
     _ensure_transformed(host)
     for weight in weights:
         _put_on(host, weight)
+    forget_torch_parameters(host)
     return host
 
 
@@ -309,6 +310,9 @@ def _transformed(found, stack):
             if not transform.built:
                 transform.axes = found.axes
                 transform.build(tuple(variable.shape))
+    for transform in stack:
+        for own in transform.variables:  # PyTorch's lists of parameters go by path, which must be unique
+            own._path = f"{owner.path or owner.name}/{transform.name}/{own.name}"
     existing = _existing(owner, variable)
     before = existing.transforms if existing else ()
     weight = TransformedWeight(owner, found.key, found.place, variable, found.axes, before + stack)

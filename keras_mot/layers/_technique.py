@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 
-from keras_mot._keras import forget_compilation
+from keras_mot._keras import forget_compilation, forget_torch_parameters
 from keras_mot.layers._attach import ANY, attach, initialize, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model, strategy_scope
 from keras_mot.layers._find import find_weights, left_alone_unknown, require_built
@@ -132,6 +132,7 @@ class Technique:
             initialize(target)
         if inplace:
             forget_compilation(target)
+            forget_torch_parameters(target)
         return target
 
     def _config_for(self, weight, config, overrides, current):

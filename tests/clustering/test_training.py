@@ -72,6 +72,19 @@ def test_fit_in_other_precisions(policy):
         keras.config.set_dtype_policy("float32")
 
 
+def test_a_model_changed_in_place_after_training_trains_on():
+    """On PyTorch, lists of parameters made before must learn of the centroids, or their gradients pile up."""
+    model, other = compiled(classifier()), None
+    x, y = batches(STEPS)
+    model.fit(x[:32], y[:32], batch_size=16, verbose=0)
+    other = compiled(cluster_weights(model, SETTINGS))
+    compiled(cluster_weights(model, SETTINGS, inplace=True))
+    for trained in (model, other):
+        trained.fit(x, y, batch_size=16, verbose=0, shuffle=False)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_the_centroids_learn():
     """A regression that a clustered layer can solve exactly: the loss goes to nearly nothing."""
     x = np.random.default_rng(0).standard_normal((256, 8)).astype("float32")
