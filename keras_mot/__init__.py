@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_mot import analysis, clustering, export, layers, sparsity, transforms
+from keras_mot import analysis, clustering, export, graph, layers, sparsity, transforms
 from keras_mot._config import Config
 from keras_mot._version import __version__
 from keras_mot.layers import update_step
@@ -23,6 +23,7 @@ __all__ = [
     "analysis",
     "clustering",
     "export",
+    "graph",
     "layers",
     "sparsity",
     "transforms",

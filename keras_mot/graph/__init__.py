@@ -1,0 +1,5 @@
+"""Reading and rewriting models as graphs of operations."""
+
+from keras_mot.graph.batch_norm import FoldableBatchNorm, find_foldable_batch_norms, fold_batch_norm
+
+__all__ = ["FoldableBatchNorm", "find_foldable_batch_norms", "fold_batch_norm"]

@@ -1,0 +1,196 @@
+"""Folding batch normalization into the convolution or dense layer before it, as converters to runtimes do.
+
+After training, batch normalization multiplies each channel by a constant and adds one. A layer that is linear in its
+kernel can take both over: kernel' = kernel * s and bias' = (bias - mean) * s + beta, with s = gamma / sqrt(variance +
+epsilon) (Jacob et al., 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", arXiv:1712.05877, section 3.2).
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_mot._keras import Sequential
+from keras_mot.graph._consumers import as_functional, consumers_of, nodes_of
+from keras_mot.layers import copy_model
+from keras_mot.layers._attach import is_transformed
+
+# Class -> the kernel to scale, and the shape of the scale of its output channels beside that kernel.
+_LAST = ("kernel", lambda kernel: (-1,))
+_FOLDABLE = {
+    layers.Dense: _LAST,
+    layers.Conv1D: _LAST,
+    layers.Conv2D: _LAST,
+    layers.Conv3D: _LAST,
+    layers.Conv1DTranspose: ("kernel", lambda kernel: (-1, 1)),
+    layers.Conv2DTranspose: ("kernel", lambda kernel: (-1, 1)),
+    layers.Conv3DTranspose: ("kernel", lambda kernel: (-1, 1)),
+    layers.DepthwiseConv1D: ("kernel", lambda kernel: kernel.shape[-2:]),
+    layers.DepthwiseConv2D: ("kernel", lambda kernel: kernel.shape[-2:]),
+    layers.SeparableConv1D: ("pointwise_kernel", lambda kernel: (-1,)),
+    layers.SeparableConv2D: ("pointwise_kernel", lambda kernel: (-1,)),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoldableBatchNorm:
+    """A batch normalization that the layer before it can take over.
+
+    Args:
+        linear: the convolution or dense layer.
+        batch_norm: the `BatchNormalization` that is its only reader.
+    """
+
+    linear: keras.layers.Layer
+    batch_norm: keras.layers.BatchNormalization
+
+
+def find_foldable_batch_norms(model: keras.Model) -> list[FoldableBatchNorm]:
+    """The batch normalizations of a model, and of the models nested in it, that `fold_batch_norm` would fold.
+
+    Args:
+        model: a built model. What is neither sequential nor functional has no graph to be read, and none are found.
+
+    Returns:
+        List of `FoldableBatchNorm`, in the order of the layers.
+    """
+    graph = as_functional(model)
+    if graph is None:
+        return []
+    consumers, outputs = consumers_of(graph), {id(tensor) for tensor in graph.outputs}
+    found = []
+    for operation in graph.operations:
+        if as_functional(operation) is not None:
+            found += find_foldable_batch_norms(operation)
+        if isinstance(operation, layers.BatchNormalization):
+            linear = _foldable_producer(graph, operation, consumers, outputs)
+            if linear is not None:
+                found.append(FoldableBatchNorm(linear, operation))
+    return found
+
+
+def _foldable_producer(graph, batch_norm, consumers, outputs):
+    """The layer that can take `batch_norm` over, or `None`."""
+    calls = [node for node in nodes_of(graph) if node.operation is batch_norm]
+    if len(calls) != 1 or len(batch_norm._inbound_nodes) != 1 or is_transformed(batch_norm):
+        return None
+    tensor = calls[0].arguments.keras_tensors[0]
+    linear = tensor._keras_history.operation
+    if plain_class(linear) is None or len(linear._inbound_nodes) != 1 or linear not in graph.operations:
+        return None
+    if len(consumers[id(tensor)]) != 1 or id(tensor) in outputs:
+        return None
+    if linear.activation is not keras.activations.linear or getattr(linear, "lora_enabled", False):
+        return None
+    channels_first = getattr(linear, "data_format", "channels_last") == "channels_first"
+    return linear if batch_norm.axis % len(tensor.shape) == (1 if channels_first else len(tensor.shape) - 1) else None
+
+
+def plain_class(layer):
+    """The class in the table of foldable layers whose computation `layer` has, or `None`."""
+    own = getattr(type(layer), "_plain_class", type(layer))
+    for known in _FOLDABLE:
+        if issubclass(own, known) and own.call is known.call:
+            return known
+    return None
+
+
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """A copy of a trained model without those batch normalizations that the layer before them can take over.
+
+    Converters to LiteRT and other runtimes fold them when the model is exported, and scale each channel of the kernel:
+    16 shared values of a clustered kernel then become 16 for every channel. Fold before clustering, and
+    what is trained is what is shipped. Folded layers have no batch statistics any more: train on with a low learning
+    rate.
+
+    Args:
+        model: a built sequential or functional model, without weight transforms. Models nested in it are folded too.
+
+    Returns:
+        A model of the same kind, not compiled, that shares no variables with `model`. It computes what `model`
+        does in inference, up to rounding. Layers keep their names; folded ones have a bias.
+
+    Raises:
+        TypeError: if `model` is not a Keras model.
+        ValueError: if it is not built, is neither sequential nor functional, or carries weight transforms.
+
+    Example:
+
+    ```python
+    folded = fold_batch_norm(model)
+    clustered = keras_mot.clustering.cluster_weights(folded, 32)
+    ```
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`fold_batch_norm` expects a Keras model; received {model!r}.")
+    if not model.built:
+        raise ValueError(f"`fold_batch_norm` needs a built model; '{model.name}' is not built.")
+    if as_functional(model) is None:
+        raise ValueError(
+            f"`fold_batch_norm` reads the graph of sequential and functional models; '{model.name}' is a "
+            f"{type(model).__name__}."
+        )
+    if any(is_transformed(layer) for layer in model._flatten_layers()):
+        raise ValueError(f"'{model.name}' carries weight transforms: strip them, or fold before attaching them.")
+    copy = copy_model(model)
+    folds = find_foldable_batch_norms(copy)
+    if not folds:
+        return copy
+    folded = _rebuild(copy, {id(fold.linear) for fold in folds}, {id(fold.batch_norm) for fold in folds})
+    pairs = {fold.linear.name: fold for fold in folds}
+    for layer in folded._flatten_layers():
+        if plain_class(layer) is not None and layer.name in pairs and layer is not pairs[layer.name].linear:
+            _take_over(layer, pairs[layer.name])
+    return folded
+
+
+def _rebuild(model, linears, batch_norms):
+    """The model on new inputs: with new layers for `linears`, without `batch_norms`, and else with its own layers."""
+
+    def replace(layer):
+        if id(layer) in linears:
+            return type(layer).from_config({**layer.get_config(), "use_bias": True})
+        if as_functional(layer) is not None and any(id(inner) in linears for inner in layer._flatten_layers()):
+            return _rebuild(layer, linears, batch_norms)
+        return layer
+
+    if isinstance(model, Sequential):
+        parts = [replace(layer) for layer in model.layers if id(layer) not in batch_norms]
+        inputs = [
+            keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in model.inputs
+        ]
+        result = keras.Sequential([*inputs, *parts], name=model.name)
+    else:
+        result = keras.models.clone_model(
+            model,
+            clone_function=lambda layer: layer if id(layer) in batch_norms else replace(layer),
+            call_function=lambda layer, *args, **kwargs: (
+                args[0] if id(layer) in batch_norms else layer(*args, **kwargs)
+            ),
+        )
+    result._trainable = model._trainable
+    return result
+
+
+def _take_over(layer, fold):
+    norm, linear = fold.batch_norm, fold.linear
+    mean, variance = (ops.convert_to_numpy(value) for value in (norm.moving_mean, norm.moving_variance))
+    scale = 1.0 / np.sqrt(np.asarray(variance, "float64") + norm.epsilon)
+    if norm.scale:
+        scale = scale * ops.convert_to_numpy(norm.gamma)
+    bias = -np.asarray(mean, "float64")
+    if linear.use_bias:
+        bias = bias + ops.convert_to_numpy(linear.bias)
+    bias = bias * scale
+    if norm.center:
+        bias = bias + ops.convert_to_numpy(norm.beta)
+    name, shape = _FOLDABLE[plain_class(linear)]
+    for key in ("kernel", "depthwise_kernel", "pointwise_kernel"):
+        if isinstance(getattr(linear, key, None), keras.Variable):
+            value = ops.convert_to_numpy(getattr(linear, key))
+            if key == name:
+                value = value * scale.reshape(shape(value))
+            getattr(layer, key).assign(value.astype(str(value.dtype) if key != name else "float32"))
+    layer.bias.assign(bias.astype("float32"))
