@@ -15,12 +15,15 @@ MAX_CELLS = 2048
 _LLOYD_ITERATIONS = 100
 
 
-def kmeans_1d(values, clusters):
+def kmeans_1d(values, clusters, entropy_weight=0.0):
     """The centroids with the least sum of squared distances between values and nearest centroid.
 
     Args:
         values: float array of any shape, not empty, finite.
         clusters: how many centroids to find, at least 1.
+        entropy_weight: squared error, in variances of the values, that a bit per value is worth. Above 0,
+            the sum of squared distances and entropy is minimised (entropy-constrained quantization: Chou, Lookabaugh
+            and Gray, 1989), and there may be fewer centroids.
 
     Returns:
         float64 array, sorted, of `clusters` centroids, or fewer if there are fewer different values.
@@ -31,14 +34,17 @@ def kmeans_1d(values, clusters):
     # Around the middle, so that differences of sums keep their digits.
     middle = float(values[len(values) // 2])
     sums = _Sums(values, middle)
-    if exact and len(starts) <= clusters:
+    if exact and len(starts) <= clusters and not entropy_weight:
         return middle + sums.means(starts, np.append(starts[1:], len(values)))
     positions = np.append(starts, len(values))
-    borders = _best_borders(sums, positions, clusters)
-    if exact:
-        return middle + sums.means(borders[:-1], borders[1:])
-    borders = _best_borders(sums, _around(values, positions, borders, cells), clusters)
-    return middle + _lloyd(values, middle, sums, sums.means(borders[:-1], borders[1:]))
+    bit_price = entropy_weight * float(np.var(values, dtype="float64"))
+    borders = _best_borders(sums, positions, clusters, bit_price)
+    if not exact:
+        borders = _best_borders(sums, _around(values, positions, borders, cells), clusters, bit_price)
+    centroids = sums.means(borders[:-1], borders[1:])
+    if not exact and not bit_price:
+        centroids = _lloyd(values, middle, sums, centroids)
+    return middle + centroids
 
 
 class _Sums:
@@ -96,23 +102,32 @@ def _around(values, positions, borders, cells):
     return np.unique(np.concatenate([[0], finer, borders]))
 
 
-def _best_borders(sums, positions, clusters):
-    """Positions of the borders of the best clusters, whose borders may lie at `positions` only."""
+def _best_borders(sums, positions, clusters, bit_price):
+    """Positions of the borders of the best clusters, whose borders may lie at `positions` only.
+
+    Each bit of entropy counts as `bit_price`; if that is not 0, there may be fewer clusters.
+    """
     first, second = sums.first[positions], sums.second_at(positions)
     counts = positions.astype("float64")
     with np.errstate(divide="ignore", invalid="ignore"):
         # cost[j, i]: squared distances of the values between positions i and j to their mean
-        cost = second[:, None] - second - (first[:, None] - first) ** 2 / (counts[:, None] - counts)
+        lengths = counts[:, None] - counts
+        cost = second[:, None] - second - (first[:, None] - first) ** 2 / lengths
+        if bit_price:
+            cost -= bit_price * lengths * np.log2(lengths / counts[-1])
     cost[np.triu_indices(len(positions))] = np.inf
     best, choices = cost[:, 0].copy(), []
     best[0] = np.inf
-    for _ in range(clusters - 1):
+    totals = [best[-1]]
+    for _ in range(min(clusters, len(positions) - 1) - 1):
         total = cost + best
         choice = total.argmin(axis=1)
         best = total[np.arange(len(positions)), choice]
         choices.append(choice)
+        totals.append(best[-1])
+    fewer = int(np.argmin(totals)) if bit_price else len(choices)
     borders = [len(positions) - 1]
-    for choice in reversed(choices):
+    for choice in reversed(choices[:fewer]):
         borders.append(int(choice[borders[-1]]))
     return positions[np.array([0, *borders[::-1]])]
 

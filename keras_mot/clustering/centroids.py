@@ -62,13 +62,28 @@ class ExactKMeans(Config, CentroidInitialization):
     clusters whose borders lie between that many cells of values, and then improved by Lloyd's iterations.
     25 million weights take about a second.
 
-    Reference: Wang and Song, 2011, "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic
-    Programming", The R Journal 3/2.
+    Args:
+        entropy_weight: squared error, in variances of the weights, that a bit per weight is worth; 0, the default,
+            for the least squared error. Values such as 0.003 give files that zip better at the same number of
+            clusters: rarely used centroids are placed for the few weights far out, and near zero they lie wider
+            apart.
+
+    References: Wang and Song, 2011, "Ckmeans.1d.dp: Optimal k-means Clustering in One Dimension by Dynamic
+    Programming", The R Journal 3/2; for the entropy, Chou, Lookabaugh and Gray, 1989, "Entropy-Constrained Vector
+    Quantization", IEEE Transactions on Acoustics, Speech, and Signal Processing 37.
     """
+
+    entropy_weight: float = 0.0
+
+    def __post_init__(self):
+        if isinstance(self.entropy_weight, bool) or not isinstance(self.entropy_weight, int | float):
+            raise TypeError(f"`entropy_weight` should be a number; received {self.entropy_weight!r}.")
+        if not 0.0 <= self.entropy_weight < float("inf"):
+            raise ValueError(f"`entropy_weight` should be 0 or more, and finite; received {self.entropy_weight!r}.")
 
     def centroids(self, values: np.ndarray, count: int) -> np.ndarray:
         """The best centroids, sorted."""
-        return kmeans_1d(values, count)
+        return kmeans_1d(values, count, self.entropy_weight)
 
 
 @keras.saving.register_keras_serializable("keras_mot")

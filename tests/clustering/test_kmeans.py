@@ -65,3 +65,38 @@ def test_values_beyond_the_cells_are_still_found():
     assert len(centroids) == 4
     theirs = KMeans(4, n_init=2, random_state=0).fit(values.reshape(-1, 1))
     assert squared_error(values, centroids) <= theirs.inertia_ * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.003, 0.05, 0.5])
+@pytest.mark.parametrize("seed", range(10))
+def test_entropy_against_every_partition(seed, weight):
+    rng = np.random.default_rng(seed)
+    values = np.round(rng.standard_normal(9), 1).astype("float32")
+    ordered = np.sort(values.astype("float64"))
+
+    def cost(parts):
+        shares = np.array([len(part) for part in parts]) / len(values)
+        bits = -(shares * np.log2(shares)).sum() * len(values)
+        return sum(((part - part.mean()) ** 2).sum() for part in parts) + weight * ordered.var() * bits
+
+    changes = np.flatnonzero(np.diff(ordered)) + 1  # equal values stay together
+    cuts = itertools.chain.from_iterable(itertools.combinations(changes, n) for n in range(4))
+    best = min((np.split(ordered, cut) for cut in cuts), key=cost)
+    found = kmeans_1d(values, 4, weight)
+    np.testing.assert_allclose(found, [part.mean() for part in best], rtol=1e-5, atol=1e-6)
+
+
+def test_entropy_makes_better_use_of_many_values():
+    """At the same entropy the error is less than that of k-means with fewer values."""
+    values = np.random.default_rng(0).laplace(size=50_000).astype("float32")
+
+    def error_and_entropy(centroids):
+        nearest = np.abs(values[:, None] - centroids).argmin(1)
+        shares = np.bincount(nearest) / len(values)
+        shares = shares[shares > 0]
+        return ((values - centroids[nearest]) ** 2).mean(), -(shares * np.log2(shares)).sum()
+
+    plain = error_and_entropy(kmeans_1d(values, 16))
+    constrained = error_and_entropy(kmeans_1d(values, 32, 0.015))
+    assert constrained[1] < plain[1]
+    assert constrained[0] < plain[0]
