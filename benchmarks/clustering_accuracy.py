@@ -225,8 +225,8 @@ def resnet8(arguments):
         rows.append(run(f"{clusters} clusters", folded, batches, test, recipe, 0, settings))
     notes = [
         "Target: 32 clusters at most 0.4 points below float.",
-        "Batch normalization is folded before clustering. Fine-tuned on training images, flipped and shifted by up to 4 pixels; labels: the float model's "
-        "probabilities.",
+        "Batch normalization is folded before clustering. Fine-tuned on training images, flipped and shifted by up "
+        "to 4 pixels; labels: the float model's probabilities.",
         str(recipe),
     ]
     return rows, [rows_table("ResNet-8, CIFAR-10, clustered", rows, notes)], recipe

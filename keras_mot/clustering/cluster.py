@@ -1,6 +1,7 @@
 """Weight clustering of layers and models while they train: `cluster_weights` and `strip_clustering`."""
 
 import contextlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import keras
 from keras_mot._keras import forget_compilation
 from keras_mot.clustering.centroids import CentroidInitialization
 from keras_mot.clustering.config import CODEBOOKS, ClusteringConfig, codebook_of
+from keras_mot.graph import find_foldable_batch_norms
 from keras_mot.layers import copy_model, strip, transformed_weights
 from keras_mot.layers._attach import numpy_value
 from keras_mot.layers._technique import Technique, transform_name
@@ -47,7 +49,9 @@ def cluster_weights(
         input_shape: shape of a sample without the batch, for an unbuilt first layer of a sequential model.
 
     Returns:
-        A model, layer or list like `to_cluster`, not compiled, that shares no variables with it.
+        A model, layer or list like `to_cluster`, not compiled, that shares no variables with it. A warning names
+        clustered layers whose batch normalization a converter would fold into them: see
+        `keras_mot.graph.fold_batch_norm`.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -71,7 +75,28 @@ def cluster_weights(
         raise TypeError(f"`preserve_sparsity` should be True or False; received {preserve_sparsity!r}.")
     if preserve_sparsity:
         _require_zeros(to_cluster)
-    return _technique(preserve_sparsity).apply(to_cluster, config, overrides, inplace, input_shape)
+    clustered = _technique(preserve_sparsity).apply(to_cluster, config, overrides, inplace, input_shape)
+    if isinstance(clustered, keras.Model):
+        _warn_of_batch_norms(clustered)
+    return clustered
+
+
+def _warn_of_batch_norms(model):
+    """Says so if converters will scale the channels of clustered kernels."""
+    folds = []
+    for fold in find_foldable_batch_norms(model):
+        codebooks = [codebook_of(weight) for weight in transformed_weights(fold.linear)]
+        if any(codebook and not codebook.per_channel for codebook in codebooks):
+            folds.append(fold)
+    if folds:
+        warnings.warn(
+            f"'{folds[0].batch_norm.name}' follows '{folds[0].linear.name}', whose weights are clustered now"
+            f"{f' (and {len(folds) - 1} more such pairs)' if len(folds) > 1 else ''}. When the model is exported, a "
+            "batch normalization is folded into the kernel before it, and each channel scaled: the shared values "
+            "become different ones in every channel of the file. Fold first, with "
+            "`keras_mot.graph.fold_batch_norm(model)`, or cluster per channel.",
+            stacklevel=3,
+        )
 
 
 def _config(number_of_clusters, initialization, per_channel):

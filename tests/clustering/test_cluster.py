@@ -1,6 +1,7 @@
 """`cluster_weights` and `strip_clustering`: what is clustered, how, and what is refused."""
 
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -219,3 +220,15 @@ def test_a_weight_without_channels_cannot_be_clustered_by_them():
     with pytest.raises(ValueError, match=re.escape("one value for each channel")):
         cluster_weights(model, 4, cluster_per_channel=True)
     cluster_weights(model, 4)
+
+
+def test_batch_norms_that_a_converter_would_fold_are_warned_of():
+    model = keras.Sequential(
+        [layers.Input((6, 6, 3)), layers.Conv2D(8, 3, name="conv"), layers.BatchNormalization(name="norm")]
+    )
+    with pytest.warns(UserWarning, match=r"'norm' follows 'conv'.*fold_batch_norm"):
+        cluster_weights(model, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        cluster_weights(model, 4, cluster_per_channel=True)
+        cluster_weights(keras_mot.graph.fold_batch_norm(model), 4)
