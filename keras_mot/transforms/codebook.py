@@ -7,13 +7,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot.transforms._base import StorageForm, WeightTransform
+from keras_mot.transforms._base import StorageForm
 from keras_mot.transforms._lookup import digits_per_code, look_up
-from keras_mot.transforms._palette import nearest, pack, pack_bits, unpack
+from keras_mot.transforms._palette import pack, unpack
+from keras_mot.transforms._palette_transform import PaletteTransform
 
 
 @keras.saving.register_keras_serializable("keras_mot")
-class Codebook(WeightTransform):
+class Codebook(PaletteTransform):
     """Replaces each weight by the centroid that it is assigned to; the centroids are trained.
 
     The gradient of a centroid is the mean (or the sum) of the gradients of its members; the stored weight
@@ -51,10 +52,8 @@ class Codebook(WeightTransform):
         average_gradient: bool = True,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
-        self.number_of_clusters = number_of_clusters
+        super().__init__(number_of_clusters, preserve_zeros, **kwargs)
         self.per_channel = per_channel
-        self.preserve_zeros = preserve_zeros
         self.average_gradient = average_gradient
 
     def build(self, weight_shape):
@@ -105,10 +104,6 @@ class Codebook(WeightTransform):
             return centroids
         return ops.concatenate([ops.zeros((self.channels, 1), centroids.dtype), centroids], axis=1)
 
-    def palette(self) -> np.ndarray:
-        """The values: float array of shape (channels, number_of_clusters), entry 0 being 0 with `preserve_zeros`."""
-        return np.array(ops.convert_to_numpy(self._palette_tensor()))
-
     def assignments(self) -> np.ndarray:
         """The entry of each weight: int array of the weight's shape."""
         codes = ops.convert_to_numpy(self.codes)
@@ -127,12 +122,7 @@ class Codebook(WeightTransform):
         Raises:
             ValueError: if `palette` has another shape, or entry 0 should be 0 and is not.
         """
-        palette = np.asarray(palette, "float32").reshape(-1, self.number_of_clusters)
-        if len(palette) != self.channels or (self.preserve_zeros and palette[:, 0].any()):
-            raise ValueError(
-                f"The palette should have shape ({self.channels}, {self.number_of_clusters})"
-                f"{', with 0 as the first entry' if self.preserve_zeros else ''}; received {palette!r}."
-            )
+        palette = self._checked_palette(palette)
         self.centroids.assign(palette[:, int(self.preserve_zeros) :])
         self._set_assignments(np.asarray(assignments))
 
@@ -152,7 +142,7 @@ class Codebook(WeightTransform):
             assignments[where] = self._nearest(weight[where], entries)
         self._set_assignments(assignments)
 
-    def channel_slice(self, channel: int) -> tuple:
+    def channel_slice(self, channel: int) -> Any:
         """The index that picks one channel (of `channels`) from an array of the weight's shape."""
         where = [slice(None)] * len(self.weight_shape)
         lengths = [self.weight_shape[axis] for axis in self._channel_axes]
@@ -160,11 +150,6 @@ class Codebook(WeightTransform):
         for axis, position in zip(self._channel_axes, positions, strict=True):
             where[axis] = int(position)
         return tuple(where)
-
-    def _nearest(self, values, entries):
-        if not self.preserve_zeros:
-            return nearest(values, entries)
-        return np.where(values == 0, 0, 1 + nearest(values, entries[1:]))
 
     def _set_assignments(self, assignments):
         entries = self.number_of_clusters
@@ -177,23 +162,14 @@ class Codebook(WeightTransform):
         codes = pack(assignments, self.channels * entries, self.digits)
         self.codes.assign(codes.astype(self.codes.dtype))
 
-    def unique_values(self) -> int:
-        """How many different values the weight has now."""
-        used = ops.convert_to_numpy(self.members) > 0
-        return len(np.unique(self.palette()[used]))
-
     def storage_form(self, weight: np.ndarray) -> StorageForm:
         """The palette, and an index of ceil(log2(number_of_clusters)) bits for each weight."""
-        bits = max(1, math.ceil(math.log2(self.number_of_clusters)))
-        arrays = {"palette": self.palette(), "indices": pack_bits(self.assignments(), bits)}
-        return StorageForm("palette", tuple(weight.shape), arrays)
+        return self._stored(self.palette(), self.assignments(), weight.shape)
 
     def get_config(self):
         """The constructor's arguments."""
         return {
             **super().get_config(),
-            "number_of_clusters": self.number_of_clusters,
             "per_channel": self.per_channel,
-            "preserve_zeros": self.preserve_zeros,
             "average_gradient": self.average_gradient,
         }

@@ -1,19 +1,18 @@
 """The codebook of differentiable k-means: each weight is a mixture of a few shared values, until it is stripped."""
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_mot.transforms._base import StorageForm, WeightTransform
-from keras_mot.transforms._palette import nearest, pack_bits
+from keras_mot.transforms._base import StorageForm
+from keras_mot.transforms._palette_transform import PaletteTransform
 from keras_mot.transforms._soft_assignment import soft_values
 
 
 @keras.saving.register_keras_serializable("keras_mot")
-class SoftCodebook(WeightTransform):
+class SoftCodebook(PaletteTransform):
     """Replaces each weight by its attention over a few centroids, which are themselves means of the weights.
 
     In training the weight that is used is a mixture, sharper the lower the temperature, and the gradient reaches the
@@ -40,14 +39,9 @@ class SoftCodebook(WeightTransform):
     ```
     """
 
-    channels = 1
-    per_channel = False
-
     def __init__(self, number_of_clusters: int, temperature: float = 0.1, preserve_zeros: bool = False, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.number_of_clusters = number_of_clusters
+        super().__init__(number_of_clusters, preserve_zeros, **kwargs)
         self.temperature = temperature
-        self.preserve_zeros = preserve_zeros
 
     def build(self, weight_shape):
         """Creates the centroids, all zero; `weight_shape` is the shape of the weight."""
@@ -79,22 +73,12 @@ class SoftCodebook(WeightTransform):
         palette = self._means(values, self.palette()[0])
         return ops.cast(ops.convert_to_tensor(palette[self._nearest(values, palette)]), weight.dtype)
 
-    def palette(self) -> np.ndarray:
-        """The values: float array of shape (1, number_of_clusters), entry 0 being 0 with `preserve_zeros`."""
-        centroids = np.array(ops.convert_to_numpy(self.centroids), "float32")
-        return np.concatenate([[0.0] * int(self.preserve_zeros), centroids]).astype("float32")[None]
-
     def assign(self, palette: Any, assignments: Any = None) -> None:
         """Sets the values, floats of shape (number_of_clusters,) or (1, number_of_clusters).
 
         With `preserve_zeros`, entry 0 must be 0. `assignments` are not used: they follow from the weights.
         """
-        palette = np.asarray(palette, "float32").reshape(-1)
-        if len(palette) != self.number_of_clusters or (self.preserve_zeros and palette[0]):
-            raise ValueError(
-                f"The palette should have {self.number_of_clusters} values"
-                f"{', with 0 as the first' if self.preserve_zeros else ''}; received {palette!r}."
-            )
+        palette = self._checked_palette(palette)[0]
         centroids = palette[int(self.preserve_zeros) :]
         self.centroids.assign(centroids)
         distances = np.diff(np.unique(centroids))
@@ -112,20 +96,6 @@ class SoftCodebook(WeightTransform):
         members = np.bincount(self._nearest(weight, palette).reshape(-1), minlength=self.number_of_clusters)
         self.members.assign(members[None].astype("float32"))
 
-    def channel_slice(self, channel: int) -> tuple:
-        """The index of the whole weight: there are no channels of its own."""
-        return ...
-
-    def unique_values(self) -> int:
-        """How many different values the weight would have if it were stripped now."""
-        used = ops.convert_to_numpy(self.members) > 0
-        return len(np.unique(self.palette()[used]))
-
-    def _nearest(self, values, palette):
-        if not self.preserve_zeros:
-            return nearest(values, palette)
-        return np.where(values == 0, 0, 1 + nearest(values, palette[1:]))
-
     def _means(self, values, palette):
         indices = self._nearest(values, palette).reshape(-1)
         counts = np.bincount(indices, minlength=len(palette))
@@ -134,17 +104,10 @@ class SoftCodebook(WeightTransform):
 
     def storage_form(self, weight: np.ndarray) -> StorageForm:
         """The palette, and an index of ceil(log2(number_of_clusters)) bits for each weight."""
-        palette = self._means(np.asarray(weight), self.palette()[0])
-        indices = self._nearest(np.asarray(weight), palette).reshape(-1)
-        bits = max(1, math.ceil(math.log2(self.number_of_clusters)))
-        arrays = {"palette": palette[None], "indices": pack_bits(indices, bits)}
-        return StorageForm("palette", tuple(weight.shape), arrays)
+        weight = np.asarray(weight)
+        palette = self._means(weight, self.palette()[0])
+        return self._stored(palette[None], self._nearest(weight, palette), weight.shape)
 
     def get_config(self):
         """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "number_of_clusters": self.number_of_clusters,
-            "temperature": self.temperature,
-            "preserve_zeros": self.preserve_zeros,
-        }
+        return {**super().get_config(), "temperature": self.temperature}

@@ -96,5 +96,5 @@ def test_freezing_snaps_to_the_nearest():
     assert codebook.unique_values() == 3
     form = codebook.storage_form(weight)
     assert form.nbytes == 4 * 3 + 2
-    with pytest.raises(ValueError, match="0 as the first"):
+    with pytest.raises(ValueError, match="0 as the first entry"):
         codebook.assign([0.5, -1.0, 1.0])

@@ -1,0 +1,80 @@
+"""What the hard and the soft codebook have in common: a palette of values, one of which may be zero."""
+
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_mot.transforms._base import StorageForm, WeightTransform
+from keras_mot.transforms._palette import nearest, pack_bits
+
+
+class PaletteTransform(WeightTransform):
+    """Base of the codebooks: a weight has at most `number_of_clusters` different values in each channel.
+
+    A subclass has the variables `centroids`, the values without a preserved zero, and `members`, of shape (channels,
+    number_of_clusters): how many weights each value has.
+
+    Args:
+        number_of_clusters: how many different values the weight (or each channel of it) has at most.
+        preserve_zeros: whether one of the values is 0, stays 0, and belongs to those weights that are 0.
+        **kwargs: arguments of `WeightTransform`.
+    """
+
+    channels = 1
+    per_channel = False
+
+    def __init__(self, number_of_clusters: int, preserve_zeros: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.number_of_clusters = number_of_clusters
+        self.preserve_zeros = preserve_zeros
+
+    def palette(self) -> np.ndarray:
+        """The values: float array of shape (channels, number_of_clusters), entry 0 being 0 with `preserve_zeros`."""
+        centroids = np.array(ops.convert_to_numpy(self.centroids), "float32").reshape(self.channels, -1)
+        return np.pad(centroids, ((0, 0), (int(self.preserve_zeros), 0)))
+
+    def channel_slice(self, channel: int) -> Any:
+        """The index that picks one channel (of `channels`) from an array of the weight's shape."""
+        return ...
+
+    def unique_values(self) -> int:
+        """How many different values the weight has now, or would have if it were stripped."""
+        used = ops.convert_to_numpy(self.members) > 0
+        return len(np.unique(self.palette()[used]))
+
+    def _checked_palette(self, palette):
+        palette = np.asarray(palette, "float32")
+        if palette.size != self.channels * self.number_of_clusters:
+            raise ValueError(self._palette_error(palette))
+        palette = palette.reshape(self.channels, self.number_of_clusters)
+        if self.preserve_zeros and palette[:, 0].any():
+            raise ValueError(self._palette_error(palette))
+        return palette
+
+    def _palette_error(self, palette):
+        return (
+            f"The palette should have shape ({self.channels}, {self.number_of_clusters})"
+            f"{', with 0 as the first entry' if self.preserve_zeros else ''}; received {palette!r}."
+        )
+
+    def _nearest(self, values, entries):
+        """The entry nearest to each value; with `preserve_zeros`, 0 for zeros and for nothing else."""
+        if not self.preserve_zeros:
+            return nearest(values, entries)
+        return np.where(values == 0, 0, 1 + nearest(values, entries[1:]))
+
+    def _stored(self, palette, assignments, shape):
+        bits = max(1, math.ceil(math.log2(self.number_of_clusters)))
+        return StorageForm(
+            "palette", tuple(shape), {"palette": palette, "indices": pack_bits(assignments.reshape(-1), bits)}
+        )
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "number_of_clusters": self.number_of_clusters,
+            "preserve_zeros": self.preserve_zeros,
+        }
