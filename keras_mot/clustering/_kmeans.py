@@ -6,12 +6,13 @@ intervals follows from that into k - 1 (Wang and Song, 2011, "Ckmeans.1d.dp", Th
 first gathered in that many cells, whose borders alone may be borders of clusters. Smaller cells around the borders
 that were found then refine them, and Lloyd's iterations over the values themselves come last. Half of the cells hold
 equal shares of the cube root of the density, as the optimal quantizer of many levels would (Panter and Dite, 1951); the
-others hold equally many different values.
+others hold equally many different values. Above 128 clusters Lloyd's iterations start from cells by density alone.
 """
 
 import numpy as np
 
 MAX_CELLS = 2048
+MAX_OPTIMAL = 128
 _LLOYD_ITERATIONS = 100
 
 
@@ -29,14 +30,18 @@ def kmeans_1d(values, clusters, entropy_weight=0.0):
         float64 array, sorted, of `clusters` centroids, or fewer if there are fewer different values.
     """
     values = np.sort(np.asarray(values, "float32").reshape(-1))
-    cells = min(MAX_CELLS, max(512, 16 * clusters))
-    starts, exact = _cell_starts(values, cells)
+    starts = np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)  # of different values
     # Around the middle, so that differences of sums keep their digits.
     middle = float(values[len(values) // 2])
     sums = _Sums(values, middle)
-    if exact and len(starts) <= clusters and not entropy_weight:
+    if len(starts) <= clusters and not entropy_weight:
         return middle + sums.means(starts, np.append(starts[1:], len(values)))
-    positions = np.append(starts, len(values))
+    if clusters > MAX_OPTIMAL and not entropy_weight:
+        borders = np.append(_density_cells(values, starts, clusters), len(values))
+        return middle + _lloyd(values, middle, sums, sums.means(borders[:-1], borders[1:]))
+    cells = min(MAX_CELLS, max(512, 16 * clusters))
+    exact = len(starts) <= cells
+    positions = np.append(starts if exact else _cells(values, starts, cells), len(values))
     bit_price = entropy_weight * float(np.var(values, dtype="float64"))
     borders = _best_borders(sums, positions, clusters, bit_price)
     if not exact:
@@ -69,26 +74,29 @@ class _Sums:
         return result
 
 
-def _cell_starts(values, cells):
-    """Positions of sorted `values` where cells begin, and whether that is at each different value."""
-    changes = np.flatnonzero(values[1:] != values[:-1]) + 1
-    starts = np.concatenate([[0], changes])
-    if len(starts) <= cells:
-        return starts, True
-    # The density is that of a histogram with as many different values in each of its bins. A value that is there
-    # many times, such as zero, counts once: it needs no more than a cell of its own.
+def _cells(values, starts, cells):
+    """Positions where cells begin: half of them by density, half with equally many different values."""
+    even = starts[np.linspace(0, len(starts) - 1, cells // 2).astype(int)]
+    return np.unique(np.concatenate([even, _density_cells(values, starts, cells // 2)]))
+
+
+def _density_cells(values, starts, cells):
+    """Positions of sorted `values` where cells begin that hold equal shares of the cube root of the density.
+
+    The density is that of a histogram with as many different values in each of its bins. A value that is there many
+    times, such as zero, counts once: it needs no more than a cell of its own.
+    """
     chosen = np.linspace(0, len(starts) - 1, min(8 * cells, len(starts))).astype(int)
     points = values[starts[chosen]].astype("float64")
     widths = np.diff(points)
     shares = np.cumsum(np.cbrt(np.diff(chosen) * widths**2))
-    targets = shares[-1] * np.arange(1, cells // 2) / (cells // 2)
+    targets = shares[-1] * np.arange(1, cells) / cells
     bins = np.searchsorted(shares, targets)
     before = np.where(bins > 0, shares[bins - 1], 0)
     inside = (targets - before) / np.maximum(shares[bins] - before, np.finfo(float).tiny)
     borders = (points[bins] + inside * widths[bins]).astype("float32")
     # A border falls on the first of equal values, and empty cells go.
-    even = starts[np.linspace(0, len(starts) - 1, cells // 2).astype(int)]
-    return np.unique(np.concatenate([even, np.searchsorted(values, borders)])), False
+    return np.unique(np.append(0, np.searchsorted(values, borders)))
 
 
 def _around(values, positions, borders, cells):

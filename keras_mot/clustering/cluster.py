@@ -7,14 +7,13 @@ from typing import Any
 
 import keras
 
-from keras_mot._keras import forget_compilation
 from keras_mot.clustering.centroids import CentroidInitialization
-from keras_mot.clustering.config import CODEBOOKS, ClusteringConfig, codebook_of
+from keras_mot.clustering.config import ClusteringConfig, codebook_of
 from keras_mot.graph import find_foldable_batch_norms
-from keras_mot.layers import copy_model, strip, transformed_weights
+from keras_mot.layers import transformed_weights
 from keras_mot.layers._attach import numpy_value
-from keras_mot.layers._technique import Technique, transform_name
-from keras_mot.transforms import Mask
+from keras_mot.layers._technique import Technique, strip_model, transform_name
+from keras_mot.transforms import Mask, PaletteTransform
 
 
 def cluster_weights(
@@ -123,7 +122,7 @@ def _technique(preserve_sparsity):
         verb="cluster",
         done="clustered",
         config_class=ClusteringConfig,
-        transform_class=CODEBOOKS,
+        transform_class=PaletteTransform,
         transforms=transforms,
     )
 
@@ -172,11 +171,11 @@ def strip_clustering(model: keras.layers.Layer, inplace: bool = False) -> keras.
         raise ValueError(f"'{model.name}' has no clustered weights: pass the result of `cluster_weights`.")
     waiting = [weight.path for weight in clustered if not codebook_of(weight).unique_values()]
     if waiting:
-        raise ValueError(f"'{waiting[0]}' has no centroids yet: train the model first, or call it once on data.")
-    stripped = strip(model if inplace else copy_model(model))
-    if inplace:
-        forget_compilation(stripped)
-    return stripped
+        raise ValueError(
+            f"'{waiting[0]}' has no centroids yet: its layer was built within a compiled function, or the model was "
+            "rebuilt from its configuration alone. Train it first, or call `keras_mot.update_step(model, 0)`."
+        )
+    return strip_model(model, inplace)
 
 
 def cluster_scope() -> contextlib.AbstractContextManager:

@@ -9,9 +9,7 @@ from keras_mot._config import Config
 from keras_mot.clustering.centroids import CentroidInitialization, ExactKMeans
 from keras_mot.clustering.methods import ClusteringMethod, SharedValues
 from keras_mot.layers._attach import numpy_value
-from keras_mot.transforms import Codebook, Mask, SoftCodebook
-
-CODEBOOKS = (Codebook, SoftCodebook)
+from keras_mot.transforms import Mask, PaletteTransform
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -155,4 +153,4 @@ def _take_zeros(weight, codebook):
 
 def codebook_of(weight):
     """The `Codebook` or `SoftCodebook` in the stack of a `TransformedWeight`, or `None`."""
-    return next((transform for transform in weight.transforms if isinstance(transform, CODEBOOKS)), None)
+    return next((transform for transform in weight.transforms if isinstance(transform, PaletteTransform)), None)

@@ -13,9 +13,9 @@ import numpy as np
 from keras import layers, ops
 
 from keras_mot._keras import Sequential
-from keras_mot.graph._consumers import as_functional, consumers_of, nodes_of
-from keras_mot.layers import copy_model
-from keras_mot.layers._attach import is_transformed
+from keras_mot.graph._functional import as_functional, consumers_of, nodes_of
+from keras_mot.layers import copy_model, is_transformed
+from keras_mot.layers._copy import new_input
 
 # Class -> the kernel to scale, and the shape of the scale of its output channels beside that kernel.
 _LAST = ("kernel", lambda kernel: (-1,))
@@ -64,7 +64,7 @@ def find_foldable_batch_norms(model: keras.Model) -> list[FoldableBatchNorm]:
     for operation in graph.operations:
         if as_functional(operation) is not None:
             found += find_foldable_batch_norms(operation)
-        if isinstance(operation, layers.BatchNormalization):
+        if getattr(type(operation), "call", None) is layers.BatchNormalization.call:  # no subclass with its own
             linear = _foldable_producer(graph, operation, consumers, outputs)
             if linear is not None:
                 found.append(FoldableBatchNorm(linear, operation))
@@ -138,40 +138,57 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     folds = find_foldable_batch_norms(copy)
     if not folds:
         return copy
-    folded = _rebuild(copy, {id(fold.linear) for fold in folds}, {id(fold.batch_norm) for fold in folds})
-    pairs = {fold.linear.name: fold for fold in folds}
-    for layer in folded._flatten_layers():
-        if plain_class(layer) is not None and layer.name in pairs and layer is not pairs[layer.name].linear:
-            _take_over(layer, pairs[layer.name])
-    return folded
+    rebuild = _Rebuild(folds)
+    folded = rebuild.model(copy)
+    for fold in folds:
+        _take_over(rebuild.replaced[id(fold.linear)], fold)
+    # Once more, so that no layer remembers its calls in the graph that was.
+    return copy_model(folded)
 
 
-def _rebuild(model, linears, batch_norms):
-    """The model on new inputs: with new layers for `linears`, without `batch_norms`, and else with its own layers."""
+class _Rebuild:
+    """Models on new inputs: with new layers in place of those that take over, without the batch norms.
 
-    def replace(layer):
-        if id(layer) in linears:
+    Args:
+        folds: list of `FoldableBatchNorm`.
+    """
+
+    def __init__(self, folds):
+        self._linears = {id(fold.linear) for fold in folds}
+        self._batch_norms = {id(fold.batch_norm) for fold in folds}
+        self.replaced = {}  # id of a layer or nested model -> its replacement; shared ones have one
+
+    def model(self, model):
+        """The rebuilt model."""
+        if isinstance(model, Sequential):
+            parts = [self._replace(layer) for layer in model.layers if id(layer) not in self._batch_norms]
+            result = keras.Sequential([*(new_input(tensor) for tensor in model.inputs), *parts], name=model.name)
+        else:
+            result = keras.models.clone_model(
+                model,
+                input_tensors=keras.tree.map_structure(new_input, model.input),
+                clone_function=self._replace,
+                call_function=self._call,
+            )
+        result._trainable = model._trainable
+        return result
+
+    def _replace(self, layer):
+        if id(layer) not in self.replaced:
+            self.replaced[id(layer)] = self._replacement(layer)
+        return self.replaced[id(layer)]
+
+    def _replacement(self, layer):
+        if id(layer) in self._linears:
             return type(layer).from_config({**layer.get_config(), "use_bias": True})
-        if as_functional(layer) is not None and any(id(inner) in linears for inner in layer._flatten_layers()):
-            return _rebuild(layer, linears, batch_norms)
+        if as_functional(layer) is not None and any(id(inner) in self._linears for inner in layer._flatten_layers()):
+            return self.model(layer)
         return layer
 
-    if isinstance(model, Sequential):
-        parts = [replace(layer) for layer in model.layers if id(layer) not in batch_norms]
-        inputs = [
-            keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in model.inputs
-        ]
-        result = keras.Sequential([*inputs, *parts], name=model.name)
-    else:
-        result = keras.models.clone_model(
-            model,
-            clone_function=lambda layer: layer if id(layer) in batch_norms else replace(layer),
-            call_function=lambda layer, *args, **kwargs: (
-                args[0] if id(layer) in batch_norms else layer(*args, **kwargs)
-            ),
-        )
-    result._trainable = model._trainable
-    return result
+    def _call(self, layer, *args, **kwargs):
+        if id(layer) in self._batch_norms:
+            return args[0] if args else kwargs["inputs"]
+        return layer(*args, **kwargs)
 
 
 def _take_over(layer, fold):
@@ -192,5 +209,5 @@ def _take_over(layer, fold):
             value = ops.convert_to_numpy(getattr(linear, key))
             if key == name:
                 value = value * scale.reshape(shape(value))
-            getattr(layer, key).assign(value.astype(str(value.dtype) if key != name else "float32"))
-    layer.bias.assign(bias.astype("float32"))
+            getattr(layer, key).assign(value)
+    layer.bias.assign(bias)

@@ -268,7 +268,7 @@ def _attach_when_built(host, transforms):
 
 def _check_updaters(host):
     """Lets each updater refuse weights whose shapes it could not know before they were built."""
-    for updater, weights in _by_updater(host._weight_stacks.hosted).items():
+    for updater, weights in weights_by_updater(host._weight_stacks.hosted).items():
         updater.check([(weight.path, tuple(weight.variable.shape), weight.axes) for weight in weights])
 
 
@@ -280,12 +280,13 @@ def initialize(root):
     """
     if not is_eager():
         return
-    for updater, weights in _by_updater(transformed_weights(root)).items():
+    for updater, weights in weights_by_updater(transformed_weights(root)).items():
         if hasattr(updater, "initialize"):
             updater.initialize(weights)
 
 
-def _by_updater(weights):
+def weights_by_updater(weights):
+    """Dictionary from updater to those of `weights` that have a transform with it."""
     groups = {}
     for weight in weights:
         for transform in weight.transforms:

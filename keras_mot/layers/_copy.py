@@ -78,7 +78,7 @@ def _copy_structure(layer, copies):
 def _copy_graph(model, copies):
     inputs = None
     if isinstance(model, Functional):
-        inputs = keras.tree.map_structure(_copy_input, model.input)
+        inputs = keras.tree.map_structure(new_input, model.input)
     compiled, model.compiled = model.compiled, False
     try:
         copy = keras.models.clone_model(
@@ -90,7 +90,8 @@ def _copy_graph(model, copies):
     return copy
 
 
-def _copy_input(tensor):
+def new_input(tensor):
+    """A symbolic input like the one that `tensor` is."""
     name = tensor._keras_history.operation.name
     optional = getattr(tensor._keras_history.operation, "optional", False)
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name, optional=optional)

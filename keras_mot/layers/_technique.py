@@ -11,7 +11,15 @@ import keras
 import numpy as np
 
 from keras_mot._keras import forget_compilation, forget_torch_parameters
-from keras_mot.layers._attach import ANY, attach, initialize, numpy_value, transformed_weights
+from keras_mot.layers._attach import (
+    ANY,
+    attach,
+    initialize,
+    numpy_value,
+    strip,
+    transformed_weights,
+    weights_by_updater,
+)
 from keras_mot.layers._copy import copy_model, strategy_scope
 from keras_mot.layers._find import find_weights, left_alone_unknown, require_built
 from keras_mot.layers._select import check_selectors_match, matches
@@ -32,6 +40,7 @@ class Technique:
         allows: function from a layer to whether it may be transformed.
         check_model: function that refuses a whole model with an error.
         wholly: function from settings to whether they judge all their weights together.
+        refuses: function from the transforms that a weight has to why it cannot get another one, or `None`.
     """
 
     function: str
@@ -43,6 +52,7 @@ class Technique:
     allows: Callable = lambda layer: True
     check_model: Callable = lambda model: None
     wholly: Callable = lambda config: False
+    refuses: Callable = lambda stack: None
 
     def apply(self, target, config, overrides=None, inplace=False, input_shape=None):
         """Applies the technique to a model, a layer or a list of layers.
@@ -159,6 +169,9 @@ class Technique:
         for weight, config in chosen:
             path = f"{weight.owner.path or weight.owner.name}/{weight.key}"
             groups.setdefault(config, []).append((path, tuple(weight.variable.shape), weight.axes))
+            refusal = self.refuses(getattr(current.get(id(weight.variable)), "transforms", ()))
+            if refusal:
+                problems.append(f"Weight '{path}' cannot be {self.done}: {refusal}")
             if not np.isfinite(numpy_value(weight.variable)).all():
                 problems.append(f"Weight '{path}' contains NaN or infinite values: such a model cannot be {self.done}.")
         for config, weights in groups.items():
@@ -193,6 +206,17 @@ class Technique:
         if input_shape is not None:
             target._input_shape_arg = tuple(input_shape)
         return attach(target, {ANY: self.transforms(config, None, ())})
+
+
+def strip_model(model, inplace):
+    """Strips a copy of the model, or the model itself, after each updater has had its say (`before_strip`)."""
+    for updater, weights in weights_by_updater(transformed_weights(model)).items():
+        if hasattr(updater, "before_strip"):
+            updater.before_strip(weights)
+    stripped = strip(model if inplace else copy_model(model))
+    if inplace:
+        forget_compilation(stripped)
+    return stripped
 
 
 class NothingToDoError(ValueError):

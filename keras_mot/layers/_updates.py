@@ -23,17 +23,13 @@ class TransformSchedule:
 
     def __init__(self, model, before_update=lambda: None):
         self._before_update = before_update
-        scheduled = [
-            (weight, transform)
-            for weight in transformed_weights(model)
-            for transform in weight.transforms
-            if transform.updater is not None
-        ]
+        groups = {}  # (updater, step) -> [(weight, transform)]
+        for weight in transformed_weights(model):
+            for transform in weight.transforms:
+                if transform.updater is not None:
+                    groups.setdefault((transform.updater, transform.step), []).append((weight, transform))
         # In the order of the stacks: a codebook is fitted to what the mask before it leaves.
-        scheduled.sort(key=lambda item: item[0].transforms.index(item[1]))
-        self._weights = {}  # (updater, step) -> [(weight, transform)]
-        for weight, transform in scheduled:
-            self._weights.setdefault((transform.updater, transform.step), []).append((weight, transform))
+        self._weights = dict(sorted(groups.items(), key=lambda group: max(map(_place_in_stack, group[1]))))
         # Steps already examined; -1 as long as the update before the first step has not been considered.
         self._examined = {
             key: key[1] if key[1] > 0 or any(transform.updated_at >= 0 for _, transform in members) else -1
@@ -80,7 +76,7 @@ class TransformSchedule:
         """Sets the number of elapsed steps, and makes the updates that came due since the last call.
 
         Of several due updates only the last is made, as when several steps run in one execution. Where a
-        transform has been updated, those after it in the stack are updated too.
+        transform has been updated, those after it in the stack follow, if their updater can.
 
         Returns:
             Whether any update was made.
@@ -94,8 +90,10 @@ class TransformSchedule:
             updater = key[0]
             due = self._due(key, step)
             self._examined[key] = step
-            following = [member for member in members if id(member[0].variable) in changed]
-            self._update(getattr(updater, "follow", updater.update), following, step)
+            following = []
+            if hasattr(updater, "follow"):
+                following = [member for member in members if id(member[0].variable) in changed]
+                self._update(updater.follow, following, step)
             if due is not None:
                 others = [member for member in members if member not in following]
                 self._update(updater.update, others, due)
@@ -110,6 +108,11 @@ class TransformSchedule:
         self._logs = None
         for _, transform in members:
             transform.updated_at = step
+
+
+def _place_in_stack(member):
+    weight, transform = member
+    return next(place for place, item in enumerate(weight.transforms) if item is transform)
 
 
 class UpdateTransforms(keras.callbacks.Callback):

@@ -1,6 +1,8 @@
 """How a weight is pruned: the four axes in one object, which also updates the masks."""
 
 import dataclasses
+import math
+import warnings
 
 import keras
 import numpy as np
@@ -142,6 +144,37 @@ class PruningConfig(Config):
                     f"A sparsity of {final} over the whole model cannot be reached if each weight keeps "
                     f"`min_density={self.scope.min_density}` of its units; use `WholeModel(min_density=...)` with less."
                 )
+
+    def before_strip(self, weights):
+        """Refuses to strip weights that were never pruned; warns if they have fewer zeros than the schedule aims at.
+
+        Raises:
+            ValueError: if a mask has not been updated yet.
+        """
+        masks = [(weight, mask_of(weight)) for weight in weights]
+        waiting = [weight.path for weight, mask in masks if mask.updated_at < 0]
+        if waiting:
+            raise ValueError(
+                f"Nothing has been pruned yet after {max(mask.step for _, mask in masks)} training steps, for example "
+                f"'{waiting[0]}': train the model first (at least up to the schedule's `begin_step`), with `fit`, or "
+                "with `update_pruning_step(model)` after every step of a custom loop."
+            )
+        for step in sorted({mask.updated_at for _, mask in masks}):
+            self._warn_unfinished([(weight, mask) for weight, mask in masks if mask.updated_at == step], step)
+
+    def _warn_unfinished(self, members, step):
+        end = max(getattr(self.schedule, "end_step", -1), step)
+        target = self.sparsity_at(end)
+        total = sum(math.prod(weight.variable.shape) for weight, _ in members)
+        reached = sum(mask.zeros() for _, mask in members) / total
+        # Rounding in each weight, and smaller blocks at the edges, may leave a little less.
+        if reached < target - max(0.005, len(members) / total):
+            warnings.warn(
+                f"'{members[0][0].path}' and {len(members) - 1} more weights are stripped at sparsity {reached:.3f}, "
+                f"below the schedule's final {target:.3f} of step {end}: the last update was at step {step}, or "
+                "other masks were loaded since.",
+                stacklevel=5,
+            )
 
     def _floors(self, sizes):
         return [max(1, int(np.ceil(self.scope.min_density * size))) for size in sizes]

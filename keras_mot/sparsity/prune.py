@@ -2,23 +2,20 @@
 
 import contextlib
 import dataclasses
-import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_mot._keras import forget_compilation
-from keras_mot.layers import copy_model, strip, transformed_weights
-from keras_mot.layers._technique import Technique, transform_name
+from keras_mot.layers import transformed_weights
+from keras_mot.layers._technique import Technique, strip_model, transform_name
 from keras_mot.layers._updates import update_due, update_step
 from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel, mask_of
 from keras_mot.sparsity.criteria import Criterion, Magnitude
 from keras_mot.sparsity.granularity import Block, Element, Granularity, NofM
 from keras_mot.sparsity.policies import PruningPolicy
 from keras_mot.sparsity.schedules import ConstantSparsity, PruningSchedule
-from keras_mot.transforms import Mask
+from keras_mot.transforms import Mask, PaletteTransform
 
 
 def prune_low_magnitude(
@@ -98,6 +95,11 @@ _PRUNING = Technique(
     transform_class=Mask,
     transforms=lambda config, weight, stack: [Mask(config, name=transform_name(weight, "mask"))],
     wholly=lambda config: isinstance(config.scope, WholeModel),
+    refuses=lambda stack: (
+        "it is clustered, and zeros would be one more value. Prune first, then cluster."
+        if any(isinstance(transform, PaletteTransform) for transform in stack)
+        else None
+    ),
 )
 
 
@@ -128,23 +130,9 @@ def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.lay
     ```
     """
     _PRUNING.check_layer(model, "strip_pruning")
-    masks = [(weight, mask_of(weight)) for weight in transformed_weights(model) if mask_of(weight)]
-    if not masks:
+    if not any(mask_of(weight) for weight in transformed_weights(model)):
         raise ValueError(f"'{model.name}' has no pruned weights: pass the result of `prune_low_magnitude`, trained.")
-    scheduled = [(weight, mask) for weight, mask in masks if mask.updater is not None]
-    waiting = [weight.path for weight, mask in scheduled if mask.updated_at < 0]
-    if waiting:
-        step = max(mask.step for _, mask in scheduled)
-        raise ValueError(
-            f"Nothing has been pruned yet after {step} training steps, for example '{waiting[0]}': train the model "
-            "first (at least up to the schedule's `begin_step`), with `fit`, or with `update_pruning_step(model)` "
-            "after every step of a custom loop."
-        )
-    _warn_unfinished(scheduled)
-    stripped = strip(model if inplace else copy_model(model))
-    if inplace:
-        forget_compilation(stripped)
-    return stripped
+    return strip_model(model, inplace)
 
 
 def update_pruning_step(model: keras.layers.Layer, steps: int = 1) -> bool:
@@ -200,23 +188,3 @@ def _granularity(granularity, block_size, pooling, m_by_n):
     if granularity is not None:
         return granularity
     return Element() if block.size == (1, 1) else block
-
-
-def _warn_unfinished(scheduled):
-    """Warns if the masks hold fewer zeros than the schedules aim at, as counted now."""
-    groups = {}
-    for weight, mask in scheduled:
-        groups.setdefault((mask.updater, mask.updated_at), []).append((weight, mask))
-    for (config, step), members in groups.items():
-        end = max(getattr(config.schedule, "end_step", -1), step)
-        target = config.sparsity_at(end)
-        total = sum(math.prod(weight.variable.shape) for weight, _ in members)
-        reached = sum(mask.zeros() for _, mask in members) / total
-        # Rounding in each weight, and smaller blocks at the edges, may leave a little less.
-        if reached < target - max(0.005, len(members) / total):
-            warnings.warn(
-                f"'{members[0][0].path}' and {len(members) - 1} more weights are stripped at sparsity {reached:.3f}, "
-                f"below the schedule's final {target:.3f} of step {end}: the last update was at step {step}, or "
-                "other masks were loaded since.",
-                stacklevel=3,
-            )

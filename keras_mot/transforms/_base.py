@@ -47,9 +47,10 @@ class WeightTransform(keras.layers.Layer):
             weights (`keras_mot.layers.TransformedWeight`) whose transforms hold an equal updater. `check(weights)`
             raises an error if weights do not suit it, given (path, shape, axes) of each. The static
             `logs(weights)` returns a dictionary of floats for the logs of `fit`, given the weights of all
-            updaters of its type. Two methods are optional: `initialize(weights)` gives transforms that
+            updaters of its type. Three methods are optional: `initialize(weights)` gives transforms that
             start from the weights' values their first state, when they are attached; `follow(weights, step)` is
-            called in place of `update` when a transform before this one in the stack has been updated.
+            called in place of `update` when a transform before this one in the stack has been updated;
+            `before_strip(weights)` raises an error or warns if it is too early to strip.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:

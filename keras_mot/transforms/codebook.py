@@ -22,8 +22,8 @@ class Codebook(PaletteTransform):
     centroid (Han et al., 2016, "Deep Compression", arXiv:1510.00149; TFMOT does the same). Assignments do not
     change in a training step: `assign_nearest` changes them between steps.
 
-    State: the centroids, and the assignments packed into codes of 16 bits (0.5 bytes per weight for 16 centroids,
-    1 byte for 17 to 256 centroids, 2 or 4 bytes for more or per channel).
+    State: the centroids, and the assignments packed into codes of 16 bits (in large weights 0.5 bytes per weight for 16
+    centroids, 1 byte for 17 to 256; 2 or 4 bytes in small ones, for more, or per channel).
 
     Args:
         number_of_clusters: how many different values the weight (or each channel of it) has at most.

@@ -83,7 +83,7 @@ class SoftCodebook(PaletteTransform):
         self.centroids.assign(centroids)
         distances = np.diff(np.unique(centroids))
         distance = float(distances.mean()) if len(distances) else 1.0
-        self.sharpness.assign(1.0 / (self.temperature * distance**2))
+        self.sharpness.assign(min(1.0 / max(self.temperature * distance**2, 1e-30), 1e30))
 
     def assign_nearest(self, weight: np.ndarray) -> None:
         """Moves the centroids to the means of the weights nearest to them.

@@ -56,6 +56,15 @@ def test_fewer_different_values_than_clusters_are_found_exactly():
     np.testing.assert_array_equal(kmeans_1d(np.full(5000, 0.25), 4), [0.25])
 
 
+def test_hundreds_of_clusters_are_quick_and_good():
+    values = np.random.default_rng(0).standard_normal(30_000).astype("float32")
+    centroids = kmeans_1d(values, 300)
+    assert 290 <= len(centroids) <= 300  # a few cells are empty
+    theirs = KMeans(300, n_init=1, random_state=0).fit(values.reshape(-1, 1))
+    assert squared_error(values, centroids) <= 1.01 * theirs.inertia_
+    assert 2500 < len(kmeans_1d(values, 3000)) <= 3000
+
+
 def test_values_beyond_the_cells_are_still_found():
     """One value makes up nearly all of the weight; the others are few, but more than there are cells."""
     rng = np.random.default_rng(1)

@@ -104,10 +104,8 @@ def test_differentiable_kmeans_learns_few_values(sparse, tmp_path):
     x = np.random.default_rng(0).standard_normal((256, 8)).astype("float32")
     target = np.array([-0.6, 0.0, 0.5], "float32")[np.arange(64).reshape(8, 8) % 3]
     model = keras.Sequential([layers.Input((8,)), layers.Dense(8, use_bias=False)])
-    if sparse:
-        kernel = ops.convert_to_numpy(model.layers[0].kernel).copy()
-        kernel[target == 0] = 0
-        model.layers[0].kernel.assign(kernel)
+    kernel = np.random.default_rng(1).uniform(-0.6, 0.6, (8, 8))  # the same start on every backend
+    model.layers[0].kernel.assign(np.where(target == 0, 0, kernel) if sparse else kernel)
     settings = ClusteringConfig(3, method=DifferentiableKMeans(0.2 if sparse else 0.1), frequency=5)
     clustered = cluster_weights(model, settings, preserve_sparsity=sparse)
     clustered.compile(keras.optimizers.Adam(0.02), "mse")
@@ -169,6 +167,29 @@ def test_pruning_and_clustering_at_once():
     stripped = strip_clustering(model)
     assert zeros(stripped) == [180, 240, 36]
     assert distinct(stripped) == [6, 6, 6]
+
+
+def test_a_codebook_follows_its_mask_beside_layers_without_one():
+    schedule = PolynomialDecay(0.0, 0.75, 0, STEPS - 1, frequency=1)
+    pruned = prune_low_magnitude(classifier(), schedule, overrides={"first$": None})
+    model = compiled(cluster_weights(pruned, ClusteringConfig(6, frequency=2, end_step=4)))
+    model.fit(*batches(STEPS), batch_size=16, verbose=0)
+    assert zeros(strip_clustering(model)) == [0, 240, 36]
+
+
+def test_stripping_says_what_pruning_would():
+    never = cluster_weights(prune_low_magnitude(classifier(), PolynomialDecay(0.5, 0.9, 100, 200)), 4)
+    with pytest.raises(ValueError, match="Nothing has been pruned yet"):
+        strip_clustering(never)
+    early = prune_low_magnitude(classifier(), PolynomialDecay(0.5, 0.9, 0, 100, frequency=10))
+    keras_mot.update_step(early, 20)
+    with pytest.warns(UserWarning, match="below the schedule's final 0.900"):
+        strip_clustering(cluster_weights(early, 4))
+
+
+def test_clustered_weights_are_not_pruned_afterwards():
+    with pytest.raises(ValueError, match="Prune first, then cluster"):
+        prune_low_magnitude(cluster_weights(classifier(), 4))
 
 
 def test_regularizers_penalise_the_weights_in_use():

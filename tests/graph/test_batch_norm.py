@@ -137,3 +137,47 @@ def test_subclassed_models_have_no_graph_to_read():
     assert find_foldable_batch_norms(model) == []
     with pytest.raises(ValueError, match="sequential and functional"):
         fold_batch_norm(model)
+
+
+def _branch(name, filters, norm=True):
+    parts = [layers.Conv2D(filters, 1, name="conv")] + [layers.BatchNormalization(name="norm")] * norm
+    return keras.Sequential([layers.Input((4, 4, 3)), *parts], name=name)
+
+
+def test_nested_models_may_use_the_same_layer_names(rng):
+    inputs = keras.Input((4, 4, 3))
+    left, right, plain = _branch("left", 2), _branch("right", 2), _branch("plain", 2, norm=False)
+    check(keras.Model(inputs, left(inputs) + 2 * right(inputs) + 3 * plain(inputs)), rng, 2)
+
+
+def test_a_shared_nested_model_stays_shared(rng):
+    inner = _branch("inner", 3)
+    outers = []
+    for name in ("first", "second"):
+        x = keras.Input((4, 4, 3))
+        outers.append(keras.Model(x, layers.ReLU()(inner(x)), name=name))
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, outers[0](inputs) + outers[1](inputs))
+    folded = fold_batch_norm(unsettled(model, rng))
+    kernels = [variable for variable in folded.variables if variable.name == "kernel"]
+    assert len(kernels) == 1
+
+
+def test_what_is_folded_has_a_graph_of_its_own(rng):
+    model = keras.Sequential(
+        [layers.Input((6,), name="features"), layers.Dense(5), layers.BatchNormalization(), layers.ReLU(name="relu")]
+    )
+    folded = check(model, rng, 1)
+    middle = keras.Model(folded.inputs, folded.get_layer("relu").output)
+    assert middle(np.ones((2, 6), "float32")).shape == (2, 5)
+
+
+def test_odd_calls_and_classes(rng):
+    @keras.saving.register_keras_serializable("test_batch_norm")
+    class Doubled(layers.BatchNormalization):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    inputs = keras.Input((6,))
+    by_name = layers.BatchNormalization()(inputs=layers.Dense(6)(inputs))
+    check(keras.Model(inputs, Doubled()(layers.Dense(6)(inputs)) + by_name), rng, 1, left=1)
