@@ -81,13 +81,12 @@ def cifar10(split):
     return x.astype("float32"), y.astype("int32")
 
 
-def compile_classifier(model, learning_rate, from_logits=False, soft_labels=False):
-    """Compiles with Adam for integer labels, or for probabilities if `soft_labels`."""
+def compile_classifier(model, learning_rate, from_logits=False):
+    """Compiles with Adam for integer labels."""
     import keras
 
-    losses = keras.losses
-    loss = losses.CategoricalCrossentropy if soft_labels else losses.SparseCategoricalCrossentropy
-    model.compile(keras.optimizers.Adam(learning_rate), loss(from_logits=from_logits), metrics=["accuracy"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
 
 
 def environment(backend=None):

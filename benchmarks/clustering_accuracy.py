@@ -6,14 +6,12 @@ KERAS_BACKEND=tensorflow python benchmarks/clustering_accuracy.py mnist
 import dataclasses
 import pathlib
 import tempfile
-import time
 
 import keras
 import numpy as np
 from _common import (
     Table,
     cifar10,
-    compile_classifier,
     data_file,
     environment,
     load_model,
@@ -22,7 +20,7 @@ from _common import (
     write_results,
 )
 from _common import parser as common_parser
-from pruning_accuracy import Augmented, Recipe, cut, fine_tune, mean_row, soft_cross_entropy, speaker_folds
+from pruning_accuracy import Augmented, Recipe, cut, fine_tune, mean_row, speaker_folds, train_by_recipe
 
 import keras_mot
 from keras_mot.clustering import (
@@ -41,26 +39,6 @@ DS_CNN_CLUSTERED_EPOCHS = 3  # the last ones, at a third of the learning rate
 RESNET = Recipe(epochs=1, learning_rate=2e-4, decay_shares=(0.6, 0.85), frequency=10)
 # Of 32 clusters: the price of a bit at which DS-CNN-L's zipped file meets its target.
 DS_CNN_ENTROPY_WEIGHT = 0.01
-
-
-def train(model, data, recipe, from_logits):
-    """Trains the model by the recipe; returns the seconds that `fit` took."""
-    augmented = isinstance(data, Augmented)
-    steps = recipe.epochs * (len(data) if augmented else -(-len(data[1]) // recipe.batch_size))
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [int(share * steps) for share in recipe.decay_shares],
-        [recipe.learning_rate / factor for factor in (1, 3, 10)],
-    )
-    if augmented and data.teacher is not None:
-        loss = soft_cross_entropy(recipe.temperature, from_logits)
-        model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-    else:
-        compile_classifier(model, rate, from_logits)
-    arguments = (data,) if augmented else data
-    options = {} if augmented else {"batch_size": recipe.batch_size}
-    started = time.perf_counter()
-    model.fit(*arguments, epochs=recipe.epochs, verbose=2, **options)
-    return time.perf_counter() - started
 
 
 def measure(model, test):
@@ -86,7 +64,7 @@ def run(name, model, data, test, recipe, seed, settings, from_logits=False, **op
     print(f"--- {name}, seed {seed}", flush=True)
     keras.utils.set_random_seed(seed)
     clustered = cluster_weights(model, settings, **options)
-    seconds = train(clustered, data, recipe, from_logits) if recipe else 0.0
+    seconds = train_by_recipe(clustered, data, recipe, from_logits) if recipe else 0.0
     row = {"name": name, "seed": seed, "fit_seconds": round(seconds, 1), **measure(strip_clustering(clustered), test)}
     print(f"    accuracy {row['accuracy']:.2%}, zipped {row['zipped_bytes']:,} bytes", flush=True)
     return row

@@ -136,8 +136,6 @@ def fine_tune(model, data, recipe, seed, pruning=None, from_logits=False):
         The stripped model, or the plain one where `pruning` is None, and the seconds that `fit` took.
     """
     keras.utils.set_random_seed(seed)
-    augmented = isinstance(data, Augmented)
-    steps = recipe.epochs * (len(data) if augmented else -(-len(data[1]) // recipe.batch_size))
     if pruning is None:
         trained = keras.models.clone_model(model)
         trained.set_weights(model.get_weights())
@@ -148,25 +146,36 @@ def fine_tune(model, data, recipe, seed, pruning=None, from_logits=False):
             initial_sparsity=min(recipe.initial_sparsity, target),
             final_sparsity=target,
             begin_step=0,
-            end_step=max(1, int(recipe.pruning_share * steps)),
+            end_step=max(1, int(recipe.pruning_share * steps_of(data, recipe))),
             frequency=recipe.frequency,
         )
         trained = keras_mot.sparsity.prune_low_magnitude(model, schedule, **pruning)
+    seconds = train_by_recipe(trained, data, recipe, from_logits)
+    return (trained if pruning is None else keras_mot.sparsity.strip_pruning(trained)), seconds
+
+
+def steps_of(data, recipe):
+    """How many training steps the recipe takes on `data`, a pair of arrays or `Augmented`."""
+    return recipe.epochs * (len(data) if isinstance(data, Augmented) else -(-len(data[1]) // recipe.batch_size))
+
+
+def train_by_recipe(model, data, recipe, from_logits):
+    """Trains the model; returns the seconds that `fit` took."""
+    augmented, steps = isinstance(data, Augmented), steps_of(data, recipe)
     rate = keras.optimizers.schedules.PiecewiseConstantDecay(
         [int(share * steps) for share in recipe.decay_shares],
         [recipe.learning_rate / factor for factor in (1, 3, 10)],
     )
     if augmented and data.teacher is not None:
         loss = soft_cross_entropy(recipe.temperature, from_logits)
-        trained.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+        model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
     else:
-        compile_classifier(trained, rate, from_logits)
+        compile_classifier(model, rate, from_logits)
     arguments = (data,) if augmented else data
     options = {} if augmented else {"batch_size": recipe.batch_size}
     started = time.perf_counter()
-    trained.fit(*arguments, epochs=recipe.epochs, verbose=2, **options)
-    seconds = time.perf_counter() - started
-    return (trained if pruning is None else keras_mot.sparsity.strip_pruning(trained)), seconds
+    model.fit(*arguments, epochs=recipe.epochs, verbose=2, **options)
+    return time.perf_counter() - started
 
 
 def soft_cross_entropy(temperature, from_logits):

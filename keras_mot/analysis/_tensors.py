@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from keras_mot._entropy import entropy_in_bits
 from keras_mot.export._checks import check_stripped, to_numpy
 from keras_mot.export._litert_file import parameters, parse_model
 
@@ -81,8 +82,7 @@ def litert_tensor_stats(path_or_content: str | os.PathLike | bytes) -> tuple[Ten
 def _count(name, values, dtype, zero_point=0, sparse_encoding=False):
     zeros = int(values.size - np.count_nonzero(values != zero_point))
     counts = np.unique(values, return_counts=True)[1]
-    shares = counts / max(values.size, 1)
-    entropy = float(-(shares * np.log2(shares)).sum() + 0.0)
+    entropy = entropy_in_bits(counts)
     size = values.size // 2 + values.size % 2 if dtype in ("int4", "uint4") else values.nbytes
     return TensorStats(
         name, tuple(values.shape), dtype, int(values.size), zeros, len(counts), entropy, size, sparse_encoding

@@ -58,7 +58,6 @@ class _Sums:
     def __init__(self, values, middle):
         self.first = np.zeros(len(values) + 1)
         np.subtract(values, middle, out=self.first[1:], dtype="float64")
-        self.scale = max(-self.first[1], self.first[-1]) or 1.0
         self.first[1:].cumsum(out=self.first[1:])
         self._values, self._middle = values, middle
 

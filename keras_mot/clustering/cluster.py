@@ -12,7 +12,7 @@ from keras_mot.clustering.config import ClusteringConfig, codebook_of
 from keras_mot.graph import find_foldable_batch_norms
 from keras_mot.layers import transformed_weights
 from keras_mot.layers._attach import numpy_value
-from keras_mot.layers._technique import Technique, strip_model, transform_name
+from keras_mot.layers._technique import Technique, check_layer, strip_model, transform_name
 from keras_mot.transforms import Mask, PaletteTransform
 
 
@@ -135,7 +135,7 @@ def _require_zeros(to_cluster):
         raise ValueError(f"`preserve_sparsity` needs layers with trained weights; {unbuilt} are not built.")
     kernels = [variable for layer in layers for variable in layer.variables if len(variable.shape) > 1]
     if layers and all(numpy_value(kernel).all() for kernel in kernels if kernel.dtype != "bool"):
-        masked = any(isinstance(t, Mask) for layer in layers for w in transformed_weights(layer) for t in w.transforms)
+        masked = any(weight.transform_of(Mask) for layer in layers for weight in transformed_weights(layer))
         if not masked:
             raise ValueError(
                 f"`preserve_sparsity` was asked for, but no kernel of {[layer.name for layer in layers]} has a zero "
@@ -165,7 +165,7 @@ def strip_clustering(model: keras.layers.Layer, inplace: bool = False) -> keras.
     strip_clustering(clustered).save("small.keras")
     ```
     """
-    _technique(False).check_layer(model, "strip_clustering")
+    check_layer(model, "strip_clustering")
     clustered = [weight for weight in transformed_weights(model) if codebook_of(weight)]
     if not clustered:
         raise ValueError(f"'{model.name}' has no clustered weights: pass the result of `cluster_weights`.")

@@ -146,11 +146,11 @@ class ClusteringConfig(Config):
 
 def _take_zeros(weight, codebook):
     """Gives a mask that clustering attached, and that is still empty, the zeros of the stored weight."""
-    mask = next((transform for transform in weight.transforms if isinstance(transform, Mask)), None)
+    mask = weight.transform_of(Mask)
     if codebook.preserve_zeros and mask is not None and mask.updater is None and not mask.zeros():
         mask.assign(numpy_value(weight.variable) != 0)
 
 
 def codebook_of(weight):
     """The `Codebook` or `SoftCodebook` in the stack of a `TransformedWeight`, or `None`."""
-    return next((transform for transform in weight.transforms if isinstance(transform, PaletteTransform)), None)
+    return weight.transform_of(PaletteTransform)

@@ -5,9 +5,11 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_mot._entropy import entropy_in_bits
 from keras_mot._tables import text_table
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
-from keras_mot.layers import find_weights, transformed_weights
+from keras_mot.layers._technique import check_layer, transformed_and_left_alone
+from keras_mot.transforms import PaletteTransform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,18 +95,9 @@ def clustering_report(model: keras.layers.Layer) -> ClusteringReport:
     print(clustering_report(cluster_weights(model, 16)))
     ```
     """
-    if not isinstance(model, keras.layers.Layer):
-        raise TypeError(f"`clustering_report` expects a Keras model or layer; received {model!r}.")
-    weights = {id(weight.variable): weight for weight in transformed_weights(model) if codebook_of(weight)}
-    found, left_alone = find_weights(model)
-    rows = [_row(weights[id(item.variable)]) for item in found if id(item.variable) in weights]
-    left = [
-        (f"{item.owner.path or item.owner.name}/{item.key}", "not selected")
-        for item in found
-        if id(item.variable) not in weights
-    ]
-    left.extend((item.path, item.reason) for item in left_alone)
-    return ClusteringReport(tuple(rows), tuple(left))
+    check_layer(model, "clustering_report")
+    weights, left = transformed_and_left_alone(model, PaletteTransform)
+    return ClusteringReport(tuple(map(_row, weights)), tuple(left))
 
 
 def _row(weight):
@@ -124,9 +117,5 @@ def _row(weight):
 def _entropy(codebook):
     """Entropy of the values; equal values of different channels count as one."""
     members = keras.ops.convert_to_numpy(codebook.members).reshape(-1)
-    if not members.any():
-        return 0.0
     _, groups = np.unique(codebook.palette().reshape(-1), return_inverse=True)
-    shares = np.bincount(groups, weights=members) / members.sum()
-    shares = shares[shares > 0]
-    return float(-(shares * np.log2(shares)).sum() + 0.0)
+    return entropy_in_bits(np.bincount(groups, weights=members))

@@ -52,6 +52,10 @@ class TransformedWeight:
         """The path of the weight in messages and reports: the owner's path and the key."""
         return f"{self.owner.path or self.owner.name}/{self.key}"
 
+    def transform_of(self, kind):
+        """The transform of the class `kind` in the stack, or `None`."""
+        return next((transform for transform in self.transforms if isinstance(transform, kind)), None)
+
     def value_before(self, transform=None):
         """The weight as `transform` receives it, or after the whole stack if `transform` is `None`."""
         return self.apply(ops.convert_to_tensor(self.variable.value), transform)
@@ -175,11 +179,6 @@ def transformed_weights(root: keras.layers.Layer) -> list[TransformedWeight]:
     return list(weights.values())
 
 
-def has_pending_transforms(root: keras.layers.Layer) -> bool:
-    """Whether a layer below `root` waits for its weights, to attach transforms to them."""
-    return bool(pending_transforms(root))
-
-
 def pending_transforms(root):
     """(layer, transform) pairs for the transforms below `root` that wait for their layer to be built."""
     return [
@@ -216,11 +215,9 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
             f"Layer '{host.name}' has no transformable weight at {missing}; it has {sorted(found)}. A user's own "
             "layer class must be registered with `keras_mot.layers.register_weights` before a model is loaded."
         )
-    weights = [_transformed(found[place], tuple(stack)) for place, stack in transforms.items()]
-    # Nothing has changed so far: what is refused leaves the layer as it was.
-    _ensure_transformed(host)
-    for weight in weights:
-        _put_on(host, weight)
+    # Nothing has changed before all are prepared: what is refused leaves the layer as it was.
+    for weight in [prepare(found[place], tuple(stack)) for place, stack in transforms.items()]:
+        put_on(host, weight)
     forget_torch_parameters(host)
     return host
 
@@ -260,7 +257,7 @@ def _attach_when_built(host, transforms):
             host.build = plain_build
             attach(host, pending)
             _check_updaters(host)
-            initialize(host)
+            initialize(host._weight_stacks.hosted)
 
     host.build = build
     return host
@@ -272,7 +269,7 @@ def _check_updaters(host):
         updater.check([(weight.path, tuple(weight.variable.shape), weight.axes) for weight in weights])
 
 
-def initialize(root):
+def initialize(weights):
     """Lets each updater that starts from the weights' values, as a codebook does, take them.
 
     Where values cannot be read, as when a layer is built inside of a compiled function, that waits for the update
@@ -280,9 +277,9 @@ def initialize(root):
     """
     if not is_eager():
         return
-    for updater, weights in weights_by_updater(transformed_weights(root)).items():
+    for updater, members in weights_by_updater(weights).items():
         if hasattr(updater, "initialize"):
-            updater.initialize(weights)
+            updater.initialize(members)
 
 
 def weights_by_updater(weights):
@@ -301,8 +298,8 @@ def _ensure_transformed(layer):
         layer.__class__ = _transformed_class(type(layer))
 
 
-def _transformed(found, stack):
-    """The weight with `stack` after the transforms that it has, checked, but not attached yet."""
+def prepare(found, stack):
+    """The weight of a `FoundWeight` with `stack` after the transforms that it has, checked, but not attached yet."""
     owner, variable = found.owner, found.variable
     with contextlib.ExitStack() as scopes:
         for part in (owner.path or owner.name).split("/"):
@@ -326,8 +323,10 @@ def _existing(owner, variable):
     return next((weight for weight in own if weight.variable is variable), None)
 
 
-def _put_on(host, weight):
+def put_on(host, weight):
+    """Attaches a prepared weight: its layer and `host` become transformed ones."""
     owner, variable = weight.owner, weight.variable
+    _ensure_transformed(host)
     existing = _existing(owner, variable)
     _ensure_transformed(owner)
     for weights in (owner._weight_stacks.own, host._weight_stacks.hosted):

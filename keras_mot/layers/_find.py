@@ -140,6 +140,15 @@ _BOOKKEEPING = {
 }
 
 
+def check_layer(layer, function):
+    """Raises a `TypeError` naming the public `function` if `layer` is no Keras model or layer."""
+    if not isinstance(layer, keras.layers.Layer):
+        raise TypeError(
+            f"`{function}` expects a Keras 3 model or layer (`keras.Model`, `keras.layers.Layer`); received "
+            f"{layer!r} of type {type(layer).__module__}.{type(layer).__name__}."
+        )
+
+
 def require_built(root, what):
     """Raises a `ValueError` naming the first layer below `root` that has no weights yet.
 

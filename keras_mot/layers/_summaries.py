@@ -1,12 +1,13 @@
 """Numbers of the transformed weights for TensorBoard: the base of the techniques' summaries callbacks."""
 
+import abc
 import os
 import time
 
 import keras
 
 
-class TransformSummaries(keras.callbacks.Callback):
+class TransformSummaries(keras.callbacks.Callback, abc.ABC):
     """Writes what `values` returns, and the epoch's logs, for TensorBoard.
 
     Args:
@@ -36,9 +37,9 @@ class TransformSummaries(keras.callbacks.Callback):
         self._writer = None
         self._batches = 0
 
+    @abc.abstractmethod
     def values(self):
         """Dictionary from tags to numbers: what is written of `self.model`."""
-        raise NotImplementedError
 
     def on_train_begin(self, logs=None):
         """Opens the event file."""

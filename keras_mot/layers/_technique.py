@@ -16,12 +16,14 @@ from keras_mot.layers._attach import (
     attach,
     initialize,
     numpy_value,
+    prepare,
+    put_on,
     strip,
     transformed_weights,
     weights_by_updater,
 )
 from keras_mot.layers._copy import copy_model, strategy_scope
-from keras_mot.layers._find import find_weights, left_alone_unknown, require_built
+from keras_mot.layers._find import check_layer, find_weights, left_alone_unknown, require_built
 from keras_mot.layers._select import check_selectors_match, matches
 
 
@@ -74,18 +76,6 @@ class Technique:
             raise ValueError(f"`{self.function}` received an empty list: there is no layer to {self.verb}.")
         return self._apply_to_list(target, config, overrides, inplace)
 
-    def check_layer(self, layer, function=None):
-        """Raises a `TypeError` if `layer` is no Keras model or layer."""
-        if not isinstance(layer, keras.layers.Layer):
-            raise TypeError(
-                f"`{function or self.function}` expects a Keras 3 model or layer (`keras.Model`, "
-                f"`keras.layers.Layer`); received {layer!r} of type {type(layer).__module__}.{type(layer).__name__}."
-            )
-
-    def transform_of(self, weight):
-        """The technique's transform in the stack of a `TransformedWeight`, or `None`."""
-        return next((item for item in weight.transforms if isinstance(item, self.transform_class)), None)
-
     def _check_overrides(self, overrides):
         overrides = {} if overrides is None else overrides
         if not isinstance(overrides, Mapping):
@@ -101,7 +91,7 @@ class Technique:
     def _apply_to_list(self, items, config, overrides, inplace):
         """Transforms what can be; layers without weights, such as `Flatten`, are only copied."""
         for item in items:
-            self.check_layer(item)
+            check_layer(item, self.function)
         check_selectors_match(overrides, [weight for item in items if item.built for weight in find_weights(item)[0]])
         results, count = {}, 0
         for item in items:
@@ -118,7 +108,7 @@ class Technique:
         return [results[id(item)] for item in items]
 
     def _apply(self, layer, config, overrides, inplace, input_shape, check_selectors=True):
-        self.check_layer(layer)
+        check_layer(layer, self.function)
         if not layer.built and not isinstance(layer, keras.Model):
             return self._apply_when_built(layer, config, overrides, inplace, input_shape)
         if input_shape is not None:
@@ -136,18 +126,20 @@ class Technique:
             warnings.warn(f"Not {self.done}: layer '{item.path}'. {item.reason}.", stacklevel=5)
         target = layer if inplace else copy_model(layer)
         with strategy_scope(layer):
-            for weight, stack in zip(find_weights(target)[0], stacks, strict=True):
-                if stack:
-                    attach(weight.host, {weight.place: stack})
-            initialize(target)
+            planned = zip(find_weights(target)[0], stacks, strict=True)
+            prepared = [(found.host, prepare(found, tuple(stack))) for found, stack in planned if stack]
+            initialize([weight for _, weight in prepared])
+            # Whatever may fail has been done: a model changed in place is changed wholly, or not at all.
+            for host, weight in prepared:
+                put_on(host, weight)
+        forget_torch_parameters(target)
         if inplace:
             forget_compilation(target)
-            forget_torch_parameters(target)
         return target
 
     def _config_for(self, weight, config, overrides, current):
         attached = current.get(id(weight.variable))
-        if attached is not None and self.transform_of(attached):
+        if attached is not None and attached.transform_of(self.transform_class):
             return None  # it goes on as it was
         if not self.allows(weight.owner):
             return None
@@ -217,6 +209,19 @@ def strip_model(model, inplace):
     if inplace:
         forget_compilation(stripped)
     return stripped
+
+
+def transformed_and_left_alone(model, kind):
+    """What a report lists: the weights with a transform of the class `kind`, and (path, reason) of the others."""
+    weights = {id(weight.variable): weight for weight in transformed_weights(model) if weight.transform_of(kind)}
+    found, left_alone = find_weights(model)
+    left = [
+        (f"{item.owner.path or item.owner.name}/{item.key}", "not selected")
+        for item in found
+        if id(item.variable) not in weights
+    ]
+    left += [(item.path, item.reason) for item in left_alone]
+    return [weights[id(item.variable)] for item in found if id(item.variable) in weights], left
 
 
 class NothingToDoError(ValueError):

@@ -10,7 +10,8 @@ import threading
 
 import keras
 
-from keras_mot.layers._attach import has_pending_transforms, pending_transforms, transformed_weights
+from keras_mot.layers._attach import pending_transforms, transformed_weights
+from keras_mot.layers._find import check_layer
 
 
 class TransformSchedule:
@@ -29,24 +30,24 @@ class TransformSchedule:
                 if transform.updater is not None:
                     groups.setdefault((transform.updater, transform.step), []).append((weight, transform))
         # In the order of the stacks: a codebook is fitted to what the mask before it leaves.
-        self._weights = dict(sorted(groups.items(), key=lambda group: max(map(_place_in_stack, group[1]))))
+        self._groups = dict(sorted(groups.items(), key=lambda group: max(map(_place_in_stack, group[1]))))
         # Steps already examined; -1 as long as the update before the first step has not been considered.
         self._examined = {
             key: key[1] if key[1] > 0 or any(transform.updated_at >= 0 for _, transform in members) else -1
-            for key, members in self._weights.items()
+            for key, members in self._groups.items()
         }
-        self._steps = {key: key[1] for key in self._weights}
+        self._steps = {key: key[1] for key in self._groups}
         self._logs = None
 
     def __bool__(self):
-        return bool(self._weights)
+        return bool(self._groups)
 
     @property
     def logs(self):
         """What the updaters report for the logs of `fit`, as of the last update."""
         if self._logs is None:
             by_type = {}
-            for (updater, _), members in self._weights.items():
+            for (updater, _), members in self._groups.items():
                 by_type.setdefault(type(updater), []).extend(weight for weight, _ in members)
             self._logs = {}
             for updater_type, weights in by_type.items():
@@ -62,12 +63,12 @@ class TransformSchedule:
     def stale(self):
         """Whether something else, such as a restored checkpoint, has set the progress of a transform."""
         return any(
-            transform.step != self._steps[key] for key, members in self._weights.items() for _, transform in members
+            transform.step != self._steps[key] for key, members in self._groups.items() for _, transform in members
         )
 
     def due_at(self, elapsed):
         """Whether `advance_to(elapsed)` would make an update; reads no variable."""
-        return any(self._due(key, key[1] + elapsed) is not None for key in self._weights)
+        return any(self._due(key, key[1] + elapsed) is not None for key in self._groups)
 
     def _due(self, key, step):
         return next((s for s in range(step, self._examined[key], -1) if key[0].due(s)), None)
@@ -82,7 +83,7 @@ class TransformSchedule:
             Whether any update was made.
         """
         changed = set()  # variables of the weights with an updated transform
-        for key, members in self._weights.items():
+        for key, members in self._groups.items():
             self._steps[key] = max(self._steps[key], key[1] + elapsed)
             step = self._steps[key]
             for _, transform in members:
@@ -263,11 +264,7 @@ def update_due(model: keras.layers.Layer, steps: int = 1) -> bool:
 
 
 def _schedule_of(model, function):
-    if not isinstance(model, keras.layers.Layer):
-        raise TypeError(
-            f"`{function}` expects a Keras 3 model or layer (`keras.Model`, `keras.layers.Layer`); received "
-            f"{model!r} of type {type(model).__module__}.{type(model).__name__}."
-        )
+    check_layer(model, function)
     schedule = TransformSchedule(model)
     if not schedule:
         raise ValueError(
@@ -287,7 +284,7 @@ def _check_steps(steps):
 
 def has_scheduled_transforms(model):
     """Whether any transform below `model` follows a schedule, or may do so once its layer is built."""
-    return has_pending_transforms(model) or any(
+    return bool(pending_transforms(model)) or any(
         transform.updater is not None for weight in transformed_weights(model) for transform in weight.transforms
     )
 

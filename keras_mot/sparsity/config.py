@@ -218,4 +218,4 @@ class PruningConfig(Config):
 
 def mask_of(weight):
     """The `Mask` in the stack of a `TransformedWeight`, or `None`."""
-    return next((transform for transform in weight.transforms if isinstance(transform, Mask)), None)
+    return weight.transform_of(Mask)

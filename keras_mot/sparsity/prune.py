@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_mot.layers import transformed_weights
-from keras_mot.layers._technique import Technique, strip_model, transform_name
+from keras_mot.layers._technique import Technique, check_layer, strip_model, transform_name
 from keras_mot.layers._updates import update_due, update_step
 from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel, mask_of
 from keras_mot.sparsity.criteria import Criterion, Magnitude
@@ -129,7 +129,7 @@ def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.lay
     strip_pruning(pruned).save("small.keras")
     ```
     """
-    _PRUNING.check_layer(model, "strip_pruning")
+    check_layer(model, "strip_pruning")
     if not any(mask_of(weight) for weight in transformed_weights(model)):
         raise ValueError(f"'{model.name}' has no pruned weights: pass the result of `prune_low_magnitude`, trained.")
     return strip_model(model, inplace)

@@ -6,8 +6,9 @@ import math
 import keras
 
 from keras_mot._tables import text_table
-from keras_mot.layers import find_weights, transformed_weights
+from keras_mot.layers._technique import check_layer, transformed_and_left_alone
 from keras_mot.sparsity.config import PruningConfig, mask_of
+from keras_mot.transforms import Mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +82,9 @@ def pruning_report(model: keras.layers.Layer) -> PruningReport:
     print(pruning_report(prune_low_magnitude(model)))
     ```
     """
-    if not isinstance(model, keras.layers.Layer):
-        raise TypeError(f"`pruning_report` expects a Keras model or layer; received {model!r}.")
-    rows, left = [], []
-    masks = {id(weight.variable): (weight, mask_of(weight)) for weight in transformed_weights(model)}
-    found, left_alone = find_weights(model)
-    for item in found:
-        weight, mask = masks.get(id(item.variable), (None, None))
-        if mask is None:
-            left.append((f"{item.owner.path or item.owner.name}/{item.key}", "not selected"))
-        else:
-            rows.append(_row(weight, mask))
-    left.extend((item.path, item.reason) for item in left_alone)
+    check_layer(model, "pruning_report")
+    weights, left = transformed_and_left_alone(model, Mask)
+    rows = [_row(weight, mask_of(weight)) for weight in weights]
     total = sum(row.zeros for row in rows), sum(math.prod(row.shape) for row in rows)
     return PruningReport(tuple(rows), tuple(left), total[0] / total[1] if total[1] else 0.0)
 

@@ -30,72 +30,85 @@ def soft_values(weight, centroids, sharpness, skip_zeros=False):
     Returns:
         A tensor of the shape and dtype of `weight`.
     """
-    shape, size = tuple(weight.shape), math.prod(weight.shape)
-    tile = min(size, _TILE)
-    padding = -size % tile
-
-    def tiles_of(value):
-        value = ops.reshape(ops.cast(value, "float32"), (-1,))
-        if padding:
-            value = ops.pad(value, [[0, padding]])
-        return ops.reshape(value, (-1, tile))
-
-    def join(tiles):
-        return ops.reshape(ops.reshape(tiles, (-1,))[:size], shape)
-
-    counted = tiles_of(ops.ones(shape) if not skip_zeros else ops.cast(ops.not_equal(weight, 0), "float32"))
-
-    def attention(values, centers):
-        logits = -sharpness * ops.square(values[:, None] - centers)
-        return ops.softmax(logits, axis=-1)
-
-    def moved(tiles):
-        """The centroids after an iteration, and how much weight each holds."""
-
-        def sums(item):
-            share = attention(item[0], centroids) * item[1][:, None]
-            return ops.stack([ops.sum(share, axis=0), ops.sum(share * item[0][:, None], axis=0)])
-
-        mass, total = ops.unstack(ops.sum(ops.map(sums, (tiles, counted)), axis=0), 2)
-        used = mass > keras.config.epsilon()
-        return ops.where(used, total / ops.where(used, mass, 1.0), centroids), mass, used
+    tiling = _Tiling(tuple(weight.shape))
+    counts = ops.cast(ops.not_equal(weight, 0), "float32") if skip_zeros else ops.ones(tuple(weight.shape))
+    counted = tiling.split(counts)
 
     @ops.custom_gradient
     def read(weight):
-        tiles = tiles_of(weight)
-        centers, mass, used = moved(tiles)
+        tiles = tiling.split(weight)
+        centers, per_mass = _moved(tiles, counted, centroids, sharpness)
 
         def mix(item):
-            return item[1] * ops.sum(attention(item[0], centers) * centers, axis=-1)
+            return item[1] * ops.sum(_attention(item[0], centers, sharpness) * centers, axis=-1)
 
         def gradients(*args, upstream=None):
             upstream = args[-1] if upstream is None else upstream
-            upstreams = tiles_of(upstream) * counted
+            above = tiling.split(upstream) * counted
+            result = _gradient(tiles, above, counted, centers, centroids, per_mass, sharpness)
+            return ops.cast(tiling.join(result), weight.dtype)
 
-            def of_centers(item):
-                values, above = item
-                share = attention(values, centers)
-                mixed = ops.sum(share * centers, axis=-1, keepdims=True)
-                slope = 1.0 + 2.0 * sharpness * (values[:, None] - centers) * (centers - mixed)
-                return ops.sum(above[:, None] * share * slope, axis=0)
-
-            total = ops.sum(ops.map(of_centers, (tiles, upstreams)), axis=0)
-            per_mass = ops.where(used, total / ops.where(used, mass, 1.0), 0.0)
-
-            def of_weights(item):
-                values, above, count = item
-                share = attention(values, centers)
-                mixed = ops.sum(share * centers, axis=-1)
-                variance = ops.sum(share * ops.square(centers - mixed[:, None]), axis=-1)
-                before = attention(values, centroids)
-                mean = ops.sum(before * centroids, axis=-1, keepdims=True)
-                slope = 1.0 + 2.0 * sharpness * (values[:, None] - centers) * (centroids - mean)
-                through_centers = ops.sum(per_mass * before * slope, axis=-1)
-                return 2.0 * sharpness * above * variance + count * through_centers
-
-            result = join(ops.map(of_weights, (tiles, upstreams, counted)))
-            return ops.cast(result, weight.dtype)
-
-        return ops.cast(join(ops.map(mix, (tiles, counted))), weight.dtype), gradients
+        return ops.cast(tiling.join(ops.map(mix, (tiles, counted))), weight.dtype), gradients
 
     return read(weight)
+
+
+class _Tiling:
+    """Cuts a tensor of `shape` into tiles of equal length, the last one filled up with zeros, and joins them again."""
+
+    def __init__(self, shape):
+        self._shape, self._size = shape, math.prod(shape)
+        self._tile = min(self._size, _TILE)
+
+    def split(self, value):
+        value = ops.reshape(ops.cast(value, "float32"), (-1,))
+        padding = -self._size % self._tile
+        if padding:
+            value = ops.pad(value, [[0, padding]])
+        return ops.reshape(value, (-1, self._tile))
+
+    def join(self, tiles):
+        return ops.reshape(ops.reshape(tiles, (-1,))[: self._size], self._shape)
+
+
+def _attention(values, centers, sharpness):
+    return ops.softmax(-sharpness * ops.square(values[:, None] - centers), axis=-1)
+
+
+def _moved(tiles, counted, centroids, sharpness):
+    """The centroids after an iteration, and 1 / (how much weight each holds), or 0 for those that hold none."""
+
+    def sums(item):
+        share = _attention(item[0], centroids, sharpness) * item[1][:, None]
+        return ops.stack([ops.sum(share, axis=0), ops.sum(share * item[0][:, None], axis=0)])
+
+    mass, total = ops.unstack(ops.sum(ops.map(sums, (tiles, counted)), axis=0), 2)
+    used = mass > keras.config.epsilon()
+    per_mass = ops.where(used, 1.0 / ops.where(used, mass, 1.0), 0.0)
+    return ops.where(used, total * per_mass, centroids), per_mass
+
+
+def _gradient(tiles, above, counted, centers, centroids, per_mass, sharpness):
+    """The gradient of the weights: through the mixtures, and through the centroids."""
+
+    def of_centers(item):
+        values, above = item
+        share = _attention(values, centers, sharpness)
+        mixed = ops.sum(share * centers, axis=-1, keepdims=True)
+        slope = 1.0 + 2.0 * sharpness * (values[:, None] - centers) * (centers - mixed)
+        return ops.sum(above[:, None] * share * slope, axis=0)
+
+    into_centers = ops.sum(ops.map(of_centers, (tiles, above)), axis=0) * per_mass
+
+    def of_weights(item):
+        values, above, count = item
+        share = _attention(values, centers, sharpness)
+        mixed = ops.sum(share * centers, axis=-1)
+        variance = ops.sum(share * ops.square(centers - mixed[:, None]), axis=-1)
+        before = _attention(values, centroids, sharpness)
+        mean = ops.sum(before * centroids, axis=-1, keepdims=True)
+        slope = 1.0 + 2.0 * sharpness * (values[:, None] - centers) * (centroids - mean)
+        through_centers = ops.sum(into_centers * before * slope, axis=-1)
+        return 2.0 * sharpness * above * variance + count * through_centers
+
+    return ops.map(of_weights, (tiles, above, counted))

@@ -68,9 +68,10 @@ def test_a_users_own_initialisation():
     np.testing.assert_allclose(np.unique(used), [kernel.min() / 2, kernel.max() / 2], rtol=1e-6)
 
 
-def test_a_broken_initialisation_is_named():
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_broken_initialisation_is_named_and_changes_nothing(inplace):
+    model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(40)])
     with pytest.raises(ValueError, match=r"Corners\(fraction=nan\) should return 1 to 4 finite centroids"):
-        cluster_weights(
-            keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(40)]),
-            ClusteringConfig(4, initialization=Corners(float("nan"))),
-        )
+        cluster_weights(model, ClusteringConfig(4, initialization=Corners(float("nan"))), inplace=inplace)
+    assert transformed_weights(model) == []
+    assert type(model.layers[0]) is keras.layers.Dense

@@ -1,9 +1,5 @@
 """However a model is trained, its weights stay clustered, its centroids move, and it goes on after loading."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -20,6 +16,7 @@ from keras_mot.clustering import (
 from keras_mot.layers import transformed_weights
 from keras_mot.sparsity import PolynomialDecay, prune_low_magnitude
 from tests.clustering.models import distinct
+from tests.devices import run_on_two_devices
 from tests.sparsity.models import batches, classifier, compiled, zeros
 
 STEPS = 11
@@ -211,36 +208,14 @@ def test_summaries_are_written_for_tensorboard(tmp_path):
     assert 1.0 < events.Scalars(entropy)[0].value <= np.log2(6)
 
 
-MIRRORED = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-with strategy.scope():
-    start = classifier()
-model = cluster_weights(start, SETTINGS)
-with strategy.scope():
-    compiled(model)
-"""
-DATA_PARALLEL = """
-keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices()))
-model = compiled(cluster_weights(classifier(), SETTINGS))
-"""
 TRAIN = """
+model = compiled_on_devices(lambda: classifier(), lambda start: cluster_weights(start, SETTINGS))
 before = palettes(model)
 model.fit(*batches(STEPS), batch_size=16, verbose=0)
 check_trained(model, before)
-print("reached")
 """
 
 
-def test_two_devices(backend):
+def test_two_devices():
     """`MirroredStrategy` over two logical CPUs, `DataParallel` over two host devices."""
-    setup = {"tensorflow": MIRRORED, "jax": DATA_PARALLEL}.get(backend)
-    if setup is None:
-        pytest.skip("Keras distributes the PyTorch backend through PyTorch's own launchers")
-    script = "from tests.clustering.test_training import *\n" + setup + TRAIN
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "reached" in run.stdout
+    run_on_two_devices("from tests.clustering.test_training import *", TRAIN)

@@ -1,9 +1,6 @@
 """However a model is trained, it reaches the same sparsity, and its checkpoints have it."""
 
 import contextlib
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -22,6 +19,7 @@ from keras_mot.sparsity import (
     strip_pruning,
     update_pruning_step,
 )
+from tests.devices import run_on_two_devices
 from tests.sparsity.models import batches, classifier, compiled, zeros
 
 STEPS = 11
@@ -334,45 +332,20 @@ def test_summaries_need_a_folder(log_dir):
         PruningSummaries(log_dir)
 
 
-MIRRORED = """
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-assert strategy.num_replicas_in_sync == 2
-with strategy.scope():
-    start = classifier()
-model = prune_low_magnitude(start, SCHEDULE)
-with strategy.scope():
-    compiled(model)
-"""
-DATA_PARALLEL = """
-import jax, keras
-assert len(jax.devices()) == 2
-keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices()))
-model = compiled(prune_low_magnitude(classifier(), SCHEDULE))
-"""
 TRAIN = """
-import tempfile, keras
+import tempfile
+model = compiled_on_devices(lambda: classifier(), lambda start: prune_low_magnitude(start, SCHEDULE))
 model.fit(*batches(STEPS), batch_size=16, verbose=0)
 assert zeros(strip_pruning(model)) == FINAL, zeros(strip_pruning(model))
 path = tempfile.mkdtemp() + "/m.keras"
 model.save(path)
 assert zeros(strip_pruning(keras.models.load_model(path))) == FINAL
-print("reached")
 """
 
 
-def test_two_devices(backend):
+def test_two_devices():
     """`MirroredStrategy` over two logical CPUs, `DataParallel` over two host devices."""
-    setup = {"tensorflow": MIRRORED, "jax": DATA_PARALLEL}.get(backend)
-    if setup is None:
-        pytest.skip("Keras distributes the PyTorch backend through PyTorch's own launchers")
-    script = "from tests.sparsity.test_training import *\n" + setup + TRAIN
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "reached" in run.stdout
+    run_on_two_devices("from tests.sparsity.test_training import *", TRAIN)
 
 
 def test_validation_sees_what_is_saved():
