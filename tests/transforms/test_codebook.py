@@ -130,6 +130,20 @@ def test_nearest_against_the_definition(rng):
     np.testing.assert_array_equal(nearest(values, palette), np.abs(values[:, None] - palette).argmin(1))
 
 
+@pytest.mark.parametrize("entries", [2, 16, 255, 1000])
+def test_nearest_of_many_values(entries, rng):
+    """Many values are looked up by half of their bits: as a search through the borders, ties and zeros included."""
+    values = rng.standard_normal((600, 500)).astype("float32")
+    palette = rng.choice(values.reshape(-1), entries, replace=False)
+    borders = np.sort(palette.astype("float64"))
+    borders = ((borders[1:] + borders[:-1]) / 2).astype("float32")
+    values.reshape(-1)[: len(borders)] = borders
+    values[-1, -4:] = [0.0, -0.0, 1e-42, -1e30]
+    expected = np.argsort(palette, kind="stable")[np.searchsorted(borders, values)]
+    np.testing.assert_array_equal(nearest(values, palette), expected)
+    np.testing.assert_array_equal(nearest(values.T, palette), expected.T)
+
+
 @pytest.mark.parametrize(("entries", "bits"), [(2, 1), (3, 2), (16, 4), (17, 5), (300, 9)])
 def test_storage_form_holds_the_weight(entries, bits, rng):
     codebook = built((33, 35), entries)
