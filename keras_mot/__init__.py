@@ -2,13 +2,13 @@
 
 import sys
 
-from keras_mot import analysis, clustering, export, graph, layers, sparsity, transforms
+from keras_mot import analysis, clustering, export, graph, layers, quantization, sparsity, transforms
 from keras_mot._config import Config
 from keras_mot._version import __version__
 from keras_mot.layers import update_step
 
 # TFMOT's users write `tfmot.sparsity.keras.prune_low_magnitude`: there, each room is an alias of itself.
-for _room in (clustering, sparsity):
+for _room in (clustering, quantization, sparsity):
     _room.keras = _room
     sys.modules[f"{_room.__name__}.keras"] = _room
 # What TFMOT calls experimental, `preserve_sparsity` and `cluster_per_channel`, is a part of the room here.
@@ -25,6 +25,7 @@ __all__ = [
     "export",
     "graph",
     "layers",
+    "quantization",
     "sparsity",
     "transforms",
     "update_step",

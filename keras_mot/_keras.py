@@ -4,6 +4,8 @@ What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses
 `CallbackList.set_model`, which `layers/_updates.py` extends. A new Keras release is checked against these.
 """
 
+import contextlib
+
 import keras
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
@@ -20,6 +22,7 @@ __all__ = [
     "forget_torch_parameters",
     "is_eager",
     "is_graph_model",
+    "no_gradients",
     "sublayers",
 ]
 
@@ -64,3 +67,12 @@ def is_eager():
 
         return tf.executing_eagerly()
     return True
+
+
+def no_gradients():
+    """Context in which PyTorch does not keep what gradients would need."""
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()

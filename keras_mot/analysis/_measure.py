@@ -1,11 +1,11 @@
 """Measures models and files side by side."""
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 
+from keras_mot._progress import progress_bar
 from keras_mot.analysis._data import batches, check_data, count_batches, first_sample
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._metrics import make_metric
@@ -71,7 +71,7 @@ def measure(
     if data is not None:
         check_data(data)
     named = collect(subjects, num_threads)
-    with _bar(progress) as bar:
+    with progress_bar(progress) as bar:
         metrics, samples, sample = _evaluate(named, data, start, batch_size, bar)
         latencies = _time(named, sample, latency_runs, bar)
     rows = tuple(
@@ -129,22 +129,6 @@ def _check_count(name, value, smallest):
         raise TypeError(f"`{name}` must be an integer. Received: {value!r}.")
     if value < smallest:
         raise ValueError(f"`{name}` must be {smallest} or more. Received: {value}.")
-
-
-@contextlib.contextmanager
-def _bar(show):
-    """A progress bar on the standard error stream, drawn only where it can be: on a terminal, in a notebook."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    show = show and (console.is_interactive or console.is_jupyter)
-    bar = Progress(console=console, transient=True, disable=not show)
-    if not show:  # neither started nor stopped: elsewhere than on a terminal, stopping prints an empty line
-        yield bar
-        return
-    with bar:
-        yield bar
 
 
 def _evaluate(named, data, start, batch_size, bar):

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_mot.export._files import obstacle_to_writing
 from keras_mot.layers import is_transformed
+from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
 
 WEIGHTS = ("float32", "float16")
 
@@ -73,11 +74,21 @@ def check_model(model: keras.Model) -> None:
 def check_stripped(model: keras.Model) -> None:
     """Checks that no layer carries weight transforms any more."""
     for layer in model._flatten_layers():
-        if is_transformed(layer):
+        if is_transformed(layer) and not is_quantized(model):
             raise ValueError(
                 f"The layer '{layer.path}' still carries weight transforms. Strip the model first, for "
                 f"example with `keras_mot.sparsity.strip_pruning(model)`, and pass what it returns."
             )
+
+
+def check_ranges(model: keras.Model) -> None:
+    """Checks that every activation quantizer of a quantized model knows its range."""
+    unknown = [quantizer.name for quantizer in activation_quantizers(model) if not quantizer.has_range]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} activation(s) of '{model.name}' have no range yet, the first at '{unknown[0]}'. Give "
+            "calibration data when the model is quantized, or train it for a few steps."
+        )
 
 
 def to_numpy(weight: keras.Variable) -> np.ndarray:

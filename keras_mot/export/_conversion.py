@@ -17,12 +17,14 @@ class ConversionRequest:
             that can be converted is used.
         dense: Whether a file with all weights stored is wanted.
         sparse: Whether a file with sparsely encoded weights is wanted.
+        marked: Whether activation quantizers shall leave marks in place of rounding.
     """
 
     weights: str
     batch_sizes: tuple
     dense: bool
     sparse: bool
+    marked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The engine that converts through TensorFlow's converter, inside a process whose backend is TensorFlow."""
 
+import contextlib
 import logging
 import re
 import tempfile
@@ -7,6 +8,7 @@ import tempfile
 from keras_mot.export._conversion import UnsupportedOperationError, convert_with
 from keras_mot.export._quiet import quiet
 from keras_mot.export._signature import name_outputs
+from keras_mot.layers.activation_quantizer import marked
 
 
 def convert_in_process(model, signature, request):
@@ -14,16 +16,17 @@ def convert_in_process(model, signature, request):
 
     def convert_one(batch_size, sparse):
         with quiet(), _quiet_loggers():
-            return _convert(model, signature, request.weights, batch_size, sparse)
+            return _convert(model, signature, request, batch_size, sparse)
 
     return convert_with(convert_one, request)
 
 
-def _convert(model, signature, weights, batch_size, sparse):
+def _convert(model, signature, request, batch_size, sparse):
     import tensorflow as tf
 
     try:
-        function, output_names = _freeze(model, signature, batch_size)
+        with marked(model) if request.marked else contextlib.nullcontext():
+            function, output_names = _freeze(model, signature, batch_size)
     except Exception as error:
         raise ValueError(
             f"TensorFlow could not trace the model '{model.name}' ({type(error).__name__}): {error} A custom "
@@ -34,7 +37,7 @@ def _convert(model, signature, weights, batch_size, sparse):
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(tf.Module(), directory, signatures=function, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        content = _run_converter(converter, function, weights, sparse)
+        content = _run_converter(converter, function, request.weights, sparse)
     return content, output_names
 
 

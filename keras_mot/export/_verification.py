@@ -1,10 +1,9 @@
 """Compares what a `.tflite` file computes with what the Keras model computes."""
 
-import contextlib
-
 import keras
 import numpy as np
 
+from keras_mot._keras import no_gradients
 from keras_mot.export._runner import LiteRTRunner
 
 _CHUNK = 32
@@ -61,7 +60,7 @@ class Verifier:
 def _keras_outputs(model, signature, arrays, step):
     """The flat outputs of the Keras model in inference mode as NumPy arrays."""
     chunks = []
-    with _no_gradients():
+    with no_gradients():
         for start in range(0, len(arrays[0]), step):
             tensors = [keras.ops.convert_to_tensor(array[start : start + step]) for array in arrays]
             try:
@@ -74,14 +73,6 @@ def _keras_outputs(model, signature, arrays, step):
                 ) from error
             chunks.append([keras.ops.convert_to_numpy(tensor) for tensor in outputs])
     return [np.concatenate(parts) if parts[0].ndim else parts[-1] for parts in zip(*chunks, strict=True)]
-
-
-def _no_gradients():
-    if keras.backend.backend() != "torch":
-        return contextlib.nullcontext()
-    import torch
-
-    return torch.no_grad()
 
 
 def _compare_output(name, received, expected, tolerance):

@@ -11,16 +11,18 @@ from keras_mot.export import _checks
 from keras_mot.export._conversion import ConversionRequest
 from keras_mot.export._dependencies import check_installed
 from keras_mot.export._files import replacing
+from keras_mot.export._integer_engine import IntegerEngine
 from keras_mot.export._precision import check_precision, full_precision
 from keras_mot.export._signature import check_inputs, random_inputs, read_signature
 from keras_mot.export._sparse_choice import choose, is_worth_trying
 from keras_mot.export._subprocess_engine import convert_in_child
 from keras_mot.export._tensorflow_engine import convert_in_process
 from keras_mot.export._verification import ExportVerificationError, Verifier
+from keras_mot.layers.activation_quantizer import is_quantized
 
 # An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
 _ENGINES = {"tensorflow": convert_in_process, "tensorflow-subprocess": convert_in_child}
-_TOLERANCES = {"float32": 1e-3, "float16": 2e-2}
+_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "integer": 1e-1}
 _VERIFICATION_SAMPLES = 3
 
 
@@ -31,7 +33,7 @@ class LiteRTExport:
     Attributes:
         path: Path of the file.
         bytes: Size of the file.
-        weights: Data type of the weights, "float32" or "float16".
+        weights: Data type of the weights, "float32", "float16" or "integer".
         sparse_encoding: Whether zeros are stored compactly.
         sparse_reason: Why sparse encoding was used or not.
         max_abs_error: Largest absolute difference between the file's outputs and the Keras model's on the
@@ -41,6 +43,8 @@ class LiteRTExport:
         engine: The engine that converted.
         input_names: Names of the file's inputs in the order of the Keras model's.
         output_names: Names of the file's outputs in the order of the Keras model's.
+        float_operators: Of a quantized model, the operators that still compute in floats: (operator, name of
+            its result, reason) of each.
     """
 
     path: pathlib.Path
@@ -54,6 +58,7 @@ class LiteRTExport:
     engine: str
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    float_operators: tuple[tuple[str, str, str], ...] = ()
 
     def __str__(self) -> str:
         verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"
@@ -63,6 +68,7 @@ class LiteRTExport:
             f"  sparse encoding: {'yes' if self.sparse_encoding else 'no'} ({self.sparse_reason})\n"
             f"  batch size: {batch} ({self.batch_reason})\n"
             f"  engine: {self.engine}"
+            + "".join(f"\n  in floats: {name} ({result}): {reason}" for name, result, reason in self.float_operators)
         )
 
 
@@ -77,6 +83,9 @@ def export_litert(
     verify: bool = True,
     verification_data: Any = None,
     tolerance: float | None = None,
+    input_type: Literal["float32", "int8", "uint8", "int16"] = "float32",
+    output_type: Literal["float32", "int8", "uint8", "int16"] = "float32",
+    strict: bool = False,
 ) -> LiteRTExport:
     """Exports a Keras model to a `.tflite` file and proves it by running it in the LiteRT runtime.
 
@@ -92,8 +101,12 @@ def export_litert(
     agrees with the model, and is not of a shape for which XNNPACK's sparse inference on Arm may give wrong
     outputs.
 
+    A quantized model (of `keras_mot.quantization`) becomes a file that computes in integers, with the scales that
+    the model simulates; it needs no data. What the runtime has no integer kernel for stays in floats, is listed in
+    the result, and is an error with `strict=True`.
+
     Args:
-        model: A built Keras model without weight transforms (strip a pruned model first).
+        model: A built Keras model without weight transforms (strip a pruned model first), or a quantized one.
         path: Path of the file to write; its directory must exist.
         weights: "float32", or "float16" for weights of half the size that are computed with in float32.
         sparse_encoding: "auto", True (insist: an error where it cannot be done safely) or False.
@@ -105,7 +118,12 @@ def export_litert(
         verification_data: Inputs to verify on, in the model's input structure, the batch first. Defaults to
             three random samples: standard normal for floats, 0 and 1 for integers.
         tolerance: Largest accepted error of an output relative to its largest magnitude. Defaults to 1e-3
-            for float32 and 2e-2 for float16 weights.
+            for float32 and 2e-2 for float16 weights, and 0.1 for quantized models, whose rounding differs
+            in rare cases by one step at every layer.
+        input_type: Of a quantized model, the type of the file's inputs: "float32", or an integer type to be given
+            numbers as the first quantizer rounds them.
+        output_type: The same for its outputs.
+        strict: Whether a quantized model must compute in integers throughout.
 
     Returns:
         A `LiteRTExport`.
@@ -127,26 +145,33 @@ def export_litert(
     path = _checks.check_path(path)
     _checks.check_model(model)
     check_precision(model)
+    integers = _check_integers(model, weights, sparse_encoding, input_type, output_type)
     check_installed("tensorflow", "ai_edge_litert")
     with full_precision(model):
         signature = read_signature(model, input_signature)
         batch_sizes = _plan_batch_sizes(signature, batch_size)
         data = _verification_inputs(signature, verification_data, batch_size) if verify else None
-        verifier = Verifier(model, signature, data, tolerance or _TOLERANCES[weights], batch_size)
+        kind = "integer" if integers else weights
+        verifier = Verifier(model, signature, data, tolerance or _TOLERANCES[kind], batch_size)
         engine = "tensorflow" if keras.backend.backend() == "tensorflow" else "tensorflow-subprocess"
         request = ConversionRequest(
             weights=weights,
             batch_sizes=batch_sizes,
             dense=sparse_encoding is not True,
-            sparse=sparse_encoding is True or (sparse_encoding == "auto" and is_worth_trying(model)),
+            sparse=not integers and (sparse_encoding is True or (sparse_encoding == "auto" and is_worth_trying(model))),
+            marked=integers,
         )
-        conversion, choice = _convert_and_choose(_ENGINES[engine], model, signature, request, sparse_encoding, verifier)
+        convert = _ENGINES[engine]
+        if integers:
+            convert = IntegerEngine(convert, input_type, output_type, strict)
+            sparse_encoding = False
+        conversion, choice = _convert_and_choose(convert, model, signature, request, sparse_encoding, verifier)
     with replacing(path) as temporary:
         temporary.write_bytes(choice.content)
     return LiteRTExport(
         path=path,
         bytes=len(choice.content),
-        weights=weights,
+        weights=kind,
         sparse_encoding=choice.sparse,
         sparse_reason=choice.reason,
         max_abs_error=choice.error,
@@ -155,7 +180,25 @@ def export_litert(
         engine=engine,
         input_names=tuple(tensor.name for tensor in signature.inputs),
         output_names=conversion.output_names,
+        float_operators=convert.floats if integers else (),
     )
+
+
+def _check_integers(model, weights, sparse_encoding, input_type, output_type):
+    """Whether the model is a quantized one; raises a ValueError for options that do not go together."""
+    for name, value in (("input_type", input_type), ("output_type", output_type)):
+        if value not in ("float32", "int8", "uint8", "int16"):
+            raise ValueError(f"`{name}` must be 'float32', 'int8', 'uint8' or 'int16'. Received: {value!r}.")
+    if is_quantized(model):
+        _checks.check_ranges(model)
+        if weights != "float32":
+            raise ValueError("A quantized model has integer weights: leave `weights` at its default.")
+        if sparse_encoding is True:
+            raise ValueError("`sparse_encoding=True` is for float weights: runtimes refuse sparse integer weights.")
+        return True
+    if (input_type, output_type) != ("float32", "float32"):
+        raise ValueError("`input_type` and `output_type` are for quantized models; this one computes in floats.")
+    return False
 
 
 def _convert_and_choose(engine, model, signature, request, sparse_encoding, verifier):

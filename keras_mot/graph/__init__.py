@@ -1,5 +1,13 @@
 """Reading and rewriting models as graphs of operations."""
 
 from keras_mot.graph.batch_norm import FoldableBatchNorm, find_foldable_batch_norms, fold_batch_norm
+from keras_mot.graph.rewrite import flatten, operations_of, rewrite
 
-__all__ = ["FoldableBatchNorm", "find_foldable_batch_norms", "fold_batch_norm"]
+__all__ = [
+    "FoldableBatchNorm",
+    "find_foldable_batch_norms",
+    "flatten",
+    "fold_batch_norm",
+    "operations_of",
+    "rewrite",
+]

@@ -3,7 +3,8 @@
 from keras_mot.transforms._base import StorageForm, WeightTransform
 from keras_mot.transforms._palette_transform import PaletteTransform
 from keras_mot.transforms.codebook import Codebook
+from keras_mot.transforms.fake_quantize import FakeQuantize
 from keras_mot.transforms.mask import Mask
 from keras_mot.transforms.soft_codebook import SoftCodebook
 
-__all__ = ["Codebook", "Mask", "PaletteTransform", "SoftCodebook", "StorageForm", "WeightTransform"]
+__all__ = ["Codebook", "FakeQuantize", "Mask", "PaletteTransform", "SoftCodebook", "StorageForm", "WeightTransform"]

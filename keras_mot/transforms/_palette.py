@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 
-
 _TABLE_PAYS = 2**18  # values; a table of all halves of floats is made for each call
 
 

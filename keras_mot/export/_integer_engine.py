@@ -1,0 +1,42 @@
+"""The export of quantized models: a float file with marks from an engine, made to compute in integers."""
+
+import dataclasses
+
+from keras_mot.export._integer_file import to_integers
+from keras_mot.layers import strip, transformed_weights
+from keras_mot.layers._copy import copy_model
+from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.transforms import FakeQuantize
+
+
+class IntegerEngine:
+    """An engine for quantized models; `floats` lists what the last conversion left in floats.
+
+    Args:
+        engine: the engine that converts the marked float model.
+        input_type: type of the file's inputs.
+        output_type: type of its outputs.
+        strict: whether anything in floats is an error.
+    """
+
+    def __init__(self, engine, input_type, output_type, strict):
+        self._engine, self._types, self._strict = engine, (input_type, output_type), strict
+        self.floats = ()
+
+    def __call__(self, model, signature, request):
+        """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
+        limits = {
+            transform.limit
+            for weight in transformed_weights(model)
+            for transform in weight.transforms
+            if isinstance(transform, FakeQuantize)
+        }
+        plain = strip(copy_model(model))
+        quantizers = dict(enumerate((item.parameters() for item in activation_quantizers(model)), 1))
+        conversion = self._engine(plain, signature, request)
+        file = to_integers(conversion.dense, quantizers, tuple(sorted(limits | {127})), *self._types)
+        self.floats = file.floats
+        if self._strict and self.floats:
+            parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
+            raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}")
+        return dataclasses.replace(conversion, dense=file.content)

@@ -1,0 +1,475 @@
+"""Turns a float `.tflite` file with marks into one that computes in integers.
+
+A mark is a pair of a QUANTIZE and a DEQUANTIZE operator whose scale is the number of an activation quantizer. All
+operators between marked tensors for which the runtime has integer kernels get integers; the others stay as they are,
+with conversions at the borders. The weights are on their grids already, so that nothing is decided here.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from keras_mot.export._dependencies import require
+from keras_mot.export._integer_rules import INT4_WEIGHTS, rule_for, version_of
+from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, parse_model
+from keras_mot.layers.activation_quantizer import QuantizationParameters
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerFile:
+    """What became of a file.
+
+    Attributes:
+        content: the bytes of the new file.
+        floats: (operator, name of its result, reason) of each operator that computes in floats.
+    """
+
+    content: bytes
+    floats: tuple[tuple[str, str, str], ...]
+
+
+def to_integers(
+    content: bytes,
+    quantizers: Mapping[int, QuantizationParameters],
+    weight_limits: tuple[int, ...] = (127,),
+    input_type: str = "float32",
+    output_type: str = "float32",
+) -> IntegerFile:
+    """Makes the operators between marked tensors compute in integers.
+
+    Args:
+        content: a `.tflite` file with float weights and marks.
+        quantizers: the parameters by the numbers of the marks.
+        weight_limits: the largest integers that weights may have been rounded to; the first that fits is taken.
+        input_type: "float32", or "int8", "uint8" or "int16" for a file that takes integers.
+        output_type: the same for its outputs.
+
+    Returns:
+        An `IntegerFile`.
+    """
+    return _Rewriter(parse_model(content), quantizers, weight_limits).run(input_type, output_type)
+
+
+class _Rewriter:
+    def __init__(self, model, quantizers, weight_limits):
+        self.schema = require("ai_edge_litert.schema_py_generated")
+        self.model, self.quantizers, self.weight_limits = model, quantizers, weight_limits
+        if len(model.subgraphs) != 1:
+            raise ValueError("A model with control flow (several graphs) cannot be computed in integers yet.")
+        self.graph = model.subgraphs[0]
+        self.codes = [enum_name(self.schema.BuiltinOperator, code) for code in operator_codes(model)]
+        self.operators, self.floats = [], []
+        self.parameters = {}  # index of an integer tensor -> its QuantizationParameters
+        self.integers = {}  # index of a float tensor -> that of the same in integers
+        self.float_of = {}  # index of an integer tensor -> that of the same in floats
+        self.constants = {}  # (index of a constant, use) -> index of the same in integers
+        self.readers = {}
+        for operator in self.graph.operators:
+            for index in operator.inputs if operator.inputs is not None else ():
+                self.readers.setdefault(int(index), []).append(operator)
+        self.marks = {}  # index of a float tensor that only marks read -> (parameters, [(mark, its result)])
+        self._outputs_in_order = [int(index) for index in self.graph.outputs]
+        self.outputs = set(self._outputs_in_order)
+
+    def name(self, operator):
+        return self.codes[operator.opcodeIndex]
+
+    def run(self, input_type, output_type):
+        self._find_marks()
+        for operator in list(self.graph.operators):
+            if id(operator) in self.skipped:
+                continue
+            if id(operator) in self.requantized:
+                self._requantize(operator)
+            elif not self._as_integers(operator):
+                self._as_floats(operator)
+        self._finish(input_type, output_type)
+        flatbuffers = require("flatbuffers")
+        builder = flatbuffers.Builder(2**20)
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        return IntegerFile(bytes(builder.Output()), tuple(self.floats))
+
+    # Marks
+
+    def _find_marks(self):
+        self.skipped, self.requantized = set(), {}
+        for operator in self.graph.operators:
+            if self.name(operator) != "QUANTIZE":
+                continue
+            readers = self.readers.get(int(operator.outputs[0]), [])
+            if len(readers) != 1 or self.name(readers[0]) != "DEQUANTIZE":
+                raise ValueError("The converter has changed a mark of a quantizer.")
+            number = round(float(self.graph.tensors[operator.outputs[0]].quantization.scale[0]))
+            source, result = int(operator.inputs[0]), int(readers[0].outputs[0])
+            self.skipped.add(id(readers[0]))
+            self.requantized[id(operator)] = (source, result, self.quantizers[number])
+        by_source = {}
+        for key, (source, result, parameters) in self.requantized.items():
+            by_source.setdefault(source, []).append((key, result, parameters))
+        results = {result for _, result, _ in self.requantized.values()}
+        for source, marks in by_source.items():
+            # A tensor that only marks read is computed in their numbers at once. There are several marks where the
+            # converter has joined equal operations; a mark of other numbers is a conversion from the first's.
+            if len(marks) == len(self.readers[source]) and source not in results | self.outputs:
+                parameters = marks[0][2]
+                equal = [(key, result) for key, result, other in marks if other == parameters]
+                self.marks[source] = (parameters, equal)
+
+    def _wanted(self, index):
+        """The parameters that the tensor `index` shall be computed in: those of its mark, or of what it moves into."""
+        if index in self.marks:
+            return self.marks[index][0]
+        readers = self.readers.get(index, [])
+        if len(readers) != 1 or index in self.outputs:
+            return None
+        rule = rule_for(self.name(readers[0]), 8)
+        if rule is None or rule.kind not in ("moving", "unifying") or len(readers[0].outputs) != 1:
+            return None
+        return self._wanted(int(readers[0].outputs[0]))
+
+    def _requantize(self, operator):
+        """A mark on what is there in floats, or in other numbers: a conversion."""
+        source, result, parameters = self.requantized[id(operator)]
+        self.integers[result] = self._converted(source, parameters)
+
+    def _converted(self, source, parameters):
+        """The tensor `source` in integers of these parameters."""
+        known = self.integers.get(source)
+        if known is not None and self.parameters[known] == parameters:
+            return known
+        key = (source, parameters)
+        if key not in self.constants:
+            origin = known if known is not None else source
+            target = self._new_tensor(source, parameters)
+            self._add("QUANTIZE", [origin], [target], parameters.bits)
+            self.constants[key] = target
+        return self.constants[key]
+
+    # Operators
+
+    def _as_floats(self, operator, reason=None):
+        name = self.name(operator)
+        operator.inputs = [self._in_floats(int(index)) for index in operator.inputs]
+        self.operators.append(operator)
+        tensors = [self.graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+        if any(tensor.type == self.schema.TensorType.FLOAT32 for tensor in tensors):
+            label = self.graph.tensors[operator.outputs[0]].name
+            self.floats.append((name, label.decode() if isinstance(label, bytes) else str(label), self.why))
+
+    def _in_floats(self, index):
+        integer = self.integers.get(index)
+        if index < 0 or integer is None:
+            return index
+        if integer not in self.float_of:
+            target = self._new_tensor(index, None)
+            self._add("DEQUANTIZE", [integer], [target], self.parameters[integer].bits)
+            self.float_of[integer] = target
+        return self.float_of[integer]
+
+    def _as_integers(self, operator):
+        """Whether the operator could be made to compute in integers; `why` says what was in the way."""
+        name = self.name(operator)
+        inputs = [int(index) for index in operator.inputs] if operator.inputs is not None else []
+        results = [int(index) for index in operator.outputs]
+        if name in ("SHAPE", "RANK"):  # they read no value
+            self.operators.append(operator)
+            operator.inputs = [self.integers.get(index, index) for index in inputs]
+            return True
+        floats = [index for index in inputs if index >= 0 and self._is_float(index)]
+        active = [index for index in floats if not self._is_constant(index)]
+        bits = next((self.parameters[self.integers[index]].bits for index in active if index in self.integers), 8)
+        rule = rule_for(name, bits)
+        self.why = "its input is computed in floats"
+        if not active or any(index not in self.integers for index in active):
+            return False
+        if rule is None:
+            self.why = f"{name} has no kernel for integers of {bits} bits"
+            return False
+        wanted = [self._wanted(index) for index in results]
+        if rule.kind == "weighted":
+            return self._weighted(operator, inputs, results, wanted[0], rule.roles)
+        if rule.kind == "moving":
+            return self._moving(operator, inputs, active, results, wanted)
+        if wanted[0] is None:
+            self.why = "no range is known for its result"
+            return False
+        if rule.kind == "unifying":
+            if len(active) != len(floats):
+                self.why = "one of its inputs is constant"
+                return False
+            inputs = [self._converted(index, wanted[0]) if index in active else index for index in inputs]
+        else:
+            inputs = self._computing_inputs(inputs, active, floats, bits)
+            if inputs is None:
+                self.why = "a constant has no exact integers"
+                return False
+        self._emit(operator, inputs, results, wanted, bits)
+        return True
+
+    def _computing_inputs(self, inputs, active, floats, bits):
+        new = []
+        for index in inputs:
+            if index in active:
+                new.append(self.integers[index])
+            elif index in floats:
+                constant = self._constant(index, None, 8 if bits == 8 else 16)
+                if constant is None:
+                    return None
+                new.append(constant)
+            else:
+                new.append(index)
+        return new
+
+    def _moving(self, operator, inputs, active, results, wanted):
+        source = active[-1] if active else None
+        if source is None or len(active) != 1:
+            self.why = "it has several inputs, or a constant one"
+            return False
+        parameters = self.parameters[self.integers[source]]
+        asked = {parameters if want is None else want for want in wanted}
+        target = asked.pop() if len(asked) == 1 else parameters
+        replaced = self._converted(source, target)
+        self._emit(operator, [replaced if i == source else i for i in inputs], results, [target] * len(results), 0)
+        return True
+
+    def _weighted(self, operator, inputs, results, wanted, roles):
+        activation, weight, bias, axis = roles
+        self.why = "its weights are not constant"
+        if not self._is_constant(inputs[weight]) or inputs[activation] not in self.integers:
+            return False
+        self.why = "no range is known for its result"
+        if wanted is None:
+            return False
+        self.why = "its weights are not quantized"
+        if self.name(operator) == "FULLY_CONNECTED" and len(self.graph.tensors[inputs[weight]].shape) != 2:
+            return False
+        kernel = self._constant(inputs[weight], axis, 8, self.name(operator) in INT4_WEIGHTS)
+        if kernel is None:
+            return False
+        source = self.integers[inputs[activation]]
+        inputs = list(inputs)
+        inputs[activation], inputs[weight] = source, kernel
+        if len(inputs) > bias and inputs[bias] >= 0:
+            self.why = "its bias is not constant"
+            if not self._is_constant(inputs[bias]):
+                return False
+            inputs[bias] = self._bias(inputs[bias], source, kernel)
+        self._emit(operator, inputs, results, [wanted], self.parameters[source].bits)
+        return True
+
+    def _emit(self, operator, inputs, results, wanted, bits):
+        new = []
+        for index, parameters in zip(results, wanted, strict=True):
+            target = self._new_tensor(index, parameters)
+            self.integers[index] = target
+            new.append(target)
+            bits = parameters.bits
+            if index in self.marks and self.marks[index][0] == parameters:
+                for key, result in self.marks[index][1]:
+                    self.integers[result] = target
+                    self.skipped.add(key)
+        operator.inputs, operator.outputs = inputs, new
+        name = self.name(operator)
+        operator.opcodeIndex = self._code(name, version_of(name, bits))
+        options = operator.builtinOptions
+        if hasattr(options, "potScaleInt16"):
+            options.potScaleInt16 = False
+        self.operators.append(operator)
+
+    # Tensors
+
+    def _is_float(self, index):
+        return self.graph.tensors[index].type == self.schema.TensorType.FLOAT32
+
+    def _is_constant(self, index):
+        data = self.model.buffers[self.graph.tensors[index].buffer].data
+        return data is not None and len(data) > 0
+
+    def _new_tensor(self, like, parameters):
+        tensor = copy.copy(self.graph.tensors[like])
+        tensor.buffer = 0
+        tensor.type, tensor.quantization = self.schema.TensorType.FLOAT32, None
+        label = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
+        tensor.name = f"{label}_float"
+        if parameters is not None:
+            tensor.name = f"{label}_int"
+            self._describe(tensor, parameters.bits, [parameters.scale], [parameters.zero_point], 0)
+        self.graph.tensors.append(tensor)
+        index = len(self.graph.tensors) - 1
+        if parameters is not None:
+            self.parameters[index] = parameters
+        return index
+
+    def _describe(self, tensor, bits, scales, zero_points, axis):
+        types = self.schema.TensorType
+        tensor.type = {4: types.INT4, 8: types.INT8, 16: types.INT16, 32: types.INT32, 64: types.INT64}[bits]
+        tensor.quantization = quantization = self.schema.QuantizationParametersT()
+        quantization.scale = np.asarray(scales, "float32")
+        quantization.zeroPoint = np.asarray(zero_points, "int64")
+        quantization.quantizedDimension = axis
+
+    def _constant(self, index, axis, bits, packed=False):
+        """The constant `index` in integers, with a scale for each slice along `axis`; `None` if it is on no grid.
+
+        Args:
+            index: of the tensor.
+            axis: of the channels, or `None` for one scale.
+            bits: 8 or 16.
+            packed: whether weights of 4 bits may be stored as such, and not in 8.
+        """
+        key = (index, axis, bits)
+        if key not in self.constants:
+            self.constants[key] = self._make_constant(index, axis, bits, packed)
+        return self.constants[key]
+
+    def _make_constant(self, index, axis, bits, packed):
+        tensor = self.graph.tensors[index]
+        values = dense_values(self.model, tensor).astype("float32")
+        others = tuple(dimension for dimension in range(values.ndim) if dimension != axis)
+        largest = np.abs(values).max(axis=others, keepdims=True) if values.size else np.zeros((1,) * values.ndim)
+        limits = (32767,) if bits == 16 else self.weight_limits if axis is not None else (127,)
+        # Where all slices have one scale, the file says so once; a slice of smaller numbers is on that grid too.
+        for limit, scale in [(limit, scale) for limit in limits for scale in (largest, largest.max(keepdims=True))]:
+            scale = np.where(scale > 0, scale / np.float32(limit), np.float32(1)).astype("float32")
+            integers = np.round(values / scale)
+            if np.allclose(integers * scale, values, rtol=1e-5, atol=1e-4 * float(scale.min())):
+                stored = 4 if packed and limit <= 7 else bits
+                return self._store_constant(index, integers, scale, axis, stored)
+        return None
+
+    def _store_constant(self, index, integers, scale, axis, stored):
+        new = copy.copy(self.graph.tensors[index])
+        data = integers.astype("int16" if stored == 16 else "int8").reshape(-1)
+        if stored == 4:
+            nibbles = np.pad(data.view("uint8") & 15, (0, data.size % 2))
+            data = nibbles[::2] | (nibbles[1::2] << 4)
+        new.buffer = self._new_buffer(data)
+        scales = scale.reshape(-1)
+        self._describe(new, stored, scales, np.zeros(len(scales)), axis or 0)
+        self.graph.tensors.append(new)
+        return len(self.graph.tensors) - 1
+
+    def _bias(self, index, source, kernel):
+        key = (index, source, kernel)
+        if key not in self.constants:
+            tensor = self.graph.tensors[index]
+            weight_scales = self.graph.tensors[kernel].quantization.scale
+            scales = (np.float32(self.parameters[source].scale) * weight_scales).astype("float32")
+            bits = 64 if self.parameters[source].bits == 16 else 32
+            limits = np.iinfo("int32" if bits == 32 else "int64")
+            values = dense_values(self.model, tensor).astype("float64")
+            integers = np.clip(np.round(values / scales.astype("float64")), limits.min, limits.max)
+            new = copy.copy(tensor)
+            new.buffer = self._new_buffer(integers.astype(limits.dtype))
+            self._describe(new, bits, scales, np.zeros(len(scales)), 0)
+            self.graph.tensors.append(new)
+            self.constants[key] = len(self.graph.tensors) - 1
+        return self.constants[key]
+
+    def _new_buffer(self, values):
+        buffer = self.schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), "uint8")
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
+
+    def _code(self, name, version):
+        number = getattr(self.schema.BuiltinOperator, name)
+        for index, code in enumerate(self.model.operatorCodes):
+            if self.codes[index] == name and code.version == version:
+                return index
+        code = self.schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
+        self.model.operatorCodes.append(code)
+        self.codes.append(name)
+        return len(self.codes) - 1
+
+    def _add(self, name, inputs, outputs, bits):
+        operator = self.schema.OperatorT()
+        operator.opcodeIndex = self._code(name, version_of(name, bits))
+        operator.inputs, operator.outputs = inputs, outputs
+        self.operators.append(operator)
+
+    # The whole file
+
+    def _finish(self, input_type, output_type):
+        graph = self.graph
+        graph.inputs = [int(index) for index in graph.inputs]
+        graph.outputs = [self._in_floats(int(index)) for index in graph.outputs]
+        renamed = dict(zip(self._outputs_in_order, graph.outputs, strict=True))
+        for signature in self.model.signatureDefs or []:
+            for item in signature.outputs:
+                item.tensorIndex = renamed.get(item.tensorIndex, item.tensorIndex)
+        graph.operators = self.operators
+        if input_type != "float32":
+            self._integer_inputs(input_type)
+        if output_type != "float32":
+            self._integer_outputs(output_type)
+        self._drop_unused()
+
+    def _integer_inputs(self, kind):
+        for position, index in enumerate(self.graph.inputs):
+            if not self._is_float(index):
+                continue
+            readers = [operator for operator in self.graph.operators if index in operator.inputs]
+            if len(readers) != 1 or self.name(readers[0]) != "QUANTIZE":
+                raise ValueError(f"Input {position} is used in floats: the file cannot take it as {kind}.")
+            target = int(readers[0].outputs[0])
+            self._exchange(index, target, readers[0], kind, self.graph.inputs, position, "inputs")
+
+    def _integer_outputs(self, kind):
+        for position, index in enumerate(self.graph.outputs):
+            if not self._is_float(index):
+                continue
+            makers = [operator for operator in self.graph.operators if index in operator.outputs]
+            if len(makers) != 1 or self.name(makers[0]) != "DEQUANTIZE":
+                raise ValueError(f"Output {position} is computed in floats: the file cannot return it as {kind}.")
+            target = int(makers[0].inputs[0])
+            self._exchange(index, target, makers[0], kind, self.graph.outputs, position, "outputs")
+
+    def _exchange(self, outer, inner, operator, kind, indices, position, side):
+        """Makes the integer tensor `inner`, or one of another type beside it, an input or output of the file."""
+        parameters = self.parameters[inner]
+        if kind == {8: "int8", 16: "int16"}[parameters.bits]:
+            self.graph.operators.remove(operator)
+            new = inner
+        elif kind == "uint8" and parameters.bits == 8:
+            tensor = self.graph.tensors[outer]
+            self._describe(tensor, 8, [parameters.scale], [parameters.zero_point + 128], 0)
+            tensor.type = self.schema.TensorType.UINT8
+            operator.opcodeIndex = self._code("QUANTIZE", 1)
+            operator.builtinOptions, operator.builtinOptionsType = None, 0
+            new = outer
+        else:
+            raise ValueError(f"The file computes in int{parameters.bits}: its {side} cannot be {kind}.")
+        indices[position] = new
+        for signature in self.model.signatureDefs or []:
+            for item in getattr(signature, side):
+                if item.tensorIndex == outer:
+                    item.tensorIndex = new
+
+    def _drop_unused(self):
+        graph, model = self.graph, self.model
+        used = {*graph.inputs, *graph.outputs}
+        for operator in graph.operators:
+            used.update(int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0)
+        order = {index: number for number, index in enumerate(sorted(used))}
+        order[-1] = -1
+        graph.tensors = [graph.tensors[index] for index in sorted(used)]
+        for operator in graph.operators:
+            operator.inputs = [order[int(index)] for index in operator.inputs]
+            operator.outputs = [order[int(index)] for index in operator.outputs]
+        graph.inputs, graph.outputs = [order[i] for i in graph.inputs], [order[i] for i in graph.outputs]
+        for signature in model.signatureDefs or []:
+            for item in (*signature.inputs, *signature.outputs):
+                item.tensorIndex = order[item.tensorIndex]
+        kept = sorted({0, *(tensor.buffer for tensor in graph.tensors), *(m.buffer for m in model.metadata or [])})
+        buffers = {index: number for number, index in enumerate(kept)}
+        model.buffers = [model.buffers[index] for index in kept]
+        for item in (*graph.tensors, *(model.metadata or [])):
+            item.buffer = buffers[item.buffer]
+        codes = sorted({operator.opcodeIndex for operator in graph.operators})
+        model.operatorCodes = [model.operatorCodes[index] for index in codes]
+        for operator in graph.operators:
+            operator.opcodeIndex = codes.index(operator.opcodeIndex)

@@ -1,0 +1,105 @@
+"""Which LiteRT operators have integer kernels, and what those demand (the LiteRT 8-bit specification)."""
+
+import dataclasses
+
+# Operators that only move numbers: the result has the scale of the input.
+_MOVING = (
+    "RESHAPE",
+    "TRANSPOSE",
+    "SQUEEZE",
+    "EXPAND_DIMS",
+    "PAD",
+    "PADV2",
+    "SLICE",
+    "STRIDED_SLICE",
+    "SPLIT",
+    "SPLIT_V",
+    "UNPACK",
+    "TILE",
+    "MAX_POOL_2D",
+    "AVERAGE_POOL_2D",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "RESIZE_BILINEAR",
+    "REDUCE_MAX",
+    "REDUCE_MIN",
+    "SPACE_TO_DEPTH",
+    "DEPTH_TO_SPACE",
+    "SPACE_TO_BATCH_ND",
+    "BATCH_TO_SPACE_ND",
+    "MIRROR_PAD",
+    "REVERSE_V2",
+    "BROADCAST_TO",
+    "GATHER",
+    "GATHER_ND",
+)
+# Operators of several inputs that must all have the scale of the result.
+_UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK")
+# Operators that compute with scales of each input and of the result.
+_COMPUTING = ("ADD", "SUB", "MUL", "MEAN", "SUM", "LEAKY_RELU", "PRELU", "RELU", "RELU6", "SQUARED_DIFFERENCE")
+_COMPUTING_8_BITS = ("ELU", "GELU", "HARD_SWISH")
+# Operators whose result has a scale that the kernel prescribes.
+_PRESCRIBED = ("LOGISTIC", "TANH", "SOFTMAX")
+# Operators with weights: the positions of the activation, the weight and the bias, and the weight's channel axis.
+_WEIGHTED = {
+    "CONV_2D": (0, 1, 2, 0),
+    "DEPTHWISE_CONV_2D": (0, 1, 2, 3),
+    "FULLY_CONNECTED": (0, 1, 2, 0),
+    "TRANSPOSE_CONV": (2, 1, 3, 0),
+}
+INT4_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+"""Operators whose kernels read weights of 4 bits."""
+
+# The lowest version of an operator that has the kernel, for activations of 8 and of 16 bits; 2 and 3 otherwise.
+_VERSIONS = {
+    "CONV_2D": (3, 4),
+    "DEPTHWISE_CONV_2D": (3, 5),
+    "FULLY_CONNECTED": (4, 7),
+    "TRANSPOSE_CONV": (2, 4),
+    "ADD": (2, 3),
+    "SUB": (2, 5),
+    "MUL": (2, 4),
+    "RESHAPE": (1, 1),
+    "SQUEEZE": (1, 2),
+    "LOGISTIC": (2, 3),
+    "RESIZE_BILINEAR": (2, 3),
+    "STRIDED_SLICE": (2, 4),
+    "QUANTIZE": (1, 2),
+    "DEQUANTIZE": (2, 3),
+    "PRELU": (1, 1),
+    "ELU": (1, 1),
+    "GELU": (2, 2),
+    "HARD_SWISH": (1, 1),
+    "LEAKY_RELU": (2, 2),
+    "RELU6": (2, 2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerRule:
+    """How an operator computes in integers.
+
+    Attributes:
+        kind: "moving", "unifying", "computing" or "weighted".
+        roles: of a weighted operator, the positions of activation, weight and bias, and the weight's channel axis.
+    """
+
+    kind: str
+    roles: tuple[int, int, int, int] | None = None
+
+
+def rule_for(operator, bits):
+    """The `IntegerRule` of a LiteRT operator for activations of 8 or 16 bits, or `None`."""
+    if operator in _WEIGHTED:
+        return IntegerRule("weighted", _WEIGHTED[operator])
+    if operator in _MOVING:
+        return IntegerRule("moving")
+    if operator in _UNIFYING:
+        return IntegerRule("unifying")
+    if operator in _COMPUTING or operator in _PRESCRIBED or (bits == 8 and operator in _COMPUTING_8_BITS):
+        return IntegerRule("computing")
+    return None
+
+
+def version_of(operator, bits):
+    """The version of the operator that has the integer kernel."""
+    return _VERSIONS.get(operator, (2, 3))[bits == 16]

@@ -1,0 +1,196 @@
+"""Fake quantization of activations: a layer between others."""
+
+import contextlib
+import contextvars
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+_SPAN = 255.0
+_MODE = contextvars.ContextVar("activation_quantizer_mode", default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationParameters:
+    """How integers stand for real numbers: real = scale * (integer - zero_point).
+
+    Args:
+        scale: the distance of two neighbouring numbers.
+        zero_point: the integer that stands for 0.
+        bits: bits of a signed integer.
+    """
+
+    scale: float
+    zero_point: int
+    bits: int
+
+    @property
+    def range(self):
+        """The least and the greatest number."""
+        low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
+        return tuple(self.scale * (integer - self.zero_point) for integer in (low, high))
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+class ActivationQuantizer(keras.layers.Layer):
+    """Rounds activations to the numbers that integers of a few bits stand for, in a range that it learns or is given.
+
+    Up to 8 bits, the integers are asymmetric, and 0 is one of the numbers; with 16 bits they are symmetric, from
+    -32767 to 32767, as LiteRT's integer kernels demand. Gradients pass within the range, and are 0 outside.
+
+    In training the range follows the batches' by an exponential moving average that starts with the first
+    batch (Jacob et al., 2018, arXiv:1712.05877, section 3.1). What sees no batch before it is used leaves its
+    inputs as they are.
+
+    Args:
+        bits: bits of an integer: 4, 8 or 16.
+        decay: of the moving average; `None` for a range that training leaves as it is.
+        fixed: (least, greatest) number, or `None` for a range that follows the data.
+        in_training: whether activations are rounded in training, too.
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        bits: int = 8,
+        decay: float | None = 0.99,
+        fixed: tuple[float, float] | None = None,
+        in_training: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.bits, self.decay, self.in_training = bits, decay, in_training
+        self.fixed = None if fixed is None else tuple(float(value) for value in fixed)
+        self.supports_masking = True
+        low, high = self.fixed or (0.0, 0.0)
+        self._low = self.add_weight(name="low", shape=(), initializer=_constant(low), trainable=False, dtype="float32")
+        self._high = self.add_weight(
+            name="high", shape=(), initializer=_constant(high), trainable=False, dtype="float32"
+        )
+        # How many batches the range has seen; 0 as long as there is none.
+        self._batches = self.add_weight(
+            name="batches", shape=(), initializer=_constant(1.0 if fixed else 0.0), trainable=False, dtype="float32"
+        )
+        self.built = True
+
+    def build(self, input_shape):
+        """Nothing: the range is one for the whole tensor."""
+
+    def call(self, inputs, training=None):
+        """The rounded inputs; same shape and dtype."""
+        mode = _MODE.get()
+        if mode is not None:
+            return mode(self, inputs)
+        if training and self.fixed is None and self.decay is not None:
+            self._follow(inputs)
+        if training and not self.in_training:
+            return inputs
+        low, high = self._nudged()
+        rounded = keras.quantizers.fake_quant_with_min_max_vars(
+            ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.bits == 16
+        )
+        seen = ops.convert_to_tensor(self._batches.value) > 0
+        return ops.cast(ops.where(seen, ops.cast(rounded, inputs.dtype), inputs), inputs.dtype)
+
+    def _follow(self, inputs):
+        values = ops.stop_gradient(ops.cast(inputs, "float32"))
+        batches = ops.convert_to_tensor(self._batches.value)
+        share = ops.maximum(1.0 / (batches + 1.0), 1.0 - self.decay)
+        for variable, value in ((self._low, ops.min(values)), (self._high, ops.max(values))):
+            variable.assign(variable + share * (value - variable))
+        self._batches.assign(batches + 1.0)
+
+    def _nudged(self):
+        """The range, with 0 in it, and not empty."""
+        low = ops.minimum(ops.convert_to_tensor(self._low.value), 0.0)
+        high = ops.maximum(ops.convert_to_tensor(self._high.value), 0.0)
+        if self.bits == 16:
+            high = ops.maximum(ops.maximum(-low, high), 1e-6)
+            return -high, high
+        return low, ops.maximum(high, low + 1e-6)
+
+    @property
+    def has_range(self) -> bool:
+        """Whether the range is known."""
+        return float(ops.convert_to_numpy(self._batches)) > 0
+
+    def set_range(self, low: float, high: float) -> None:
+        """Sets the range of the numbers to round to; 0 is always in it."""
+        self._low.assign(float(low))
+        self._high.assign(float(high))
+        # As settled as an average over many batches: a first batch of training moves it no more than later ones.
+        self._batches.assign(1.0 if self.decay is None else 1.0 / (1.0 - self.decay))
+
+    def parameters(self) -> QuantizationParameters:
+        """The scale and the zero point that the range comes to."""
+        low, high = (float(ops.convert_to_numpy(value)) for value in (self._low, self._high))
+        low, high = np.float32(min(low, 0.0)), np.float32(max(high, 0.0))
+        if self.bits == 16:
+            return QuantizationParameters(float(np.float32(max(-low, high, 1e-6) / 32767)), 0, 16)
+        high = max(high, low + np.float32(1e-6))
+        steps = 2**self.bits - 1
+        scale = (high - low) / np.float32(steps)
+        least = -(2 ** (self.bits - 1))
+        zero_point = least + int(np.clip(np.floor(-low / scale + np.float32(0.5)), 0, steps))
+        return QuantizationParameters(float(scale), zero_point, self.bits)
+
+    def compute_output_spec(self, inputs, training=None):
+        """The inputs' own."""
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        """The inputs' own."""
+        return input_shape
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "bits": self.bits,
+            "decay": self.decay,
+            "fixed": self.fixed,
+            "in_training": self.in_training,
+        }
+
+
+def _constant(value):
+    return keras.initializers.Constant(value)
+
+
+@contextlib.contextmanager
+def intercepted(function):
+    """While open, `function(quantizer, inputs)` takes the place of every quantizer's call."""
+    token = _MODE.set(function)
+    try:
+        yield
+    finally:
+        _MODE.reset(token)
+
+
+def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
+    """The activation quantizers of a model, in its own order."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+
+
+def marked(model):
+    """Context in which each quantizer of a model leaves a mark for the export instead of rounding.
+
+    The mark is a fake quantization whose scale is the quantizer's number, counted from 1: converters keep it where
+    it is, and the export reads the number back.
+    """
+    numbers = {id(quantizer): number for number, quantizer in enumerate(activation_quantizers(model), 1)}
+
+    def mark(quantizer, inputs):
+        import tensorflow as tf
+
+        return tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, _SPAN * numbers[id(quantizer)], num_bits=8)
+
+    return intercepted(mark)
+
+
+def is_quantized(model: keras.Model) -> bool:
+    """Whether a model has activation quantizers."""
+    return bool(activation_quantizers(model))

@@ -1,0 +1,32 @@
+"""Quantization: weights and activations as integers."""
+
+from keras_mot.quantization.aware_training import (
+    quantize_annotate_layer,
+    quantize_annotate_model,
+    quantize_apply,
+    quantize_model,
+    quantize_scope,
+    strip_quantization,
+)
+from keras_mot.quantization.calibration import LeastSquares, MinMax, MovingAverage, Percentile, RangeEstimator
+from keras_mot.quantization.post_training import quantize_post_training
+from keras_mot.quantization.schemes import INT4_WEIGHTS, INT8, INT16X8, QuantizationScheme
+
+__all__ = [
+    "INT4_WEIGHTS",
+    "INT8",
+    "INT16X8",
+    "LeastSquares",
+    "MinMax",
+    "MovingAverage",
+    "Percentile",
+    "QuantizationScheme",
+    "RangeEstimator",
+    "quantize_annotate_layer",
+    "quantize_annotate_model",
+    "quantize_apply",
+    "quantize_model",
+    "quantize_post_training",
+    "quantize_scope",
+    "strip_quantization",
+]

@@ -1,0 +1,250 @@
+"""Breaks layers down into steps that integer runtimes have a kernel for, without changing what is computed."""
+
+import keras
+import numpy as np
+from keras import activations, layers, ops
+
+from keras_mot.graph.rewrite import rewrite
+
+# What runtimes compute within the operation before it.
+FUSED_ACTIVATIONS = ("relu", "relu6")
+
+_FUNCTIONS = {
+    activations.linear: "linear",
+    activations.relu: "relu",
+    activations.relu6: "relu6",
+    activations.sigmoid: "sigmoid",
+    activations.tanh: "tanh",
+    activations.softmax: "softmax",
+    activations.silu: "silu",
+    activations.hard_silu: "hard_silu",
+    activations.hard_sigmoid: "hard_sigmoid",
+    activations.gelu: "gelu",
+    activations.elu: "elu",
+    activations.leaky_relu: "leaky_relu",
+}
+_OPERATIONS = {
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Softmax": "softmax",
+    "Silu": "silu",
+    "HardSilu": "hard_silu",
+    "HardSigmoid": "hard_sigmoid",
+    "Gelu": "gelu",
+    "Elu": "elu",
+    "LeakyRelu": "leaky_relu",
+}
+
+
+def activation_of(operation):
+    """The name of the activation that a layer or operation computes and nothing else, or `None`."""
+    if isinstance(operation, layers.ReLU):
+        if operation.negative_slope or operation.threshold:
+            return "leaky_relu" if operation.max_value is None and not operation.threshold else None
+        return {None: "relu", 6: "relu6"}.get(operation.max_value)
+    if isinstance(operation, layers.Activation):
+        return _FUNCTIONS.get(operation.activation)
+    known = ((layers.Softmax, "softmax"), (layers.LeakyReLU, "leaky_relu"), (layers.ELU, "elu"))
+    for kind, name in known:
+        if isinstance(operation, kind):
+            return name
+    if isinstance(operation, keras.layers.Layer):
+        return None
+    return _OPERATIONS.get(type(operation).__name__)
+
+
+def lower(model, selected=lambda operation: True):
+    """The same function as a flat model of layers and operations that `_placement` has rules for, where possible.
+
+    Args:
+        model: a flat model.
+        selected: function from an operation of `model` to whether it shall be broken down.
+
+    Returns:
+        The model, and a dictionary from the id of each of its operations to the operation of `model` that it is, or
+        is a step of.
+    """
+    lowering = _Lowering(selected)
+    return rewrite(model, lowering), lowering.origins
+
+
+class _Lowering:
+    """Calls an operation on new inputs, or the steps that it consists of."""
+
+    def __init__(self, selected):
+        self._selected = selected
+        self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called
+        self.origins = {}
+
+    def __call__(self, operation, *args, **kwargs):
+        if not self._selected(operation):
+            outputs = operation(*args, **kwargs)
+        else:
+            outputs = self._steps(operation, *args, **kwargs)
+        self._claim(operation, keras.tree.flatten((args, kwargs)), keras.tree.flatten(outputs))
+        return outputs
+
+    def _claim(self, operation, inputs, outputs):
+        """Notes that all that was called on the way from the inputs to the outputs belongs to `operation`."""
+        ends, open_ends = {id(tensor) for tensor in inputs}, list(outputs)
+        while open_ends:
+            tensor = open_ends.pop()
+            if id(tensor) in ends:
+                continue
+            ends.add(id(tensor))
+            history = tensor._keras_history
+            self.origins.setdefault(id(history.operation), operation)
+            open_ends += history.operation._inbound_nodes[history.node_index].input_tensors
+
+    def _steps(self, operation, *args, **kwargs):
+        for kind, method in _METHODS:
+            if isinstance(operation, kind):
+                result = method(self, operation, *args, **kwargs)
+                return operation(*args, **kwargs) if result is None else result
+        activation = activation_of(operation)
+        if activation in _ACTIVATION_STEPS and len(args) == 1:
+            return _ACTIVATION_STEPS[activation](self, operation.name, args[0])
+        return operation(*args, **kwargs)
+
+    def _make(self, layer, part, build):
+        key = id(layer), part
+        if key not in self._made:
+            self._made[key] = (build(), layer)  # the layer is kept, so that its id stays its own
+        return self._made[key][0]
+
+    def _with_activation(self, layer, inputs, **kwargs):
+        """A layer whose activation no kernel has built in: the layer without it, and the activation."""
+        name = _FUNCTIONS.get(layer.activation)
+        if name in ("linear", *FUSED_ACTIVATIONS):
+            return None
+        plain = self._make(layer, "linear", lambda: _changed(layer, activation="linear"))
+        outputs = plain(inputs, **kwargs)
+        _copy_weights(layer, plain)
+        step = layers.Activation(layer.activation, name=f"{layer.name}_{name or 'activation'}")
+        return self._steps(self._make(layer, "activation", lambda: step), outputs)
+
+    def _separable(self, layer, inputs):
+        if layer.data_format != "channels_last" or layer.padding == "causal":
+            return None
+        rank = layer.rank
+        kinds = (layers.DepthwiseConv1D, layers.Conv1D) if rank == 1 else (layers.DepthwiseConv2D, layers.Conv2D)
+        depthwise = self._make(
+            layer,
+            "depthwise",
+            lambda: kinds[0](
+                layer.kernel_size,
+                strides=layer.strides,
+                padding=layer.padding,
+                depth_multiplier=layer.depth_multiplier,
+                dilation_rate=layer.dilation_rate,
+                use_bias=False,
+                name=f"{layer.name}_depthwise",
+            ),
+        )
+        pointwise = self._make(
+            layer,
+            "pointwise",
+            lambda: kinds[1](layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=layer.name),
+        )
+        middle = depthwise(inputs)
+        depthwise.kernel.assign(layer.depthwise_kernel)
+        pointwise.build(middle.shape)
+        pointwise.kernel.assign(layer.pointwise_kernel)
+        if layer.use_bias:
+            pointwise.bias.assign(layer.bias)
+        return self._steps(pointwise, middle)
+
+    def _batch_norm(self, layer, inputs, **kwargs):
+        scale = 1.0 / np.sqrt(ops.convert_to_numpy(layer.moving_variance).astype("float64") + layer.epsilon)
+        if layer.scale:
+            scale = scale * ops.convert_to_numpy(layer.gamma)
+        offset = -ops.convert_to_numpy(layer.moving_mean) * scale
+        if layer.center:
+            offset = offset + ops.convert_to_numpy(layer.beta)
+        return self._affine(layer, inputs, layer.axis, scale, offset)
+
+    def _normalization(self, layer, inputs):
+        if layer.invert or len(layer._keep_axis) != 1:
+            return None
+        mean, variance = (ops.convert_to_numpy(value).reshape(-1) for value in (layer.mean, layer.variance))
+        scale = 1.0 / np.maximum(np.sqrt(variance.astype("float64")), keras.config.epsilon())
+        return self._affine(layer, inputs, layer._keep_axis[0], scale, -mean * scale)
+
+    def _rescaling(self, layer, inputs):
+        scale, offset = (np.asarray(ops.convert_to_numpy(value), "float64") for value in (layer.scale, layer.offset))
+        return self._affine(layer, inputs, -1, scale, offset)
+
+    def _affine(self, layer, inputs, axis, scale, offset):
+        """channel * scale + offset, as a depthwise convolution of one pixel, which has integer kernels everywhere."""
+        shape, rank = tuple(inputs.shape), len(inputs.shape)
+        if axis % rank != rank - 1 or rank not in (2, 3, 4) or shape[-1] is None:
+            return None
+        channels = shape[-1]
+        if scale.size not in (1, channels) or offset.size not in (1, channels):
+            return None
+        convolution = self._make(layer, "affine", lambda: layers.DepthwiseConv2D(1, name=layer.name))
+        if rank < 4:
+            if None in shape[1:]:
+                return None
+            inputs = layers.Reshape((1, 1, channels) if rank == 2 else (1, *shape[1:]))(inputs)
+        outputs = convolution(inputs)
+        convolution.kernel.assign(np.broadcast_to(scale, channels).reshape(1, 1, channels, 1))
+        convolution.bias.assign(np.broadcast_to(offset, channels))
+        return outputs if rank == 4 else layers.Reshape(shape[1:])(outputs)
+
+    def _chain(self, layer, inputs):
+        """A sum or product of many as a chain of two each."""
+        if len(inputs) < 3:
+            return None
+        total = inputs[0]
+        for number, term in enumerate(inputs[1:-1]):
+            step = self._make(layer, number, lambda number=number: type(layer)(name=f"{layer.name}_{number}"))
+            total = step([total, term])
+        return self._make(layer, "last", lambda: type(layer)(name=layer.name))([total, inputs[-1]])
+
+    def _average(self, layer, inputs):
+        total = self._chain(layers.Add(name=f"{layer.name}_sum"), inputs)
+        if total is None:
+            total = layers.Add(name=f"{layer.name}_sum")(inputs)
+        return total * (1.0 / len(inputs))
+
+    def _silu(self, name, inputs):
+        gate = layers.Activation("sigmoid", name=f"{name}_sigmoid")(inputs)
+        return layers.Multiply(name=f"{name}_gated")([inputs, gate])
+
+    def _hard_sigmoid(self, name, inputs):
+        return layers.ReLU(6.0, name=f"{name}_relu6")(inputs + 3.0) * (1.0 / 6.0)
+
+    def _hard_silu(self, name, inputs):
+        return layers.Multiply(name=f"{name}_gated")([inputs, self._hard_sigmoid(name, inputs)])
+
+
+_METHODS = (
+    ((layers.SeparableConv1D, layers.SeparableConv2D), _Lowering._separable),
+    (
+        (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+        + (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.EinsumDense),
+        _Lowering._with_activation,
+    ),
+    (layers.BatchNormalization, _Lowering._batch_norm),
+    (layers.Normalization, _Lowering._normalization),
+    (layers.Rescaling, _Lowering._rescaling),
+    (layers.Average, _Lowering._average),
+    ((layers.Add, layers.Multiply, layers.Maximum, layers.Minimum), _Lowering._chain),
+)
+_ACTIVATION_STEPS = {
+    "silu": _Lowering._silu,
+    "hard_sigmoid": _Lowering._hard_sigmoid,
+    "hard_silu": _Lowering._hard_silu,
+}
+
+
+def _changed(layer, **settings):
+    return type(layer).from_config({**layer.get_config(), **settings})
+
+
+def _copy_weights(source, target):
+    for old, new in zip(source.variables, target.variables, strict=True):
+        new.assign(np.array(ops.convert_to_numpy(old)))

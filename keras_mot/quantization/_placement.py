@@ -1,0 +1,187 @@
+"""Where activations are rounded: which operations compute in integers, and what ranges their results get."""
+
+import keras
+from keras import layers
+
+from keras_mot.graph._functional import consumers_of, nodes_of
+from keras_mot.graph.rewrite import rewrite
+from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.quantization._lowering import FUSED_ACTIVATIONS, activation_of
+
+# What the table says of an operation whose inputs are integers:
+OWN = "own"  # its result gets a range of its own
+SAME = "same"  # it moves numbers, and its result has them already
+ROUNDED = "rounded"  # its result is rounded to the numbers of its input
+# The limits that runtimes demand of these results.
+FIXED = {
+    8: {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
+    16: dict.fromkeys(("sigmoid", "softmax", "tanh"), (-32767 / 32768, 32767 / 32768)),
+}
+
+_LAYERS = {
+    OWN: (
+        *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
+        *(layers.Conv1DTranspose, layers.Conv2DTranspose),
+        *(layers.Add, layers.Subtract, layers.Multiply, layers.Concatenate, layers.Maximum, layers.Minimum),
+        *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.PReLU),
+    ),
+    SAME: (
+        *(layers.Reshape, layers.Flatten, layers.Permute, layers.RepeatVector, layers.Identity),
+        *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D, layers.UpSampling1D),
+        *(layers.MaxPooling1D, layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D),
+        *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
+        *(layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization),
+    ),
+    ROUNDED: (layers.AveragePooling1D, layers.AveragePooling2D),
+}
+_OPERATIONS = {
+    OWN: ("Add", "Subtract", "Multiply", "Mean", "Concatenate", "Maximum", "Minimum"),
+    SAME: ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Ravel", "Flip", "Tile"),
+    ROUNDED: (),
+}
+WEIGHTED = _LAYERS[OWN][:7]
+
+
+def rule_for(operation):
+    """`OWN`, `SAME`, `ROUNDED`, the name of an activation in `FIXED`, or `None` for what is computed in floats."""
+    if getattr(operation, "data_format", "channels_last") == "channels_first":
+        return None
+    activation = activation_of(operation)
+    if activation is not None:
+        return activation if activation in FIXED[8] else SAME if activation == "linear" else OWN
+    if isinstance(operation, layers.UpSampling2D):
+        return {"nearest": SAME, "bilinear": ROUNDED}.get(operation.interpolation)
+    for rule, kinds in _LAYERS.items():
+        if isinstance(operation, kinds):
+            return rule
+    if not isinstance(operation, layers.Layer):
+        return next((rule for rule, names in _OPERATIONS.items() if type(operation).__name__ in names), None)
+    return None
+
+
+def place(model, scheme, selected=lambda operation: True):
+    """Inserts activation quantizers into a lowered model.
+
+    Args:
+        model: what `_lowering.lower` returned.
+        scheme: the `QuantizationScheme`.
+        selected: function from an operation to whether it shall be computed in integers.
+
+    Returns:
+        The model with quantizers, and the list of its layers whose weights shall be quantized.
+    """
+    placement = _Placement(model, scheme, selected)
+    return rewrite(model, placement), list(placement.weighted.values())
+
+
+class _Placement:
+    def __init__(self, model, scheme, selected):
+        self._scheme, self._selected = scheme, selected
+        self._grids = {}  # id of a tensor -> (its quantizer, the tensor)
+        self._rounded = {}  # id of a float tensor -> (the tensor after its quantizer, the tensor)
+        self.weighted = {}
+        consumers = consumers_of(model)
+        outputs = {id(tensor) for tensor in model.outputs}
+        self._names = {}
+        self._fused = set()  # ids of operations whose result is rounded by what reads it, computed in one step
+        nodes = nodes_of(model)
+        self._readers = {}  # id of an operation -> the operations that read its results
+        for node in nodes:
+            results = node.output_tensors
+            for tensor in results:
+                reading = [reader.operation for reader in consumers.get(id(tensor), [])]
+                self._readers.setdefault(id(node.operation), []).extend(reading)
+            readers = consumers.get(id(results[0]), [])
+            alone = sum(other.operation is node.operation for other in nodes) == len(results) == len(readers) == 1
+            if alone and id(results[0]) not in outputs and self._fuses(node.operation, readers[0].operation):
+                self._fused.add(id(node.operation))
+        self._ends = {
+            id(node.operation) for node in nodes if any(id(tensor) in outputs for tensor in node.output_tensors)
+        }
+
+    def _fuses(self, operation, reader):
+        if rule_for(operation) != OWN or not self._selected(operation) or not self._selected(reader):
+            return False
+        if isinstance(reader, layers.Concatenate) or type(reader).__name__ == "Concatenate":
+            return True
+        computes = activation_of(operation) is None and not isinstance(operation, (layers.Concatenate, layers.PReLU))
+        plain = getattr(operation, "activation", keras.activations.linear) is keras.activations.linear
+        return computes and plain and activation_of(reader) in FUSED_ACTIVATIONS
+
+    def __call__(self, operation, *args, **kwargs):
+        rule = rule_for(operation) if self._selected(operation) else None
+        if rule is None:
+            return operation(*args, **kwargs)
+        if rule == SAME:
+            if self._leads_to_integers(operation):
+                args = self._on_grids(args)
+            outputs = operation(*args, **kwargs)
+            grid = self._grid(args)
+            if grid is not None:
+                self._remember(outputs, grid)
+            return outputs
+        args = self._on_grids(args)
+        outputs = operation(*args, **kwargs)
+        if isinstance(operation, WEIGHTED):
+            self.weighted[id(operation)] = operation
+        if id(operation) in self._fused:
+            return outputs
+        if rule == ROUNDED:
+            quantizer = self._grid(args)
+        elif rule == OWN:
+            quantizer = self._new(operation.name)
+        else:
+            final = id(operation) in self._ends
+            limits = FIXED[self._scheme.activation_bits][rule]
+            quantizer = self._new(operation.name, fixed=limits, in_training=not final)
+        rounded = quantizer(outputs)
+        self._remember(rounded, quantizer)
+        return rounded
+
+    def _leads_to_integers(self, operation):
+        """Whether what reads the result, moved on or not, computes in integers."""
+        for reader in self._readers.get(id(operation), ()):
+            rule = rule_for(reader) if self._selected(reader) else None
+            if rule is not None and (rule != SAME or self._leads_to_integers(reader)):
+                return True
+        return False
+
+    def _new(self, name, **settings):
+        count = self._names[name] = self._names.get(name, -1) + 1
+        name = f"{name}_quantizer" + (f"_{count}" if count else "")
+        return ActivationQuantizer(self._scheme.activation_bits, name=name, **settings)
+
+    def _tensors(self, args):
+        flat = args[0] if args and isinstance(args[0], (list, tuple)) else args
+        return [item for item in flat if hasattr(item, "_keras_history")]
+
+    def _grid(self, args):
+        grids = [self._grids[id(tensor)][0] for tensor in self._tensors(args) if id(tensor) in self._grids]
+        return grids[0] if grids else None
+
+    def _remember(self, outputs, quantizer):
+        for tensor in outputs if isinstance(outputs, (list, tuple)) else [outputs]:
+            self._grids[id(tensor)] = (quantizer, tensor)
+
+    def _on_grids(self, args):
+        """The arguments, with a quantizer after each tensor that has none."""
+
+        def one(item):
+            if not hasattr(item, "_keras_history") or id(item) in self._grids or "float" not in str(item.dtype):
+                return item
+            if self._will_be_rounded(item):
+                return item
+            if id(item) not in self._rounded:
+                quantizer = self._new(item._keras_history.operation.name)
+                rounded = quantizer(item)
+                self._remember(rounded, quantizer)
+                self._rounded[id(item)] = (rounded, item)
+            return self._rounded[id(item)][0]
+
+        if args and isinstance(args[0], (list, tuple)):
+            return (type(args[0])(one(item) for item in args[0]), *args[1:])
+        return tuple(one(item) for item in args)
+
+    def _will_be_rounded(self, tensor):
+        """Whether a tensor is the result of what is computed together with its reader."""
+        return id(tensor._keras_history.operation) in self._fused

@@ -1,0 +1,125 @@
+"""The simulation of an integer model: a Keras model whose weights and activations are rounded as they will be."""
+
+import keras
+import numpy as np
+
+from keras_mot.graph import fold_batch_norm
+from keras_mot.graph._functional import as_functional, nodes_of
+from keras_mot.graph.rewrite import flatten, operations_of
+from keras_mot.layers._attach import attach, numpy_value, transformed_weights
+from keras_mot.layers._copy import copy_model
+from keras_mot.layers._find import find_weights, require_built
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
+from keras_mot.quantization._lowering import lower
+from keras_mot.quantization._placement import SAME, WEIGHTED, place, rule_for
+from keras_mot.quantization.schemes import QuantizationScheme
+from keras_mot.transforms import FakeQuantize
+from keras_mot.transforms.fake_quantize import least_squares_reach
+
+
+def simulate(model, scheme, selected, function):
+    """A flat model that computes as its integer form will, once its activation quantizers have ranges.
+
+    Args:
+        model: what the user gave.
+        scheme: a `QuantizationScheme`.
+        selected: function from an operation to whether it shall be in integers, or `None` for all.
+        function: name of the public function, for messages.
+
+    Returns:
+        The model, which shares no variables with `model`.
+    """
+    _check(model, scheme, selected, function)
+    flat = flatten(model)
+    chosen = {
+        copy.name
+        for operation, copy in zip(operations_of(model), operations_of(flat), strict=True)
+        if selected is None or selected(operation)
+    }
+    lowered, origins = lower(fold_batch_norm(flat), lambda operation: operation.name in chosen)
+    placed, weighted = place(lowered, scheme, lambda operation: origins[id(operation)].name in chosen)
+    if not weighted:
+        raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
+    kernels = {layer.name for layer in weighted}
+    simulation = copy_model(placed)
+    for layer in simulation.layers:
+        if layer.name in kernels:
+            _quantize_weights(layer, scheme)
+    return simulation
+
+
+def _quantize_weights(layer, scheme):
+    for found in find_weights(layer)[0]:
+        transform = FakeQuantize(scheme.weight_bits, scheme.per_channel, name=f"{found.key}_quantize")
+        attach(found.host, {found.place: [transform]})
+        if scheme.weight_bits < 8:
+            transform.reach.assign(
+                least_squares_reach(numpy_value(found.variable), transform.limit, transform.shared_axes)
+            )
+
+
+def settle_biases(simulation):
+    """Rounds each bias to the 32 bits that it has in integers: multiples of the scales of input times weight.
+
+    Args:
+        simulation: what `simulate` returned, once its quantizers have ranges.
+    """
+    calls = {}
+    for node in nodes_of(simulation):
+        calls.setdefault(id(node.operation), []).append(node.arguments.keras_tensors[0])
+    for layer in simulation.layers:
+        if not isinstance(layer, WEIGHTED) or not layer.use_bias:
+            continue
+        quantizers = {id(item): item for item in (_quantizer_of(tensor) for tensor in calls[id(layer)])}
+        kernels = [weight for weight in transformed_weights(layer) if weight.transform_of(FakeQuantize)]
+        if len(quantizers) != 1 or None in quantizers.values() or len(kernels) != 1:
+            continue  # no integers, or several grids at once
+        (quantizer,) = quantizers.values()
+        transform = kernels[0].transform_of(FakeQuantize)
+        _, scale = transform.integers(numpy_value(kernels[0].value_before(transform)))
+        steps = np.float32(quantizer.parameters().scale) * np.broadcast_to(scale.reshape(-1), layer.bias.shape)
+        steps = steps.astype("float64")
+        layer.bias.assign(np.round(numpy_value(layer.bias).astype("float64") / steps) * steps)
+
+
+def _quantizer_of(tensor):
+    """The quantizer on whose grid a tensor is, or `None`."""
+    operation = tensor._keras_history.operation
+    if isinstance(operation, ActivationQuantizer):
+        return operation
+    if rule_for(operation) != SAME:
+        return None
+    return _quantizer_of(operation._inbound_nodes[tensor._keras_history.node_index].arguments.keras_tensors[0])
+
+
+def _check(model, scheme, selected, function):
+    """Refuses what cannot be quantized, before any work."""
+    check_model(model, function)
+    if not isinstance(scheme, QuantizationScheme):
+        raise TypeError(f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {scheme!r}.")
+    if selected is not None and not callable(selected):
+        raise TypeError(f"`selected` should be a function from a layer to True or False; received {selected!r}.")
+    if is_quantized(model):
+        raise ValueError(f"'{model.name}' is quantized already.")
+    for weight in transformed_weights(model):
+        raise ValueError(f"'{weight.path}' carries {weight.transforms[-1].name}: strip the model first.")
+    for weight in model.weights:
+        if weight.dtype.startswith(("float", "bfloat")) and not np.isfinite(numpy_value(weight)).all():
+            raise ValueError(
+                f"Weight '{weight.path}' contains NaN or infinite values: such a model cannot be quantized."
+            )
+
+
+def check_model(model, function):
+    """Raises a `TypeError` or `ValueError` naming the public `function` if `model` is no built model with a graph."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`{function}` expects a Keras 3 model (`keras.Model`); received {model!r} of type "
+            f"{type(model).__module__}.{type(model).__name__}."
+        )
+    require_built(model, function)
+    if as_functional(model) is None:
+        raise ValueError(
+            f"`{function}` reads the graph of sequential and functional models; '{model.name}' is a "
+            f"{type(model).__name__}. Make it functional: `keras.Model(inputs, model.call(inputs))`."
+        )

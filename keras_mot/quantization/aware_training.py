@@ -1,0 +1,200 @@
+"""Quantization-aware training: a model is trained while it computes as it will in integers."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_mot.graph.rewrite import operations_of, rewrite
+from keras_mot.layers import strip
+from keras_mot.layers._copy import copy_model
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
+from keras_mot.quantization._simulation import check_model, simulate
+from keras_mot.quantization.calibration import MinMax, RangeEstimator, calibrate
+from keras_mot.quantization.post_training import check_estimator
+from keras_mot.quantization.schemes import INT8, QuantizationScheme
+
+_MARK = "_keras_mot_quantize"
+
+
+def quantize_model(
+    to_quantize: keras.Model,
+    scheme: QuantizationScheme = INT8,
+    *,
+    calibration_data: Any = None,
+    estimator: RangeEstimator | None = None,
+    batch_size: int = 32,
+    selected: Callable | None = None,
+    progress: bool | None = None,
+) -> keras.Model:
+    """Prepares a trained model for quantization-aware training.
+
+    The result computes with rounded weights and activations; gradients pass through the rounding (Jacob et al., 2018,
+    arXiv:1712.05877). It is what `quantize_post_training` returns, so that both simulate the same integers. Compile
+    it, train it for an epoch or so at a low learning rate (1e-4 or less, for Adam), and export it with
+    `keras_mot.export.export_litert`.
+
+    Batch normalization is folded into the layer before it, with its trained statistics, before training starts: what
+    is trained is what is shipped. Folded kernels can be small, so that a learning rate that was fine before may be
+    too high.
+
+    Args:
+        to_quantize: a built sequential or functional model, with models nested in it or not. It is not changed.
+        scheme: how many bits weights and activations have.
+        calibration_data: as in `quantize_post_training`. Without it, ranges start from the first batch of training, and
+            the model computes with unrounded activations until then.
+        estimator: how ranges follow from calibration data. In training they follow a moving average.
+        batch_size: how many samples of calibration data are run at a time.
+        selected: function from a layer or operation to whether it shall compute in integers.
+        progress: whether to show a progress bar during calibration.
+
+    Returns:
+        A functional model that shares no variables with `to_quantize`. It is not compiled.
+
+    Raises:
+        TypeError: if an argument is of the wrong type.
+        ValueError: as in `quantize_post_training`.
+
+    Example:
+
+    ```python
+    quantized = quantize_model(model, calibration_data=x_train[:500])
+    quantized.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    quantized.fit(x_train, y_train)
+    keras_mot.export.export_litert(quantized, "model.tflite")
+    ```
+    """
+    return _quantize(to_quantize, scheme, calibration_data, estimator, batch_size, selected, progress, "quantize_model")
+
+
+def _quantize(model, scheme, calibration_data, estimator, batch_size, selected, progress, function):
+    check_estimator(estimator)
+    simulation = simulate(model, scheme, selected, function)
+    if calibration_data is not None:
+        calibrate(simulation, calibration_data, estimator or MinMax(), batch_size, progress)
+    return simulation
+
+
+def quantize_annotate_layer(to_annotate: keras.layers.Layer) -> keras.layers.Layer:
+    """Marks a layer to be quantized by `quantize_apply`; the other layers of its model stay in floats.
+
+    Args:
+        to_annotate: a layer. It is not changed.
+
+    Returns:
+        A marked copy, with the same weights if the layer has any, to build a model with. The mark is not saved.
+
+    Raises:
+        TypeError: if `to_annotate` is no layer, or is a model.
+
+    Example:
+
+    ```python
+    def annotate(layer):
+        return quantize_annotate_layer(layer) if isinstance(layer, keras.layers.Dense) else layer
+
+    annotated = keras.models.clone_model(model, clone_function=annotate)
+    quantized = quantize_apply(annotated)
+    ```
+    """
+    if not isinstance(to_annotate, keras.layers.Layer) or isinstance(to_annotate, keras.Model):
+        raise TypeError(f"`quantize_annotate_layer` expects a layer; received {to_annotate!r}.")
+    built = to_annotate.built
+    layer = copy_model(to_annotate) if built else type(to_annotate).from_config(to_annotate.get_config())
+    setattr(layer, _MARK, True)
+    return layer
+
+
+def quantize_annotate_model(to_annotate: keras.Model) -> keras.Model:
+    """Marks all layers of a model to be quantized by `quantize_apply`.
+
+    Args:
+        to_annotate: a built sequential or functional model. It is not changed.
+
+    Returns:
+        A marked copy.
+
+    Raises:
+        TypeError: if `to_annotate` is no model.
+        ValueError: if it is not built, or neither sequential nor functional.
+    """
+    check_model(to_annotate, "quantize_annotate_model")
+    model = copy_model(to_annotate)
+    for operation in operations_of(model):
+        setattr(operation, _MARK, True)
+    return model
+
+
+def quantize_apply(
+    model: keras.Model,
+    scheme: QuantizationScheme = INT8,
+    *,
+    calibration_data: Any = None,
+    estimator: RangeEstimator | None = None,
+    batch_size: int = 32,
+    progress: bool | None = None,
+) -> keras.Model:
+    """Quantizes the layers that `quantize_annotate_layer` or `quantize_annotate_model` has marked.
+
+    Args:
+        model: a built model with marked layers. It is not changed.
+        scheme: see `quantize_model`.
+        calibration_data: see `quantize_model`.
+        estimator: see `quantize_model`.
+        batch_size: see `quantize_model`.
+        progress: see `quantize_model`.
+
+    Returns:
+        As `quantize_model`.
+
+    Raises:
+        TypeError: if an argument is of the wrong type.
+        ValueError: if no layer is marked, or as in `quantize_model`.
+    """
+    check_model(model, "quantize_apply")
+    if not any(hasattr(operation, _MARK) for operation in operations_of(model)):
+        raise ValueError(
+            f"No layer of '{model.name}' is marked: mark some with `quantize_annotate_layer`, or all with "
+            "`quantize_annotate_model`, or call `quantize_model`."
+        )
+
+    def selected(operation):
+        return hasattr(operation, _MARK)
+
+    return _quantize(model, scheme, calibration_data, estimator, batch_size, selected, progress, "quantize_apply")
+
+
+def strip_quantization(model: keras.Model) -> keras.Model:
+    """A plain Keras model with the rounded weights of a quantized one, whose activations are not rounded.
+
+    Args:
+        model: a quantized model. It is not changed.
+
+    Returns:
+        A functional model, not compiled, that loads without keras-mot.
+
+    Raises:
+        TypeError: if `model` is no model.
+        ValueError: if it is not quantized.
+    """
+    check_model(model, "strip_quantization")
+    if not is_quantized(model):
+        raise ValueError(f"'{model.name}' is not quantized: pass the result of `quantize_model`.")
+
+    def call(operation, *args, **kwargs):
+        return args[0] if isinstance(operation, ActivationQuantizer) else operation(*args, **kwargs)
+
+    return copy_model(rewrite(strip(copy_model(model)), call))
+
+
+@contextlib.contextmanager
+def quantize_scope(*custom_objects: dict):
+    """Context for loading quantized models, as in TFMOT; keras-mot's own classes need none.
+
+    Args:
+        *custom_objects: dictionaries from names to the user's own classes and functions.
+    """
+    merged = {name: item for objects in custom_objects for name, item in objects.items()}
+    with keras.saving.custom_object_scope(merged):
+        yield

@@ -1,0 +1,78 @@
+"""Post-training quantization: integers without training, from a few batches of data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_mot.quantization._simulation import settle_biases, simulate
+from keras_mot.quantization.calibration import MinMax, RangeEstimator, calibrate
+from keras_mot.quantization.schemes import INT8, QuantizationScheme
+
+
+def quantize_post_training(
+    model: keras.Model,
+    scheme: QuantizationScheme = INT8,
+    calibration_data: Any = None,
+    *,
+    estimator: RangeEstimator | None = None,
+    batch_size: int = 32,
+    selected: Callable | None = None,
+    progress: bool | None = None,
+) -> keras.Model:
+    """Makes a trained model compute as it will in integers, without training.
+
+    Weights are rounded to multiples of a scale for each output channel, activations to the numbers that integers
+    stand for in the ranges that they take on the calibration data (Jacob et al., 2018, arXiv:1712.05877;
+    Krishnamoorthi, 2018, "Quantizing deep convolutional networks for efficient inference: A whitepaper",
+    arXiv:1806.08342). Batch normalization is folded into the layer before it. Evaluate the result like any Keras
+    model; write it to a file that computes in integers with `keras_mot.export.export_litert`, which needs no data
+    any more.
+
+    Args:
+        model: a built sequential or functional model, with models nested in it or not. It is not changed.
+        scheme: how many bits weights and activations have: `INT8`, `INT16X8`, `INT4_WEIGHTS`, or your own.
+        calibration_data: some hundred typical inputs, of all classes: an array, tensor, or structure of arrays as the
+            model takes; or an iterable of batches (of inputs, or of pairs of inputs and labels), such as a
+            `tf.data.Dataset`, a PyTorch `DataLoader` or a generator.
+        estimator: how ranges follow from the values seen: `MinMax()` (the default), `MovingAverage()`,
+            `Percentile()`, `LeastSquares()`, or your own `RangeEstimator`.
+        batch_size: how many samples of arrays are run at a time.
+        selected: function from a layer or operation to whether it shall compute in integers; by default all do
+            that can.
+        progress: whether to show a progress bar; by default, if the output is a terminal.
+
+    Returns:
+        A functional model that shares no variables with `model`: its layers, with `ActivationQuantizer` layers
+        between them, and `FakeQuantize` transforms on their weights. It is not compiled. Training it further is
+        quantization-aware training.
+
+    Raises:
+        TypeError: if `model`, `scheme` or `estimator` is of the wrong type.
+        ValueError: if the model cannot be read (not built, subclassed), has nothing to quantize, is quantized already,
+            has NaN or infinite weights, or if the calibration data is missing, empty, of other shapes, or makes an
+            activation NaN or infinite.
+
+    Example:
+
+    ```python
+    quantized = quantize_post_training(model, INT8, x_train[:500])
+    keras_mot.export.export_litert(quantized, "model.tflite")
+    ```
+    """
+    check_estimator(estimator)
+    if calibration_data is None:
+        raise ValueError(
+            "`quantize_post_training` needs `calibration_data`: some hundred typical inputs, from which the ranges of "
+            "activations follow."
+        )
+    simulation = simulate(model, scheme, selected, "quantize_post_training")
+    calibrate(simulation, calibration_data, estimator or MinMax(), batch_size, progress)
+    settle_biases(simulation)
+    return simulation
+
+
+def check_estimator(estimator):
+    """Raises a `TypeError` if `estimator` is neither `None` nor a `RangeEstimator`."""
+    if estimator is not None and not isinstance(estimator, RangeEstimator):
+        raise TypeError(f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {estimator!r}.")

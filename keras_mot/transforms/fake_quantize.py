@@ -1,0 +1,120 @@
+"""Fake quantization of weights: floats that an integer and a scale can hold exactly."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot.transforms._base import StorageForm, WeightTransform
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+class FakeQuantize(WeightTransform):
+    """Rounds each weight to a multiple of a scale: symmetric signed integers without the lowest one.
+
+    The scale follows the largest magnitude of the tensor, or of each output channel, and so moves with the weights
+    while they are trained. The gradient passes unchanged to the stored weight (Jacob et al., 2018, "Quantization and
+    Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", arXiv:1712.05877, section 3).
+
+    Args:
+        bits: bits of an integer, 2 to 16; 8 bits are the integers -127 to 127.
+        per_channel: whether each output channel has a scale of its own.
+        **kwargs: arguments of `WeightTransform`.
+
+    Example:
+
+    ```python
+    quantize = keras_mot.transforms.FakeQuantize(bits=3, per_channel=False)
+    quantize.build((4,))
+    quantize(np.array([-1.0, 0.1, 0.5, 3.0], "float32"))  # [-1, 0, 0, 3]
+    ```
+    """
+
+    def __init__(self, bits: int = 8, per_channel: bool = True, **kwargs: Any):
+        super().__init__(**kwargs)
+        if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
+            raise ValueError(f"`bits` should be an integer from 2 to 16; received {bits!r}.")
+        self.bits = bits
+        self.per_channel = per_channel
+
+    @property
+    def limit(self) -> int:
+        """The largest integer."""
+        return 2 ** (self.bits - 1) - 1
+
+    def build(self, weight_shape):
+        """Creates the share of the largest magnitude that the integers reach, 1; the rest is cut off."""
+        self.weight_shape = tuple(weight_shape)
+        outputs = self.axes.outputs if self.per_channel and self.axes is not None else ()
+        self.shared_axes = tuple(axis for axis in range(len(self.weight_shape)) if axis not in outputs)
+        shape = [1 if axis in self.shared_axes else length for axis, length in enumerate(self.weight_shape)]
+        self.reach = self.add_weight(name="reach", shape=shape, dtype="float32", initializer="ones", trainable=False)
+        self.built = True
+
+    def call(self, weight):
+        """The nearest multiple of the scale for each weight; same shape and dtype as `weight`."""
+        value = ops.cast(ops.stop_gradient(weight), "float32")
+        scale = self._scale(value)
+        integers = ops.clip(ops.round(value / scale), -self.limit, self.limit)
+        return weight + ops.cast(integers * scale - value, weight.dtype)
+
+    def freeze(self, weight):
+        """The multiples of the scale, without the rounding errors of the straight-through sum."""
+        value = np.asarray(ops.convert_to_numpy(ops.cast(weight, "float32")))
+        integers, scale = self.integers(value)
+        return ops.cast(ops.convert_to_tensor(integers.astype("float32") * scale), weight.dtype)
+
+    def _scale(self, value):
+        largest = ops.max(ops.abs(value), axis=self.shared_axes, keepdims=True)
+        reach = ops.reshape(ops.convert_to_tensor(self.reach.value), self.reach.shape)
+        return ops.maximum(largest * reach / self.limit, 1e-30)
+
+    def integers(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The integers that stand for a weight, and their scales.
+
+        Args:
+            weight: float array of the weight's shape.
+
+        Returns:
+            int32 array of the same shape, and float32 array of scales that broadcasts to it.
+        """
+        value = np.asarray(weight, "float32")
+        scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(value))), "float32")
+        return np.clip(np.round(value / scale), -self.limit, self.limit).astype("int32"), scale
+
+    def storage_form(self, weight: np.ndarray) -> StorageForm:
+        """Integers of 8 or 16 bits (two in a byte if they have 4), and the scales."""
+        integers, scale = self.integers(weight)
+        stored = integers.astype("int8" if self.bits <= 8 else "int16")
+        if self.bits <= 4:
+            nibbles = np.pad(stored.reshape(-1).view("uint8") & 15, (0, stored.size % 2))
+            stored = nibbles[::2] | (nibbles[1::2] << 4)
+        return StorageForm("integer", integers.shape, {"integers": stored, "scales": scale.reshape(-1)})
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel}
+
+
+def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]) -> np.ndarray:
+    """The share of the largest magnitude for which rounding to `limit` steps has the least squared error.
+
+    Args:
+        weight: float array.
+        limit: the largest integer.
+        reduced: the axes that share a scale.
+
+    Returns:
+        float32 array with length 1 at the `reduced` axes.
+    """
+    weight = np.asarray(weight, "float32")
+    largest = np.maximum(np.abs(weight).max(axis=reduced, keepdims=True), 1e-30)
+    best, reach = np.full(largest.shape, math.inf), np.ones(largest.shape, "float32")
+    for share in np.linspace(1.0, 0.3, 29, dtype="float32"):
+        scale = largest * share / limit
+        error = (np.clip(np.round(weight / scale), -limit, limit) * scale - weight) ** 2
+        error = error.sum(axis=reduced, keepdims=True, dtype="float64")
+        reach, best = np.where(error < best, share, reach), np.minimum(error, best)
+    return reach

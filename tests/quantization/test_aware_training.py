@@ -1,0 +1,174 @@
+"""Quantization-aware training: from a calibrated start or the first batches, saved and loaded, exported as trained."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_mot.export import LiteRTRunner, export_litert
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
+from keras_mot.quantization import (
+    INT8,
+    INT16X8,
+    quantize_annotate_layer,
+    quantize_annotate_model,
+    quantize_apply,
+    quantize_model,
+    quantize_post_training,
+    quantize_scope,
+)
+from keras_mot.transforms import FakeQuantize
+from tests.quantization.models import compiled, images, small_network
+
+LABELS = np.random.default_rng(8).integers(0, 4, 48)
+
+
+def test_a_calibrated_model_starts_as_its_post_training_twin():
+    """TFMOT's ranges start from -6 to 6, and the accuracy from that of a guess."""
+    model, x = small_network(), images()
+    quantized = quantize_model(model, calibration_data=x)
+    twin = quantize_post_training(model, INT8, x)
+    np.testing.assert_allclose(quantized.predict(x, verbose=0), twin.predict(x, verbose=0), atol=0.005)
+
+
+@pytest.mark.parametrize("scheme", [INT8, INT16X8])
+def test_training_saving_and_exporting(scheme, tmp_path):
+    x = images()
+    quantized = compiled(quantize_model(small_network(), scheme, calibration_data=x))
+    history = quantized.fit(x, LABELS, batch_size=16, epochs=3, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    quantized.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    simulated = loaded.predict(x, verbose=0)
+    np.testing.assert_allclose(simulated, quantized.predict(x, verbose=0), atol=1e-6)
+    export_litert(loaded, tmp_path / "model.tflite", strict=True)
+    (received,) = LiteRTRunner(tmp_path / "model.tflite").run(x).values()
+    assert np.abs(received - simulated).max() < 2.5 / 256
+    loaded.fit(x, LABELS, batch_size=16, verbose=0)
+
+
+def test_ranges_come_from_the_first_batches():
+    """Without calibration data nothing is rounded before the first batch; then a constant is its own average."""
+    x = np.ones((32, 6), "float32")
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, activation="softmax")])
+    quantized = quantize_model(model)
+    np.testing.assert_allclose(quantized.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.01)
+    quantizer = activation_quantizers(quantized)[0]
+    assert not quantizer.has_range
+    compiled(quantized).fit(x, LABELS[:32], batch_size=16, verbose=0)
+    assert quantizer.has_range
+    assert quantizer.parameters().range == pytest.approx((0.0, 1.0))
+
+
+def test_the_range_is_a_moving_average():
+    quantizer = ActivationQuantizer(decay=0.9)
+    for value in range(1, 31):
+        quantizer(np.array([-1.0, value], "float32"), training=True)
+    expected = 0.0
+    for value in range(1, 31):
+        expected += max(1 / value, 0.1) * (value - expected)
+    assert quantizer.parameters().range[1] == pytest.approx(expected, rel=0.01)
+    quantizer(np.array([-100.0, 100.0], "float32"), training=False)
+    assert quantizer.parameters().range[1] == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(8, -1.0, 3.0), (8, 0.0, 6.0), (8, -2.0, -1.0), (4, -1.0, 1.0)])
+def test_rounding_against_the_definition(bits, low, high, rng):
+    quantizer = ActivationQuantizer(bits)
+    quantizer.set_range(low, high)
+    parameters = quantizer.parameters()
+    x = rng.uniform(low - 1, high + 1, 500).astype("float32")
+    least = -(2 ** (bits - 1))
+    integers = np.clip(np.round(x / parameters.scale) + parameters.zero_point, least, -least - 1)
+    expected = (integers - parameters.zero_point) * parameters.scale
+    received = ops.convert_to_numpy(quantizer(x))
+    close = np.abs(received - expected) < 1e-5
+    assert close.mean() > 0.99  # a value half between two steps may go either way
+    assert np.abs(received - expected).max() < parameters.scale * 1.01
+    assert ops.convert_to_numpy(quantizer(np.zeros(1, "float32")))[0] == 0.0
+
+
+def test_sixteen_bits_are_symmetric(rng):
+    quantizer = ActivationQuantizer(16)
+    quantizer.set_range(-1.0, 4.0)
+    assert quantizer.parameters().zero_point == 0
+    x = rng.uniform(-4, 4, 1000).astype("float32")
+    error = np.abs(ops.convert_to_numpy(quantizer(x)) - x)
+    assert error.max() <= 0.51 * quantizer.parameters().scale
+    assert quantizer.parameters().scale == pytest.approx(4.0 / 32767)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    """TFMOT: FakeQuantWithMinMaxVars has type float16 that does not match expected type of float32."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", dtype=policy)(inputs)
+    outputs = layers.Dense(4, activation="softmax", dtype="float32")(layers.Flatten(dtype=policy)(x))
+    quantized = compiled(quantize_model(keras.Model(inputs, outputs), calibration_data=images()))
+    assert np.isfinite(quantized.fit(images(), LABELS, verbose=0).history["loss"][0])
+
+
+def test_only_marked_layers_are_quantized(tmp_path):
+    """The neighbours stay in floats, with conversions at the borders."""
+    model, x = small_network(), images()
+
+    def annotate(layer):
+        return quantize_annotate_layer(layer) if layer.name in ("depthwise", "head") else layer
+
+    annotated = keras.models.clone_model(model, clone_function=annotate)
+    quantized = quantize_apply(annotated, calibration_data=x)
+    owners = [layer.name for layer in quantized.layers if any(v.name == "reach" for v in layer.variables)]
+    assert owners == ["depthwise", "head"]
+    np.testing.assert_allclose(quantized.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.02)
+    result = export_litert(quantized, tmp_path / "model.tflite")
+    kinds = [name for name, _, _ in result.float_operators]
+    assert "CONV_2D" in kinds
+    assert kinds.count("DEPTHWISE_CONV_2D") == 1  # of the separable convolution
+    assert "FULLY_CONNECTED" not in kinds
+    (received,) = LiteRTRunner(tmp_path / "model.tflite").run(x).values()
+    assert np.abs(received - quantized.predict(x, verbose=0)).max() < 1.5 / 256
+
+
+def test_annotated_models_and_scope():
+    model, x = small_network(), images()
+    with quantize_scope():
+        quantized = quantize_apply(quantize_annotate_model(model), calibration_data=x)
+    whole = quantize_model(model, calibration_data=x)
+    np.testing.assert_allclose(quantized.predict(x, verbose=0), whole.predict(x, verbose=0), atol=1e-6)
+
+
+def test_nothing_marked():
+    with pytest.raises(ValueError, match=r"No layer of .* is marked"):
+        quantize_apply(small_network())
+    with pytest.raises(TypeError, match="expects a layer"):
+        quantize_annotate_layer(small_network())
+
+
+def test_exporting_without_ranges(tmp_path):
+    with pytest.raises(ValueError, match="have no range yet"):
+        export_litert(quantize_model(small_network()), tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_options_that_do_not_go_together(tmp_path):
+    quantized = quantize_model(small_network(), calibration_data=images())
+    with pytest.raises(ValueError, match="integer weights"):
+        export_litert(quantized, tmp_path / "model.tflite", weights="float16")
+    with pytest.raises(ValueError, match="runtimes refuse sparse integer weights"):
+        export_litert(quantized, tmp_path / "model.tflite", sparse_encoding=True)
+    with pytest.raises(ValueError, match="are for quantized models"):
+        export_litert(small_network(), tmp_path / "model.tflite", input_type="int8")
+
+
+def test_fake_quantize_against_the_definition(rng):
+    weight = rng.standard_normal((6, 5)).astype("float32")
+    transform = FakeQuantize(bits=4, per_channel=False)
+    transform.build(weight.shape)
+    scale = np.abs(weight).max() / 7
+    expected = np.round(weight / scale) * scale
+    np.testing.assert_allclose(ops.convert_to_numpy(transform(weight)), expected, atol=1e-6)
+    form = transform.storage_form(weight)
+    assert form.arrays["integers"].nbytes == 15
+    assert form.arrays["scales"] == pytest.approx(scale)
+    with pytest.raises(ValueError, match="from 2 to 16"):
+        FakeQuantize(bits=1)

@@ -1,0 +1,362 @@
+"""Post-training quantization: the simulation is close to the float model, and the file computes what it does."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_mot.export import LiteRTRunner, export_litert
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
+from keras_mot.quantization import (
+    INT4_WEIGHTS,
+    INT8,
+    INT16X8,
+    LeastSquares,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    quantize_post_training,
+    strip_quantization,
+)
+from keras_mot.quantization.calibration import SeenValues
+from tests.quantization.models import images, small_network, with_random_statistics
+
+only_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the integer file is made in the same way on every backend"
+)
+
+
+def outputs(model, x):
+    return model.predict(x, verbose=0)
+
+
+def exported(quantized, x, path, **options):
+    result = export_litert(quantized, path, **options)
+    (received,) = LiteRTRunner(path).run(x).values()
+    return result, received
+
+
+def test_the_simulation_is_close_and_the_file_is_closer(tmp_path):
+    model, x = small_network(), images()
+    quantized = quantize_post_training(model, INT8, x)
+    simulated = outputs(quantized, x)
+    assert np.abs(simulated - outputs(model, x)).max() < 0.02
+    result, received = exported(quantized, x, tmp_path / "model.tflite", strict=True)
+    assert result.float_operators == ()
+    steps = np.round(np.abs(received - simulated) * 256)
+    assert steps.max() <= 1
+    assert (steps == 0).mean() > 0.9
+
+
+@only_tensorflow
+@pytest.mark.parametrize(("scheme", "error"), [(INT8, 0.02), (INT16X8, 0.004), (INT4_WEIGHTS, 0.1)])
+def test_schemes(scheme, error, tmp_path):
+    model, x = small_network(), images()
+    quantized = quantize_post_training(model, scheme, x)
+    assert np.abs(outputs(quantized, x) - outputs(model, x)).max() < error
+    result, received = exported(quantized, x, tmp_path / "model.tflite", strict=True)
+    steps = np.abs(received - outputs(quantized, x)) / activation_quantizers(quantized)[-1].parameters().scale
+    assert steps.max() < (4.5 if scheme.activation_bits == 16 else 1.5)
+    assert result.weights == "integer"
+
+
+def branch(join):
+    inputs = keras.Input((8, 8, 4))
+    a = layers.Conv2D(4, 1)(inputs)
+    b = layers.Conv2D(4, 1, activation="relu")(inputs)
+    return keras.Model(inputs, join([a, b]))
+
+
+def chain(*parts, shape=(8, 8, 4)):
+    return keras.Sequential([keras.Input(shape), *parts])
+
+
+MODELS = {
+    "dense": lambda: chain(layers.Dense(5), shape=(7,)),
+    "dense on sequences": lambda: chain(layers.Dense(5, activation="relu"), shape=(6, 7)),
+    "conv1d": lambda: chain(layers.Conv1D(5, 3, activation="relu"), layers.MaxPooling1D(2), shape=(12, 7)),
+    "causal conv1d": lambda: chain(layers.Conv1D(5, 3, padding="causal", dilation_rate=2), shape=(12, 7)),
+    "strided conv": lambda: chain(layers.Conv2D(5, 3, strides=2, padding="same")),
+    "dilated conv": lambda: chain(layers.Conv2D(5, 3, dilation_rate=2)),
+    "depthwise": lambda: chain(layers.DepthwiseConv2D(3, depth_multiplier=2)),
+    "separable": lambda: chain(layers.SeparableConv2D(5, 3, depth_multiplier=2, activation="tanh")),
+    "separable1d": lambda: chain(layers.SeparableConv1D(5, 3), shape=(12, 7)),
+    "conv2d transpose": lambda: chain(layers.Conv2DTranspose(5, 3, strides=2, padding="same")),
+    "batch norm after dense": lambda: chain(layers.Dense(5), layers.BatchNormalization(), shape=(7,)),
+    "batch norm first": lambda: chain(layers.BatchNormalization(), layers.Conv2D(5, 3)),
+    "batch norm after pooling": lambda: chain(layers.MaxPooling2D(2), layers.BatchNormalization(), layers.Conv2D(3, 1)),
+    "batch norm of a vector": lambda: chain(layers.Dense(5, "relu"), layers.BatchNormalization(), shape=(7,)),
+    "batch norm of a sequence": lambda: chain(
+        layers.Conv1D(5, 3, activation="relu"), layers.BatchNormalization(), shape=(9, 4)
+    ),
+    "rescaling": lambda: chain(layers.Rescaling(0.5, -1.0), layers.Conv2D(5, 3)),
+    "add": lambda: branch(layers.Add()),
+    "add, relu": lambda: branch(lambda pair: layers.ReLU()(layers.Add()(pair))),
+    "subtract": lambda: branch(layers.Subtract()),
+    "multiply": lambda: branch(layers.Multiply()),
+    "maximum": lambda: branch(layers.Maximum()),
+    "minimum": lambda: branch(layers.Minimum()),
+    "average": lambda: branch(layers.Average()),
+    "concatenate": lambda: branch(layers.Concatenate()),
+    "add of three": lambda: branch(lambda pair: layers.Add()([*pair, pair[0]])),
+    "operators": lambda: branch(lambda pair: (pair[0] + 3.0) * pair[1] - 0.5),
+    "mean operation": lambda: branch(lambda pair: ops.mean(pair[0] + pair[1], axis=(1, 2))),
+    "slices": lambda: branch(lambda pair: layers.Concatenate()([pair[0][:, 1:, :, :2], pair[1][:, :-1, :, 2:]])),
+    "pooling": lambda: chain(
+        layers.Conv2D(5, 1), layers.AveragePooling2D(3, padding="same"), layers.GlobalMaxPooling2D()
+    ),
+    "flatten": lambda: chain(layers.Conv2D(2, 3), layers.Flatten(), layers.Dropout(0.5), layers.Dense(3)),
+    "paddings": lambda: chain(layers.ZeroPadding2D(2), layers.Conv2D(3, 3), layers.Cropping2D(1)),
+    "up-sampling": lambda: chain(layers.Conv2D(3, 1), layers.UpSampling2D(2), layers.Conv2D(2, 1)),
+    "bilinear up-sampling": lambda: chain(layers.Conv2D(3, 1), layers.UpSampling2D(2, interpolation="bilinear")),
+    "permute": lambda: chain(layers.Permute((3, 1, 2)), layers.Reshape((4, 64)), layers.Dense(3)),
+    **{
+        name: lambda name=name: chain(layers.Conv2D(4, 1, activation=name))
+        for name in (
+            "relu",
+            "relu6",
+            "leaky_relu",
+            "elu",
+            "gelu",
+            "silu",
+            "hard_silu",
+            "hard_sigmoid",
+            "sigmoid",
+            "tanh",
+        )
+    },
+    "softmax": lambda: chain(layers.Dense(5, activation="softmax"), shape=(7,)),
+    "prelu": lambda: chain(layers.Conv2D(4, 1), layers.ReLU(negative_slope=0.1)),
+    "nested": lambda: chain(
+        chain(layers.Conv2D(4, 3), layers.BatchNormalization()), layers.ReLU(), layers.Flatten(), layers.Dense(2)
+    ),
+}
+
+
+@only_tensorflow
+@pytest.mark.parametrize("name", MODELS)
+def test_coverage(name, tmp_path):
+    """Everything between input and output is computed in integers, and as simulated."""
+    model = with_random_statistics(MODELS[name]())
+    x = np.random.default_rng(1).standard_normal((40, *model.input_shape[1:])).astype("float32")
+    quantized = quantize_post_training(model, INT8, x)
+    expected, simulated = outputs(model, x), outputs(quantized, x)
+    assert np.abs(simulated - expected).max() < 0.06 * np.abs(expected).max() + 0.02
+    _, received = exported(quantized, x, tmp_path / "model.tflite", strict=True)
+    steps = np.abs(received - simulated) / activation_quantizers(quantized)[-1].parameters().scale
+    assert steps.max() < 2.1
+    assert (steps < 1.1).mean() > 0.99
+
+
+def test_a_shared_layer_stays_one(rng):
+    shared = layers.Dense(5, activation="relu", name="shared")
+    a, b = keras.Input((5,)), keras.Input((5,))
+    model = keras.Model([a, b], layers.Add()([shared(shared(a)), shared(b)]))
+    x = [rng.standard_normal((20, 5)).astype("float32") for _ in range(2)]
+    quantized = quantize_post_training(model, INT8, x)
+    assert sum(type(layer).__name__.endswith("Dense") for layer in quantized.layers) == 1
+    assert np.abs(outputs(quantized, x) - outputs(model, x)).max() < 0.1
+
+
+def test_what_has_no_integer_form_stays_in_floats_and_is_reported(tmp_path):
+    model = chain(layers.Conv2D(4, 3), layers.LayerNormalization(), layers.Conv2D(2, 1))
+    x = images(channels=4)
+    quantized = quantize_post_training(model, INT8, x)
+    result, received = exported(quantized, x, tmp_path / "model.tflite")
+    assert result.float_operators
+    assert {"CONV_2D"}.isdisjoint(name for name, _, _ in result.float_operators)
+    assert "in floats: MEAN" in str(result)
+    assert np.abs(received - outputs(quantized, x)).max() < 0.05
+    older = (tmp_path / "model.tflite").read_bytes()
+    with pytest.raises(ValueError, match=r"not all of .* can be computed in integers"):
+        export_litert(quantized, tmp_path / "model.tflite", strict=True)
+    assert (tmp_path / "model.tflite").read_bytes() == older
+
+
+@only_tensorflow
+@pytest.mark.parametrize(("kind", "other"), [("int8", "uint8"), ("uint8", "int8")])
+def test_integer_inputs_and_outputs(kind, other, tmp_path):
+    model, x = small_network(), images()
+    quantized = quantize_post_training(model, INT8, x)
+    _, received = exported(quantized, x, tmp_path / "model.tflite", input_type=kind, output_type=other)
+    runner = LiteRTRunner(tmp_path / "model.tflite")
+    assert (runner.inputs[0].dtype, runner.outputs[0].dtype) == (kind, other)
+    assert np.abs(received - outputs(quantized, x)).max() < 1.5 / 256
+
+
+@only_tensorflow
+def test_each_channel_of_a_depthwise_kernel_has_a_scale():
+    """TFMOT quantizes depthwise kernels per tensor: a channel 100 times smaller keeps 1 % of the steps."""
+    model = chain(layers.DepthwiseConv2D(3, name="depthwise"))
+    kernel = np.array(ops.convert_to_numpy(model.layers[0].kernel))
+    kernel[:, :, 0] *= 0.01
+    model.layers[0].kernel.assign(kernel)
+    plain = strip_quantization(quantize_post_training(model, INT8, images(channels=4)))
+    used = ops.convert_to_numpy(plain.get_layer("depthwise").kernel)
+    assert np.abs(used - kernel)[:, :, 0].max() < 0.005 * np.abs(kernel[:, :, 0]).max()
+
+
+def test_conv1d_has_a_scale_for_each_channel():
+    model = chain(layers.Conv1D(5, 3, name="conv"), shape=(12, 4))
+    quantized = quantize_post_training(model, INT8, np.ones((4, 12, 4), "float32"))
+    (reach,) = [v for v in quantized.get_layer("conv").variables if v.name == "reach"]
+    assert reach.shape == (1, 1, 5)
+
+
+@pytest.mark.parametrize("estimator", [MinMax(), MovingAverage(0.5), Percentile(99.0)])
+def test_estimators(estimator, rng):
+    values = rng.standard_normal((4000, 4)).astype("float32")
+    values[0, 0] = 50.0  # an outlier that only min-max should follow
+    model = chain(layers.Dense(2), shape=(4,))
+    quantized = quantize_post_training(model, INT8, values, estimator=estimator, batch_size=100)
+    low, high = activation_quantizers(quantized)[0].parameters().range
+    assert low == pytest.approx(values.min(), rel=0.4)
+    limits = {MinMax: (49, 51), MovingAverage: (2.5, 5), Percentile: (2, 3.5)}[type(estimator)]
+    assert limits[0] < high < limits[1]
+
+
+def test_least_squares_against_the_definition(rng):
+    """No other cut of both sides has a smaller error, up to the bins."""
+    values = rng.standard_normal(20000).astype("float32") ** 3
+    seen = SeenValues()
+    for batch in np.split(np.sort(np.abs(values)) * np.sign(values), 10):  # its histogram grows with the batches
+        seen.add(batch)
+    values = np.sort(np.abs(values)) * np.sign(values)
+
+    def error(low, high):
+        scale = (high - low) / 15
+        return float(
+            ((np.clip(np.round(values / scale), round(low / scale), round(high / scale)) * scale - values) ** 2).mean()
+        )
+
+    chosen = LeastSquares(steps=15).range(seen)
+    limits = seen.limits
+    best = min(error(limits[0] * share, limits[1] * share) for share in np.linspace(0.2, 1, 50))
+    assert error(*chosen) < 1.1 * best
+    assert error(*chosen) < 0.6 * error(*limits)
+
+
+@pytest.mark.parametrize("kind", ["array", "list of batches", "pairs", "generator", "dataset"])
+def test_kinds_of_calibration_data(kind):
+    model, x = chain(layers.Conv2D(2, 3), shape=(8, 8, 3)), images(32)
+    batches = [x[:16], x[16:]]
+    data = {
+        "array": x,
+        "list of batches": list(batches),
+        "pairs": [(batch, np.zeros(16)) for batch in batches],
+        "generator": (batch for batch in batches),
+    }.get(kind)
+    if kind == "dataset":
+        tf = pytest.importorskip("tensorflow")
+        data = tf.data.Dataset.from_tensor_slices((x, np.zeros(32))).batch(16)
+    quantized = quantize_post_training(model, INT8, data)
+    low, high = activation_quantizers(quantized)[0].parameters().range
+    assert (low, high) == pytest.approx((x.min(), x.max()), abs=0.03)
+
+
+def test_ranges_are_the_datas_own_and_hold_zero():
+    model = chain(layers.Dense(2), shape=(3,))
+    quantized = quantize_post_training(model, INT8, np.full((4, 3), 5.0, "float32"))
+    parameters = activation_quantizers(quantized)[0].parameters()
+    assert parameters.zero_point == -128
+    assert parameters.range == pytest.approx((0.0, 5.0))
+
+
+def test_the_given_model_is_not_changed():
+    model, x = small_network(), images()
+    before = [ops.convert_to_numpy(value).copy() for value in model.variables]
+    expected = outputs(model, x)
+    quantized = quantize_post_training(model, INT8, x)
+    for variable in quantized.variables:
+        variable.assign(np.zeros(variable.shape))
+    for value, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(value, ops.convert_to_numpy(variable))
+    np.testing.assert_allclose(outputs(model, x), expected, atol=1e-6)
+
+
+def test_it_is_saved_loaded_and_stripped(tmp_path):
+    model, x = small_network(), images()
+    quantized = quantize_post_training(model, INT8, x)
+    quantized.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(outputs(loaded, x), outputs(quantized, x), atol=1e-6)
+    plain = strip_quantization(loaded)
+    assert not any(type(layer).__module__.startswith("keras_mot") for layer in plain._flatten_layers())
+    assert not any(isinstance(layer, ActivationQuantizer) for layer in plain.layers)
+    assert np.abs(outputs(plain, x) - outputs(model, x)).max() < 0.02
+
+
+NAN = np.full((4, 8, 8, 4), np.nan, "float32")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "needs `calibration_data`"),
+        (np.zeros((0, 8, 8, 4), "float32"), "is empty"),
+        ([], "is empty"),
+        (np.zeros((4, 9, 8, 4), "float32"), r"does not fit the model's inputs.*\(None, 8, 8, 4\)"),
+        ([images(4, channels=4), NAN], r"Batch 1 of the calibration data .* NaN or infinite"),
+        (lambda: None, "should be arrays of inputs, or an iterable"),
+    ],
+)
+def test_wrong_calibration_data(data, message):
+    model = chain(layers.Conv2D(2, 3))
+    with pytest.raises((ValueError, TypeError), match=message):
+        quantize_post_training(model, INT8, data)
+
+
+def broken():
+    model = chain(layers.Conv2D(2, 3))
+    model.layers[0].kernel.assign(ops.full(model.layers[0].kernel.shape, np.nan))
+    return model
+
+
+class Subclassed(keras.Model):
+    """A model without a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        """Its only layer."""
+        return self.dense(inputs)
+
+
+def subclassed():
+    model = Subclassed()
+    model(np.zeros((1, 3), "float32"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: "model", "expects a Keras 3 model"),
+        (lambda: keras.Sequential([layers.Dense(3)]), "not built|no weights"),
+        (lambda: chain(layers.MaxPooling2D(2)), "nothing to quantize"),
+        (lambda: quantize_post_training(chain(layers.Conv2D(2, 3)), INT8, images(4, channels=4)), "quantized already"),
+        (broken, "NaN or infinite"),
+        (subclassed, r"keras.Model\(inputs, model.call\(inputs\)\)"),
+    ],
+)
+def test_wrong_models(build, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        quantize_post_training(build(), INT8, images(4, channels=4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scheme": "int8"}, "`scheme` should be"),
+        ({"estimator": 3}, "`estimator` should be"),
+        ({"selected": 3}, "function"),
+    ],
+)
+def test_wrong_settings(settings, message):
+    with pytest.raises(TypeError, match=message):
+        quantize_post_training(chain(layers.Conv2D(2, 3)), calibration_data=images(4, channels=4), **settings)
