@@ -18,7 +18,7 @@ from keras_mot.export._sparse_choice import choose, is_worth_trying
 from keras_mot.export._subprocess_engine import convert_in_child
 from keras_mot.export._tensorflow_engine import convert_in_process
 from keras_mot.export._verification import ExportVerificationError, Verifier
-from keras_mot.layers.activation_quantizer import is_quantized
+from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
 
 # An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
 _ENGINES = {"tensorflow": convert_in_process, "tensorflow-subprocess": convert_in_child}
@@ -116,7 +116,8 @@ def export_litert(
             its input dtype: a `keras.InputSpec(shape=..., dtype=...)` or a list or dictionary of them.
         verify: Whether to run the file and compare it with the model. Defaults to True.
         verification_data: Inputs to verify on, in the model's input structure, the batch first. Defaults to
-            three random samples: standard normal for floats, 0 and 1 for integers.
+            three random samples: standard normal for floats (for a quantized model within the ranges of its
+            inputs), 0 and 1 for integers.
         tolerance: Largest accepted error of an output relative to its largest magnitude. Defaults to 1e-3
             for float32 and 2e-2 for float16 weights, and 0.1 for quantized models, whose rounding differs
             in rare cases by one step at every layer.
@@ -150,7 +151,7 @@ def export_litert(
     with full_precision(model):
         signature = read_signature(model, input_signature)
         batch_sizes = _plan_batch_sizes(signature, batch_size)
-        data = _verification_inputs(signature, verification_data, batch_size) if verify else None
+        data = _verification_inputs(model, signature, verification_data, batch_size) if verify else None
         kind = "integer" if integers else weights
         verifier = Verifier(model, signature, data, tolerance or _TOLERANCES[kind], batch_size)
         engine = "tensorflow" if keras.backend.backend() == "tensorflow" else "tensorflow-subprocess"
@@ -237,7 +238,8 @@ def _batch_reason(signature, asked, used):
     return "the model cannot be converted with an open batch dimension, as is usual for recurrent layers"
 
 
-def _verification_inputs(signature, data, batch_size):
+def _verification_inputs(model, signature, data, batch_size):
     if data is None:
-        return random_inputs(signature, signature.fixed_batch_size or batch_size or _VERIFICATION_SAMPLES)
+        count = signature.fixed_batch_size or batch_size or _VERIFICATION_SAMPLES
+        return in_input_ranges(model, random_inputs(signature, count))
     return check_inputs(signature, signature.flatten(data))

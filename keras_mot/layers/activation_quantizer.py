@@ -88,6 +88,10 @@ class ActivationQuantizer(keras.layers.Layer):
             self._follow(inputs)
         if training and not self.in_training:
             return inputs
+        return self.rounded(inputs)
+
+    def rounded(self, inputs):
+        """The inputs rounded to the range that is known, or unchanged; same shape and dtype."""
         low, high = self._nudged()
         rounded = keras.quantizers.fake_quant_with_min_max_vars(
             ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.bits == 16
@@ -194,3 +198,16 @@ def marked(model):
 def is_quantized(model: keras.Model) -> bool:
     """Whether a model has activation quantizers."""
     return bool(activation_quantizers(model))
+
+
+def in_input_ranges(model: keras.Model, arrays: list) -> list:
+    """Standard normal numbers, moved into the ranges of the quantizers right behind the inputs of a model."""
+    result = list(arrays)
+    for layer in activation_quantizers(model):
+        source = layer._inbound_nodes[0].arguments.keras_tensors[0] if layer._inbound_nodes else None
+        for position, tensor in enumerate(model.inputs):
+            if tensor is source and np.issubdtype(result[position].dtype, np.floating):
+                low, high = layer.parameters().range
+                share = np.clip(arrays[position] / 6 + 0.5, 0.0, 1.0)
+                result[position] = (low + (high - low) * share).astype(arrays[position].dtype)
+    return result

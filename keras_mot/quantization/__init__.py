@@ -8,7 +8,14 @@ from keras_mot.quantization.aware_training import (
     quantize_scope,
     strip_quantization,
 )
-from keras_mot.quantization.calibration import LeastSquares, MinMax, MovingAverage, Percentile, RangeEstimator
+from keras_mot.quantization.calibration import (
+    LeastSquares,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    RangeEstimator,
+    SeenValues,
+)
 from keras_mot.quantization.post_training import quantize_post_training
 from keras_mot.quantization.schemes import INT4_WEIGHTS, INT8, INT16X8, QuantizationScheme
 
@@ -22,6 +29,7 @@ __all__ = [
     "Percentile",
     "QuantizationScheme",
     "RangeEstimator",
+    "SeenValues",
     "quantize_annotate_layer",
     "quantize_annotate_model",
     "quantize_apply",

@@ -11,7 +11,7 @@ from keras_mot.layers import strip
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
 from keras_mot.quantization._simulation import check_model, simulate
-from keras_mot.quantization.calibration import MinMax, RangeEstimator, calibrate
+from keras_mot.quantization.calibration import RangeEstimator, calibrate
 from keras_mot.quantization.post_training import check_estimator
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
@@ -72,7 +72,7 @@ def _quantize(model, scheme, calibration_data, estimator, batch_size, selected, 
     check_estimator(estimator)
     simulation = simulate(model, scheme, selected, function)
     if calibration_data is not None:
-        calibrate(simulation, calibration_data, estimator or MinMax(), batch_size, progress)
+        calibrate(simulation, calibration_data, estimator, batch_size, progress)
     return simulation
 
 

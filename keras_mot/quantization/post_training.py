@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_mot.quantization._simulation import settle_biases, simulate
-from keras_mot.quantization.calibration import MinMax, RangeEstimator, calibrate
+from keras_mot.quantization.calibration import RangeEstimator, calibrate
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
 
@@ -35,8 +35,9 @@ def quantize_post_training(
         calibration_data: some hundred typical inputs, of all classes: an array, tensor, or structure of arrays as the
             model takes; or an iterable of batches (of inputs, or of pairs of inputs and labels), such as a
             `tf.data.Dataset`, a PyTorch `DataLoader` or a generator.
-        estimator: how ranges follow from the values seen: `MinMax()` (the default), `MovingAverage()`,
-            `Percentile()`, `LeastSquares()`, or your own `RangeEstimator`.
+        estimator: how ranges follow from the values seen: `MinMax()`, `MovingAverage()`, `Percentile()`,
+            `LeastSquares()`, or your own `RangeEstimator`. By default, from the least to the greatest value; of the
+            model's inputs only as far as cutting off does not bring its outputs nearer to the float model's.
         batch_size: how many samples of arrays are run at a time.
         selected: function from a layer or operation to whether it shall compute in integers; by default all do
             that can.
@@ -67,7 +68,7 @@ def quantize_post_training(
             "activations follow."
         )
     simulation = simulate(model, scheme, selected, "quantize_post_training")
-    calibrate(simulation, calibration_data, estimator or MinMax(), batch_size, progress)
+    calibrate(simulation, calibration_data, estimator, batch_size, progress)
     settle_biases(simulation)
     return simulation
 

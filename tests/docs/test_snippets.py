@@ -10,7 +10,10 @@ import pytest
 from keras_mot.layers import _weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-EXPORTING = {"README.md"}  # exports: the conversion is the same from every backend, and is tested elsewhere
+EXPORTING = {
+    "README.md",
+    "docs/quantization.md",
+}  # exports: the conversion is the same from every backend, and is tested elsewhere
 
 
 @pytest.fixture
@@ -37,7 +40,14 @@ def names():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "docs/pruning.md", "docs/clustering.md", "docs/migration-from-tfmot.md", "docs/architecture.md"],
+    [
+        "README.md",
+        "docs/pruning.md",
+        "docs/clustering.md",
+        "docs/quantization.md",
+        "docs/migration-from-tfmot.md",
+        "docs/architecture.md",
+    ],
 )
 def test_snippets_run(document, names, backend, tmp_path, monkeypatch):
     if document in EXPORTING and backend != "tensorflow":
