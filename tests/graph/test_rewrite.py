@@ -39,14 +39,6 @@ def test_flattening_keeps_the_function_and_the_structures(data):
     assert len(flat.trainable_variables) == len(model.trainable_variables)  # a shared layer stays one
 
 
-def test_a_nested_model_called_for_inference_stays_in_inference(data):
-    """Its dropout is off in training, too."""
-    inputs = keras.Input((6,))
-    model = keras.Model(inputs, inner("frozen")(inputs, training=False))
-    flat = flatten(model)
-    np.testing.assert_allclose(flat(data["a"], training=True), model(data["a"], training=False), rtol=1e-6)
-
-
 def test_flattening_shares_no_variables(data):
     model = nested()
     before = model.predict(data, verbose=0)["sum"]
