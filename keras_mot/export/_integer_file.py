@@ -56,9 +56,7 @@ class _Rewriter:
     def __init__(self, model, quantizers, weight_limits):
         self.schema = require("ai_edge_litert.schema_py_generated")
         self.model, self.quantizers, self.weight_limits = model, quantizers, weight_limits
-        if len(model.subgraphs) != 1:
-            raise ValueError("A model with control flow (several graphs) cannot be computed in integers yet.")
-        self.graph = model.subgraphs[0]
+        self.graph = model.subgraphs[0]  # the others are bodies of loops, which stay in floats
         self.codes = [enum_name(self.schema.BuiltinOperator, code) for code in operator_codes(model)]
         self.operators, self.floats = [], []
         self.parameters = {}  # index of an integer tensor -> its QuantizationParameters
@@ -191,7 +189,7 @@ class _Rewriter:
         if rule.kind == "weighted":
             return self._weighted(operator, inputs, results, wanted[0], rule.roles)
         if rule.kind == "moving":
-            return self._moving(operator, inputs, active, results, wanted)
+            return self._moving(operator, inputs, active, floats, results, wanted)
         if wanted[0] is None:
             self.why = "no range is known for its result"
             return False
@@ -222,11 +220,11 @@ class _Rewriter:
                 new.append(index)
         return new
 
-    def _moving(self, operator, inputs, active, results, wanted):
-        source = active[-1] if active else None
-        if source is None or len(active) != 1:
+    def _moving(self, operator, inputs, active, floats, results, wanted):
+        if len(active) != 1 or len(floats) != 1:
             self.why = "it has several inputs, or a constant one"
             return False
+        source = active[0]
         parameters = self.parameters[self.integers[source]]
         asked = {parameters if want is None else want for want in wanted}
         target = asked.pop() if len(asked) == 1 else parameters
@@ -464,12 +462,15 @@ class _Rewriter:
         for signature in model.signatureDefs or []:
             for item in (*signature.inputs, *signature.outputs):
                 item.tensorIndex = order[item.tensorIndex]
-        kept = sorted({0, *(tensor.buffer for tensor in graph.tensors), *(m.buffer for m in model.metadata or [])})
+        bodies = model.subgraphs[1:]
+        tensors = [*graph.tensors, *(tensor for body in bodies for tensor in body.tensors), *(model.metadata or [])]
+        kept = sorted({0, *(item.buffer for item in tensors)})
         buffers = {index: number for number, index in enumerate(kept)}
         model.buffers = [model.buffers[index] for index in kept]
-        for item in (*graph.tensors, *(model.metadata or [])):
+        for item in tensors:
             item.buffer = buffers[item.buffer]
-        codes = sorted({operator.opcodeIndex for operator in graph.operators})
+        operators = [*graph.operators, *(operator for body in bodies for operator in body.operators)]
+        codes = sorted({operator.opcodeIndex for operator in operators})
         model.operatorCodes = [model.operatorCodes[index] for index in codes]
-        for operator in graph.operators:
+        for operator in operators:
             operator.opcodeIndex = codes.index(operator.opcodeIndex)

@@ -17,7 +17,7 @@ from keras_mot.layers.activation_quantizer import ActivationQuantizer, activatio
 
 _BINS = 2048
 _SEARCHED_SAMPLES = 256
-_SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.3, 0.2)
+_SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
 
 
 class RangeEstimator(EqualByConfig, abc.ABC):
