@@ -87,7 +87,8 @@ def mobilenet_task():
     for layer in model.layers:  # its weights lie on a grid of 8 bits for each channel: roughened by half a step
         if layer.weights and "kernel" in layer.weights[0].name:
             kernel = np.array(keras.ops.convert_to_numpy(layer.weights[0]))
-            channels = kernel.reshape(-1, layer.filters) if hasattr(layer, "filters") else kernel.reshape(9, -1)
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            channels = kernel.reshape(-1, kernel.shape[-2] if depthwise else kernel.shape[-1])
             for channel in channels.T:
                 gaps = np.diff(np.unique(channel))
                 gaps = gaps[gaps > 1e-6 * np.abs(channel).max()]

@@ -10,7 +10,7 @@ from keras_mot.export._files import obstacle_to_writing
 from keras_mot.layers import is_transformed
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
 
-WEIGHTS = ("float32", "float16")
+WEIGHTS = ("float32", "float16", "int8")
 
 
 def check_options(weights, sparse_encoding, batch_size, verify, tolerance):

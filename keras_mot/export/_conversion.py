@@ -12,7 +12,7 @@ class ConversionRequest:
     """What to convert to.
 
     Attributes:
-        weights: Data type of the weights, "float32" or "float16".
+        weights: Data type of the weights, "float32", "float16" or "int8".
         batch_sizes: Batch sizes in the order of preference (None is an open batch dimension); the first one
             that can be converted is used.
         dense: Whether a file with all weights stored is wanted.

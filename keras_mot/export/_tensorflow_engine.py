@@ -46,8 +46,9 @@ def _run_converter(converter, function, weights, sparse):
 
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     optimizations = []
-    if weights == "float16":
+    if weights != "float32":  # without data, this makes weights alone smaller: 8 bits, unless types are given
         optimizations.append(tf.lite.Optimize.DEFAULT)
+    if weights == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if sparse:
         optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)

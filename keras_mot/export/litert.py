@@ -22,7 +22,7 @@ from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
 
 # An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
 _ENGINES = {"tensorflow": convert_in_process, "tensorflow-subprocess": convert_in_child}
-_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "integer": 1e-1}
+_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 1e-1, "integer": 1e-1}
 _VERIFICATION_SAMPLES = 3
 
 
@@ -33,7 +33,7 @@ class LiteRTExport:
     Attributes:
         path: Path of the file.
         bytes: Size of the file.
-        weights: Data type of the weights, "float32", "float16" or "integer".
+        weights: Data type of the weights, "float32", "float16", "int8", or "integer" for a quantized model.
         sparse_encoding: Whether zeros are stored compactly.
         sparse_reason: Why sparse encoding was used or not.
         max_abs_error: Largest absolute difference between the file's outputs and the Keras model's on the
@@ -76,7 +76,7 @@ def export_litert(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    weights: Literal["float32", "float16"] = "float32",
+    weights: Literal["float32", "float16", "int8"] = "float32",
     sparse_encoding: Literal["auto"] | bool = "auto",
     batch_size: int | None = None,
     input_signature: Any = None,
@@ -108,7 +108,9 @@ def export_litert(
     Args:
         model: A built Keras model without weight transforms (strip a pruned model first), or a quantized one.
         path: Path of the file to write; its directory must exist.
-        weights: "float32", or "float16" for weights of half the size that are computed with in float32.
+        weights: "float32"; "float16" for weights of half the size that are computed with in float32; or "int8" for
+            large weights of a quarter of the size beside float activations (dynamic range quantization: LiteRT's
+            converter rounds them, and its kernels round activations as they run, by ranges that they measure).
         sparse_encoding: "auto", True (insist: an error where it cannot be done safely) or False.
         batch_size: Batch size of the file. None, the default, keeps it open where the converter can; models
             with recurrent layers fall back to 1, and the result says so.
@@ -119,8 +121,8 @@ def export_litert(
             three random samples: standard normal for floats (for a quantized model within the ranges of its
             inputs), 0 and 1 for integers.
         tolerance: Largest accepted error of an output relative to its largest magnitude. Defaults to 1e-3
-            for float32 and 2e-2 for float16 weights, and 0.1 for quantized models, whose rounding differs
-            in rare cases by one step at every layer.
+            for float32 and 2e-2 for float16 weights; 0.1 for int8 weights, and for quantized models, whose
+            rounding differs in rare cases by one step at every layer.
         input_type: Of a quantized model, the type of the file's inputs: "float32", or an integer type to be given
             numbers as the first quantizer rounds them.
         output_type: The same for its outputs.
@@ -159,7 +161,8 @@ def export_litert(
             weights=weights,
             batch_sizes=batch_sizes,
             dense=sparse_encoding is not True,
-            sparse=not integers and (sparse_encoding is True or (sparse_encoding == "auto" and is_worth_trying(model))),
+            sparse=sparse_encoding is True
+            or (sparse_encoding == "auto" and kind not in ("int8", "integer") and is_worth_trying(model)),
             marked=integers,
         )
         convert = _ENGINES[engine]
@@ -190,12 +193,13 @@ def _check_integers(model, weights, sparse_encoding, input_type, output_type):
     for name, value in (("input_type", input_type), ("output_type", output_type)):
         if value not in ("float32", "int8", "uint8", "int16"):
             raise ValueError(f"`{name}` must be 'float32', 'int8', 'uint8' or 'int16'. Received: {value!r}.")
-    if is_quantized(model):
+    quantized = is_quantized(model)
+    if sparse_encoding is True and (quantized or weights == "int8"):
+        raise ValueError("`sparse_encoding=True` is for float weights: runtimes refuse sparse integer weights.")
+    if quantized:
         _checks.check_ranges(model)
         if weights != "float32":
             raise ValueError("A quantized model has integer weights: leave `weights` at its default.")
-        if sparse_encoding is True:
-            raise ValueError("`sparse_encoding=True` is for float weights: runtimes refuse sparse integer weights.")
         return True
     if (input_type, output_type) != ("float32", "float32"):
         raise ValueError("`input_type` and `output_type` are for quantized models; this one computes in floats.")

@@ -32,7 +32,7 @@ def no_conversion(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"weights": "int8"}, ValueError, "`weights` must be one of"),
+        ({"weights": "int3"}, ValueError, "`weights` must be one of"),
         ({"sparse_encoding": "yes"}, ValueError, "`sparse_encoding` must be 'auto', True or False"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be 1 or more"),
         ({"batch_size": 1.5}, TypeError, "`batch_size` must be an integer"),

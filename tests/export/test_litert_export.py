@@ -7,7 +7,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from export_helpers import zero_smallest
 
-from keras_mot.export import export_litert
+from keras_mot.export import LiteRTRunner, export_litert
 
 only_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the conversion is the same on every backend"
@@ -110,6 +110,20 @@ def test_float16_weights_halve_the_file(tmp_path):
     count = 64 * 256 + 256 + 256 * 10 + 10
     assert full.bytes - half.bytes == pytest.approx(2 * count, rel=0.05)
     assert 0 < half.max_abs_error < 2e-2
+
+
+@only_tensorflow
+def test_int8_weights_quarter_the_file(tmp_path):
+    """Dynamic range quantization: no data, float activations."""
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(256, activation="relu"), keras.layers.Dense(3)])
+    whole = export_litert(model, tmp_path / "whole.tflite")
+    small = export_litert(model, tmp_path / "small.tflite", weights="int8")
+    assert small.bytes < 0.36 * whole.bytes
+    assert small.weights == "int8"
+    assert 0 < small.max_abs_error < 0.1
+    assert LiteRTRunner(small.path).inputs[0].dtype == "float32"
+    with pytest.raises(ValueError, match="is for float weights"):
+        export_litert(model, tmp_path / "sparse.tflite", weights="int8", sparse_encoding=True)
 
 
 @only_tensorflow
