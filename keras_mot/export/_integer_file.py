@@ -52,6 +52,10 @@ def to_integers(
     return _Rewriter(parse_model(content), quantizers, weight_limits).run(input_type, output_type)
 
 
+class _InFloats(Exception):
+    """Why an operator cannot compute in integers."""
+
+
 class _Rewriter:
     def __init__(self, model, quantizers, weight_limits):
         self.schema = require("ai_edge_litert.schema_py_generated")
@@ -62,7 +66,7 @@ class _Rewriter:
         self.parameters = {}  # index of an integer tensor -> its QuantizationParameters
         self.integers = {}  # index of a float tensor -> that of the same in integers
         self.float_of = {}  # index of an integer tensor -> that of the same in floats
-        self.constants = {}  # (index of a constant, use) -> index of the same in integers
+        self.made = {}  # (index, in which way) -> index of the constant or conversion that was made of it
         self.readers = {}
         for operator in self.graph.operators:
             for index in operator.inputs if operator.inputs is not None else ():
@@ -81,8 +85,11 @@ class _Rewriter:
                 continue
             if id(operator) in self.requantized:
                 self._requantize(operator)
-            elif not self._as_integers(operator):
-                self._as_floats(operator)
+            else:
+                try:
+                    self._as_integers(operator)
+                except _InFloats as reason:
+                    self._as_floats(operator, str(reason))
         self._finish(input_type, output_type)
         flatbuffers = require("flatbuffers")
         builder = flatbuffers.Builder(2**20)
@@ -138,23 +145,22 @@ class _Rewriter:
         if known is not None and self.parameters[known] == parameters:
             return known
         key = (source, parameters)
-        if key not in self.constants:
+        if key not in self.made:
             origin = known if known is not None else source
             target = self._new_tensor(source, parameters)
             self._add("QUANTIZE", [origin], [target], parameters.bits)
-            self.constants[key] = target
-        return self.constants[key]
+            self.made[key] = target
+        return self.made[key]
 
     # Operators
 
-    def _as_floats(self, operator, reason=None):
-        name = self.name(operator)
+    def _as_floats(self, operator, reason):
         operator.inputs = [self._in_floats(int(index)) for index in operator.inputs]
         self.operators.append(operator)
         tensors = [self.graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
         if any(tensor.type == self.schema.TensorType.FLOAT32 for tensor in tensors):
             label = self.graph.tensors[operator.outputs[0]].name
-            self.floats.append((name, label.decode() if isinstance(label, bytes) else str(label), self.why))
+            self.floats.append((self.name(operator), label.decode() if isinstance(label, bytes) else label, reason))
 
     def _in_floats(self, index):
         integer = self.integers.get(index)
@@ -167,110 +173,82 @@ class _Rewriter:
         return self.float_of[integer]
 
     def _as_integers(self, operator):
-        """Whether the operator could be made to compute in integers; `why` says what was in the way."""
+        """Makes the operator compute in integers; raises `_InFloats`, with nothing changed, if it cannot."""
         name = self.name(operator)
         inputs = [int(index) for index in operator.inputs] if operator.inputs is not None else []
         results = [int(index) for index in operator.outputs]
         if name in ("SHAPE", "RANK"):  # they read no value
             self.operators.append(operator)
             operator.inputs = [self.integers.get(index, index) for index in inputs]
-            return True
+            return
         floats = [index for index in inputs if index >= 0 and self._is_float(index)]
         active = [index for index in floats if not self._is_constant(index)]
-        bits = next((self.parameters[self.integers[index]].bits for index in active if index in self.integers), 8)
-        rule = rule_for(name, bits)
-        self.why = "its input is computed in floats"
         if not active or any(index not in self.integers for index in active):
-            return False
+            raise _InFloats("its input is computed in floats")
+        bits = self.parameters[self.integers[active[0]]].bits
+        rule = rule_for(name, bits)
         if rule is None:
-            self.why = f"{name} has no kernel for integers of {bits} bits"
-            return False
+            raise _InFloats(f"{name} has no kernel for integers of {bits} bits")
         wanted = [self._wanted(index) for index in results]
-        if rule.kind == "weighted":
-            return self._weighted(operator, inputs, results, wanted[0], rule.roles)
         if rule.kind == "moving":
-            return self._moving(operator, inputs, active, floats, results, wanted)
-        if wanted[0] is None:
-            self.why = "no range is known for its result"
-            return False
-        if rule.kind == "unifying":
+            inputs, wanted = self._moving_inputs(inputs, active, floats, wanted)
+        elif wanted[0] is None:
+            raise _InFloats("no range is known for its result")
+        elif rule.kind == "weighted":
+            inputs = self._weighted_inputs(name, inputs, *rule.roles)
+        elif rule.kind == "unifying":
             if len(active) != len(floats):
-                self.why = "one of its inputs is constant"
-                return False
+                raise _InFloats("one of its inputs is constant")
             inputs = [self._converted(index, wanted[0]) if index in active else index for index in inputs]
         else:
             inputs = self._computing_inputs(inputs, active, floats, bits)
-            if inputs is None:
-                self.why = "a constant has no exact integers"
-                return False
-        self._emit(operator, inputs, results, wanted, bits)
-        return True
+        self._emit(operator, inputs, results, wanted)
 
     def _computing_inputs(self, inputs, active, floats, bits):
-        new = []
-        for index in inputs:
-            if index in active:
-                new.append(self.integers[index])
-            elif index in floats:
-                constant = self._constant(index, None, 8 if bits == 8 else 16)
-                if constant is None:
-                    return None
-                new.append(constant)
-            else:
-                new.append(index)
+        constants = {index: self._constant(index, None, bits) for index in floats if index not in active}
+        if None in constants.values():
+            raise _InFloats("a constant is on no grid of integers")
+        known = {**constants, **{index: self.integers[index] for index in active}}
+        return [known.get(index, index) for index in inputs]
+
+    def _moving_inputs(self, inputs, active, floats, wanted):
+        """The inputs, and the parameters of all results: those that are wanted, or the input's own."""
+        if len(active) != 1 or len(floats) != 1:
+            raise _InFloats("it has several inputs, or a constant one")
+        (source,) = active
+        own = self.parameters[self.integers[source]]
+        asked = {own if want is None else want for want in wanted}
+        target = asked.pop() if len(asked) == 1 else own
+        moved = self._converted(source, target)
+        return [moved if index == source else index for index in inputs], [target] * len(wanted)
+
+    def _weighted_inputs(self, name, inputs, activation, weight, bias, axis):
+        if not self._is_constant(inputs[weight]) or inputs[activation] not in self.integers:
+            raise _InFloats("its weights are not constant")
+        kernel = self._constant(inputs[weight], axis, 8, name in INT4_WEIGHTS)
+        if kernel is None:
+            raise _InFloats("its weights are not quantized")
+        new = list(inputs)
+        new[activation], new[weight] = self.integers[inputs[activation]], kernel
+        if len(inputs) > bias and inputs[bias] >= 0:
+            if not self._is_constant(inputs[bias]):
+                raise _InFloats("its bias is not constant")
+            new[bias] = self._bias(inputs[bias], new[activation], kernel)
         return new
 
-    def _moving(self, operator, inputs, active, floats, results, wanted):
-        if len(active) != 1 or len(floats) != 1:
-            self.why = "it has several inputs, or a constant one"
-            return False
-        source = active[0]
-        parameters = self.parameters[self.integers[source]]
-        asked = {parameters if want is None else want for want in wanted}
-        target = asked.pop() if len(asked) == 1 else parameters
-        replaced = self._converted(source, target)
-        self._emit(operator, [replaced if i == source else i for i in inputs], results, [target] * len(results), 0)
-        return True
-
-    def _weighted(self, operator, inputs, results, wanted, roles):
-        activation, weight, bias, axis = roles
-        self.why = "its weights are not constant"
-        if not self._is_constant(inputs[weight]) or inputs[activation] not in self.integers:
-            return False
-        self.why = "no range is known for its result"
-        if wanted is None:
-            return False
-        self.why = "its weights are not quantized"
-        if self.name(operator) == "FULLY_CONNECTED" and len(self.graph.tensors[inputs[weight]].shape) != 2:
-            return False
-        kernel = self._constant(inputs[weight], axis, 8, self.name(operator) in INT4_WEIGHTS)
-        if kernel is None:
-            return False
-        source = self.integers[inputs[activation]]
-        inputs = list(inputs)
-        inputs[activation], inputs[weight] = source, kernel
-        if len(inputs) > bias and inputs[bias] >= 0:
-            self.why = "its bias is not constant"
-            if not self._is_constant(inputs[bias]):
-                return False
-            inputs[bias] = self._bias(inputs[bias], source, kernel)
-        self._emit(operator, inputs, results, [wanted], self.parameters[source].bits)
-        return True
-
-    def _emit(self, operator, inputs, results, wanted, bits):
+    def _emit(self, operator, inputs, results, wanted):
         new = []
         for index, parameters in zip(results, wanted, strict=True):
             target = self._new_tensor(index, parameters)
             self.integers[index] = target
             new.append(target)
-            bits = parameters.bits
             if index in self.marks and self.marks[index][0] == parameters:
                 for key, result in self.marks[index][1]:
                     self.integers[result] = target
                     self.skipped.add(key)
         operator.inputs, operator.outputs = inputs, new
         name = self.name(operator)
-        operator.opcodeIndex = self._code(name, version_of(name, bits))
+        operator.opcodeIndex = self._code(name, version_of(name, wanted[0].bits))
         options = operator.builtinOptions
         if hasattr(options, "potScaleInt16"):
             options.potScaleInt16 = False
@@ -318,9 +296,9 @@ class _Rewriter:
             packed: whether weights of 4 bits may be stored as such, and not in 8.
         """
         key = (index, axis, bits)
-        if key not in self.constants:
-            self.constants[key] = self._make_constant(index, axis, bits, packed)
-        return self.constants[key]
+        if key not in self.made:
+            self.made[key] = self._make_constant(index, axis, bits, packed)
+        return self.made[key]
 
     def _make_constant(self, index, axis, bits, packed):
         tensor = self.graph.tensors[index]
@@ -351,7 +329,7 @@ class _Rewriter:
 
     def _bias(self, index, source, kernel):
         key = (index, source, kernel)
-        if key not in self.constants:
+        if key not in self.made:
             tensor = self.graph.tensors[index]
             weight_scales = self.graph.tensors[kernel].quantization.scale
             scales = (np.float32(self.parameters[source].scale) * weight_scales).astype("float32")
@@ -363,8 +341,8 @@ class _Rewriter:
             new.buffer = self._new_buffer(integers.astype(limits.dtype))
             self._describe(new, bits, scales, np.zeros(len(scales)), 0)
             self.graph.tensors.append(new)
-            self.constants[key] = len(self.graph.tensors) - 1
-        return self.constants[key]
+            self.made[key] = len(self.graph.tensors) - 1
+        return self.made[key]
 
     def _new_buffer(self, values):
         buffer = self.schema.BufferT()
