@@ -84,7 +84,8 @@ def keyword_task(name, drop):
 def mobilenet_task():
     model = load_model("imagenet/mobilenet_v1_0.50_160_float.keras")
     generator = np.random.default_rng(0)
-    for layer in model.layers:  # its weights lie on a grid of 8 bits for each channel: roughened by half a step
+    # Its weights lie on a grid of 8 bits: roughened by uniform noise half a step wide.
+    for layer in model.layers:
         if layer.weights and "kernel" in layer.weights[0].name:
             kernel = np.array(keras.ops.convert_to_numpy(layer.weights[0]))
             depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
@@ -93,7 +94,7 @@ def mobilenet_task():
                 gaps = np.diff(np.unique(channel))
                 gaps = gaps[gaps > 1e-6 * np.abs(channel).max()]
                 step = gaps.min() if len(gaps) else 0.0
-                channel += generator.uniform(-step / 2, step / 2, channel.shape)
+                channel += generator.uniform(-step / 4, step / 4, channel.shape)
             layer.weights[0].assign(kernel)
     x, y = loaders().imagenet(160)
     return Task(model, (x, y), (x[:500], y[:500].astype("int32")), 1.0)

@@ -25,6 +25,10 @@ from keras_mot.layers._attach import (
 from keras_mot.layers._copy import copy_model, strategy_scope
 from keras_mot.layers._find import check_layer, find_weights, left_alone_unknown, require_built
 from keras_mot.layers._select import check_selectors_match, matches
+from keras_mot.transforms import FakeQuantize
+
+# Its values would leave their grid of integers.
+_QUANTIZED = "it is quantized. Prune and cluster first, strip, and quantize what that returns."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +165,9 @@ class Technique:
         for weight, config in chosen:
             path = f"{weight.owner.path or weight.owner.name}/{weight.key}"
             groups.setdefault(config, []).append((path, tuple(weight.variable.shape), weight.axes))
-            refusal = self.refuses(getattr(current.get(id(weight.variable)), "transforms", ()))
+            stack = getattr(current.get(id(weight.variable)), "transforms", ())
+            quantized = any(isinstance(transform, FakeQuantize) for transform in stack)
+            refusal = _QUANTIZED if quantized else self.refuses(stack)
             if refusal:
                 problems.append(f"Weight '{path}' cannot be {self.done}: {refusal}")
             if not np.isfinite(numpy_value(weight.variable)).all():

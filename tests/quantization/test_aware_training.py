@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_mot import update_step
+from keras_mot.clustering import cluster_weights, strip_clustering
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
 from keras_mot.quantization import (
@@ -16,7 +18,9 @@ from keras_mot.quantization import (
     quantize_model,
     quantize_post_training,
     quantize_scope,
+    strip_quantization,
 )
+from keras_mot.sparsity import ConstantSparsity, prune_low_magnitude, strip_pruning
 from keras_mot.transforms import FakeQuantize
 from tests.quantization.models import compiled, images, small_network
 
@@ -172,3 +176,23 @@ def test_fake_quantize_against_the_definition(rng):
     assert form.arrays["scales"] == pytest.approx(scale)
     with pytest.raises(ValueError, match="from 2 to 16"):
         FakeQuantize(bits=1)
+
+
+@pytest.mark.parametrize("technique", [prune_low_magnitude, lambda model: cluster_weights(model, 4)])
+def test_a_quantized_model_is_neither_pruned_nor_clustered(technique):
+    quantized = quantize_model(small_network(), calibration_data=images())
+    with pytest.raises(ValueError, match=r"it is quantized\. Prune and cluster first"):
+        technique(quantized)
+
+
+def test_zeros_and_shared_values_survive_quantization():
+    """Zero is on every symmetric grid, and equal weights of a channel stay equal."""
+    model = keras.Sequential([keras.Input((30,)), layers.Dense(20, activation="relu"), layers.Dense(4)])
+    pruned = prune_low_magnitude(model, ConstantSparsity(0.75, 0))
+    update_step(pruned)
+    clustered = strip_clustering(cluster_weights(strip_pruning(pruned), 8, preserve_sparsity=True))
+    quantized = strip_quantization(quantize_model(clustered, calibration_data=np.ones((4, 30), "float32")))
+    for before, after in zip(clustered.layers, quantized.layers[1:], strict=True):
+        old, new = (ops.convert_to_numpy(layer.kernel) for layer in (before, after))
+        np.testing.assert_array_equal(new[old == 0], 0.0)
+        assert max(len(np.unique(channel)) for channel in new.T) <= 8
