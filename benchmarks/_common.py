@@ -81,12 +81,14 @@ def cifar10(split):
     return x.astype("float32"), y.astype("int32")
 
 
-def compile_classifier(model, learning_rate, from_logits=False):
-    """Compiles with Adam for integer labels."""
+def compile_classifier(model, optimizer, from_logits=False):
+    """Compiles for integer labels, with an optimizer or with Adam of that learning rate."""
     import keras
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=["accuracy"])
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        optimizer = keras.optimizers.Adam(optimizer)
+    model.compile(optimizer, loss, metrics=["accuracy"])
 
 
 def environment(backend=None):

@@ -20,7 +20,7 @@ from _common import (
     write_results,
 )
 from _common import parser as common_parser
-from pruning_accuracy import Augmented, Recipe, cut, fine_tune, mean_row, speaker_folds, train_by_recipe
+from _training import Augmented, Recipe, cut, fine_tune, mean_row, speaker_parts, train_by_recipe
 
 import keras_mot
 from keras_mot.clustering import (
@@ -134,10 +134,6 @@ def mnist_table(arguments):
 def ds_cnn_l(arguments):
     """DS-CNN-L on keyword spotting with 32 and 16 clusters, cross-validated over speakers."""
     recipe = adjusted(DS_CNN, arguments)
-    data_file("kws/kws_mfcc.npz")
-    clips = loaders().keyword_spotting()
-    x, y = clips["x"], clips["y"].astype("int32")
-    folds = speaker_folds(clips["speaker"], x, arguments.folds)
     model = load_model("kws/ds_cnn_l.keras")
     first = dataclasses.replace(recipe, epochs=max(1, recipe.epochs - DS_CNN_CLUSTERED_EPOCHS))
     second = dataclasses.replace(
@@ -150,11 +146,7 @@ def ds_cnn_l(arguments):
         "16 clusters": ClusteringConfig(16, frequency=recipe.frequency),
     }
     rows = []
-    for number in range(2 if arguments.quick else arguments.folds):
-        train_part, test = (x[folds != number], y[folds != number]), (x[folds == number], y[folds == number])
-        # The few training clips that come with the data join the fine-tuning.
-        extra = clips["x_cal"], clips["y_cal"].astype("int32")
-        train_part = tuple(np.concatenate(pair) for pair in zip(train_part, extra, strict=True))
+    for number, train_part, test in speaker_parts(arguments.folds, arguments.quick):
 
         def data(number=number, train_part=train_part):
             return Augmented(*train_part, number, recipe, (4, 0), teacher=model, logits=True)

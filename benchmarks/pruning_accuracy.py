@@ -8,22 +8,19 @@ import dataclasses
 import pathlib
 import re
 import tempfile
-import time
 
 import keras
 import numpy as np
 from _common import (
     Table,
     cifar10,
-    compile_classifier,
-    data_file,
     environment,
     load_model,
-    loaders,
     mnist,
     write_results,
 )
 from _common import parser as common_parser
+from _training import Augmented, Recipe, cut, fine_tune, mean_row, speaker_parts
 
 import keras_mot
 from keras_mot.export import export_litert
@@ -31,26 +28,6 @@ from keras_mot.sparsity import Block, Channel, NofM, PerLayer, WholeModel
 
 SCOPES = {"per layer": PerLayer(), "whole model": WholeModel()}
 MNIST_TARGETS = {"accuracy": 0.9913, "zipped_bytes": 2_420_000, "sparse_bytes": 1_980_000}
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a model is fine-tuned: with Adam.
-
-    The sparsity rises from `initial_sparsity` to the target over the first `pruning_share` of the steps; the
-    rest is for recovery. The learning rate is a third and a tenth after `decay_shares` of the steps: falling
-    earlier, it would leave the last pruned weights without a replacement. `temperature` softens the
-    probabilities of model and teacher where there is one: above 1, the teacher says more of the less likely classes.
-    """
-
-    epochs: int
-    learning_rate: float
-    batch_size: int = 128
-    initial_sparsity: float = 0.5
-    pruning_share: float = 0.5
-    frequency: int = 100
-    decay_shares: tuple = (0.75, 0.9)
-    temperature: float = 1.0
 
 
 MNIST = Recipe(epochs=2, learning_rate=2e-3, pruning_share=0.4)
@@ -67,125 +44,6 @@ DS_CNN = Recipe(
 )
 # 7 % of DS-CNN-L's kernels, and those it needs most: a depthwise filter has nine weights, the first one a single input.
 DS_CNN_LEFT_ALONE = (r"conv_1$", r"_dw$", r"logits$")
-
-
-class Augmented(keras.utils.PyDataset):
-    """Batches of images or spectrograms, changed at random, in a random order.
-
-    Args:
-        x: samples of shape (count, height, width, channels).
-        y: integer labels.
-        seed: of the random numbers.
-        recipe: a `Recipe`.
-        shift: largest shift along height and width; what comes in is the edge repeated.
-        flip: whether to mirror every second sample.
-        mix: whether to mix each sample with another one, which needs a teacher.
-        teacher: a model whose probabilities, at the recipe's temperature, are the labels (Hinton et al., 2015,
-            arXiv:1503.02531; with mixed samples as in Beyer et al., 2022, arXiv:2106.05237), or None.
-        logits: whether the teacher returns logits.
-    """
-
-    def __init__(self, x, y, seed, recipe, shift, flip=False, mix=False, teacher=None, logits=False):
-        super().__init__()
-        self.x = np.pad(x, ((0, 0), (shift[0],) * 2, (shift[1],) * 2, (0, 0)), mode="edge")
-        self.y, self.batch_size, self.shape = y, recipe.batch_size, x.shape[1:3]
-        self.shift, self.flip, self.mix, self.teacher, self.logits = shift, flip, mix, teacher, logits
-        self.temperature = recipe.temperature
-        self.generator = np.random.default_rng(seed)
-        self.order = self.generator.permutation(len(y))
-
-    def __len__(self):
-        return -(-len(self.y) // self.batch_size)
-
-    def __getitem__(self, index):
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        x = self._changed(chosen)
-        if self.mix:
-            share = self.generator.random((len(x), 1, 1, 1), "float32")
-            x = share * x + (1 - share) * self._changed(self.generator.permutation(chosen))
-        if self.teacher is None:
-            return x, self.y[chosen]
-        return x, self._soft_labels(self.teacher.predict_on_batch(x))
-
-    def _soft_labels(self, outputs):
-        logits = (outputs if self.logits else np.log(np.maximum(outputs, 1e-7))) / self.temperature
-        exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-        return exponentials / exponentials.sum(-1, keepdims=True)
-
-    def _changed(self, chosen):
-        tops, lefts = (self.generator.integers(0, 2 * limit + 1, len(chosen)) for limit in self.shift)
-        rows = tops[:, None, None] + np.arange(self.shape[0])[:, None]
-        columns = lefts[:, None, None] + np.arange(self.shape[1])
-        x = self.x[chosen[:, None, None], rows, columns].astype("float32")
-        if self.flip:
-            flipped = self.generator.random(len(chosen)) < 0.5
-            x[flipped] = x[flipped, :, ::-1]
-        return x
-
-    def on_epoch_end(self):
-        self.order = self.generator.permutation(len(self.y))
-
-
-def fine_tune(model, data, recipe, seed, pruning=None, from_logits=False):
-    """Fine-tunes a copy of `model`, pruned as `pruning` (arguments of `prune_low_magnitude`) says.
-
-    Args:
-        data: a pair of arrays, or `Augmented`.
-
-    Returns:
-        The stripped model, or the plain one where `pruning` is None, and the seconds that `fit` took.
-    """
-    keras.utils.set_random_seed(seed)
-    if pruning is None:
-        trained = keras.models.clone_model(model)
-        trained.set_weights(model.get_weights())
-    else:
-        pruning = dict(pruning)
-        target = pruning.pop("sparsity")
-        schedule = keras_mot.sparsity.PolynomialDecay(
-            initial_sparsity=min(recipe.initial_sparsity, target),
-            final_sparsity=target,
-            begin_step=0,
-            end_step=max(1, int(recipe.pruning_share * steps_of(data, recipe))),
-            frequency=recipe.frequency,
-        )
-        trained = keras_mot.sparsity.prune_low_magnitude(model, schedule, **pruning)
-    seconds = train_by_recipe(trained, data, recipe, from_logits)
-    return (trained if pruning is None else keras_mot.sparsity.strip_pruning(trained)), seconds
-
-
-def steps_of(data, recipe):
-    """How many training steps the recipe takes on `data`, a pair of arrays or `Augmented`."""
-    return recipe.epochs * (len(data) if isinstance(data, Augmented) else -(-len(data[1]) // recipe.batch_size))
-
-
-def train_by_recipe(model, data, recipe, from_logits):
-    """Trains the model; returns the seconds that `fit` took."""
-    augmented, steps = isinstance(data, Augmented), steps_of(data, recipe)
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [int(share * steps) for share in recipe.decay_shares],
-        [recipe.learning_rate / factor for factor in (1, 3, 10)],
-    )
-    if augmented and data.teacher is not None:
-        loss = soft_cross_entropy(recipe.temperature, from_logits)
-        model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-    else:
-        compile_classifier(model, rate, from_logits)
-    arguments = (data,) if augmented else data
-    options = {} if augmented else {"batch_size": recipe.batch_size}
-    started = time.perf_counter()
-    model.fit(*arguments, epochs=recipe.epochs, verbose=2, **options)
-    return time.perf_counter() - started
-
-
-def soft_cross_entropy(temperature, from_logits):
-    """The loss against a teacher's probabilities at a temperature."""
-
-    def loss(labels, outputs):
-        logits = outputs if from_logits else keras.ops.log(keras.ops.maximum(outputs, 1e-7))
-        return keras.losses.categorical_crossentropy(labels, logits / temperature, from_logits=True)
-
-    return loss
 
 
 def pruning_of_the_rest(model, share, left_alone):
@@ -265,10 +123,6 @@ def float_row(model, test):
     return {"name": "float, as given", **measure(model, test, sparse=False)}
 
 
-def cut(data, count):
-    return tuple(part[:count] if isinstance(part, np.ndarray) else part for part in data)
-
-
 def mnist_90(arguments):
     """MNIST CNN to 90 % in 2 epochs, several seeds."""
     recipe = adjusted(MNIST, arguments)
@@ -343,21 +197,12 @@ def resnet8(arguments):
 def ds_cnn_l(arguments):
     """DS-CNN-L on keyword spotting at 50 and 75 %, cross-validated over speakers."""
     recipe = adjusted(DS_CNN, arguments)
-    data_file("kws/kws_mfcc.npz")
-    clips = loaders().keyword_spotting()
-    x, y = clips["x"], clips["y"].astype("int32")
-    folds = speaker_folds(clips["speaker"], x, arguments.folds)
     model = load_model("kws/ds_cnn_l.keras")
     variants = {"float, fine-tuned equally": None}
     for share in arguments.sparsities:
         variants[f"{share:g} %"] = pruning_of_the_rest(model, share / 100, DS_CNN_LEFT_ALONE)
     rows = []
-    for number in range(2 if arguments.quick else arguments.folds):
-        train, test = (x[folds != number], y[folds != number]), (x[folds == number], y[folds == number])
-        # The few training clips that come with the data join the fine-tuning.
-        extra = clips["x_cal"], clips["y_cal"].astype("int32")
-        train = tuple(np.concatenate(pair) for pair in zip(train, extra, strict=True))
-        print(f"fold {number}: {len(train[1])} clips to train on, {len(test[1])} to measure on", flush=True)
+    for number, train, test in speaker_parts(arguments.folds, arguments.quick):
         rows.append({**float_row(model, test), "seed": number, "clips": len(test[1])})
         for name, pruning in variants.items():
             data = train
@@ -382,47 +227,6 @@ def ds_cnn_l(arguments):
     parts = [{**row, "name": f"{row['name']} (part)"} for row in rows]
     tables.append(rows_table("DS-CNN-L, keyword spotting: each part (its number under 'seed')", parts))
     return [*means, *rows], tables, {"recipe": recipe}
-
-
-def speaker_folds(speakers, x, count):
-    """The part of each clip: whole speakers, dealt out by size; the same clip under two ids counts as one."""
-    groups = {}
-    for index, clip in enumerate(x):
-        groups.setdefault(clip.tobytes(), []).append(index)
-    speakers = speakers.astype(int).copy()
-    for same in groups.values():
-        for index in same[1:]:
-            speakers[speakers == speakers[index]] = speakers[same[0]]
-    ids, sizes = np.unique(speakers, return_counts=True)
-    order = np.random.RandomState(0).permutation(len(ids))
-    order = order[np.argsort(-sizes[order], kind="stable")]
-    totals, part_of = np.zeros(count, int), {}
-    for index in order:
-        part = int(totals.argmin())
-        part_of[ids[index]] = part
-        totals[part] += sizes[index]
-    return np.array([part_of[speaker] for speaker in speakers])
-
-
-def mean_row(name, rows):
-    """The mean over the parts, each weighted by its clips."""
-    chosen = [row for row in rows if row["name"] == name]
-    clips = [row["clips"] for row in chosen]
-    keys = (
-        "accuracy",
-        "sparsity",
-        "bytes",
-        "zipped_bytes",
-        "sparse_bytes",
-        "sparse_zipped_bytes",
-        "fit_seconds",
-    )
-    result = {"name": name, "sparse_encoding": chosen[0].get("sparse_encoding")}
-    for key in keys:
-        if key in chosen[0]:
-            mean = float(np.average([row[key] for row in chosen], weights=clips))
-            result[key] = int(mean) if "bytes" in key else round(mean, 6)
-    return result
 
 
 def adjusted(recipe, arguments):

@@ -1,20 +1,20 @@
 """Accuracy of quantized models in the runtime, beside the float models and TensorFlow's own converter.
 
 KERAS_BACKEND=tensorflow python benchmarks/quantization_accuracy.py ptq
-KERAS_BACKEND=tensorflow python benchmarks/quantization_accuracy.py qat --models mnist
+KERAS_BACKEND=tensorflow python benchmarks/quantization_accuracy.py qat
 """
 
 import dataclasses
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
 from _common import (
     Table,
     cifar10,
-    compile_classifier,
     data_file,
     environment,
     load_model,
@@ -23,7 +23,7 @@ from _common import (
     write_results,
 )
 from _common import parser as common_parser
-from pruning_accuracy import cut
+from _training import Augmented, Recipe, cut, fine_tune, mean_row, speaker_parts, train_by_recipe
 
 import keras_mot
 from keras_mot.analysis import zipped_bytes
@@ -40,6 +40,9 @@ from keras_mot.quantization import (
 )
 
 CALIBRATION = 500
+LAMB = Recipe(epochs=1, learning_rate=1e-3, decay_shares=(0.5, 0.8), optimizer="Lamb")
+KEYWORDS = Recipe(epochs=8, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
+QUANTIZED_EPOCHS = 2  # of those, the last ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +53,11 @@ class Task:
         model: the float model.
         train: (inputs, labels) to calibrate and train on.
         test: (inputs, labels) to measure on.
-        drop: the asked largest loss of accuracy of int8, in points.
+        drop: the asked largest loss of accuracy of int8 after training, in points.
         from_logits: whether the model returns logits.
+        qat_drop: the same of quantization-aware training.
+        augmentation: arguments of `Augmented` for quantization-aware training, or `None` for the samples as they are.
+        prepared: function that turns keyword spotting clips into the model's inputs, or `None` for other tasks.
     """
 
     model: keras.Model
@@ -59,26 +65,36 @@ class Task:
     test: tuple
     drop: float
     from_logits: bool = False
+    qat_drop: float | None = None
+    augmentation: dict | None = None
+    prepared: Callable | None = None
 
 
 def mnist_task():
     train, test = mnist()
-    return Task(load_model("mnist/mnist_cnn.keras"), train, test, 0.05)
+    return Task(load_model("mnist/mnist_cnn.keras"), train, test, 0.05, qat_drop=-0.17)
 
 
 def resnet8_task():
-    return Task(load_model("cifar10/resnet8_jpegft.keras"), cifar10("train"), cifar10("test"), 0.4)
+    model = load_model("cifar10/resnet8_jpegft.keras")
+    changes = {"shift": (4, 4), "flip": True}
+    return Task(model, cifar10("train"), cifar10("test"), 0.4, qat_drop=0.1, augmentation=changes)
 
 
-def keyword_task(name, drop):
+def every_second_frame(x):
+    return x[:, ::2, :, 0]
+
+
+def keyword_task(name, drop, qat_drop=None):
     data_file("kws/kws_mfcc.npz")
     clips = loaders().keyword_spotting()
     model = load_model(f"kws/{name}.keras")
     x, calibration = (clips["x"], clips["x_cal"])
-    if name == "gru_s":
-        x, calibration = (value[:, ::2, :, 0] for value in (x, calibration))
+    prepared = every_second_frame if name == "gru_s" else np.asarray
+    x, calibration = prepared(x), prepared(calibration)
     train, test = (calibration, clips["y_cal"].astype("int32")), (x, clips["y"].astype("int32"))
-    return Task(model, train, test, drop, from_logits=True)
+    changes = {"shift": (4, 0)} if x.ndim == 4 else None
+    return Task(model, train, test, drop, True, qat_drop, changes, prepared)
 
 
 def mobilenet_task():
@@ -100,12 +116,13 @@ def mobilenet_task():
     return Task(model, (x, y), (x[:500], y[:500].astype("int32")), 1.0)
 
 
+SCHEMES = {"int8": INT8, "int4 weights": INT4_WEIGHTS}
 TASKS = {
     "mnist": mnist_task,
-    "ds_cnn_l": lambda: keyword_task("ds_cnn_l", 0.4),
+    "ds_cnn_l": lambda: keyword_task("ds_cnn_l", 0.4, 0.2),
     "ds_cnn_s": lambda: keyword_task("ds_cnn_s", 0.4),
     "cnn_s": lambda: keyword_task("cnn_s", 0.3),
-    "gru_s": lambda: keyword_task("gru_s", 0.6),
+    "gru_s": lambda: keyword_task("gru_s", 0.6, 0.3),
     "resnet8": resnet8_task,
     "mobilenet": mobilenet_task,
 }
@@ -176,29 +193,71 @@ def ptq(task, arguments):
 
 
 def qat(task, arguments):
-    """Quantization-aware training for an epoch from a calibrated start."""
-    x, y = task.train
-    if arguments.quick:
-        x, y = x[:640], y[:640]
+    """Quantization-aware training from a calibrated start."""
+    if task.prepared is not None:
+        return keyword_qat(task, arguments)
+    x, y = (part[:640] for part in task.train) if arguments.quick else task.train
+    recipe = adjusted(LAMB, arguments)
     rows = [exported("float", task.model, task)]
-    for name, scheme in (("int8", INT8), ("int4 weights", INT4_WEIGHTS)):
-        keras.utils.set_random_seed(arguments.seed)
-        quantized = quantize_model(task.model, scheme, calibration_data=x[:CALIBRATION])
-        rows.append(exported(f"{name}, not trained", quantized, task, quantized))
-        steps = arguments.epochs * -(-len(x) // 128)
-        rate = keras.optimizers.schedules.CosineDecay(arguments.learning_rate, steps)
-        compile_classifier(quantized, rate, task.from_logits)
-        started = time.perf_counter()
-        quantized.fit(x, y, batch_size=128, epochs=arguments.epochs, verbose=2)
-        seconds = time.perf_counter() - started
-        row = exported(f"{name}, trained", quantized, task, quantized)
-        rows.append({**row, "fit_seconds": round(seconds, 1)})
+    for name, scheme in SCHEMES.items():
+        rows += trained(name, scheme, task.model, task, (x, y), recipe, arguments.seed)
     return rows
 
 
-def rows_table(name, rows, task):
+def keyword_qat(task, arguments):
+    """The same for keyword spotting, cross-validated over speakers, beside the float model trained for as long."""
+    recipe = adjusted(KEYWORDS, arguments)
+    first = dataclasses.replace(recipe, epochs=max(1, recipe.epochs - QUANTIZED_EPOCHS))
+    second = dataclasses.replace(LAMB, epochs=QUANTIZED_EPOCHS, batch_size=32, temperature=2.0)
+    rows = []
+    for number, train, test in speaker_parts(3, arguments.quick):
+        (train_x, train_y), (test_x, test_y) = train, test
+        train = task.prepared(train_x), train_y
+        part = dataclasses.replace(task, test=(task.prepared(test_x), test_y))
+        found = [exported("float", task.model, part)]
+        equal, _ = fine_tune(task.model, batches(task, train, recipe, number), recipe, number, from_logits=True)
+        found.append(exported("float, trained for as long", equal, part))
+        tuned, _ = fine_tune(task.model, batches(task, train, recipe, number), first, number, from_logits=True)
+        for name, scheme in SCHEMES.items():
+            found += trained(name, scheme, tuned, part, train, second, number)
+        rows += [{**row, "clips": len(test_y)} for row in found]
+    return [mean_of_parts(name, rows) for name in dict.fromkeys(row["name"] for row in rows)] + [
+        {**row, "name": f"{row['name']} (a part)"} for row in rows
+    ]
+
+
+def mean_of_parts(name, rows):
+    floats = next(row["float_operators"] for row in rows if row["name"] == name)
+    return {**mean_row(name, rows), "float_operators": floats}
+
+
+def trained(name, scheme, model, task, train, recipe, seed):
+    """Two rows: a model quantized by calibration, and after training by the recipe."""
+    keras.utils.set_random_seed(seed)
+    chosen = np.random.default_rng(0).permutation(len(train[0]))[:CALIBRATION]
+    quantized = quantize_model(model, scheme, calibration_data=train[0][chosen])
+    start = exported(f"{name}, not trained", quantized, task, quantized)
+    seconds = train_by_recipe(quantized, batches(task, train, recipe, seed), recipe, task.from_logits)
+    return [start, {**exported(f"{name}, trained", quantized, task, quantized), "fit_seconds": round(seconds, 1)}]
+
+
+def batches(task, train, recipe, seed):
+    """The samples as they are, or changed at random with the float model's probabilities as labels."""
+    if task.augmentation is None:
+        return train
+    options = {"teacher": task.model, "logits": task.from_logits, **task.augmentation}
+    return Augmented(*train, seed, recipe, **options)
+
+
+def adjusted(recipe, arguments):
+    names = ("epochs", "learning_rate")
+    changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return dataclasses.replace(recipe, **changes, **({"epochs": 1} if arguments.quick else {}))
+
+
+def rows_table(name, rows, task, asked):
     headers = ("model", "accuracy in runtime, %", "same class as simulated, %", ".tflite bytes", "zipped", "in floats")
-    table = Table(name, headers, notes=(f"Asked of int8 after training: at most {task.drop} points below float.",))
+    table = Table(name, headers, notes=(f"Asked of int8: at most {asked} points below float.",))
     for row in rows:
         if "error" in row:
             table.add(row["name"], "", "", "", "", "")
@@ -224,11 +283,12 @@ def main():
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--models", nargs="+", choices=TASKS, default=None)
     parser.add_argument("--all", action="store_true", help="ptq: more estimators, and 4 bits")
-    parser.add_argument("--epochs", type=int, default=1, help="qat")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="qat")
+    parser.add_argument("--epochs", type=int, help="qat")
+    parser.add_argument("--learning-rate", type=float, help="qat")
     parser.add_argument("--seed", type=int, default=0, help="qat")
     arguments = parser.parse_args()
-    names = arguments.models or (list(TASKS) if arguments.experiment == "ptq" else ["mnist", "resnet8"])
+    defaults = {"ptq": list(TASKS), "qat": ["mnist", "resnet8", "ds_cnn_l", "gru_s"]}
+    names = arguments.models or defaults[arguments.experiment]
     tables, results = [], {}
     for name in names:
         print(f"=== {name}", flush=True)
@@ -236,7 +296,8 @@ def main():
         if arguments.quick:
             task = dataclasses.replace(task, test=cut(task.test, 200))
         results[name] = EXPERIMENTS[arguments.experiment](task, arguments)
-        tables.append(rows_table(f"{name}, {arguments.experiment}", results[name], task))
+        asked = task.drop if arguments.experiment == "ptq" else task.qat_drop
+        tables.append(rows_table(f"{name}, {arguments.experiment}", results[name], task, asked))
     values = {"environment": environment(), "version": keras_mot.__version__, "results": results}
     suffix = "" if arguments.models is None else "_" + "_".join(names)
     write_results(arguments, f"quantization_{arguments.experiment}{suffix}_{keras.backend.backend()}", values, tables)

@@ -1,8 +1,20 @@
 """What a model weighs, how sparse it is, how well and how fast its files run."""
 
+from keras_mot.analysis._drift import DriftReport, TensorDrift, measure_drift
 from keras_mot.analysis._measure import measure, sparsity, tensor_stats
 from keras_mot.analysis._sizes import zipped_bytes
 from keras_mot.analysis._tensors import TensorStats
 from keras_mot.analysis.report import Measurement, Report
 
-__all__ = ["Measurement", "Report", "TensorStats", "measure", "sparsity", "tensor_stats", "zipped_bytes"]
+__all__ = [
+    "DriftReport",
+    "Measurement",
+    "Report",
+    "TensorDrift",
+    "TensorStats",
+    "measure",
+    "measure_drift",
+    "sparsity",
+    "tensor_stats",
+    "zipped_bytes",
+]

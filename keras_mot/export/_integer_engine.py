@@ -32,7 +32,7 @@ class IntegerEngine:
             if isinstance(transform, FakeQuantize)
         }
         plain = strip(copy_model(model))
-        quantizers = dict(enumerate((item.parameters() for item in activation_quantizers(model)), 1))
+        quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
         conversion = self._engine(plain, signature, request)
         file = to_integers(conversion.dense, quantizers, tuple(sorted(limits | {127})), *self._types)
         self.floats = file.floats

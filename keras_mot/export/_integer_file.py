@@ -32,7 +32,7 @@ class IntegerFile:
 
 def to_integers(
     content: bytes,
-    quantizers: Mapping[int, QuantizationParameters],
+    quantizers: Mapping[int, tuple[str, QuantizationParameters]],
     weight_limits: tuple[int, ...] = (127,),
     input_type: str = "float32",
     output_type: str = "float32",
@@ -41,7 +41,7 @@ def to_integers(
 
     Args:
         content: a `.tflite` file with float weights and marks.
-        quantizers: the parameters by the numbers of the marks.
+        quantizers: name and parameters by the numbers of the marks; tensors of the file get these names.
         weight_limits: the largest integers that weights may have been rounded to; the first that fits is taken.
         input_type: "float32", or "int8", "uint8" or "int16" for a file that takes integers.
         output_type: the same for its outputs.
@@ -66,6 +66,7 @@ class _Rewriter:
         self.parameters = {}  # index of an integer tensor -> its QuantizationParameters
         self.integers = {}  # index of a float tensor -> that of the same in integers
         self.float_of = {}  # index of an integer tensor -> that of the same in floats
+        self.names = {}  # name of an integer tensor -> how many have it
         self.made = {}  # (index, in which way) -> index of the constant or conversion that was made of it
         self.readers = {}
         for operator in self.graph.operators:
@@ -100,6 +101,7 @@ class _Rewriter:
 
     def _find_marks(self):
         self.skipped, self.requantized = set(), {}
+        self.labels = {}  # (index of a float tensor, parameters) -> name of the quantizer behind it
         for operator in self.graph.operators:
             if self.name(operator) != "QUANTIZE":
                 continue
@@ -109,7 +111,9 @@ class _Rewriter:
             number = round(float(self.graph.tensors[operator.outputs[0]].quantization.scale[0]))
             source, result = int(operator.inputs[0]), int(readers[0].outputs[0])
             self.skipped.add(id(readers[0]))
-            self.requantized[id(operator)] = (source, result, self.quantizers[number])
+            label, parameters = self.quantizers[number]
+            self.labels[source, parameters] = label
+            self.requantized[id(operator)] = (source, result, parameters)
         by_source = {}
         for key, (source, result, parameters) in self.requantized.items():
             by_source.setdefault(source, []).append((key, result, parameters))
@@ -270,13 +274,18 @@ class _Rewriter:
         label = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
         tensor.name = f"{label}_float"
         if parameters is not None:
-            tensor.name = f"{label}_int"
+            tensor.name = self._named(self.labels.get((like, parameters), f"{label}_int"))
             self._describe(tensor, parameters.bits, [parameters.scale], [parameters.zero_point], 0)
         self.graph.tensors.append(tensor)
         index = len(self.graph.tensors) - 1
         if parameters is not None:
             self.parameters[index] = parameters
         return index
+
+    def _named(self, label):
+        """The label; of its second and later uses, with a number (the converter moves marks behind poolings)."""
+        count = self.names[label] = self.names.get(label, 0) + 1
+        return label if count == 1 else f"{label}:{count}"
 
     def _describe(self, tensor, bits, scales, zero_points, axis):
         types = self.schema.TensorType
@@ -379,51 +388,41 @@ class _Rewriter:
                 item.tensorIndex = renamed.get(item.tensorIndex, item.tensorIndex)
         graph.operators = self.operators
         if input_type != "float32":
-            self._integer_inputs(input_type)
+            self._in_integers(graph.inputs, input_type, "inputs", "QUANTIZE")
         if output_type != "float32":
-            self._integer_outputs(output_type)
+            self._in_integers(graph.outputs, output_type, "outputs", "DEQUANTIZE")
         self._drop_unused()
 
-    def _integer_inputs(self, kind):
-        for position, index in enumerate(self.graph.inputs):
+    def _in_integers(self, indices, kind, side, conversion):
+        """Gives the float tensors `indices`, the `side` of the file, the type `kind`, without their conversion."""
+        for position, index in enumerate(indices):
             if not self._is_float(index):
                 continue
-            readers = [operator for operator in self.graph.operators if index in operator.inputs]
-            if len(readers) != 1 or self.name(readers[0]) != "QUANTIZE":
-                raise ValueError(f"Input {position} is used in floats: the file cannot take it as {kind}.")
-            target = int(readers[0].outputs[0])
-            self._exchange(index, target, readers[0], kind, self.graph.inputs, position, "inputs")
+            beside = [operator for operator in self.graph.operators if index in getattr(operator, side)]
+            if len(beside) != 1 or self.name(beside[0]) != conversion:
+                raise ValueError(f"Number {position} of the file's {side} is in floats: it cannot be {kind}.")
+            (operator,) = beside
+            inner = int((operator.outputs if side == "inputs" else operator.inputs)[0])
+            indices[position] = self._exchanged(index, inner, operator, kind, side)
+            for signature in self.model.signatureDefs or []:
+                for item in getattr(signature, side):
+                    if item.tensorIndex == index:
+                        item.tensorIndex = indices[position]
 
-    def _integer_outputs(self, kind):
-        for position, index in enumerate(self.graph.outputs):
-            if not self._is_float(index):
-                continue
-            makers = [operator for operator in self.graph.operators if index in operator.outputs]
-            if len(makers) != 1 or self.name(makers[0]) != "DEQUANTIZE":
-                raise ValueError(f"Output {position} is computed in floats: the file cannot return it as {kind}.")
-            target = int(makers[0].inputs[0])
-            self._exchange(index, target, makers[0], kind, self.graph.outputs, position, "outputs")
-
-    def _exchange(self, outer, inner, operator, kind, indices, position, side):
-        """Makes the integer tensor `inner`, or one of another type beside it, an input or output of the file."""
+    def _exchanged(self, outer, inner, operator, kind, side):
+        """The integer tensor `inner`, or one of another type beside it, as an input or output of the file."""
         parameters = self.parameters[inner]
         if kind == {8: "int8", 16: "int16"}[parameters.bits]:
             self.graph.operators.remove(operator)
-            new = inner
-        elif kind == "uint8" and parameters.bits == 8:
+            return inner
+        if kind == "uint8" and parameters.bits == 8:
             tensor = self.graph.tensors[outer]
             self._describe(tensor, 8, [parameters.scale], [parameters.zero_point + 128], 0)
             tensor.type = self.schema.TensorType.UINT8
             operator.opcodeIndex = self._code("QUANTIZE", 1)
             operator.builtinOptions, operator.builtinOptionsType = None, 0
-            new = outer
-        else:
-            raise ValueError(f"The file computes in int{parameters.bits}: its {side} cannot be {kind}.")
-        indices[position] = new
-        for signature in self.model.signatureDefs or []:
-            for item in getattr(signature, side):
-                if item.tensorIndex == outer:
-                    item.tensorIndex = new
+            return outer
+        raise ValueError(f"The file computes in int{parameters.bits}: its {side} cannot be {kind}.")
 
     def _drop_unused(self):
         graph, model = self.graph, self.model

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class RunnerTensor:
 
 
 class LiteRTRunner:
-    """Runs a `.tflite` file on batches of NumPy arrays, with the default XNNPACK delegate.
+    """Runs a `.tflite` file on batches of NumPy arrays.
 
     A file with an open batch dimension is resized to the batch it is given; a file with a fixed one is run
     as often as the batch needs. Floats given to a quantized integer input are quantized, and quantized
@@ -37,6 +38,8 @@ class LiteRTRunner:
         num_threads: Number of threads of the runtime. Defaults to 1.
         input_names: Names of the inputs in the order in which a list of arrays is to be taken; by default the
             order of the file.
+        kernels: "default", the runtime's fast ones with the XNNPACK delegate, or "reference", the slow ones that
+            define what integers compute; with these, `inner_values` can be read.
 
     Raises:
         ValueError: The file is not a `.tflite` file, is damaged, or the runtime refuses it.
@@ -57,15 +60,25 @@ class LiteRTRunner:
         source: str | os.PathLike | bytes,
         num_threads: int = 1,
         input_names: Sequence[str] | None = None,
+        kernels: Literal["default", "reference"] = "default",
     ):
         interpreter_module = require("ai_edge_litert.interpreter")
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
             raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {num_threads!r}.")
+        if kernels not in ("default", "reference"):
+            raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {kernels!r}.")
+        options = {}
+        if kernels == "reference":
+            options["experimental_op_resolver_type"] = interpreter_module.OpResolverType.BUILTIN_REF
+            options["experimental_preserve_all_tensors"] = True
+        self._keeps_values = bool(options)
         parse_model(source)  # the runtime may crash the process on a damaged file
         content, self._label = read_content(source)
         try:
             with quiet():
-                self._interpreter = interpreter_module.Interpreter(model_content=content, num_threads=num_threads)
+                self._interpreter = interpreter_module.Interpreter(
+                    model_content=content, num_threads=num_threads, **options
+                )
                 self._interpreter.allocate_tensors()
                 inputs, outputs = self._signature_details()
         except (RuntimeError, ValueError) as error:
@@ -121,6 +134,24 @@ class LiteRTRunner:
     def invoke(self) -> None:
         """Runs the runtime once on the inputs that it holds."""
         self._interpreter.invoke()
+
+    def inner_values(self) -> dict[str, np.ndarray]:
+        """The values of all tensors after the last `invoke`, by their names, integers as the floats they stand for.
+
+        Raises:
+            ValueError: The runner was not made with `kernels="reference"`: fast kernels reuse memory.
+        """
+        if not self._keeps_values:
+            raise ValueError('Only a `LiteRTRunner(..., kernels="reference")` keeps inner values.')
+        values = {}
+        for details in self._interpreter.get_tensor_details():
+            if len(details["quantization_parameters"]["scales"]) > 1:
+                continue  # a weight
+            try:
+                values[details["name"]] = self._dequantize(_describe(details["name"], details))
+            except ValueError:  # scratch memory of an operator
+                continue
+        return values
 
     def _signature_details(self):
         """Details of the inputs and outputs under the names of the file's signature, if it has one."""

@@ -191,18 +191,23 @@ class _Rebuild:
         return layer(*args, **kwargs)
 
 
+def scale_and_offset(batch_norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """What a trained batch normalization multiplies each channel by, and adds then: two float64 arrays."""
+    variance = ops.convert_to_numpy(batch_norm.moving_variance).astype("float64")
+    scale = 1.0 / np.sqrt(variance + batch_norm.epsilon)
+    if batch_norm.scale:
+        scale = scale * ops.convert_to_numpy(batch_norm.gamma)
+    offset = -ops.convert_to_numpy(batch_norm.moving_mean) * scale
+    if batch_norm.center:
+        offset = offset + ops.convert_to_numpy(batch_norm.beta)
+    return scale, offset
+
+
 def _take_over(layer, fold):
-    norm, linear = fold.batch_norm, fold.linear
-    mean, variance = (ops.convert_to_numpy(value) for value in (norm.moving_mean, norm.moving_variance))
-    scale = 1.0 / np.sqrt(np.asarray(variance, "float64") + norm.epsilon)
-    if norm.scale:
-        scale = scale * ops.convert_to_numpy(norm.gamma)
-    bias = -np.asarray(mean, "float64")
+    linear = fold.linear
+    scale, bias = scale_and_offset(fold.batch_norm)
     if linear.use_bias:
-        bias = bias + ops.convert_to_numpy(linear.bias)
-    bias = bias * scale
-    if norm.center:
-        bias = bias + ops.convert_to_numpy(norm.beta)
+        bias = bias + ops.convert_to_numpy(linear.bias) * scale
     name, shape = _FOLDABLE[plain_class(linear)]
     for key in ("kernel", "depthwise_kernel", "pointwise_kernel"):
         if isinstance(getattr(linear, key, None), keras.Variable):

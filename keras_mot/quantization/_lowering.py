@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import activations, layers, ops
 
+from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.rewrite import rewrite
 
 # What runtimes compute within the operation before it.
@@ -105,7 +106,7 @@ class _Lowering:
                 return operation(*args, **kwargs) if result is None else result
         activation = activation_of(operation)
         if activation in _ACTIVATION_STEPS and len(args) == 1:
-            return _ACTIVATION_STEPS[activation](self, operation.name, args[0])
+            return _ACTIVATION_STEPS[activation](self, operation, args[0])
         return operation(*args, **kwargs)
 
     def _make(self, layer, part, build):
@@ -157,13 +158,7 @@ class _Lowering:
         return self._steps(pointwise, middle)
 
     def _batch_norm(self, layer, inputs, **kwargs):
-        scale = 1.0 / np.sqrt(ops.convert_to_numpy(layer.moving_variance).astype("float64") + layer.epsilon)
-        if layer.scale:
-            scale = scale * ops.convert_to_numpy(layer.gamma)
-        offset = -ops.convert_to_numpy(layer.moving_mean) * scale
-        if layer.center:
-            offset = offset + ops.convert_to_numpy(layer.beta)
-        return self._affine(layer, inputs, layer.axis, scale, offset)
+        return self._affine(layer, inputs, layer.axis, *scale_and_offset(layer))
 
     def _normalization(self, layer, inputs):
         if layer.invert or len(layer._keep_axis) != 1:
@@ -205,20 +200,24 @@ class _Lowering:
         return self._make(layer, "last", lambda: type(layer)(name=layer.name))([total, inputs[-1]])
 
     def _average(self, layer, inputs):
-        total = self._chain(layers.Add(name=f"{layer.name}_sum"), inputs)
-        if total is None:
-            total = layers.Add(name=f"{layer.name}_sum")(inputs)
-        return total * (1.0 / len(inputs))
+        add = self._make(layer, "sum", lambda: layers.Add(name=f"{layer.name}_sum"))
+        return self._steps(add, inputs) * (1.0 / len(inputs))
 
-    def _silu(self, name, inputs):
-        gate = layers.Activation("sigmoid", name=f"{name}_sigmoid")(inputs)
-        return layers.Multiply(name=f"{name}_gated")([inputs, gate])
+    def _silu(self, operation, inputs):
+        name = operation.name
+        gate = self._make(operation, "sigmoid", lambda: layers.Activation("sigmoid", name=f"{name}_sigmoid"))
+        return self._gated(operation, inputs, gate(inputs))
 
-    def _hard_sigmoid(self, name, inputs):
-        return layers.ReLU(6.0, name=f"{name}_relu6")(inputs + 3.0) * (1.0 / 6.0)
+    def _hard_sigmoid(self, operation, inputs):
+        relu6 = self._make(operation, "relu6", lambda: layers.ReLU(6.0, name=f"{operation.name}_relu6"))
+        return relu6(inputs + 3.0) * (1.0 / 6.0)
 
-    def _hard_silu(self, name, inputs):
-        return layers.Multiply(name=f"{name}_gated")([inputs, self._hard_sigmoid(name, inputs)])
+    def _hard_silu(self, operation, inputs):
+        return self._gated(operation, inputs, self._hard_sigmoid(operation, inputs))
+
+    def _gated(self, operation, inputs, gate):
+        multiply = self._make(operation, "gated", lambda: layers.Multiply(name=f"{operation.name}_gated"))
+        return multiply([inputs, gate])
 
 
 _METHODS = (

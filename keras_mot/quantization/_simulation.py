@@ -17,12 +17,13 @@ from keras_mot.transforms import FakeQuantize
 from keras_mot.transforms.fake_quantize import least_squares_reach
 
 
-def simulate(model, scheme, selected, function):
-    """A flat model that computes as its integer form will, once its activation quantizers have ranges.
+def quantize(model, scheme, calibration, selected, function):
+    """A flat model that computes as its integer form will.
 
     Args:
         model: what the user gave.
         scheme: a `QuantizationScheme`.
+        calibration: a `Calibration`; without data, ranges are left to training.
         selected: function from an operation to whether it shall be in integers, or `None` for all.
         function: name of the public function, for messages.
 
@@ -30,6 +31,15 @@ def simulate(model, scheme, selected, function):
         The model, which shares no variables with `model`.
     """
     _check(model, scheme, selected, function)
+    simulation = _simulate(model, scheme, selected)
+    if calibration.data is not None:
+        calibration.run(simulation)
+        _settle_biases(simulation)
+    return simulation
+
+
+def _simulate(model, scheme, selected):
+    """The simulation, whose activation quantizers have no ranges yet."""
     flat = flatten(model)
     chosen = {
         copy.name
@@ -58,12 +68,8 @@ def _quantize_weights(layer, scheme):
             )
 
 
-def settle_biases(simulation):
-    """Rounds each bias to the 32 bits that it has in integers: multiples of the scales of input times weight.
-
-    Args:
-        simulation: what `simulate` returned, once its quantizers have ranges.
-    """
+def _settle_biases(simulation):
+    """Rounds each bias to the 32 bits that it has in integers: multiples of the scales of input times weight."""
     calls = {}
     for node in nodes_of(simulation):
         calls.setdefault(id(node.operation), []).append(node.arguments.keras_tensors[0])

@@ -10,9 +10,8 @@ from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.layers import strip
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
-from keras_mot.quantization._simulation import check_model, simulate
-from keras_mot.quantization.calibration import RangeEstimator, calibrate
-from keras_mot.quantization.post_training import check_estimator
+from keras_mot.quantization._simulation import check_model, quantize
+from keras_mot.quantization.calibration import Calibration, RangeEstimator
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
 _MARK = "_keras_mot_quantize"
@@ -65,15 +64,8 @@ def quantize_model(
     keras_mot.export.export_litert(quantized, "model.tflite")
     ```
     """
-    return _quantize(to_quantize, scheme, calibration_data, estimator, batch_size, selected, progress, "quantize_model")
-
-
-def _quantize(model, scheme, calibration_data, estimator, batch_size, selected, progress, function):
-    check_estimator(estimator)
-    simulation = simulate(model, scheme, selected, function)
-    if calibration_data is not None:
-        calibrate(simulation, calibration_data, estimator, batch_size, progress)
-    return simulation
+    calibration = Calibration(calibration_data, estimator, batch_size, progress)
+    return quantize(to_quantize, scheme, calibration, selected, "quantize_model")
 
 
 def quantize_annotate_layer(to_annotate: keras.layers.Layer) -> keras.layers.Layer:
@@ -162,7 +154,8 @@ def quantize_apply(
     def selected(operation):
         return hasattr(operation, _MARK)
 
-    return _quantize(model, scheme, calibration_data, estimator, batch_size, selected, progress, "quantize_apply")
+    calibration = Calibration(calibration_data, estimator, batch_size, progress)
+    return quantize(model, scheme, calibration, selected, "quantize_apply")
 
 
 def strip_quantization(model: keras.Model) -> keras.Model:

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -172,24 +173,46 @@ class LeastSquares(Config, RangeEstimator):
         return float(((cut**2 + inside) * counts).sum())
 
 
-def calibrate(model, data, estimator, batch_size=32, progress=None):
-    """Runs a model on data, without rounding, and sets the range of each of its activation quantizers.
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How the ranges of activations are found.
 
     Args:
-        model: a model with activation quantizers.
-        data: inputs as arrays, or an iterable of batches of inputs or of (inputs, labels).
+        data: inputs as arrays, or an iterable of batches of inputs or of (inputs, labels); `None` for no calibration.
         estimator: a `RangeEstimator`, or `None` for `MinMax()` with a search for the ranges of inputs.
         batch_size: how many samples of arrays are run at a time.
         progress: whether to show a progress bar; `None`: on a terminal.
-
-    Raises:
-        TypeError: if `data` is no data.
-        ValueError: if there is no batch, its shapes do not fit the model, or it makes an activation NaN or infinite.
     """
+
+    data: Any
+    estimator: RangeEstimator | None
+    batch_size: int
+    progress: bool | None
+
+    def __post_init__(self):
+        if self.estimator is not None and not isinstance(self.estimator, RangeEstimator):
+            raise TypeError(
+                f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {self.estimator!r}."
+            )
+        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ValueError(f"`batch_size` should be a positive integer; received {self.batch_size!r}.")
+
+    def run(self, model: keras.Model) -> None:
+        """Runs a model on the data, without rounding, and sets the range of each of its activation quantizers.
+
+        Raises:
+            TypeError: if `data` is no data.
+            ValueError: if there is no batch, its shapes do not fit the model, or it makes an activation NaN or
+                infinite.
+        """
+        _calibrate(model, self.data, self.estimator, self.batch_size, self.progress)
+
+
+def _calibrate(model, data, estimator, batch_size, progress):
     following = [quantizer for quantizer in activation_quantizers(model) if quantizer.fixed is None]
     seen = {id(quantizer): SeenValues() for quantizer in following}
     histogram = not isinstance(estimator, (type(None), MinMax, MovingAverage))
-    count, kept = 0, []
+    count, samples, kept = 0, 0, []
 
     def watch(quantizer, inputs):
         if id(quantizer) in seen:
@@ -206,10 +229,12 @@ def calibrate(model, data, estimator, batch_size=32, progress=None):
         task = bar.add_task("calibrating", total=_count(model, data, batch_size))
         for inputs in _batches(model, data, batch_size):
             _check_inputs(model, inputs, count)
+            inputs = keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))
             with no_gradients():
                 model(inputs, training=False)
-            if sum(len(keras.tree.flatten(batch)[0]) for batch in kept) < _SEARCHED_SAMPLES:
+            if samples < _SEARCHED_SAMPLES:
                 kept.append(inputs)
+            samples += len(keras.tree.flatten(inputs)[0])
             count += 1
             bar.advance(task)
     if not count:

@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_mot.quantization._simulation import settle_biases, simulate
-from keras_mot.quantization.calibration import RangeEstimator, calibrate
+from keras_mot.quantization._simulation import quantize
+from keras_mot.quantization.calibration import Calibration, RangeEstimator
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
 
@@ -61,19 +61,10 @@ def quantize_post_training(
     keras_mot.export.export_litert(quantized, "model.tflite")
     ```
     """
-    check_estimator(estimator)
     if calibration_data is None:
         raise ValueError(
             "`quantize_post_training` needs `calibration_data`: some hundred typical inputs, from which the ranges of "
             "activations follow."
         )
-    simulation = simulate(model, scheme, selected, "quantize_post_training")
-    calibrate(simulation, calibration_data, estimator, batch_size, progress)
-    settle_biases(simulation)
-    return simulation
-
-
-def check_estimator(estimator):
-    """Raises a `TypeError` if `estimator` is neither `None` nor a `RangeEstimator`."""
-    if estimator is not None and not isinstance(estimator, RangeEstimator):
-        raise TypeError(f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {estimator!r}.")
+    calibration = Calibration(calibration_data, estimator, batch_size, progress)
+    return quantize(model, scheme, calibration, selected, "quantize_post_training")

@@ -1,0 +1,141 @@
+"""How far an integer file moves from the Keras model that simulates it, tensor by tensor."""
+
+import dataclasses
+import os
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot._keras import no_gradients
+from keras_mot.export._runner import LiteRTRunner
+from keras_mot.export._signature import read_signature
+from keras_mot.layers.activation_quantizer import intercepted, is_quantized
+
+_CHUNK = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorDrift:
+    """The difference of one tensor between file and simulation.
+
+    Attributes:
+        name: of the `ActivationQuantizer`, and of the tensor in the file.
+        step: the distance of two neighbouring integers.
+        equal: share of the values that are the same integer.
+        within_one: share of the values that are at most one step apart.
+        largest: the largest difference, in steps.
+    """
+
+    name: str
+    step: float
+    equal: float
+    within_one: float
+    largest: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DriftReport:
+    """The drift of each tensor, in the order in which they are computed; prints as a table."""
+
+    tensors: tuple[TensorDrift, ...]
+
+    def __getitem__(self, name: str) -> TensorDrift:
+        """The drift of the quantizer `name`."""
+        return {tensor.name: tensor for tensor in self.tensors}[name]
+
+    def first_beyond(self, steps: int = 1) -> TensorDrift | None:
+        """The first tensor of which some value is more than `steps` away, or `None`."""
+        return next((tensor for tensor in self.tensors if tensor.largest > steps), None)
+
+    def __str__(self) -> str:
+        width = max([len(tensor.name) for tensor in self.tensors], default=0)
+        head = f"{'tensor':<{width}}  {'equal':>8}  {'<= 1 step':>9}  {'largest':>7}"
+        rows = (
+            f"{tensor.name:<{width}}  {tensor.equal:>8.3%}  {tensor.within_one:>9.3%}  {tensor.largest:>7}"
+            for tensor in self.tensors
+        )
+        return "\n".join((head, *rows))
+
+
+def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs: Any) -> DriftReport:
+    """Compares the inner values of an integer file with those of the model that it was exported from.
+
+    The file runs on LiteRT's reference kernels: those of XNNPACK keep no inner values, and round a little differently.
+
+    Args:
+        model: the quantized model.
+        source: path of its `.tflite` file, or the content.
+        inputs: arrays in the structure of the model's inputs, the batch first.
+
+    Returns:
+        A `DriftReport` with a row for each `ActivationQuantizer` that the file has a tensor of.
+
+    Raises:
+        TypeError: if `model` is no Keras model.
+        ValueError: if it is not quantized, the file is not one of it, or the inputs do not fit.
+
+    Example:
+
+    ```python
+    report = measure_drift(quantized, "model.tflite", x_test[:64])
+    print(report.first_beyond(1))
+    ```
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`measure_drift` expects a Keras model; received {model!r}.")
+    if not is_quantized(model):
+        raise ValueError(f"'{model.name}' is not quantized: pass the model that the file was exported from.")
+    signature = read_signature(model, None)
+    arrays = [np.asarray(array) for array in signature.flatten(inputs)]
+    runner = LiteRTRunner(source, kernels="reference", input_names=[tensor.name for tensor in signature.inputs])
+    step = runner.batch_size or _CHUNK
+    counts = {}
+    for start in range(0, len(arrays[0]) - len(arrays[0]) % step or len(arrays[0]), step):
+        batch = [array[start : start + step] for array in arrays]
+        runner.set_inputs(batch)
+        runner.invoke()
+        received = runner.inner_values()
+        for quantizer, simulated in _simulated(model, keras.tree.pack_sequence_as(model.input, batch)):
+            values = _of_its_size(received, quantizer.name, simulated)
+            if values is not None:
+                counts.setdefault(quantizer, []).append(_steps(quantizer, simulated, values))
+    if not counts:
+        raise ValueError(f"No tensor of the file has the name of a quantizer of '{model.name}': is it its file?")
+    return DriftReport(tuple(_row(quantizer, np.concatenate(parts)) for quantizer, parts in counts.items()))
+
+
+def _simulated(model, inputs):
+    """(quantizer, values) of each call of a quantizer."""
+    seen = []
+
+    def watch(quantizer, values):
+        rounded = quantizer.rounded(values)
+        seen.append((quantizer, np.asarray(ops.convert_to_numpy(rounded), "float32")))
+        return rounded
+
+    with intercepted(watch), no_gradients():
+        model(inputs, training=False)
+    return seen
+
+
+def _of_its_size(received, name, simulated):
+    """The values of the tensor `name`, or of `name:2` and so on, that is as large as the simulated one, or `None`."""
+    named = (values for key, values in received.items() if key.split(":")[0] == name)
+    return next((values for values in named if values.size == simulated.size), None)
+
+
+def _steps(quantizer, simulated, received):
+    difference = received.reshape(-1) - simulated.reshape(-1)
+    return np.abs(np.round(difference / quantizer.parameters().scale)).astype("int64")
+
+
+def _row(quantizer, steps):
+    return TensorDrift(
+        quantizer.name,
+        quantizer.parameters().scale,
+        float(np.mean(steps == 0)),
+        float(np.mean(steps <= 1)),
+        int(steps.max()),
+    )
