@@ -18,6 +18,7 @@ __all__ = [
     "ConvLSTMCell",
     "Functional",
     "Sequential",
+    "compiled_call",
     "forget_compilation",
     "forget_torch_parameters",
     "is_eager",
@@ -76,3 +77,25 @@ def no_gradients():
     import torch
 
     return torch.no_grad()
+
+
+def compiled_call(model):
+    """A function from inputs to the model's outputs in inference, compiled at its first call.
+
+    It reads the variables anew at each call. PyTorch runs it as it is.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(lambda inputs: model(inputs, training=False), autograph=False)
+    if backend == "jax":
+        import jax
+
+        call = jax.jit(lambda *state_and_inputs: model.stateless_call(*state_and_inputs, training=False)[0])
+        return lambda inputs: call(
+            [variable.value for variable in model.trainable_variables],
+            [variable.value for variable in model.non_trainable_variables],
+            inputs,
+        )
+    return lambda inputs: model(inputs, training=False)

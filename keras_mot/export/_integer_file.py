@@ -337,12 +337,13 @@ class _Rewriter:
         return len(self.graph.tensors) - 1
 
     def _bias(self, index, source, kernel):
-        key = (index, source, kernel)
+        parameters = self.parameters[source]
+        key = (index, parameters, kernel)
         if key not in self.made:
             tensor = self.graph.tensors[index]
             weight_scales = self.graph.tensors[kernel].quantization.scale
-            scales = (np.float32(self.parameters[source].scale) * weight_scales).astype("float32")
-            bits = 64 if self.parameters[source].bits == 16 else 32
+            scales = (np.float32(parameters.scale) * weight_scales).astype("float32")
+            bits = 64 if parameters.bits == 16 else 32
             limits = np.iinfo("int32" if bits == 32 else "int64")
             values = dense_values(self.model, tensor).astype("float64")
             integers = np.clip(np.round(values / scales.astype("float64")), limits.min, limits.max)

@@ -50,6 +50,8 @@ class ActivationQuantizer(keras.layers.Layer):
         decay: of the moving average; `None` for a range that training leaves as it is.
         fixed: (least, greatest) number, or `None` for a range that follows the data.
         in_training: whether activations are rounded in training, too.
+        calls: how often a model calls the quantizer in one step. If that is more than once, the range follows the
+            extremes of all calls: it grows at once, and shrinks as slowly as if each call were a step.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
@@ -59,10 +61,11 @@ class ActivationQuantizer(keras.layers.Layer):
         decay: float | None = 0.99,
         fixed: tuple[float, float] | None = None,
         in_training: bool = True,
+        calls: int = 1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.bits, self.decay, self.in_training = bits, decay, in_training
+        self.bits, self.decay, self.in_training, self.calls = bits, decay, in_training, calls
         self.fixed = None if fixed is None else tuple(float(value) for value in fixed)
         self.supports_masking = True
         low, high = self.fixed or (0.0, 0.0)
@@ -102,9 +105,11 @@ class ActivationQuantizer(keras.layers.Layer):
     def _follow(self, inputs):
         values = ops.stop_gradient(ops.cast(inputs, "float32"))
         batches = ops.convert_to_tensor(self._batches.value)
-        share = ops.maximum(1.0 / (batches + 1.0), 1.0 - self.decay)
-        for variable, value in ((self._low, ops.min(values)), (self._high, ops.max(values))):
-            variable.assign(variable + share * (value - variable))
+        outwards = ops.maximum(1.0 / (ops.floor(batches / self.calls) + 1.0), 1.0 - self.decay)
+        inwards = ops.where(batches > 0, outwards / self.calls, 1.0)
+        for variable, value, sign in ((self._low, ops.min(values), -1.0), (self._high, ops.max(values), 1.0)):
+            change = value - variable
+            variable.assign(variable + ops.where(sign * change > 0, outwards, inwards) * change)
         self._batches.assign(batches + 1.0)
 
     def _nudged(self):
@@ -126,7 +131,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self._low.assign(float(low))
         self._high.assign(float(high))
         # As settled as an average over many batches: a first batch of training moves it no more than later ones.
-        self._batches.assign(1.0 if self.decay is None else 1.0 / (1.0 - self.decay))
+        self._batches.assign(1.0 if self.decay is None else self.calls / (1.0 - self.decay))
 
     def parameters(self) -> QuantizationParameters:
         """The scale and the zero point that the range comes to."""
@@ -157,6 +162,7 @@ class ActivationQuantizer(keras.layers.Layer):
             "decay": self.decay,
             "fixed": self.fixed,
             "in_training": self.in_training,
+            "calls": self.calls,
         }
 
 

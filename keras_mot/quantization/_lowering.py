@@ -6,6 +6,7 @@ from keras import activations, layers, ops
 
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.rewrite import rewrite
+from keras_mot.quantization import _recurrent
 
 # What runtimes compute within the operation before it.
 FUSED_ACTIVATIONS = ("relu", "relu6")
@@ -64,11 +65,11 @@ def lower(model, selected=lambda operation: True):
         selected: function from an operation of `model` to whether it shall be broken down.
 
     Returns:
-        The model, and a dictionary from the id of each of its operations to the operation of `model` that it is, or
-        is a step of.
+        The model; a dictionary from the id of each of its operations to the operation of `model` that it is, or is a
+        step of; and one from ids of operations to keys: results of operations with equal keys shall have one range.
     """
     lowering = _Lowering(selected)
-    return rewrite(model, lowering), lowering.origins
+    return rewrite(model, lowering), lowering.origins, lowering.joined
 
 
 class _Lowering:
@@ -78,12 +79,13 @@ class _Lowering:
         self._selected = selected
         self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called
         self.origins = {}
+        self.joined = {}
 
     def __call__(self, operation, *args, **kwargs):
         if not self._selected(operation):
             outputs = operation(*args, **kwargs)
         else:
-            outputs = self._steps(operation, *args, **kwargs)
+            outputs = self.steps(operation, *args, **kwargs)
         self._claim(operation, keras.tree.flatten((args, kwargs)), keras.tree.flatten(outputs))
         return outputs
 
@@ -99,7 +101,8 @@ class _Lowering:
             self.origins.setdefault(id(history.operation), operation)
             open_ends += history.operation._inbound_nodes[history.node_index].input_tensors
 
-    def _steps(self, operation, *args, **kwargs):
+    def steps(self, operation, *args, **kwargs):
+        """The results of an operation, by the steps that it consists of if it is broken down."""
         for kind, method in _METHODS:
             if isinstance(operation, kind):
                 result = method(self, operation, *args, **kwargs)
@@ -109,7 +112,12 @@ class _Lowering:
             return _ACTIVATION_STEPS[activation](self, operation, args[0])
         return operation(*args, **kwargs)
 
-    def _make(self, layer, part, build):
+    def join(self, key, tensor):
+        """Demands that `tensor` has one range with all others of this key."""
+        self.joined[id(tensor._keras_history.operation)] = key
+
+    def make(self, layer, part, build):
+        """The layer that stands for a part of `layer`, made by `build` when it is first asked for."""
         key = id(layer), part
         if key not in self._made:
             self._made[key] = (build(), layer)  # the layer is kept, so that its id stays its own
@@ -120,18 +128,18 @@ class _Lowering:
         name = _FUNCTIONS.get(layer.activation)
         if name in ("linear", *FUSED_ACTIVATIONS):
             return None
-        plain = self._make(layer, "linear", lambda: _changed(layer, activation="linear"))
+        plain = self.make(layer, "linear", lambda: _changed(layer, activation="linear"))
         outputs = plain(inputs, **kwargs)
         _copy_weights(layer, plain)
         step = layers.Activation(layer.activation, name=f"{layer.name}_{name or 'activation'}")
-        return self._steps(self._make(layer, "activation", lambda: step), outputs)
+        return self.steps(self.make(layer, "activation", lambda: step), outputs)
 
     def _separable(self, layer, inputs):
         if layer.data_format != "channels_last" or layer.padding == "causal":
             return None
         rank = layer.rank
         kinds = (layers.DepthwiseConv1D, layers.Conv1D) if rank == 1 else (layers.DepthwiseConv2D, layers.Conv2D)
-        depthwise = self._make(
+        depthwise = self.make(
             layer,
             "depthwise",
             lambda: kinds[0](
@@ -144,7 +152,7 @@ class _Lowering:
                 name=f"{layer.name}_depthwise",
             ),
         )
-        pointwise = self._make(
+        pointwise = self.make(
             layer,
             "pointwise",
             lambda: kinds[1](layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=layer.name),
@@ -155,7 +163,7 @@ class _Lowering:
         pointwise.kernel.assign(layer.pointwise_kernel)
         if layer.use_bias:
             pointwise.bias.assign(layer.bias)
-        return self._steps(pointwise, middle)
+        return self.steps(pointwise, middle)
 
     def _batch_norm(self, layer, inputs, **kwargs):
         return self._affine(layer, inputs, layer.axis, *scale_and_offset(layer))
@@ -179,7 +187,7 @@ class _Lowering:
         channels = shape[-1]
         if scale.size not in (1, channels) or offset.size not in (1, channels):
             return None
-        convolution = self._make(layer, "affine", lambda: layers.DepthwiseConv2D(1, name=layer.name))
+        convolution = self.make(layer, "affine", lambda: layers.DepthwiseConv2D(1, name=layer.name))
         if rank < 4:
             if None in shape[1:]:
                 return None
@@ -195,38 +203,49 @@ class _Lowering:
             return None
         total = inputs[0]
         for number, term in enumerate(inputs[1:-1]):
-            step = self._make(layer, number, lambda number=number: type(layer)(name=f"{layer.name}_{number}"))
+            step = self.make(layer, number, lambda number=number: type(layer)(name=f"{layer.name}_{number}"))
             total = step([total, term])
-        return self._make(layer, "last", lambda: type(layer)(name=layer.name))([total, inputs[-1]])
+        return self.make(layer, "last", lambda: type(layer)(name=layer.name))([total, inputs[-1]])
 
     def _average(self, layer, inputs):
-        add = self._make(layer, "sum", lambda: layers.Add(name=f"{layer.name}_sum"))
-        return self._steps(add, inputs) * (1.0 / len(inputs))
+        add = self.make(layer, "sum", lambda: layers.Add(name=f"{layer.name}_sum"))
+        return self.steps(add, inputs) * (1.0 / len(inputs))
 
     def _silu(self, operation, inputs):
         name = operation.name
-        gate = self._make(operation, "sigmoid", lambda: layers.Activation("sigmoid", name=f"{name}_sigmoid"))
+        gate = self.make(operation, "sigmoid", lambda: layers.Activation("sigmoid", name=f"{name}_sigmoid"))
         return self._gated(operation, inputs, gate(inputs))
 
     def _hard_sigmoid(self, operation, inputs):
-        relu6 = self._make(operation, "relu6", lambda: layers.ReLU(6.0, name=f"{operation.name}_relu6"))
+        relu6 = self.make(operation, "relu6", lambda: layers.ReLU(6.0, name=f"{operation.name}_relu6"))
         return relu6(inputs + 3.0) * (1.0 / 6.0)
 
     def _hard_silu(self, operation, inputs):
         return self._gated(operation, inputs, self._hard_sigmoid(operation, inputs))
 
     def _gated(self, operation, inputs, gate):
-        multiply = self._make(operation, "gated", lambda: layers.Multiply(name=f"{operation.name}_gated"))
+        multiply = self.make(operation, "gated", lambda: layers.Multiply(name=f"{operation.name}_gated"))
         return multiply([inputs, gate])
+
+    def _on_sequences(self, layer, inputs):
+        """A dense layer on more than vectors: on a batch of all the vectors, where the bias is part of the product."""
+        if len(inputs.shape) < 3 or None in inputs.shape[1:]:
+            return self._with_activation(layer, inputs)
+        outputs = self.steps(layer, ops.reshape(inputs, (-1, inputs.shape[-1])))
+        return ops.reshape(outputs, (-1, *inputs.shape[1:-1], outputs.shape[-1]))
 
 
 _METHODS = (
     ((layers.SeparableConv1D, layers.SeparableConv2D), _Lowering._separable),
     (
-        (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+        (layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
         + (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.EinsumDense),
         _Lowering._with_activation,
     ),
+    (layers.Dense, _Lowering._on_sequences),
+    (layers.RNN, _recurrent.unroll),
+    (layers.Bidirectional, _recurrent.unroll_bidirectional),
+    (layers.TimeDistributed, _recurrent.distribute),
     (layers.BatchNormalization, _Lowering._batch_norm),
     (layers.Normalization, _Lowering._normalization),
     (layers.Rescaling, _Lowering._rescaling),

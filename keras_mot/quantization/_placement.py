@@ -1,5 +1,7 @@
 """Where activations are rounded: which operations compute in integers, and what ranges their results get."""
 
+import collections
+
 import keras
 from keras import layers
 
@@ -35,10 +37,11 @@ _LAYERS = {
     ROUNDED: (layers.AveragePooling1D, layers.AveragePooling2D),
 }
 _OPERATIONS = {
-    OWN: ("Add", "Subtract", "Multiply", "Mean", "Concatenate", "Maximum", "Minimum"),
-    SAME: ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Ravel", "Flip", "Tile"),
+    OWN: ("Add", "Subtract", "Multiply", "Mean", "Concatenate", "Stack", "Maximum", "Minimum"),
+    SAME: ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Ravel", "Flip", "Tile", "Split", "Unstack"),
     ROUNDED: (),
 }
+_JOINING = ("Concatenate", "Stack")
 WEIGHTED = _LAYERS[OWN][:7]
 
 
@@ -59,24 +62,28 @@ def rule_for(operation):
     return None
 
 
-def place(model, scheme, selected=lambda operation: True):
+def place(model, scheme, selected=lambda operation: True, joined=None):
     """Inserts activation quantizers into a lowered model.
 
     Args:
         model: what `_lowering.lower` returned.
         scheme: the `QuantizationScheme`.
         selected: function from an operation to whether it shall be computed in integers.
+        joined: dictionary from ids of operations to keys: those of equal keys share one quantizer.
 
     Returns:
         The model with quantizers, and the list of its layers whose weights shall be quantized.
     """
-    placement = _Placement(model, scheme, selected)
+    placement = _Placement(model, scheme, selected, joined or {})
     return rewrite(model, placement), list(placement.weighted.values())
 
 
 class _Placement:
-    def __init__(self, model, scheme, selected):
-        self._scheme, self._selected = scheme, selected
+    def __init__(self, model, scheme, selected, joined):
+        self._scheme, self._selected, self._joined = scheme, selected, joined
+        self._shared = {}  # key -> the quantizer of all operations of this key
+        self._limits = {}  # key -> the limits that one of its operations prescribes
+        self._calls = collections.Counter()  # key -> how often its quantizer is called
         self._grids = {}  # id of a tensor -> (its quantizer, the tensor)
         self._rounded = {}  # id of a float tensor -> (the tensor after its quantizer, the tensor)
         self.weighted = {}
@@ -87,6 +94,11 @@ class _Placement:
         nodes = nodes_of(model)
         self._readers = {}  # id of an operation -> the operations that read its results
         for node in nodes:
+            if id(node.operation) in joined:
+                key, rule = joined[id(node.operation)], rule_for(node.operation)
+                self._calls[key] += 1
+                if rule in FIXED[8]:
+                    self._limits[key] = FIXED[scheme.activation_bits][rule]
             results = node.output_tensors
             for tensor in results:
                 reading = [reader.operation for reader in consumers.get(id(tensor), [])]
@@ -102,9 +114,9 @@ class _Placement:
     def _fuses(self, operation, reader):
         if rule_for(operation) != OWN or not self._selected(operation) or not self._selected(reader):
             return False
-        if isinstance(reader, layers.Concatenate) or type(reader).__name__ == "Concatenate":
+        if type(reader).__name__ in _JOINING:
             return True
-        computes = activation_of(operation) is None and not isinstance(operation, (layers.Concatenate, layers.PReLU))
+        computes = activation_of(operation) is None and type(operation).__name__ not in (*_JOINING, "PReLU")
         plain = getattr(operation, "activation", keras.activations.linear) is keras.activations.linear
         return computes and plain and activation_of(reader) in FUSED_ACTIVATIONS
 
@@ -126,8 +138,10 @@ class _Placement:
             self.weighted[id(operation)] = operation
         if id(operation) in self._fused:
             return outputs
-        if rule == ROUNDED:
+        if rule == ROUNDED or self._joins_one_grid(operation, args):
             quantizer = self._grid(args)
+        elif id(operation) in self._joined:
+            quantizer = self._of_key(self._joined[id(operation)], operation.name)
         elif rule == OWN:
             quantizer = self._new(operation.name)
         else:
@@ -145,6 +159,19 @@ class _Placement:
             if rule is not None and (rule != SAME or self._leads_to_integers(reader)):
                 return True
         return False
+
+    def _of_key(self, key, name):
+        if key not in self._shared:
+            self._shared[key] = self._new(name, fixed=self._limits.get(key), calls=self._calls[key])
+        return self._shared[key]
+
+    def _joins_one_grid(self, operation, args):
+        """Whether an operation puts tensors together that are on one grid all."""
+        if type(operation).__name__ not in _JOINING:
+            return False
+        tensors = self._tensors(args)
+        grids = {id(self._grids[id(tensor)][0]) if id(tensor) in self._grids else None for tensor in tensors}
+        return len(grids) == 1 and None not in grids
 
     def _new(self, name, **settings):
         count = self._names[name] = self._names.get(name, -1) + 1

@@ -46,8 +46,8 @@ def _simulate(model, scheme, selected):
         for operation, copy in zip(operations_of(model), operations_of(flat), strict=True)
         if selected is None or selected(operation)
     }
-    lowered, origins = lower(fold_batch_norm(flat), lambda operation: operation.name in chosen)
-    placed, weighted = place(lowered, scheme, lambda operation: origins[id(operation)].name in chosen)
+    lowered, origins, joined = lower(fold_batch_norm(flat), lambda operation: operation.name in chosen)
+    placed, weighted = place(lowered, scheme, lambda operation: origins[id(operation)].name in chosen, joined)
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     kernels = {layer.name for layer in weighted}

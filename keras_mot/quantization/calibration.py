@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._config import Config, EqualByConfig
-from keras_mot._keras import no_gradients
+from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._progress import progress_bar
 from keras_mot.graph._functional import nodes_of
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
@@ -49,10 +49,11 @@ class SeenValues:
         self.counts = np.zeros(_BINS, "int64")
         self.reach = 0.0
 
-    def add(self, values: np.ndarray, with_histogram: bool = True) -> None:
-        """Takes in the values of one batch."""
+    def add(self, values: np.ndarray, with_histogram: bool = True, further: bool = False) -> None:
+        """Takes in the values of one batch, or `further` ones of the batch before."""
         low, high = float(values.min()), float(values.max())
-        self.batches.append((low, high))
+        before = self.batches.pop() if further else (low, high)
+        self.batches.append((min(before[0], low), max(before[1], high)))
         if not with_histogram:
             return
         largest = max(abs(low), abs(high))
@@ -222,7 +223,8 @@ def _calibrate(model, data, estimator, batch_size, progress):
                     f"Batch {count} of the calibration data (counted from 0) makes the activation at "
                     f"'{quantizer.name}' NaN or infinite. Look at that batch."
                 )
-            seen[id(quantizer)].add(values, histogram)
+            so_far = seen[id(quantizer)]
+            so_far.add(values, histogram, further=len(so_far.batches) > count)
         return inputs
 
     with intercepted(watch), progress_bar(progress) as bar:
@@ -259,28 +261,29 @@ def _search_input_ranges(model, batches):
         for node in nodes_of(model)
         if isinstance(node.operation, ActivationQuantizer) and id(node.arguments.keras_tensors[0]) in inputs
     }
-    expected = _outputs(model, batches, None)
+    expected = _outputs(compiled_call(model), batches, None)
     for quantizer in first.values():
+        call = compiled_call(model)
         low, high = (float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high))
         best, chosen = math.inf, (low, high)
         sides = [[side * share for share in _SEARCHED_SHARES] if side else [side] for side in (low, high)]
         for pair in itertools.product(*sides):
             quantizer.set_range(*pair)
-            received = _outputs(model, batches, quantizer)
+            received = _outputs(call, batches, quantizer)
             error = sum(float(((a - b) ** 2).sum()) for a, b in zip(received, expected, strict=True))
             if error < best * (1 - 1e-6):
                 best, chosen = error, pair
         quantizer.set_range(*chosen)
 
 
-def _outputs(model, batches, active):
-    """The outputs of a model in which `active` alone rounds, as float64 arrays."""
+def _outputs(call, batches, active):
+    """The outputs of a model, called by `call`, in which `active` alone rounds, as float64 arrays."""
 
     def bypass(quantizer, inputs):
         return quantizer.rounded(inputs) if quantizer is active else inputs
 
     with intercepted(bypass), no_gradients():
-        results = [keras.tree.flatten(model(batch, training=False)) for batch in batches]
+        results = [keras.tree.flatten(call(batch)) for batch in batches]
     return [np.asarray(ops.convert_to_numpy(item), "float64") for batch in results for item in batch]
 
 
