@@ -52,6 +52,7 @@ class ActivationQuantizer(keras.layers.Layer):
         in_training: whether activations are rounded in training, too.
         calls: how often a model calls the quantizer in one step. If that is more than once, the range follows the
             extremes of all calls: it grows at once, and shrinks as slowly as if each call were a step.
+        limits: (least, greatest) number that a range that follows the data may have, or `None`.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
@@ -62,12 +63,14 @@ class ActivationQuantizer(keras.layers.Layer):
         fixed: tuple[float, float] | None = None,
         in_training: bool = True,
         calls: int = 1,
+        limits: tuple[float, float] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.bits, self.decay, self.in_training, self.calls = bits, decay, in_training, calls
         self.fixed = None if fixed is None else tuple(float(value) for value in fixed)
         self.supports_masking = True
+        self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = self.fixed or (0.0, 0.0)
         self._low = self.add_weight(name="low", shape=(), initializer=_constant(low), trainable=False, dtype="float32")
         self._high = self.add_weight(
@@ -116,6 +119,8 @@ class ActivationQuantizer(keras.layers.Layer):
         """The range, with 0 in it, and not empty."""
         low = ops.minimum(ops.convert_to_tensor(self._low.value), 0.0)
         high = ops.maximum(ops.convert_to_tensor(self._high.value), 0.0)
+        if self.limits is not None:
+            low, high = ops.maximum(low, self.limits[0]), ops.minimum(high, self.limits[1])
         if self.bits == 16:
             high = ops.maximum(ops.maximum(-low, high), 1e-6)
             return -high, high
@@ -136,7 +141,8 @@ class ActivationQuantizer(keras.layers.Layer):
     def parameters(self) -> QuantizationParameters:
         """The scale and the zero point that the range comes to."""
         low, high = (float(ops.convert_to_numpy(value)) for value in (self._low, self._high))
-        low, high = np.float32(min(low, 0.0)), np.float32(max(high, 0.0))
+        least, greatest = self.limits or (-np.inf, np.inf)
+        low, high = np.float32(max(min(low, 0.0), least)), np.float32(min(max(high, 0.0), greatest))
         if self.bits == 16:
             return QuantizationParameters(float(np.float32(max(-low, high, 1e-6) / 32767)), 0, 16)
         high = max(high, low + np.float32(1e-6))
@@ -163,6 +169,7 @@ class ActivationQuantizer(keras.layers.Layer):
             "fixed": self.fixed,
             "in_training": self.in_training,
             "calls": self.calls,
+            "limits": self.limits,
         }
 
 

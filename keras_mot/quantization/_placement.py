@@ -19,6 +19,8 @@ FIXED = {
     8: {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
     16: dict.fromkeys(("sigmoid", "softmax", "tanh"), (-32767 / 32768, 32767 / 32768)),
 }
+# Beyond these inputs, the results of these are their limits, to a step.
+_SATURATED = {8: {"sigmoid": 8.0, "tanh": 4.0}, 16: {"sigmoid": 12.0, "tanh": 6.0}}
 
 _LAYERS = {
     OWN: (
@@ -82,7 +84,7 @@ class _Placement:
     def __init__(self, model, scheme, selected, joined):
         self._scheme, self._selected, self._joined = scheme, selected, joined
         self._shared = {}  # key -> the quantizer of all operations of this key
-        self._limits = {}  # key -> the limits that one of its operations prescribes
+        self._prescribing = {}  # key -> an operation of this key that prescribes a range
         self._calls = collections.Counter()  # key -> how often its quantizer is called
         self._grids = {}  # id of a tensor -> (its quantizer, the tensor)
         self._rounded = {}  # id of a float tensor -> (the tensor after its quantizer, the tensor)
@@ -95,10 +97,10 @@ class _Placement:
         self._readers = {}  # id of an operation -> the operations that read its results
         for node in nodes:
             if id(node.operation) in joined:
-                key, rule = joined[id(node.operation)], rule_for(node.operation)
+                key = joined[id(node.operation)]
                 self._calls[key] += 1
-                if rule in FIXED[8]:
-                    self._limits[key] = FIXED[scheme.activation_bits][rule]
+                if rule_for(node.operation) in FIXED[8]:
+                    self._prescribing[key] = node.operation
             results = node.output_tensors
             for tensor in results:
                 reading = [reader.operation for reader in consumers.get(id(tensor), [])]
@@ -141,13 +143,9 @@ class _Placement:
         if rule == ROUNDED or self._joins_one_grid(operation, args):
             quantizer = self._grid(args)
         elif id(operation) in self._joined:
-            quantizer = self._of_key(self._joined[id(operation)], operation.name)
-        elif rule == OWN:
-            quantizer = self._new(operation.name)
+            quantizer = self._of_key(self._joined[id(operation)], operation)
         else:
-            final = id(operation) in self._ends
-            limits = FIXED[self._scheme.activation_bits][rule]
-            quantizer = self._new(operation.name, fixed=limits, in_training=not final)
+            quantizer = self._new(operation.name, **self._settings(operation))
         rounded = quantizer(outputs)
         self._remember(rounded, quantizer)
         return rounded
@@ -160,9 +158,21 @@ class _Placement:
                 return True
         return False
 
-    def _of_key(self, key, name):
+    def _settings(self, operation):
+        """What its quantizer must know of an operation."""
+        rule, bits = rule_for(operation), self._scheme.activation_bits
+        if rule in FIXED[bits]:
+            return {"fixed": FIXED[bits][rule], "in_training": id(operation) not in self._ends}
+        readers = self._readers.get(id(operation), [])
+        reaches = [_SATURATED[bits].get(activation_of(reader)) for reader in readers]
+        if not readers or None in reaches or id(operation) in self._ends:
+            return {}
+        return {"limits": (-max(reaches), max(reaches))}
+
+    def _of_key(self, key, operation):
         if key not in self._shared:
-            self._shared[key] = self._new(name, fixed=self._limits.get(key), calls=self._calls[key])
+            settings = self._settings(self._prescribing.get(key, operation))
+            self._shared[key] = self._new(operation.name, **settings, calls=self._calls[key])
         return self._shared[key]
 
     def _joins_one_grid(self, operation, args):

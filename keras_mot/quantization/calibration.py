@@ -216,6 +216,10 @@ def _calibrate(model, data, estimator, batch_size, progress):
     count, samples, kept = 0, 0, []
 
     def watch(quantizer, inputs):
+        if quantizer.fixed is not None:
+            # What comes after sees these limits: a product with a gate would otherwise get the range of its other
+            # factor, so that many results were halves of a step, which runtimes round in different ways.
+            return ops.clip(inputs, *quantizer.fixed)
         if id(quantizer) in seen:
             values = np.asarray(ops.convert_to_numpy(ops.cast(inputs, "float32")))
             if not np.isfinite(values.min()) or not np.isfinite(values.max()):
