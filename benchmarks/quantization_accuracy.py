@@ -40,9 +40,9 @@ from keras_mot.quantization import (
 )
 
 CALIBRATION = 500
-LAMB = Recipe(epochs=1, learning_rate=1e-3, decay_shares=(0.5, 0.8), optimizer="Lamb")
+LAMB = Recipe(epochs=2, learning_rate=1e-3, decay_shares=(0.5, 0.8), optimizer="Lamb")
 KEYWORDS = Recipe(epochs=8, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
-QUANTIZED_EPOCHS = 2  # of those, the last ones
+KEYWORDS_QUANTIZED = {"epochs": 1, "learning_rate": 1e-5}  # the last of those
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,8 +207,8 @@ def qat(task, arguments):
 def keyword_qat(task, arguments):
     """The same for keyword spotting, cross-validated over speakers, beside the float model trained for as long."""
     recipe = adjusted(KEYWORDS, arguments)
-    first = dataclasses.replace(recipe, epochs=max(1, recipe.epochs - QUANTIZED_EPOCHS))
-    second = dataclasses.replace(LAMB, epochs=QUANTIZED_EPOCHS, batch_size=32, temperature=2.0)
+    second = dataclasses.replace(recipe, optimizer="Lamb", **KEYWORDS_QUANTIZED)
+    first = dataclasses.replace(recipe, epochs=max(1, recipe.epochs - second.epochs))
     rows = []
     for number, train, test in speaker_parts(3, arguments.quick):
         (train_x, train_y), (test_x, test_y) = train, test

@@ -77,8 +77,8 @@ def moved(model, x, share):
     first = activation_quantizers(model)[0]
     generator = np.random.default_rng(1)
 
-    def step(quantizer, values):
-        rounded = quantizer.rounded(values)
+    def step(quantizer, values, averages):
+        rounded = quantizer.rounded(values, averages)
         if quantizer is not first:
             return rounded
         chosen = generator.random(rounded.shape) < share

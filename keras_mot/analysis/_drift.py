@@ -110,8 +110,8 @@ def _simulated(model, inputs):
     """(quantizer, values) of each call of a quantizer."""
     seen = []
 
-    def watch(quantizer, values):
-        rounded = quantizer.rounded(values)
+    def watch(quantizer, values, averages):
+        rounded = quantizer.rounded(values, averages)
         seen.append((quantizer, np.asarray(ops.convert_to_numpy(rounded), "float32")))
         return rounded
 

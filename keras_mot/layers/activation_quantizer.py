@@ -85,20 +85,32 @@ class ActivationQuantizer(keras.layers.Layer):
     def build(self, input_shape):
         """Nothing: the range is one for the whole tensor."""
 
-    def call(self, inputs, training=None):
-        """The rounded inputs; same shape and dtype."""
+    def call(self, inputs, training=None, averages=False):
+        """The rounded inputs; same shape and dtype.
+
+        Args:
+            inputs: float tensor.
+            training: whether the range follows the inputs.
+            averages: whether the inputs are means of numbers that are rounded already. The range does not follow them,
+                and what lies half between two integers is rounded away from the integer 0, as runtimes do.
+        """
         mode = _MODE.get()
         if mode is not None:
-            return mode(self, inputs)
-        if training and self.fixed is None and self.decay is not None:
+            return mode(self, inputs, averages)
+        if training and self.fixed is None and self.decay is not None and not averages:
             self._follow(inputs)
         if training and not self.in_training:
             return inputs
-        return self.rounded(inputs)
+        return self.rounded(inputs, averages)
 
-    def rounded(self, inputs):
+    def rounded(self, inputs, averages=False):
         """The inputs rounded to the range that is known, or unchanged; same shape and dtype."""
         low, high = self._nudged()
+        if averages:
+            # The nearest integer is the greater one at a tie: a bit less, where the integers are negative.
+            scale = (high - low) / (2**self.bits - (2 if self.bits == 16 else 1))
+            middle = low + scale * 2 ** (self.bits - 1) if self.bits < 16 else 0.0
+            inputs = inputs - ops.cast(ops.where(inputs < middle, 1e-3 * scale, 0.0), inputs.dtype)
         rounded = keras.quantizers.fake_quant_with_min_max_vars(
             ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.bits == 16
         )
@@ -152,7 +164,7 @@ class ActivationQuantizer(keras.layers.Layer):
         zero_point = least + int(np.clip(np.floor(-low / scale + np.float32(0.5)), 0, steps))
         return QuantizationParameters(float(scale), zero_point, self.bits)
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs, training=None, averages=False):
         """The inputs' own."""
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
@@ -179,7 +191,7 @@ def _constant(value):
 
 @contextlib.contextmanager
 def intercepted(function):
-    """While open, `function(quantizer, inputs)` takes the place of every quantizer's call."""
+    """While open, `function(quantizer, inputs, averages)` takes the place of every quantizer's call."""
     token = _MODE.set(function)
     try:
         yield
@@ -200,7 +212,7 @@ def marked(model):
     """
     numbers = {id(quantizer): number for number, quantizer in enumerate(activation_quantizers(model), 1)}
 
-    def mark(quantizer, inputs):
+    def mark(quantizer, inputs, averages):
         import tensorflow as tf
 
         return tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, _SPAN * numbers[id(quantizer)], num_bits=8)

@@ -146,7 +146,7 @@ class _Placement:
             quantizer = self._of_key(self._joined[id(operation)], operation)
         else:
             quantizer = self._new(operation.name, **self._settings(operation))
-        rounded = quantizer(outputs)
+        rounded = quantizer(outputs, averages=True) if rule == ROUNDED else quantizer(outputs)
         self._remember(rounded, quantizer)
         return rounded
 

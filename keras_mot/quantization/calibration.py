@@ -215,12 +215,12 @@ def _calibrate(model, data, estimator, batch_size, progress):
     histogram = not isinstance(estimator, (type(None), MinMax, MovingAverage))
     count, samples, kept = 0, 0, []
 
-    def watch(quantizer, inputs):
+    def watch(quantizer, inputs, averages):
         if quantizer.fixed is not None:
             # What comes after sees these limits: a product with a gate would otherwise get the range of its other
             # factor, so that many results were halves of a step, which runtimes round in different ways.
             return ops.clip(inputs, *quantizer.fixed)
-        if id(quantizer) in seen:
+        if id(quantizer) in seen and not averages:
             values = np.asarray(ops.convert_to_numpy(ops.cast(inputs, "float32")))
             if not np.isfinite(values.min()) or not np.isfinite(values.max()):
                 raise ValueError(
@@ -283,8 +283,8 @@ def _search_input_ranges(model, batches):
 def _outputs(call, batches, active):
     """The outputs of a model, called by `call`, in which `active` alone rounds, as float64 arrays."""
 
-    def bypass(quantizer, inputs):
-        return quantizer.rounded(inputs) if quantizer is active else inputs
+    def bypass(quantizer, inputs, averages):
+        return quantizer.rounded(inputs, averages) if quantizer is active else inputs
 
     with intercepted(bypass), no_gradients():
         results = [keras.tree.flatten(call(batch)) for batch in batches]
