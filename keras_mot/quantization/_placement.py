@@ -64,6 +64,16 @@ def rule_for(operation):
     return None
 
 
+def quantizer_of(tensor):
+    """The quantizer on whose grid a tensor of a placed model is, or `None`."""
+    operation = tensor._keras_history.operation
+    if isinstance(operation, ActivationQuantizer):
+        return operation
+    if rule_for(operation) != SAME:
+        return None
+    return quantizer_of(operation._inbound_nodes[tensor._keras_history.node_index].arguments.keras_tensors[0])
+
+
 def place(model, scheme, selected=lambda operation: True, joined=None):
     """Inserts activation quantizers into a lowered model.
 

@@ -9,9 +9,9 @@ from keras_mot.graph.rewrite import flatten, operations_of
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers._find import find_weights, require_built
-from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
+from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.quantization._lowering import lower
-from keras_mot.quantization._placement import SAME, WEIGHTED, place, rule_for
+from keras_mot.quantization._placement import WEIGHTED, place, quantizer_of
 from keras_mot.quantization.schemes import QuantizationScheme
 from keras_mot.transforms import FakeQuantize
 from keras_mot.transforms.fake_quantize import least_squares_reach
@@ -76,7 +76,7 @@ def _settle_biases(simulation):
     for layer in simulation.layers:
         if not isinstance(layer, WEIGHTED) or not layer.use_bias:
             continue
-        quantizers = {id(item): item for item in (_quantizer_of(tensor) for tensor in calls[id(layer)])}
+        quantizers = {id(item): item for item in (quantizer_of(tensor) for tensor in calls[id(layer)])}
         kernels = [weight for weight in transformed_weights(layer) if weight.transform_of(FakeQuantize)]
         if len(quantizers) != 1 or None in quantizers.values() or len(kernels) != 1:
             continue  # no integers, or several grids at once
@@ -86,16 +86,6 @@ def _settle_biases(simulation):
         steps = np.float32(quantizer.parameters().scale) * np.broadcast_to(scale.reshape(-1), layer.bias.shape)
         steps = steps.astype("float64")
         layer.bias.assign(np.round(numpy_value(layer.bias).astype("float64") / steps) * steps)
-
-
-def _quantizer_of(tensor):
-    """The quantizer on whose grid a tensor is, or `None`."""
-    operation = tensor._keras_history.operation
-    if isinstance(operation, ActivationQuantizer):
-        return operation
-    if rule_for(operation) != SAME:
-        return None
-    return _quantizer_of(operation._inbound_nodes[tensor._keras_history.node_index].arguments.keras_tensors[0])
 
 
 def _check(model, scheme, selected, function):

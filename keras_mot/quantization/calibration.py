@@ -15,6 +15,7 @@ from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._progress import progress_bar
 from keras_mot.graph._functional import nodes_of
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
+from keras_mot.quantization._placement import quantizer_of
 
 _BINS = 2048
 _SEARCHED_SAMPLES = 256
@@ -249,24 +250,19 @@ def _calibrate(model, data, estimator, batch_size, progress):
     for quantizer in following:
         quantizer.set_range(*chosen.range(seen[id(quantizer)]))
     if estimator is None:
-        _search_input_ranges(model, kept)
+        _search_ranges(model, kept)
 
 
-def _search_input_ranges(model, batches):
-    """Cuts the ranges of inputs where that brings the outputs nearer to those of the float model.
+def _search_ranges(model, batches):
+    """Cuts ranges where that brings the outputs nearer to those of the float model.
 
     Nobody chose the scales of a model's inputs with 8 bits in mind: features such as MFCCs have rare values that
-    would cost all others their resolution. Each input's range is tried at shares of what was seen, on either side, by
-    the squared error of the outputs while nothing else is rounded.
+    would cost all others their resolution. The same holds of what recurrent layers add up before a gate, which
+    large values saturate. Each such range is tried at shares of what was seen, on either side, by the squared error
+    of the outputs while nothing else is rounded.
     """
-    inputs = {id(tensor) for tensor in model.inputs}
-    first = {
-        id(node.operation): node.operation
-        for node in nodes_of(model)
-        if isinstance(node.operation, ActivationQuantizer) and id(node.arguments.keras_tensors[0]) in inputs
-    }
     expected = _outputs(compiled_call(model), batches, None)
-    for quantizer in first.values():
+    for quantizer in _searched(model):
         call = compiled_call(model)
         low, high = (float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high))
         best, chosen = math.inf, (low, high)
@@ -278,6 +274,24 @@ def _search_input_ranges(model, batches):
             if error < best * (1 - 1e-6):
                 best, chosen = error, pair
         quantizer.set_range(*chosen)
+
+
+def _searched(model):
+    """The quantizers behind inputs, and those of terms of a sum that a gate saturates."""
+    inputs = {id(tensor) for tensor in model.inputs}
+    found = {}
+    for node in nodes_of(model):
+        if not isinstance(node.operation, ActivationQuantizer):
+            continue
+        source = node.arguments.keras_tensors[0]
+        summation = source._keras_history.operation
+        if id(source) in inputs:
+            found[id(node.operation)] = node.operation
+        elif node.operation.limits is not None and type(summation).__name__ == "Add":
+            terms = summation._inbound_nodes[source._keras_history.node_index].arguments.keras_tensors
+            quantizers = [quantizer_of(tensor) for tensor in terms]
+            found.update((id(item), item) for item in quantizers if item is not None and item.calls == 1)
+    return [quantizer for quantizer in found.values() if quantizer.fixed is None]
 
 
 def _outputs(call, batches, active):
