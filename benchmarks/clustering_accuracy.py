@@ -168,8 +168,8 @@ def ds_cnn_l(arguments):
         "calibration clips, measured on one, so that no speaker is on both sides; mean over the parts. Labels: the "
         "probabilities of the float model as given, for clips shifted by up to 4 frames.",
         f"The clustered models train for {first.epochs} epochs before, and {second.epochs} after clustering, that at "
-        f"{second.learning_rate:g}; batch normalization is folded between. The centroids of 32 clusters are chosen for squared error "
-        f"and entropy (`ExactKMeans({DS_CNN_ENTROPY_WEIGHT})`), those of 16 for squared error alone.",
+        f"{second.learning_rate:g}; batch normalization is folded between. The centroids of 32 clusters are chosen for "
+        f"squared error and entropy (`ExactKMeans({DS_CNN_ENTROPY_WEIGHT})`), those of 16 for squared error alone.",
         str(recipe),
     ]
     tables = [rows_table("DS-CNN-L, keyword spotting, clustered: mean over the parts", means, notes)]
@@ -228,8 +228,8 @@ def resnet8(arguments):
         "Target: 32 clusters at most 0.4 points below float.",
         "Where batch normalization is kept in training, the converter folds it: the file has other values than the "
         "model. Folded first, the file's kernels have the shared values; they are so small (the inputs are 0 to 255) "
-        "that Adam breaks them, and Lamb, whose steps are relative to the size of a kernel, does not. Fine-tuned on training images, flipped and shifted by up to 4 pixels; labels: the float "
-        "model's probabilities.",
+        "that Adam breaks them, and Lamb, whose steps are relative to the size of a kernel, does not. Fine-tuned on "
+        "training images, flipped and shifted by up to 4 pixels; labels: the float model's probabilities.",
         str(recipe),
     ]
     return rows, [rows_table("ResNet-8, CIFAR-10, clustered", rows, notes)], recipe

@@ -103,7 +103,7 @@ class TransformedLayer:
 
     def get_config(self):
         """The plain layer's configuration and build state beside those of the transforms."""
-        with _as_plain_layers(self):
+        with as_plain_layers(self):
             layer = keras.saving.serialize_keras_object(self)
         layer.pop("compile_config", None)  # the outer object of a saved model has it
         transforms = {
@@ -373,7 +373,8 @@ def _untrack(owner):
 
 
 @contextlib.contextmanager
-def _as_plain_layers(root):
+def as_plain_layers(root):
+    """Context in which the transformed layers below `root` are the plain ones that they were."""
     swapped = [layer for layer in root._flatten_layers() if is_transformed(layer)]
     classes = [type(layer) for layer in swapped]
     for layer in swapped:

@@ -8,7 +8,8 @@ from keras_mot.quantization.aware_training import (
     quantize_scope,
     strip_quantization,
 )
-from keras_mot.quantization.calibration import (
+from keras_mot.quantization.estimators import (
+    Entropy,
     LeastSquares,
     MinMax,
     MovingAverage,
@@ -23,6 +24,7 @@ __all__ = [
     "INT4_WEIGHTS",
     "INT8",
     "INT16X8",
+    "Entropy",
     "LeastSquares",
     "MinMax",
     "MovingAverage",

@@ -17,13 +17,13 @@ from keras_mot.transforms import FakeQuantize
 from keras_mot.transforms.fake_quantize import least_squares_reach
 
 
-def quantize(model, scheme, calibration, selected, function):
+def quantize(model, scheme, fitting, selected, function):
     """A flat model that computes as its integer form will.
 
     Args:
         model: what the user gave.
         scheme: a `QuantizationScheme`.
-        calibration: a `Calibration`; without data, ranges are left to training.
+        fitting: a `Fitting`; without data, ranges are left to training.
         selected: function from an operation to whether it shall be in integers, or `None` for all.
         function: name of the public function, for messages.
 
@@ -31,14 +31,14 @@ def quantize(model, scheme, calibration, selected, function):
         The model, which shares no variables with `model`.
     """
     _check(model, scheme, selected, function)
-    simulation = _simulate(model, scheme, selected)
-    if calibration.data is not None:
-        calibration.run(simulation)
+    simulation = simulate(model, scheme, selected)
+    fitting.run(simulation)
+    if fitting.data is not None:
         _settle_biases(simulation)
     return simulation
 
 
-def _simulate(model, scheme, selected):
+def simulate(model, scheme, selected):
     """The simulation, whose activation quantizers have no ranges yet."""
     flat = flatten(model)
     chosen = {
@@ -54,18 +54,20 @@ def _simulate(model, scheme, selected):
     simulation = copy_model(placed)
     for layer in simulation.layers:
         if layer.name in kernels:
-            _quantize_weights(layer, scheme)
+            for found in find_weights(layer)[0]:
+                transform = FakeQuantize(scheme.weight_bits, scheme.per_channel, name=f"{found.key}_quantize")
+                attach(found.host, {found.place: [transform]})
+    fit_scales(simulation)
     return simulation
 
 
-def _quantize_weights(layer, scheme):
-    for found in find_weights(layer)[0]:
-        transform = FakeQuantize(scheme.weight_bits, scheme.per_channel, name=f"{found.key}_quantize")
-        attach(found.host, {found.place: [transform]})
-        if scheme.weight_bits < 8:
-            transform.reach.assign(
-                least_squares_reach(numpy_value(found.variable), transform.limit, transform.shared_axes)
-            )
+def fit_scales(simulation):
+    """Gives weights of fewer than 8 bits the scales of least squared error."""
+    for weight in transformed_weights(simulation):
+        transform = weight.transform_of(FakeQuantize)
+        if transform.bits < 8:
+            value = numpy_value(weight.value_before(transform))
+            transform.reach.assign(least_squares_reach(value, transform.limit, transform.shared_axes))
 
 
 def _settle_biases(simulation):

@@ -10,8 +10,9 @@ from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.layers import strip
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
+from keras_mot.quantization._fitting import Fitting
 from keras_mot.quantization._simulation import check_model, quantize
-from keras_mot.quantization.calibration import Calibration, RangeEstimator
+from keras_mot.quantization.estimators import RangeEstimator
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
 _MARK = "_keras_mot_quantize"
@@ -26,6 +27,8 @@ def quantize_model(
     batch_size: int = 32,
     selected: Callable | None = None,
     progress: bool | None = None,
+    equalize: bool | None = None,
+    correct_biases: bool | None = None,
 ) -> keras.Model:
     """Prepares a trained model for quantization-aware training.
 
@@ -47,6 +50,8 @@ def quantize_model(
         batch_size: how many samples of calibration data are run at a time.
         selected: function from a layer or operation to whether it shall compute in integers.
         progress: whether to show a progress bar during calibration.
+        equalize: as in `quantize_post_training`; without calibration data only `True` does anything.
+        correct_biases: as in `quantize_post_training`; `True` needs calibration data.
 
     Returns:
         A functional model that shares no variables with `to_quantize`. It is not compiled.
@@ -64,8 +69,8 @@ def quantize_model(
     keras_mot.export.export_litert(quantized, "model.tflite")
     ```
     """
-    calibration = Calibration(calibration_data, estimator, batch_size, progress)
-    return quantize(to_quantize, scheme, calibration, selected, "quantize_model")
+    fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
+    return quantize(to_quantize, scheme, fitting, selected, "quantize_model")
 
 
 def quantize_annotate_layer(to_annotate: keras.layers.Layer) -> keras.layers.Layer:
@@ -126,6 +131,8 @@ def quantize_apply(
     estimator: RangeEstimator | None = None,
     batch_size: int = 32,
     progress: bool | None = None,
+    equalize: bool | None = None,
+    correct_biases: bool | None = None,
 ) -> keras.Model:
     """Quantizes the layers that `quantize_annotate_layer` or `quantize_annotate_model` has marked.
 
@@ -136,6 +143,8 @@ def quantize_apply(
         estimator: see `quantize_model`.
         batch_size: see `quantize_model`.
         progress: see `quantize_model`.
+        equalize: see `quantize_model`.
+        correct_biases: see `quantize_model`.
 
     Returns:
         As `quantize_model`.
@@ -154,8 +163,8 @@ def quantize_apply(
     def selected(operation):
         return hasattr(operation, _MARK)
 
-    calibration = Calibration(calibration_data, estimator, batch_size, progress)
-    return quantize(model, scheme, calibration, selected, "quantize_apply")
+    fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
+    return quantize(model, scheme, fitting, selected, "quantize_apply")
 
 
 def strip_quantization(model: keras.Model) -> keras.Model:

@@ -5,8 +5,9 @@ from typing import Any
 
 import keras
 
+from keras_mot.quantization._fitting import Fitting
 from keras_mot.quantization._simulation import quantize
-from keras_mot.quantization.calibration import Calibration, RangeEstimator
+from keras_mot.quantization.estimators import RangeEstimator
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
 
@@ -19,6 +20,8 @@ def quantize_post_training(
     batch_size: int = 32,
     selected: Callable | None = None,
     progress: bool | None = None,
+    equalize: bool | None = None,
+    correct_biases: bool | None = None,
 ) -> keras.Model:
     """Makes a trained model compute as it will in integers, without training.
 
@@ -42,6 +45,11 @@ def quantize_post_training(
         selected: function from a layer or operation to whether it shall compute in integers; by default all do
             that can.
         progress: whether to show a progress bar; by default, if the output is a terminal.
+        equalize: whether the channels between layers are rescaled so that kernels use their integers evenly (Nagel et
+            al., 2019, arXiv:1906.04721); by default, if that brings the outputs on 256 of the calibration samples
+            nearer to the float model's.
+        correct_biases: whether biases take back what rounding shifts the mean of a channel by (same paper); by
+            default, on the same condition.
 
     Returns:
         A functional model that shares no variables with `model`: its layers, with `ActivationQuantizer` layers
@@ -49,7 +57,7 @@ def quantize_post_training(
         quantization-aware training.
 
     Raises:
-        TypeError: if `model`, `scheme` or `estimator` is of the wrong type.
+        TypeError: if an argument is of the wrong type.
         ValueError: if the model cannot be read (not built, subclassed), has nothing to quantize, is quantized already,
             has NaN or infinite weights, or if the calibration data is missing, empty, of other shapes, or makes an
             activation NaN or infinite.
@@ -66,5 +74,5 @@ def quantize_post_training(
             "`quantize_post_training` needs `calibration_data`: some hundred typical inputs, from which the ranges of "
             "activations follow."
         )
-    calibration = Calibration(calibration_data, estimator, batch_size, progress)
-    return quantize(model, scheme, calibration, selected, "quantize_post_training")
+    fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
+    return quantize(model, scheme, fitting, selected, "quantize_post_training")

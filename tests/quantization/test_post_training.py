@@ -18,7 +18,7 @@ from keras_mot.quantization import (
     quantize_post_training,
     strip_quantization,
 )
-from keras_mot.quantization.calibration import SeenValues
+from keras_mot.quantization.estimators import SeenValues
 from tests.quantization.models import images, small_network, with_random_statistics
 
 only_tensorflow = pytest.mark.skipif(
@@ -232,7 +232,7 @@ def test_estimators(estimator, rng):
 def test_least_squares_against_the_definition(rng):
     """No other cut of both sides has a smaller error, up to the bins."""
     values = rng.standard_normal(20000).astype("float32") ** 3
-    seen = SeenValues()
+    seen = SeenValues(steps=15)
     for batch in np.split(np.sort(np.abs(values)) * np.sign(values), 10):  # its histogram grows with the batches
         seen.add(batch)
     values = np.sort(np.abs(values)) * np.sign(values)
@@ -243,7 +243,7 @@ def test_least_squares_against_the_definition(rng):
             ((np.clip(np.round(values / scale), round(low / scale), round(high / scale)) * scale - values) ** 2).mean()
         )
 
-    chosen = LeastSquares(steps=15).range(seen)
+    chosen = LeastSquares().range(seen)
     limits = seen.limits
     best = min(error(limits[0] * share, limits[1] * share) for share in np.linspace(0.2, 1, 50))
     assert error(*chosen) < 1.1 * best

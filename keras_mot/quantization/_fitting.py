@@ -1,0 +1,125 @@
+"""What calibration data decides: ranges, and whether equalized kernels and corrected biases help."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot.layers._attach import numpy_value
+from keras_mot.quantization._samples import Samples
+from keras_mot.quantization._simulation import fit_scales
+from keras_mot.quantization.bias_correction import correct_biases
+from keras_mot.quantization.calibration import (
+    calibrate,
+    float_outputs,
+    rounded_outputs,
+    search_ranges,
+    squared_error,
+)
+from keras_mot.quantization.equalization import equalize, find_pairs
+from keras_mot.quantization.estimators import MinMax, RangeEstimator
+
+_CORRECTED_ON = 64
+# A change is kept if it leaves at most this share of the squared error: less may be chance.
+_WORTH = 0.98
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitting:
+    """How a quantized model is fitted to data.
+
+    Args:
+        data: the calibration data, or `None` for none.
+        estimator: a `RangeEstimator`, or `None` for `MinMax()` with a search for the ranges of inputs.
+        batch_size: how many samples of arrays are run at a time.
+        progress: whether to show a progress bar; `None`: on a terminal.
+        equalized: whether the channels between layers are equalized; `None`: if that brings the outputs nearer to those
+            of the float model.
+        corrected: whether biases are corrected; `None`: the same.
+    """
+
+    data: Any
+    estimator: RangeEstimator | None
+    batch_size: int
+    progress: bool | None
+    equalized: bool | None
+    corrected: bool | None
+
+    def __post_init__(self):
+        if self.estimator is not None and not isinstance(self.estimator, RangeEstimator):
+            raise TypeError(
+                f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {self.estimator!r}."
+            )
+        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ValueError(f"`batch_size` should be a positive integer; received {self.batch_size!r}.")
+        for name, value in (("equalize", self.equalized), ("correct_biases", self.corrected)):
+            if value is not None and not isinstance(value, bool):
+                raise TypeError(f"`{name}` should be True, False, or None to see what helps; received {value!r}.")
+        if self.corrected and self.data is None:
+            raise ValueError("`correct_biases=True` needs `calibration_data`: some dozen typical inputs.")
+
+    def run(self, simulation: keras.Model) -> None:
+        """Sets the ranges of a quantized model, equalizes its kernels and corrects its biases, in place.
+
+        Raises:
+            TypeError: if `data` is no data.
+            ValueError: if there is no batch, its shapes do not fit the model, or it makes an activation NaN or
+                infinite.
+        """
+        if self.data is not None:
+            self._fit_to_data(simulation)
+        elif self.equalized:
+            _equalize_and_fit(simulation)
+
+    def _fit_to_data(self, simulation):
+        samples = Samples(simulation, self.data, self.batch_size)
+        estimator = self.estimator or MinMax()
+        expected = float_outputs(simulation, samples.head)
+
+        def error():
+            return squared_error(rounded_outputs(simulation, samples.head), expected)
+
+        if self.equalized is None and find_pairs(simulation):
+            calibrate(simulation, samples.head, estimator, progress=False)
+            before, values = error(), _values(simulation)
+            _equalize_and_fit(simulation)
+            calibrate(simulation, samples.head, estimator, progress=False)
+            if not error() < _WORTH * before:
+                _restore(simulation, values)
+        elif self.equalized:
+            _equalize_and_fit(simulation)
+        calibrate(simulation, samples, estimator, self.progress)
+        if self.estimator is None:
+            search_ranges(simulation, samples.head)
+        if self.corrected is False:
+            return
+        before, values = error(), _values(simulation)
+        correct_biases(simulation, _first(samples.head, _CORRECTED_ON))
+        if self.corrected is None and not error() < _WORTH * before:
+            _restore(simulation, values)
+
+
+def _equalize_and_fit(simulation):
+    """Equalizes the kernels of a quantized model, and fits their scales again."""
+    equalize(simulation)
+    fit_scales(simulation)
+
+
+def _first(batches, count):
+    """The first samples of some batches as one batch."""
+
+    def join(*leaves):
+        return np.concatenate([np.asarray(ops.convert_to_numpy(leaf)) for leaf in leaves])[:count]
+
+    return keras.tree.map_structure(join, *batches)
+
+
+def _values(model):
+    return [np.array(numpy_value(variable)) for variable in model.variables]
+
+
+def _restore(model, values):
+    for variable, value in zip(model.variables, values, strict=True):
+        variable.assign(value)

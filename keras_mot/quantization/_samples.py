@@ -1,0 +1,109 @@
+"""Calibration data as batches of inputs, the first of which can be had again."""
+
+import itertools
+
+import keras
+import numpy as np
+from keras import ops
+
+_KEPT = 256
+
+
+class Samples:
+    """The batches of calibration data, checked, in the structure of a model's inputs.
+
+    Iterating gives all of them; if the data is a generator, once.
+
+    Args:
+        model: the model that takes the inputs.
+        data: inputs as arrays, or an iterable of batches of inputs or of (inputs, labels).
+        batch_size: how many samples of arrays make a batch.
+
+    Attributes:
+        head: list of the first batches, of 256 samples or somewhat more, to be run as often as needed.
+        total: how many batches there are, or `None` if that is not known.
+
+    Raises:
+        TypeError: if `data` is no data.
+        ValueError: if there is no batch, or its shapes do not fit the model.
+    """
+
+    def __init__(self, model, data, batch_size=32):
+        self.total = _count(model, data, batch_size)
+        self._rest = _checked(model, _batches(model, data, batch_size))
+        self.head = []
+        while sum(map(_length, self.head)) < _KEPT:
+            batch = next(self._rest, None)
+            if batch is None:
+                break
+            self.head.append(batch)
+        if not self.head:
+            raise ValueError("The calibration data is empty: a batch of typical inputs is needed.")
+
+    def __iter__(self):
+        return itertools.chain(self.head, self._rest)
+
+
+def _length(batch):
+    return len(keras.tree.flatten(batch)[0])
+
+
+def _checked(model, batches):
+    for count, inputs in enumerate(batches):
+        _check_inputs(model, inputs, count)
+        yield keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))
+
+
+def _is_arrays(model, data):
+    """Whether `data` is an array for each input of the model, and not a list of batches."""
+    if len(model.inputs) == 1 and isinstance(data, (list, tuple)):
+        return False
+    leaves = keras.tree.flatten(data)
+    arrays = all(isinstance(leaf, np.ndarray) or ops.is_tensor(leaf) for leaf in leaves)
+    return arrays and len(leaves) == len(model.inputs)
+
+
+def _count(model, data, batch_size):
+    if _is_arrays(model, data):
+        return -(-len(keras.tree.flatten(data)[0]) // batch_size)
+    try:
+        return len(data)
+    except TypeError:
+        return None
+
+
+def _batches(model, data, batch_size):
+    """The batches of inputs in the data, in the structure of the model's inputs."""
+    if _is_arrays(model, data):
+        for start in range(0, len(keras.tree.flatten(data)[0]), batch_size):
+            yield keras.tree.map_structure(lambda leaf: leaf[start : start + batch_size], data)  # noqa: B023
+        return
+    if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
+        raise TypeError(
+            f"`calibration_data` should be arrays of inputs, or an iterable of batches; received {type(data).__name__}."
+        )
+    for batch in data:
+        # A pair is inputs and labels, unless the model takes two inputs in such a structure.
+        pair = isinstance(batch, (tuple, list)) and len(batch) in (2, 3) and len(model.inputs) != len(batch)
+        yield batch[0] if pair else batch
+
+
+def _check_inputs(model, inputs, count):
+    given, expected = keras.tree.flatten(inputs), model.inputs
+    shapes = [tuple(getattr(leaf, "shape", ())) for leaf in given]
+    fits = len(given) == len(expected) and all(
+        len(shape) == len(tensor.shape) and all(b in (None, a) for a, b in zip(shape, tensor.shape, strict=True))
+        for shape, tensor in zip(shapes, expected, strict=True)
+    )
+    if not fits:
+        wanted = [tuple(tensor.shape) for tensor in expected]
+        raise ValueError(
+            f"Batch {count} of the calibration data (counted from 0) does not fit the model's inputs. Expected arrays "
+            f"of shapes {wanted}; received {shapes}."
+        )
+    for leaf in given:
+        values = np.asarray(ops.convert_to_numpy(leaf) if ops.is_tensor(leaf) else leaf)
+        if values.size == 0:
+            raise ValueError(f"Batch {count} of the calibration data (counted from 0) is empty.")
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise ValueError(f"Batch {count} of the calibration data (counted from 0) has NaN or infinite values.")

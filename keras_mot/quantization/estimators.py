@@ -1,0 +1,213 @@
+"""Range estimators: which range an activation gets, from what calibration has seen of it."""
+
+import abc
+import dataclasses
+import math
+
+import keras
+import numpy as np
+
+from keras_mot._config import Config, EqualByConfig
+
+_BINS = 2048
+
+
+class RangeEstimator(EqualByConfig, abc.ABC):
+    """Base class: chooses the range of an activation from what was seen of it."""
+
+    @abc.abstractmethod
+    def range(self, seen: "SeenValues") -> tuple[float, float]:
+        """The least and the greatest number that the integers shall stand for."""
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {}
+
+
+class SeenValues:
+    """What calibration keeps of an activation: limits of each batch, and a histogram of magnitudes on both sides.
+
+    The histogram has equal bins around zero; when larger values come, its bins are joined in pairs.
+
+    Args:
+        steps: how many steps the integers of this activation have between the ends of its range: 255 for 8 bits.
+
+    Attributes:
+        batches: list of (least, greatest) value of each batch.
+        counts: int64 array of shape (2048,): how many values lie in each bin.
+        reach: the bins divide [-reach, reach].
+    """
+
+    def __init__(self, steps: int = 255):
+        self.steps = steps
+        self.batches = []
+        self.counts = np.zeros(_BINS, "int64")
+        self.reach = 0.0
+
+    def add(self, values: np.ndarray, with_histogram: bool = True, further: bool = False) -> None:
+        """Takes in the values of one batch, or `further` ones of the batch before."""
+        low, high = float(values.min()), float(values.max())
+        before = self.batches.pop() if further else (low, high)
+        self.batches.append((min(before[0], low), max(before[1], high)))
+        if not with_histogram:
+            return
+        largest = max(abs(low), abs(high))
+        if not self.reach:
+            self.reach = largest * 1.0001 or 0.0
+        if not self.reach:
+            return
+        while largest > self.reach:
+            pairs = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.pad(pairs, _BINS // 4)
+            self.reach *= 2
+        positions = ((values.reshape(-1) + self.reach) * (_BINS / (2 * self.reach))).astype("int64")
+        self.counts += np.bincount(np.clip(positions, 0, _BINS - 1), minlength=_BINS)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest value of all batches."""
+        lows, highs = zip(*self.batches, strict=True)
+        return min(lows), max(highs)
+
+    @property
+    def centers(self) -> np.ndarray:
+        """The middle of each bin: float64 array of shape (2048,)."""
+        return (np.arange(_BINS) + 0.5) * (2 * self.reach / _BINS) - self.reach
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class MinMax(Config, RangeEstimator):
+    """From the least to the greatest value."""
+
+    def range(self, seen: SeenValues) -> tuple[float, float]:
+        """See `RangeEstimator.range`."""
+        return seen.limits
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class MovingAverage(Config, RangeEstimator):
+    """The moving average of the batches' limits, as in quantization-aware training.
+
+    Args:
+        decay: of the average, from 0 to below 1.
+    """
+
+    decay: float = 0.9
+
+    def __post_init__(self):
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"`decay` should be in [0, 1); received {self.decay!r}.")
+
+    def range(self, seen: SeenValues) -> tuple[float, float]:
+        """See `RangeEstimator.range`."""
+        average = np.array(seen.batches[0])
+        for count, limits in enumerate(seen.batches[1:], 2):
+            average += max(1.0 / count, 1.0 - self.decay) * (np.array(limits) - average)
+        return float(average[0]), float(average[1])
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class Percentile(Config, RangeEstimator):
+    """The range that leaves out a small share of the values on either side.
+
+    Args:
+        percent: of the values that lie within the range, from 50 to 100.
+    """
+
+    percent: float = 99.99
+
+    def __post_init__(self):
+        if not 50 < self.percent <= 100:
+            raise ValueError(f"`percent` should be above 50, and 100 at most; received {self.percent!r}.")
+
+    def range(self, seen: SeenValues) -> tuple[float, float]:
+        """See `RangeEstimator.range`."""
+        low, high = seen.limits
+        if not seen.reach:
+            return low, high
+        shares = np.cumsum(seen.counts) / max(seen.counts.sum(), 1)
+        outside = (1 - self.percent / 100) / 2
+        width = 2 * seen.reach / _BINS
+        first, last = np.searchsorted(shares, outside), np.searchsorted(shares, 1 - outside)
+        return max(low, first * width - seen.reach), min(high, (last + 1) * width - seen.reach)
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class LeastSquares(Config, RangeEstimator):
+    """The range for which rounding and cutting off have the least mean squared error together.
+
+    Both sides are searched, from the limits inwards (as in Nagel et al., 2021, "A White Paper on Neural Network
+    Quantization", arXiv:2106.08295, section 3.1).
+    """
+
+    def range(self, seen: SeenValues) -> tuple[float, float]:
+        """See `RangeEstimator.range`."""
+        filled = np.flatnonzero(seen.counts)
+        centers, counts = seen.centers[filled], seen.counts[filled]
+        return _narrowed(seen, 0.4, lambda low, high: _squared_error(centers, counts, low, high, seen.steps))
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class Entropy(Config, RangeEstimator):
+    """The range for which the distribution of the rounded values says least wrong about that of the values.
+
+    The Kullback-Leibler divergence is taken between histograms, as in NVIDIA's TensorRT (Migacz, 2017, "8-bit inference
+    with TensorRT", GPU Technology Conference); other than there, both sides are searched. Values of exactly 0, which
+    a ReLU leaves many of, are no reason to cut: 0 is one of the numbers that integers stand for. The histogram has
+    2048 bins, so that 16 bits keep all that was seen.
+    """
+
+    def range(self, seen: SeenValues) -> tuple[float, float]:
+        """See `RangeEstimator.range`."""
+        if not seen.reach or seen.steps >= _BINS:
+            return seen.limits
+        counts = seen.counts.astype("float64")
+        middle = _BINS // 2
+        counts[middle] = min(counts[middle], max(counts[middle - 1], counts[middle + 1]))
+
+        def divergence(low, high):
+            first, last = (int((side + seen.reach) * (_BINS / (2 * seen.reach))) for side in (low, high))
+            return _divergence(counts, first, min(last, _BINS - 1) + 1, seen.steps + 1)
+
+        return _narrowed(seen, 0.1, divergence)
+
+
+def _narrowed(seen, least, cost):
+    """The range of least cost among those that reach from all that was seen inwards to the share `least` of it."""
+    low, high = min(seen.limits[0], 0.0), max(seen.limits[1], 0.0)
+    best, chosen = math.inf, (low, high)
+    for share in np.linspace(1.0, least, 61):
+        for pair in {(low * share, high * share), (low, high * share), (low * share, high)}:
+            error = cost(*pair)
+            if error < best:
+                best, chosen = error, pair
+    return chosen
+
+
+def _squared_error(centers, counts, low, high, steps):
+    scale = max((high - low) / steps, 1e-30)
+    cut = np.where(centers > high, centers - high, np.where(centers < low, low - centers, 0.0))
+    inside = np.where(cut > 0, 0.0, scale**2 / 12)
+    return float(((cut**2 + inside) * counts).sum())
+
+
+def _divergence(counts, first, last, levels):
+    """The divergence of the histogram, cut off to bins `first` to before `last`, from its form with fewer levels."""
+    inside = counts[first:last]
+    expected = inside.copy()
+    expected[0] += counts[:first].sum()
+    expected[-1] += counts[last:].sum()
+    level = np.arange(len(inside)) * levels // len(inside)
+    filled = inside > 0
+    shares = np.bincount(level, inside) / np.maximum(np.bincount(level, filled), 1)
+    rounded = np.where(filled, shares[level], 0.0)
+    if not rounded.any():
+        return math.inf
+    expected, rounded = expected / expected.sum(), rounded / rounded.sum()
+    used = expected > 0
+    return float((expected[used] * np.log(expected[used] / np.maximum(rounded[used], 1e-12))).sum())
