@@ -187,6 +187,10 @@ class _Rewriter:
             return
         floats = [index for index in inputs if index >= 0 and self._is_float(index)]
         active = [index for index in floats if not self._is_constant(index)]
+        if name == "GATHER" and not active and floats == inputs[:1] and self._wanted(results[0]) is not None:
+            parameters = self._wanted(results[0])
+            self._emit(operator, [self._table(inputs[0], parameters), *inputs[1:]], results, [parameters])
+            return
         if not active or any(index not in self.integers for index in active):
             raise _InFloats("its input is computed in floats")
         bits = self.parameters[self.integers[active[0]]].bits
@@ -335,6 +339,18 @@ class _Rewriter:
         self._describe(new, stored, scales, np.zeros(len(scales)), axis or 0)
         self.graph.tensors.append(new)
         return len(self.graph.tensors) - 1
+
+    def _table(self, index, parameters):
+        """The constant `index`, of which an operator takes rows, rounded to the numbers of these parameters."""
+        key = (index, parameters)
+        if key not in self.made:
+            values = dense_values(self.model, self.graph.tensors[index]).astype("float32")
+            limits = np.iinfo(f"int{parameters.bits}")
+            integers = np.round(values / np.float32(parameters.scale)) + parameters.zero_point
+            self.made[key] = self._new_tensor(index, parameters)
+            integers = np.clip(integers, limits.min, limits.max).astype(limits.dtype)
+            self.graph.tensors[self.made[key]].buffer = self._new_buffer(integers)
+        return self.made[key]
 
     def _bias(self, index, source, kernel):
         parameters = self.parameters[source]

@@ -36,6 +36,7 @@ _MOVING = (
 _UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK")
 # Operators that compute with scales of each input and of the result.
 _COMPUTING = ("ADD", "SUB", "MUL", "MEAN", "SUM", "LEAKY_RELU", "PRELU", "RELU", "RELU6", "SQUARED_DIFFERENCE")
+_COMPUTING += ("BATCH_MATMUL", "ABS")
 _COMPUTING_8_BITS = ("ELU", "GELU", "HARD_SWISH")
 # Operators whose result has a scale that the kernel prescribes.
 _PRESCRIBED = ("LOGISTIC", "TANH", "SOFTMAX")

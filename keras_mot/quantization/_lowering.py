@@ -6,7 +6,7 @@ from keras import activations, layers, ops
 
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.rewrite import rewrite
-from keras_mot.quantization import _recurrent
+from keras_mot.quantization import _attention, _recurrent
 
 # What runtimes compute within the operation before it.
 FUSED_ACTIVATIONS = ("relu", "relu6")
@@ -107,6 +107,10 @@ class _Lowering:
             if isinstance(operation, kind):
                 result = method(self, operation, *args, **kwargs)
                 return operation(*args, **kwargs) if result is None else result
+        if type(operation).__name__ in ("Divide", "TrueDivide") and isinstance(args[1], (int, float)):
+            return args[0] * (1.0 / args[1])
+        if type(operation).__name__ == "Square":
+            return args[0] * args[0]
         activation = activation_of(operation)
         if activation in _ACTIVATION_STEPS and len(args) == 1:
             return _ACTIVATION_STEPS[activation](self, operation, args[0])
@@ -227,6 +231,14 @@ class _Lowering:
         multiply = self.make(operation, "gated", lambda: layers.Multiply(name=f"{operation.name}_gated"))
         return multiply([inputs, gate])
 
+    def softmax(self, layer, inputs):
+        """The softmax that is part of a layer."""
+        return self.make(layer, "softmax", lambda: layers.Softmax(name=f"{layer.name}_softmax"))(inputs)
+
+    def _einsum_dense(self, layer, inputs):
+        outputs = _attention.einsum_dense(self, layer, inputs)
+        return self._with_activation(layer, inputs) if outputs is None else outputs
+
     def _on_sequences(self, layer, inputs):
         """A dense layer on more than vectors: on a batch of all the vectors, where the bias is part of the product."""
         if len(inputs.shape) < 3 or None in inputs.shape[1:]:
@@ -239,10 +251,13 @@ _METHODS = (
     ((layers.SeparableConv1D, layers.SeparableConv2D), _Lowering._separable),
     (
         (layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-        + (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.EinsumDense),
+        + (layers.Conv1DTranspose, layers.Conv2DTranspose),
         _Lowering._with_activation,
     ),
     (layers.Dense, _Lowering._on_sequences),
+    (layers.EinsumDense, _Lowering._einsum_dense),
+    ((layers.MultiHeadAttention, layers.GroupQueryAttention), _attention.multi_head),
+    (layers.Attention, _attention.attention),
     (layers.RNN, _recurrent.unroll),
     (layers.Bidirectional, _recurrent.unroll_bidirectional),
     (layers.TimeDistributed, _recurrent.distribute),

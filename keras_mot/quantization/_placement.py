@@ -27,7 +27,7 @@ _LAYERS = {
         *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
         *(layers.Conv1DTranspose, layers.Conv2DTranspose),
         *(layers.Add, layers.Subtract, layers.Multiply, layers.Concatenate, layers.Maximum, layers.Minimum),
-        *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.PReLU),
+        *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.PReLU, layers.Embedding),
     ),
     SAME: (
         *(layers.Reshape, layers.Flatten, layers.Permute, layers.RepeatVector, layers.Identity),
@@ -39,8 +39,10 @@ _LAYERS = {
     ROUNDED: (layers.AveragePooling1D, layers.AveragePooling2D),
 }
 _OPERATIONS = {
-    OWN: ("Add", "Subtract", "Multiply", "Mean", "Concatenate", "Stack", "Maximum", "Minimum"),
-    SAME: ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Ravel", "Flip", "Tile", "Split", "Unstack"),
+    OWN: ("Add", "Subtract", "Multiply", "Mean", "Concatenate", "Stack", "Maximum", "Minimum")
+    + ("Matmul", "Sum", "Average", "Abs"),
+    SAME: ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Ravel", "Flip", "Tile", "Split", "Unstack")
+    + ("Pad", "Repeat", "Swapaxes", "Moveaxis", "Take", "Max", "Min"),
     ROUNDED: (),
 }
 _JOINING = ("Concatenate", "Stack")
@@ -128,7 +130,11 @@ class _Placement:
             return False
         if type(reader).__name__ in _JOINING:
             return True
-        computes = activation_of(operation) is None and type(operation).__name__ not in (*_JOINING, "PReLU")
+        computes = activation_of(operation) is None and type(operation).__name__ not in (
+            *_JOINING,
+            "PReLU",
+            "Embedding",
+        )
         plain = getattr(operation, "activation", keras.activations.linear) is keras.activations.linear
         return computes and plain and activation_of(reader) in FUSED_ACTIVATIONS
 

@@ -1,0 +1,105 @@
+"""Breaks einsum and attention layers down into dense layers, matrix products and softmax."""
+
+import math
+
+import numpy as np
+from keras import layers, ops
+
+_HEADS_FIRST = (0, 2, 1, 3)
+
+
+def einsum_dense(lowering, layer, inputs, name=None):
+    """An `EinsumDense` layer as a dense layer between reshapes, or `None` if its equation is of another kind.
+
+    Args:
+        lowering: what makes and calls the steps.
+        layer: the layer.
+        inputs: symbolic tensor.
+        name: name of the dense layer, if it is not the layer's.
+    """
+    left, output = layer.equation.replace(" ", "").split("->")
+    letters, kernel_letters = left.split(",")
+    summed = [letter for letter in letters if letter in kernel_letters]
+    kept = [letter for letter in letters if letter not in summed]
+    made = [letter for letter in kernel_letters if letter not in summed]
+    bias_axes = set(layer.bias_axes or "")
+    plain = "." not in layer.equation and kept[:1] == [letters[0]] and output[:1] == letters[0]
+    if not plain or set(summed) & set(output) or not bias_axes <= set(made) or None in inputs.shape[1:]:
+        return None
+    size = dict(zip(letters, inputs.shape, strict=True)) | dict(zip(kernel_letters, layer.kernel.shape, strict=True))
+    widths = [size[letter] for letter in made]
+
+    def build():
+        kernel = ops.convert_to_numpy(layer.kernel)
+        kernel = kernel.transpose([kernel_letters.index(letter) for letter in (*summed, *made)])
+        weights = [kernel.reshape(-1, math.prod(widths))]
+        if layer.bias is not None:
+            bias = ops.convert_to_numpy(layer.bias)
+            bias = bias.reshape((1,) * (len(output) - bias.ndim) + bias.shape)
+            bias = bias.transpose([output.index(letter) for letter in (*kept, *made)])[(0,) * len(kept)]
+            weights.append(np.broadcast_to(bias, widths).reshape(-1))
+        dense = layers.Dense(
+            math.prod(widths),
+            activation=layer.activation,
+            use_bias=layer.bias is not None,
+            trainable=layer.trainable,
+            name=name or layer.name,
+        )
+        dense.build((None, weights[0].shape[0]))
+        dense.set_weights(weights)
+        return dense
+
+    rows = _transposed(inputs, letters, (*kept, *summed))
+    rows = ops.reshape(rows, (-1, math.prod(size[letter] for letter in summed)))
+    results = lowering.steps(lowering.make(layer, "dense", build), rows)
+    results = ops.reshape(results, (-1, *(size[letter] for letter in kept[1:]), *widths))
+    return _transposed(results, (*kept, *made), output)
+
+
+def multi_head(lowering, layer, query, value, key=None, **kwargs):
+    """`MultiHeadAttention` or `GroupQueryAttention` on sequences without masks as matrix products, or `None`."""
+    key = value if key is None else key
+    tensors = (query, key, value)
+    if _is_masked(tensors, kwargs) or any(len(tensor.shape) != 3 or None in tensor.shape[1:] for tensor in tensors):
+        return None
+    heads = []
+    for part, tensor in zip(("query", "key", "value"), tensors, strict=True):
+        projection = getattr(layer, f"_{part}_dense")
+        head = einsum_dense(lowering, projection, tensor, f"{layer.name}_{part}")
+        if part != "query" and isinstance(layer, layers.GroupQueryAttention):
+            head = ops.repeat(head, layer.num_repeats, axis=2)
+        heads.append(ops.transpose(head, _HEADS_FIRST))
+    query, key, value = heads
+    scores = ops.matmul(query * (1.0 / math.sqrt(query.shape[-1])), ops.transpose(key, (0, 1, 3, 2)))
+    weights = _dropped(lowering, layer, lowering.softmax(layer, scores))
+    mixed = ops.transpose(ops.matmul(weights, value), _HEADS_FIRST)
+    return einsum_dense(lowering, layer._output_dense, mixed, f"{layer.name}_output")
+
+
+def attention(lowering, layer, inputs, **kwargs):
+    """`Attention` by dot products without masks as matrix products, or `None`."""
+    query, value, key = (*inputs, inputs[1])[:3]
+    dot = type(layer) is layers.Attention and layer.score_mode == "dot" and not layer.use_scale
+    if not dot or _is_masked(inputs, kwargs):
+        return None
+    scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
+    return ops.matmul(_dropped(lowering, layer, lowering.softmax(layer, scores)), value)
+
+
+def _transposed(tensor, letters, order):
+    axes = [list(letters).index(letter) for letter in order]
+    return tensor if axes == sorted(axes) else ops.transpose(tensor, axes)
+
+
+def _is_masked(tensors, kwargs):
+    settings = {name: value for name, value in kwargs.items() if name != "training"}
+    return any(value is not None and value is not False for value in settings.values()) or any(
+        getattr(tensor, "_keras_mask", None) is not None for tensor in tensors
+    )
+
+
+def _dropped(lowering, layer, weights):
+    rate = getattr(layer, "dropout", 0) or 0
+    if not rate:
+        return weights
+    return lowering.make(layer, "dropout", lambda: layers.Dropout(rate, name=f"{layer.name}_dropout"))(weights)
