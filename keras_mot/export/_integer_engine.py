@@ -2,8 +2,11 @@
 
 import dataclasses
 
+import numpy as np
+
 from keras_mot.export._integer_file import to_integers
 from keras_mot.layers import strip, transformed_weights
+from keras_mot.layers._attach import numpy_value
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.transforms import FakeQuantize
@@ -25,12 +28,7 @@ class IntegerEngine:
 
     def __call__(self, model, signature, request):
         """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
-        limits = {
-            transform.limit
-            for weight in transformed_weights(model)
-            for transform in weight.transforms
-            if isinstance(transform, FakeQuantize)
-        }
+        limits = set().union(*(_largest_integers(weight) for weight in transformed_weights(model)))
         plain = strip(copy_model(model))
         quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
         conversion = self._engine(plain, signature, request)
@@ -40,3 +38,13 @@ class IntegerEngine:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
             raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}")
         return dataclasses.replace(conversion, dense=file.content)
+
+
+def _largest_integers(weight):
+    """The largest integer of each slice of a quantized weight: a learned scale need not use the last one."""
+    transform = weight.transform_of(FakeQuantize)
+    if transform is None or not transform.learned:
+        return {transform.limit} if transform else set()
+    integers, _ = transform.integers(numpy_value(weight.value_before(transform)))
+    largest = np.abs(integers).max(axis=transform.shared_axes)
+    return {int(value) for value in largest.reshape(-1) if value}

@@ -326,7 +326,11 @@ class _Rewriter:
             if np.allclose(integers * scale, values, rtol=1e-5, atol=1e-4 * float(scale.min())):
                 stored = 4 if packed and limit <= 7 else bits
                 return self._store_constant(index, integers, scale, axis, stored)
-        return None
+        scale = _scale_of_each_slice(values, others, largest, limits)
+        if scale is None:
+            return None
+        integers = np.round(values / scale)
+        return self._store_constant(index, integers, scale, axis, 4 if packed and np.abs(integers).max() <= 7 else bits)
 
     def _store_constant(self, index, integers, scale, axis, stored):
         new = copy.copy(self.graph.tensors[index])
@@ -468,3 +472,14 @@ class _Rewriter:
         model.operatorCodes = [model.operatorCodes[index] for index in codes]
         for operator in operators:
             operator.opcodeIndex = codes.index(operator.opcodeIndex)
+
+
+def _scale_of_each_slice(values, others, largest, limits):
+    """Scales on whose grids slices lie that have different largest integers, of those in `limits`, or `None`."""
+    chosen = np.where(largest > 0, np.float32(0), np.float32(1))
+    for limit in limits:
+        scale = np.where(largest > 0, largest / np.float32(limit), np.float32(1)).astype("float32")
+        error = np.abs(np.round(values / scale) * scale - values)
+        fits = (error <= 1e-5 * np.abs(values) + 1e-4 * scale).all(axis=others, keepdims=True)
+        chosen = np.where(fits & (chosen == 0), scale, chosen)
+    return chosen.astype("float32") if (chosen > 0).all() else None

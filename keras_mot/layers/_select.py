@@ -17,10 +17,11 @@ def matches(selector, weight):
         TypeError: if the selector is none of these.
     """
     layers = dict.fromkeys([*weight.lineage, weight.host, weight.owner])
-    return any(_matches_layer(selector, layer) for layer in layers)
+    return any(matches_layer(selector, layer) for layer in layers)
 
 
-def _matches_layer(selector, layer):
+def matches_layer(selector, layer):
+    """Whether `selector`, as of `matches`, points at this very layer."""
     if isinstance(selector, keras.layers.Layer):
         return selector is layer
     if isinstance(selector, type) and issubclass(selector, keras.layers.Layer):

@@ -3,11 +3,14 @@
 import contextlib
 import contextvars
 import dataclasses
+import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_mot.transforms.fake_quantize import with_gradient_times
 
 _SPAN = 255.0
 _MODE = contextvars.ContextVar("activation_quantizer_mode", default=None)
@@ -45,6 +48,11 @@ class ActivationQuantizer(keras.layers.Layer):
     batch (Jacob et al., 2018, arXiv:1712.05877, section 3.1). What sees no batch before it is used leaves its
     inputs as they are.
 
+    With `learned`, the ends of the range are trained instead (Esser et al., 2020, "Learned Step Size Quantization",
+    arXiv:1902.08153, for both ends as in Bhalgat et al., 2020, "LSQ+", arXiv:2004.09576). Their gradients are such that
+    with SGD the scale of a range that starts at 0 moves exactly as in the paper, its factor
+    1 / sqrt(features * steps) included. An end that is 0 stays 0. The range must be set before training.
+
     Args:
         bits: bits of an integer: 4, 8 or 16.
         decay: of the moving average; `None` for a range that training leaves as it is.
@@ -53,6 +61,8 @@ class ActivationQuantizer(keras.layers.Layer):
         calls: how often a model calls the quantizer in one step. If that is more than once, the range follows the
             extremes of all calls: it grows at once, and shrinks as slowly as if each call were a step.
         limits: (least, greatest) number that a range that follows the data may have, or `None`.
+        learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
+        widening: whether the range takes in all values of all batches, instead of following an average.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
@@ -64,23 +74,32 @@ class ActivationQuantizer(keras.layers.Layer):
         in_training: bool = True,
         calls: int = 1,
         limits: tuple[float, float] | None = None,
+        learned: bool = False,
+        widening: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.bits, self.decay, self.in_training, self.calls = bits, decay, in_training, calls
         self.fixed = None if fixed is None else tuple(float(value) for value in fixed)
+        self.learned = learned and fixed is None
+        self.widening = widening
         self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = self.fixed or (0.0, 0.0)
-        self._low = self.add_weight(name="low", shape=(), initializer=_constant(low), trainable=False, dtype="float32")
-        self._high = self.add_weight(
-            name="high", shape=(), initializer=_constant(high), trainable=False, dtype="float32"
+        self._low, self._high = (
+            self.add_weight(name=name, shape=(), initializer=_constant(value), trainable=self.learned, dtype="float32")
+            for name, value in (("low", low), ("high", high))
         )
         # How many batches the range has seen; 0 as long as there is none.
         self._batches = self.add_weight(
             name="batches", shape=(), initializer=_constant(1.0 if fixed else 0.0), trainable=False, dtype="float32"
         )
         self.built = True
+
+    @property
+    def _follows(self):
+        """Whether the range follows the batches in training."""
+        return self.fixed is None and self.decay is not None and not self.learned
 
     def build(self, input_shape):
         """Nothing: the range is one for the whole tensor."""
@@ -97,7 +116,7 @@ class ActivationQuantizer(keras.layers.Layer):
         mode = _MODE.get()
         if mode is not None:
             return mode(self, inputs, averages)
-        if training and self.fixed is None and self.decay is not None and not averages:
+        if training and self._follows and not averages:
             self._follow(inputs)
         if training and not self.in_training:
             return inputs
@@ -111,17 +130,41 @@ class ActivationQuantizer(keras.layers.Layer):
             scale = (high - low) / (2**self.bits - (2 if self.bits == 16 else 1))
             middle = low + scale * 2 ** (self.bits - 1) if self.bits < 16 else 0.0
             inputs = inputs - ops.cast(ops.where(inputs < middle, 1e-3 * scale, 0.0), inputs.dtype)
+        if self.learned:
+            return ops.cast(self._rounded_to_learned(ops.cast(inputs, "float32")), inputs.dtype)
         rounded = keras.quantizers.fake_quant_with_min_max_vars(
             ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.bits == 16
         )
         seen = ops.convert_to_tensor(self._batches.value) > 0
         return ops.cast(ops.where(seen, ops.cast(rounded, inputs.dtype), inputs), inputs.dtype)
 
+    def _rounded_to_learned(self, inputs):
+        steps = 2**self.bits - 1
+        features = math.prod(length or 1 for length in inputs.shape[1:])
+        low, high = (
+            with_gradient_times(ops.convert_to_tensor(end.value), steps**1.5 / math.sqrt(features))
+            for end in (self._low, self._high)
+        )
+        low, high = ops.where(low < 0, low, 0.0), ops.where(high > 0, high, 0.0)
+        if self.limits is not None:
+            low, high = ops.maximum(low, self.limits[0]), ops.minimum(high, self.limits[1])
+        scale = ops.maximum(high - low, 1e-6) / steps
+        ratio = inputs / scale
+        integers = ops.stop_gradient(ops.round(ratio))
+        zero = ops.stop_gradient(ops.clip(ops.floor(-low / scale + 0.5), 0, steps))
+        inside = (ratio + ops.stop_gradient(integers - ratio)) * scale
+        below = low + ops.stop_gradient(-zero * scale - low)
+        above = high + ops.stop_gradient((steps - zero) * scale - high)
+        return ops.where(integers < -zero, below, ops.where(integers > steps - zero, above, inside))
+
     def _follow(self, inputs):
         values = ops.stop_gradient(ops.cast(inputs, "float32"))
         batches = ops.convert_to_tensor(self._batches.value)
-        outwards = ops.maximum(1.0 / (ops.floor(batches / self.calls) + 1.0), 1.0 - self.decay)
-        inwards = ops.where(batches > 0, outwards / self.calls, 1.0)
+        if self.widening:
+            outwards, inwards = 1.0, 0.0
+        else:
+            outwards = ops.maximum(1.0 / (ops.floor(batches / self.calls) + 1.0), 1.0 - self.decay)
+            inwards = ops.where(batches > 0, outwards / self.calls, 1.0)
         for variable, value, sign in ((self._low, ops.min(values), -1.0), (self._high, ops.max(values), 1.0)):
             change = value - variable
             variable.assign(variable + ops.where(sign * change > 0, outwards, inwards) * change)
@@ -182,6 +225,8 @@ class ActivationQuantizer(keras.layers.Layer):
             "in_training": self.in_training,
             "calls": self.calls,
             "limits": self.limits,
+            "learned": self.learned,
+            "widening": self.widening,
         }
 
 

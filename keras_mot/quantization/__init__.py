@@ -18,18 +18,30 @@ from keras_mot.quantization.estimators import (
     SeenValues,
 )
 from keras_mot.quantization.post_training import quantize_post_training
+from keras_mot.quantization.quantize_config import (
+    AllValuesQuantizer,
+    FixedQuantizer,
+    LastValueQuantizer,
+    MovingAverageQuantizer,
+    QuantizeConfig,
+)
 from keras_mot.quantization.schemes import INT4_WEIGHTS, INT8, INT16X8, QuantizationScheme
 
 __all__ = [
     "INT4_WEIGHTS",
     "INT8",
     "INT16X8",
+    "AllValuesQuantizer",
     "Entropy",
+    "FixedQuantizer",
+    "LastValueQuantizer",
     "LeastSquares",
     "MinMax",
     "MovingAverage",
+    "MovingAverageQuantizer",
     "Percentile",
     "QuantizationScheme",
+    "QuantizeConfig",
     "RangeEstimator",
     "SeenValues",
     "quantize_annotate_layer",

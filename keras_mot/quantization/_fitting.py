@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot.layers._attach import numpy_value
+from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization._samples import Samples
 from keras_mot.quantization._simulation import fit_scales
 from keras_mot.quantization.bias_correction import correct_biases
@@ -68,6 +69,8 @@ class Fitting:
             ValueError: if there is no batch, its shapes do not fit the model, or it makes an activation NaN or
                 infinite.
         """
+        if self.data is None and any(quantizer.learned for quantizer in activation_quantizers(simulation)):
+            raise ValueError("`learned_scales` need `calibration_data`: the ranges that training starts from.")
         if self.data is not None:
             self._fit_to_data(simulation)
         elif self.equalized:

@@ -76,7 +76,7 @@ def quantizer_of(tensor):
     return quantizer_of(operation._inbound_nodes[tensor._keras_history.node_index].arguments.keras_tensors[0])
 
 
-def place(model, scheme, selected=lambda operation: True, joined=None):
+def place(model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}):
     """Inserts activation quantizers into a lowered model.
 
     Args:
@@ -84,17 +84,18 @@ def place(model, scheme, selected=lambda operation: True, joined=None):
         scheme: the `QuantizationScheme`.
         selected: function from an operation to whether it shall be computed in integers.
         joined: dictionary from ids of operations to keys: those of equal keys share one quantizer.
+        asked: function from an operation to arguments of the `ActivationQuantizer` behind it.
 
     Returns:
         The model with quantizers, and the list of its layers whose weights shall be quantized.
     """
-    placement = _Placement(model, scheme, selected, joined or {})
+    placement = _Placement(model, scheme, selected, joined or {}, asked)
     return rewrite(model, placement), list(placement.weighted.values())
 
 
 class _Placement:
-    def __init__(self, model, scheme, selected, joined):
-        self._scheme, self._selected, self._joined = scheme, selected, joined
+    def __init__(self, model, scheme, selected, joined, asked):
+        self._scheme, self._selected, self._joined, self._asked = scheme, selected, joined, asked
         self._shared = {}  # key -> the quantizer of all operations of this key
         self._prescribing = {}  # key -> an operation of this key that prescribes a range
         self._calls = collections.Counter()  # key -> how often its quantizer is called
@@ -104,6 +105,7 @@ class _Placement:
         consumers = consumers_of(model)
         outputs = {id(tensor) for tensor in model.outputs}
         self._names = {}
+        self._together = {}  # id of an operation -> those that are computed in one step with it
         self._fused = set()  # ids of operations whose result is rounded by what reads it, computed in one step
         nodes = nodes_of(model)
         self._readers = {}  # id of an operation -> the operations that read its results
@@ -121,6 +123,7 @@ class _Placement:
             alone = sum(other.operation is node.operation for other in nodes) == len(results) == len(readers) == 1
             if alone and id(results[0]) not in outputs and self._fuses(node.operation, readers[0].operation):
                 self._fused.add(id(node.operation))
+                self._together.setdefault(id(readers[0].operation), []).append(node.operation)
         self._ends = {
             id(node.operation) for node in nodes if any(id(tensor) in outputs for tensor in node.output_tensors)
         }
@@ -175,15 +178,17 @@ class _Placement:
         return False
 
     def _settings(self, operation):
-        """What its quantizer must know of an operation."""
+        """The arguments of the quantizer behind an operation."""
         rule, bits = rule_for(operation), self._scheme.activation_bits
         if rule in FIXED[bits]:
             return {"fixed": FIXED[bits][rule], "in_training": id(operation) not in self._ends}
+        together = self._together.get(id(operation), [])
+        asked = {**(self._asked(together[0]) if len(together) == 1 else {}), **self._asked(operation)}
         readers = self._readers.get(id(operation), [])
         reaches = [_SATURATED[bits].get(activation_of(reader)) for reader in readers]
-        if not readers or None in reaches or id(operation) in self._ends:
-            return {}
-        return {"limits": (-max(reaches), max(reaches))}
+        if not readers or None in reaches or id(operation) in self._ends or "fixed" in asked:
+            return asked
+        return {"limits": (-max(reaches), max(reaches)), **asked}
 
     def _of_key(self, key, operation):
         if key not in self._shared:
@@ -202,6 +207,7 @@ class _Placement:
     def _new(self, name, **settings):
         count = self._names[name] = self._names.get(name, -1) + 1
         name = f"{name}_quantizer" + (f"_{count}" if count else "")
+        settings = {"learned": self._scheme.learned_scales, **settings}
         return ActivationQuantizer(self._scheme.activation_bits, name=name, **settings)
 
     def _tensors(self, args):

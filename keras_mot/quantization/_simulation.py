@@ -12,12 +12,12 @@ from keras_mot.layers._find import find_weights, require_built
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.quantization._lowering import lower
 from keras_mot.quantization._placement import WEIGHTED, place, quantizer_of
+from keras_mot.quantization._settings import settings_of_operations
 from keras_mot.quantization.schemes import QuantizationScheme
 from keras_mot.transforms import FakeQuantize
-from keras_mot.transforms.fake_quantize import least_squares_reach
 
 
-def quantize(model, scheme, fitting, selected, function):
+def quantize(model, scheme, fitting, selected, overrides, function):
     """A flat model that computes as its integer form will.
 
     Args:
@@ -25,49 +25,58 @@ def quantize(model, scheme, fitting, selected, function):
         scheme: a `QuantizationScheme`.
         fitting: a `Fitting`; without data, ranges are left to training.
         selected: function from an operation to whether it shall be in integers, or `None` for all.
+        overrides: dictionary from selectors to other settings, see `settings_of_operations`, or `None`.
         function: name of the public function, for messages.
 
     Returns:
         The model, which shares no variables with `model`.
     """
     _check(model, scheme, selected, function)
-    simulation = simulate(model, scheme, selected)
+    simulation = simulate(model, scheme, selected, overrides)
     fitting.run(simulation)
     if fitting.data is not None:
         _settle_biases(simulation)
     return simulation
 
 
-def simulate(model, scheme, selected):
-    """The simulation, whose activation quantizers have no ranges yet."""
+def simulate(model, scheme, selected=None, overrides=None):
+    """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`."""
+    settings = settings_of_operations(model, scheme, selected, overrides)
     flat = flatten(model)
-    chosen = {
-        copy.name
-        for operation, copy in zip(operations_of(model), operations_of(flat), strict=True)
-        if selected is None or selected(operation)
-    }
+    chosen = {copy.name: item for copy, item in zip(operations_of(flat), settings, strict=True) if item is not None}
     lowered, origins, joined = lower(fold_batch_norm(flat), lambda operation: operation.name in chosen)
-    placed, weighted = place(lowered, scheme, lambda operation: origins[id(operation)].name in chosen, joined)
+
+    def origin(operation):
+        return origins[id(operation)].name
+
+    placed, weighted = place(
+        lowered,
+        scheme,
+        lambda operation: origin(operation) in chosen,
+        joined,
+        lambda operation: chosen[origin(operation)].activation,
+    )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
-    kernels = {layer.name for layer in weighted}
+    schemes = {layer.name: chosen[origin(layer)].scheme for layer in weighted}
     simulation = copy_model(placed)
     for layer in simulation.layers:
-        if layer.name in kernels:
+        if layer.name in schemes:
+            own = schemes[layer.name]
             for found in find_weights(layer)[0]:
-                transform = FakeQuantize(scheme.weight_bits, scheme.per_channel, name=f"{found.key}_quantize")
+                transform = FakeQuantize(
+                    own.weight_bits, own.per_channel, own.learned_scales, name=f"{found.key}_quantize"
+                )
                 attach(found.host, {found.place: [transform]})
     fit_scales(simulation)
     return simulation
 
 
 def fit_scales(simulation):
-    """Gives weights of fewer than 8 bits the scales of least squared error."""
+    """Gives the weights of a quantized model scales that suit their values."""
     for weight in transformed_weights(simulation):
         transform = weight.transform_of(FakeQuantize)
-        if transform.bits < 8:
-            value = numpy_value(weight.value_before(transform))
-            transform.reach.assign(least_squares_reach(value, transform.limit, transform.shared_axes))
+        transform.fit(numpy_value(weight.value_before(transform)))
 
 
 def _settle_biases(simulation):

@@ -1,7 +1,7 @@
 """Quantization-aware training: a model is trained while it computes as it will in integers."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quanti
 from keras_mot.quantization._fitting import Fitting
 from keras_mot.quantization._simulation import check_model, quantize
 from keras_mot.quantization.estimators import RangeEstimator
+from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
 _MARK = "_keras_mot_quantize"
@@ -29,6 +30,7 @@ def quantize_model(
     progress: bool | None = None,
     equalize: bool | None = None,
     correct_biases: bool | None = None,
+    overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
 ) -> keras.Model:
     """Prepares a trained model for quantization-aware training.
 
@@ -52,6 +54,7 @@ def quantize_model(
         progress: whether to show a progress bar during calibration.
         equalize: as in `quantize_post_training`; without calibration data only `True` does anything.
         correct_biases: as in `quantize_post_training`; `True` needs calibration data.
+        overrides: as in `quantize_post_training`: other settings for some layers.
 
     Returns:
         A functional model that shares no variables with `to_quantize`. It is not compiled.
@@ -70,20 +73,23 @@ def quantize_model(
     ```
     """
     fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
-    return quantize(to_quantize, scheme, fitting, selected, "quantize_model")
+    return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model")
 
 
-def quantize_annotate_layer(to_annotate: keras.layers.Layer) -> keras.layers.Layer:
+def quantize_annotate_layer(
+    to_annotate: keras.layers.Layer, quantize_config: QuantizeConfig | None = None
+) -> keras.layers.Layer:
     """Marks a layer to be quantized by `quantize_apply`; the other layers of its model stay in floats.
 
     Args:
         to_annotate: a layer. It is not changed.
+        quantize_config: a `QuantizeConfig`, if the scheme is not to decide.
 
     Returns:
         A marked copy, with the same weights if the layer has any, to build a model with. The mark is not saved.
 
     Raises:
-        TypeError: if `to_annotate` is no layer, or is a model.
+        TypeError: if `to_annotate` is no layer, or is a model, or `quantize_config` is no `QuantizeConfig`.
 
     Example:
 
@@ -97,9 +103,11 @@ def quantize_annotate_layer(to_annotate: keras.layers.Layer) -> keras.layers.Lay
     """
     if not isinstance(to_annotate, keras.layers.Layer) or isinstance(to_annotate, keras.Model):
         raise TypeError(f"`quantize_annotate_layer` expects a layer; received {to_annotate!r}.")
+    if quantize_config is not None and not isinstance(quantize_config, QuantizeConfig):
+        raise TypeError(f"`quantize_config` should be a `QuantizeConfig`; received {quantize_config!r}.")
     built = to_annotate.built
     layer = copy_model(to_annotate) if built else type(to_annotate).from_config(to_annotate.get_config())
-    setattr(layer, _MARK, True)
+    setattr(layer, _MARK, True if quantize_config is None else quantize_config)
     return layer
 
 
@@ -163,8 +171,10 @@ def quantize_apply(
     def selected(operation):
         return hasattr(operation, _MARK)
 
+    marks = {operation: getattr(operation, _MARK, None) for operation in operations_of(model)}
+    overrides = {operation: mark for operation, mark in marks.items() if isinstance(mark, QuantizeConfig)}
     fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
-    return quantize(model, scheme, fitting, selected, "quantize_apply")
+    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply")
 
 
 def strip_quantization(model: keras.Model) -> keras.Model:

@@ -1,6 +1,6 @@
 """Post-training quantization: integers without training, from a few batches of data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -8,6 +8,7 @@ import keras
 from keras_mot.quantization._fitting import Fitting
 from keras_mot.quantization._simulation import quantize
 from keras_mot.quantization.estimators import RangeEstimator
+from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
 
@@ -22,6 +23,7 @@ def quantize_post_training(
     progress: bool | None = None,
     equalize: bool | None = None,
     correct_biases: bool | None = None,
+    overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
 ) -> keras.Model:
     """Makes a trained model compute as it will in integers, without training.
 
@@ -50,6 +52,10 @@ def quantize_post_training(
             nearer to the float model's.
         correct_biases: whether biases take back what rounding shifts the mean of a channel by (same paper); by
             default, on the same condition.
+        overrides: dictionary from a selector to a `QuantizationScheme` or `QuantizeConfig` for some layers, or to
+            `None` to leave them in floats. A selector is a layer of the given model, a layer class, a predicate, or a
+            regular expression on the layer's path; the first that matches applies. Activations have as many bits as
+            in `scheme`.
 
     Returns:
         A functional model that shares no variables with `model`: its layers, with `ActivationQuantizer` layers
@@ -75,4 +81,4 @@ def quantize_post_training(
             "activations follow."
         )
     fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
-    return quantize(model, scheme, fitting, selected, "quantize_post_training")
+    return quantize(model, scheme, fitting, selected, overrides, "quantize_post_training")

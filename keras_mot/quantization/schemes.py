@@ -16,11 +16,14 @@ class QuantizationScheme(Config):
         weight_bits: bits of a weight, 2 to 8. Files store 4 bits or 8.
         activation_bits: 8 (asymmetric) or 16 (symmetric).
         per_channel: whether each output channel of a weight has a scale of its own.
+        learned_scales: whether training adapts the scales of weights and the ranges of activations by their gradients
+            (Esser et al., 2020, "Learned Step Size Quantization", arXiv:1902.08153); for activations of 8 bits.
     """
 
     weight_bits: int = 8
     activation_bits: int = 8
     per_channel: bool = True
+    learned_scales: bool = False
 
     def __post_init__(self):
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int):
@@ -29,8 +32,13 @@ class QuantizationScheme(Config):
             raise ValueError(f"`weight_bits` should be from 2 to 8; received {self.weight_bits!r}.")
         if self.activation_bits not in (8, 16):
             raise ValueError(f"`activation_bits` should be 8 or 16; received {self.activation_bits!r}.")
-        if not isinstance(self.per_channel, bool):
-            raise TypeError(f"`per_channel` should be True or False; received {self.per_channel!r}.")
+        for name in ("per_channel", "learned_scales"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"`{name}` should be True or False; received {getattr(self, name)!r}.")
+        if self.learned_scales and self.activation_bits != 8:
+            raise ValueError(
+                "`learned_scales` are for activations of 8 bits: with 16, ranges that follow the batches do."
+            )
 
 
 INT8 = QuantizationScheme()

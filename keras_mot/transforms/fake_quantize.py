@@ -18,9 +18,16 @@ class FakeQuantize(WeightTransform):
     while they are trained. The gradient passes unchanged to the stored weight (Jacob et al., 2018, "Quantization and
     Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", arXiv:1712.05877, section 3).
 
+    With `learned`, the scale is trained instead (Esser et al., 2020, "Learned Step Size Quantization",
+    arXiv:1902.08153). The variable is `reach`, the largest number that the integers stand for, in the units of the
+    weight, so that an optimizer such as Adam moves it as it moves weights; its gradient is such that with SGD the scale
+    moves exactly as in the paper, the paper's factor 1 / sqrt(weights * largest integer) included. Call `fit` once
+    before use.
+
     Args:
         bits: bits of an integer, 2 to 16; 8 bits are the integers -127 to 127.
         per_channel: whether each output channel has a scale of its own.
+        learned: whether the scales are trained.
         **kwargs: arguments of `WeightTransform`.
 
     Example:
@@ -32,12 +39,13 @@ class FakeQuantize(WeightTransform):
     ```
     """
 
-    def __init__(self, bits: int = 8, per_channel: bool = True, **kwargs: Any):
+    def __init__(self, bits: int = 8, per_channel: bool = True, learned: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
             raise ValueError(f"`bits` should be an integer from 2 to 16; received {bits!r}.")
         self.bits = bits
         self.per_channel = per_channel
+        self.learned = learned
 
     @property
     def limit(self) -> int:
@@ -45,20 +53,45 @@ class FakeQuantize(WeightTransform):
         return 2 ** (self.bits - 1) - 1
 
     def build(self, weight_shape):
-        """Creates the share of the largest magnitude that the integers reach, 1; the rest is cut off."""
+        """Creates what the integers reach: of the largest magnitude the share 1, or, if learned, the number 1."""
         self.weight_shape = tuple(weight_shape)
         outputs = self.axes.outputs if self.per_channel and self.axes is not None else ()
         self.shared_axes = tuple(axis for axis in range(len(self.weight_shape)) if axis not in outputs)
         shape = [1 if axis in self.shared_axes else length for axis, length in enumerate(self.weight_shape)]
-        self.reach = self.add_weight(name="reach", shape=shape, dtype="float32", initializer="ones", trainable=False)
+        self.reach = self.add_weight(
+            name="reach", shape=shape, dtype="float32", initializer="ones", trainable=self.learned
+        )
         self.built = True
 
     def call(self, weight):
         """The nearest multiple of the scale for each weight; same shape and dtype as `weight`."""
+        if self.learned:
+            return self._with_learned_scale(weight)
         value = ops.cast(ops.stop_gradient(weight), "float32")
         scale = self._scale(value)
         integers = ops.clip(ops.round(value / scale), -self.limit, self.limit)
         return weight + ops.cast(integers * scale - value, weight.dtype)
+
+    def _with_learned_scale(self, weight):
+        value = ops.cast(weight, "float32")
+        members = math.prod(self.weight_shape) / math.prod(self.reach.shape)
+        reach = with_gradient_times(self._reach(), self.limit**1.5 / math.sqrt(members))
+        scale = ops.maximum(ops.abs(reach) / self.limit, 1e-30)
+        ratio = value / scale
+        passed = ops.where(ops.abs(ratio) <= self.limit, ratio, ops.stop_gradient(ratio))
+        integers = ops.clip(ops.round(ratio), -self.limit, self.limit)
+        return ops.cast((passed + ops.stop_gradient(integers - passed)) * scale, weight.dtype)
+
+    def fit(self, weight: np.ndarray) -> None:
+        """Sets the scales for a weight: up to the largest magnitude, below 8 bits those of least squared error.
+
+        Args:
+            weight: float array of the weight's shape.
+        """
+        largest = np.abs(np.asarray(weight, "float32")).max(axis=self.shared_axes, keepdims=True)
+        share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes)
+        reach = np.maximum(largest, 1e-6) * share if self.learned else np.broadcast_to(share, largest.shape)
+        self.reach.assign(reach)
 
     def freeze(self, weight):
         """The multiples of the scale, without the rounding errors of the straight-through sum."""
@@ -67,9 +100,13 @@ class FakeQuantize(WeightTransform):
         return ops.cast(ops.convert_to_tensor(integers.astype("float32") * scale), weight.dtype)
 
     def _scale(self, value):
-        largest = ops.max(ops.abs(value), axis=self.shared_axes, keepdims=True)
-        reach = ops.reshape(ops.convert_to_tensor(self.reach.value), self.reach.shape)
-        return ops.maximum(largest * reach / self.limit, 1e-30)
+        reach = ops.abs(self._reach())
+        if not self.learned:
+            reach = reach * ops.max(ops.abs(value), axis=self.shared_axes, keepdims=True)
+        return ops.maximum(reach / self.limit, 1e-30)
+
+    def _reach(self):
+        return ops.reshape(ops.convert_to_tensor(self.reach.value), self.reach.shape)
 
     def integers(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The integers that stand for a weight, and their scales.
@@ -95,7 +132,12 @@ class FakeQuantize(WeightTransform):
 
     def get_config(self):
         """The constructor's arguments."""
-        return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel}
+        return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel, "learned": self.learned}
+
+
+def with_gradient_times(value, factor):
+    """`value`, whose gradient is multiplied by a constant."""
+    return ops.stop_gradient(value * (1.0 - factor)) + value * factor
 
 
 def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]) -> np.ndarray:
