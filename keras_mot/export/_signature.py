@@ -1,11 +1,12 @@
 """What goes into a model and how it is packed: the model's signature, independent of the backend."""
 
 import dataclasses
-import inspect
 import re
 
 import keras
 import numpy as np
+
+from keras_mot.graph.tracing import input_specs
 
 # Used where a model leaves a dimension other than the batch open and nobody says how long it is.
 _OPEN_DIMENSION = 16
@@ -78,47 +79,13 @@ def read_signature(model, input_signature=None):
         if isinstance(structure, dict):  # its keys are what the user feeds the model by
             names = None
         return _from_structures([structure], names)
-    return _from_build_shapes(model)
+    return _from_structures(input_specs(model), names=None)
 
 
 def _input_name(tensor):
     """The name of a symbolic input; one that the user did not name is called after its input layer."""
     name, history = tensor.name, getattr(tensor, "_keras_history", None)
     return history.operation.name if history is not None and name.startswith("keras_tensor") else name
-
-
-def _from_build_shapes(model):
-    """A subclassed model remembers the shapes that its arguments had when it was built, no dtypes."""
-    shapes = getattr(model, "_build_shapes_dict", None)
-    if not shapes:
-        raise ValueError(
-            f"The inputs of the subclassed model '{model.name}' are not known. Call the model once on a "
-            f"batch of data before exporting it, or pass `input_signature=keras.InputSpec(shape=(None, ...), "
-            f"dtype='float32')` (a list or a dictionary of them for several inputs)."
-        )
-    dtype = keras.backend.standardize_dtype(model.input_dtype)
-    structures = [_specs_of_shapes(shape, dtype) for shape in shapes.values()]
-    required = [
-        parameter.name
-        for parameter in inspect.signature(model.call).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.default is parameter.empty
-    ]
-    if len(required) > len(structures):
-        raise ValueError(
-            f"The subclassed model '{model.name}' takes several arguments, {required}, of which Keras "
-            f"remembers the shape of the first alone. Let `call` take one list or dictionary of inputs, or "
-            f"wrap the model in a functional one: keras.Model([a, b], model(a, b)), a keras.Input for each."
-        )
-    return _from_structures(structures, names=None)
-
-
-def _specs_of_shapes(shapes, dtype):
-    if isinstance(shapes, dict):
-        return {key: _specs_of_shapes(value, dtype) for key, value in shapes.items()}
-    if all(size is None or isinstance(size, int) for size in shapes):
-        return keras.InputSpec(shape=(None, *shapes[1:]), dtype=dtype)
-    return [_specs_of_shapes(value, dtype) for value in shapes]
 
 
 def _from_structures(structures, names):

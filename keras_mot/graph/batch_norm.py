@@ -130,7 +130,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     if as_functional(model) is None:
         raise ValueError(
             f"`fold_batch_norm` reads the graph of sequential and functional models; '{model.name}' is a "
-            f"{type(model).__name__}."
+            f"{type(model).__name__}. Make it functional by `keras_mot.graph.trace(model)`."
         )
     if any(is_transformed(layer) for layer in model._flatten_layers()):
         raise ValueError(f"'{model.name}' carries weight transforms: strip them, or fold before attaching them.")

@@ -6,6 +6,7 @@ import numpy as np
 from keras_mot.graph import fold_batch_norm
 from keras_mot.graph._functional import as_functional, nodes_of
 from keras_mot.graph.rewrite import flatten, operations_of
+from keras_mot.graph.tracing import trace
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers._find import find_weights, require_built
@@ -32,6 +33,7 @@ def quantize(model, scheme, fitting, selected, overrides, function):
         The model, which shares no variables with `model`.
     """
     _check(model, scheme, selected, function)
+    model = trace(model)
     simulation = simulate(model, scheme, selected, overrides)
     fitting.run(simulation)
     if fitting.data is not None:
@@ -101,7 +103,7 @@ def _settle_biases(simulation):
 
 def _check(model, scheme, selected, function):
     """Refuses what cannot be quantized, before any work."""
-    check_model(model, function)
+    _check_built(model, function)
     if not isinstance(scheme, QuantizationScheme):
         raise TypeError(f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {scheme!r}.")
     if selected is not None and not callable(selected):
@@ -119,14 +121,18 @@ def _check(model, scheme, selected, function):
 
 def check_model(model, function):
     """Raises a `TypeError` or `ValueError` naming the public `function` if `model` is no built model with a graph."""
+    _check_built(model, function)
+    if as_functional(model) is None:
+        raise ValueError(
+            f"`{function}` reads the graph of sequential and functional models; '{model.name}' is a "
+            f"{type(model).__name__}. Make it functional by `keras_mot.graph.trace(model)`."
+        )
+
+
+def _check_built(model, function):
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"`{function}` expects a Keras 3 model (`keras.Model`); received {model!r} of type "
             f"{type(model).__module__}.{type(model).__name__}."
         )
     require_built(model, function)
-    if as_functional(model) is None:
-        raise ValueError(
-            f"`{function}` reads the graph of sequential and functional models; '{model.name}' is a "
-            f"{type(model).__name__}. Make it functional: `keras.Model(inputs, model.call(inputs))`."
-        )

@@ -44,7 +44,7 @@ def quantize_model(
     too high.
 
     Args:
-        to_quantize: a built sequential or functional model, with models nested in it or not. It is not changed.
+        to_quantize: a built model, as in `quantize_post_training`. It is not changed.
         scheme: how many bits weights and activations have.
         calibration_data: as in `quantize_post_training`. Without it, ranges start from the first batch of training, and
             the model computes with unrounded activations until then.

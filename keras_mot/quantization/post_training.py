@@ -35,7 +35,8 @@ def quantize_post_training(
     any more.
 
     Args:
-        model: a built sequential or functional model, with models nested in it or not. It is not changed.
+        model: a built model, with models nested in it or not. It is not changed. Of subclassed ones the `call` is read
+            by `keras_mot.graph.trace`.
         scheme: how many bits weights and activations have: `INT8`, `INT16X8`, `INT4_WEIGHTS`, or your own.
         calibration_data: some hundred typical inputs, of all classes: an array, tensor, or structure of arrays as the
             model takes; or an iterable of batches (of inputs, or of pairs of inputs and labels), such as a
@@ -64,9 +65,9 @@ def quantize_post_training(
 
     Raises:
         TypeError: if an argument is of the wrong type.
-        ValueError: if the model cannot be read (not built, subclassed), has nothing to quantize, is quantized already,
-            has NaN or infinite weights, or if the calibration data is missing, empty, of other shapes, or makes an
-            activation NaN or infinite.
+        ValueError: if the model cannot be read (not built, or a `call` that cannot be traced), has nothing to quantize,
+            is quantized already, has NaN or infinite weights, or if the calibration data is missing, empty, of other
+            shapes, or makes an activation NaN or infinite.
 
     Example:
 

@@ -1,0 +1,117 @@
+"""Reading subclassed models: the graph of what their `call` does."""
+
+import inspect
+
+import keras
+
+from keras_mot.graph._functional import as_functional
+from keras_mot.graph.rewrite import rewrite
+
+
+def trace(model: keras.Model) -> keras.Model:
+    """A functional model that computes what a subclassed model does, with the same layers.
+
+    The model's `call` runs once on symbolic tensors, and so do those of the subclassed models within. That finds what
+    is made of layers and of `keras.ops`; a `call` that looks at values, or uses the functions of one backend, has no
+    such graph.
+
+    Args:
+        model: a built model. Sequential and functional models are returned as they are, if all models within are, too.
+
+    Returns:
+        A functional model of the same name that shares layers and variables with `model`.
+
+    Raises:
+        TypeError: if `model` is no Keras model.
+        ValueError: if its inputs are not known (call it on a batch first), or its `call` cannot be traced.
+
+    Example:
+
+    ```python
+    functional = keras_mot.graph.trace(my_subclassed_model)
+    folded = keras_mot.graph.fold_batch_norm(functional)
+    ```
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`trace` expects a Keras model; received {model!r}.")
+    try:
+        return _traced(model)
+    except _Unknown:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"'{model.name}' is a {type(model).__name__} whose `call` cannot be traced: {error} Let it use layers and "
+            "`keras.ops` alone, without looking at values."
+        ) from error
+
+
+def _traced(model):
+    if as_functional(model) is None:
+        specs = input_specs(model)
+        inputs = keras.tree.map_structure(lambda spec: keras.Input(batch_shape=spec.shape, dtype=spec.dtype), specs)
+        model = keras.Model(inputs, model.call(*inputs), name=model.name)
+    if _opaque_models(model):
+        return _traced(rewrite(model, _call_within))
+    return model
+
+
+def _call_within(operation, *args, **kwargs):
+    if isinstance(operation, keras.Model):
+        return operation.call(*args, **kwargs)
+    return operation(*args, **kwargs)
+
+
+def _opaque_models(model):
+    """The models in the graph of a functional one that are neither sequential nor functional."""
+    found = []
+    for operation in as_functional(model).operations:
+        if as_functional(operation) is not None:
+            found += _opaque_models(operation)
+        elif isinstance(operation, keras.Model):
+            found.append(operation)
+    return found
+
+
+class _Unknown(ValueError):
+    """The inputs of a model are not known."""
+
+
+def input_specs(model: keras.Model) -> list:
+    """The inputs of a built subclassed model, as far as Keras remembers them: the shapes of its arguments, no dtypes.
+
+    Returns:
+        A structure of `keras.InputSpec` for each positional argument of `call`, of open batch size.
+
+    Raises:
+        ValueError: if the model was never called on data, or takes several arguments.
+    """
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes:
+        raise _Unknown(
+            f"The inputs of the subclassed model '{model.name}' are not known. Call the model once on a batch of data "
+            f"before, or, for an export, pass `input_signature=keras.InputSpec(shape=(None, ...), dtype='float32')` (a "
+            f"list or a dictionary of them for several inputs)."
+        )
+    dtype = keras.backend.standardize_dtype(model.input_dtype)
+    structures = [_specs_of_shapes(shape, dtype) for shape in shapes.values()]
+    required = [
+        parameter.name
+        for parameter in inspect.signature(model.call).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.default is parameter.empty
+    ]
+    if len(required) > len(structures):
+        raise _Unknown(
+            f"The subclassed model '{model.name}' takes several arguments, {required}, of which Keras "
+            f"remembers the shape of the first alone. Let `call` take one list or dictionary of inputs, or "
+            f"wrap the model in a functional one: keras.Model([a, b], model(a, b)), a keras.Input for each."
+        )
+    return structures
+
+
+def _specs_of_shapes(shapes, dtype):
+    if isinstance(shapes, dict):
+        return {key: _specs_of_shapes(value, dtype) for key, value in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return keras.InputSpec(shape=(None, *shapes[1:]), dtype=dtype)
+    return [_specs_of_shapes(value, dtype) for value in shapes]
