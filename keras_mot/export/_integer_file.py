@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_mot.export._dependencies import require
-from keras_mot.export._integer_rules import INT4_WEIGHTS, rule_for, version_of
+from keras_mot.export._integer_rules import INT4_WEIGHTS, LOOP, rule_for, version_of
 from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, parse_model
 from keras_mot.layers.activation_quantizer import QuantizationParameters
 
@@ -185,6 +185,8 @@ class _Rewriter:
             self.operators.append(operator)
             operator.inputs = [self.integers.get(index, index) for index in inputs]
             return
+        if name == "WHILE":
+            raise _InFloats(LOOP)
         floats = [index for index in inputs if index >= 0 and self._is_float(index)]
         active = [index for index in floats if not self._is_constant(index)]
         if name == "GATHER" and not active and floats == inputs[:1] and self._wanted(results[0]) is not None:

@@ -35,8 +35,10 @@ _MOVING = (
 # Operators of several inputs that must all have the scale of the result.
 _UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK")
 # Operators that compute with scales of each input and of the result.
-_COMPUTING = ("ADD", "SUB", "MUL", "MEAN", "SUM", "LEAKY_RELU", "PRELU", "RELU", "RELU6", "SQUARED_DIFFERENCE")
-_COMPUTING += ("BATCH_MATMUL", "ABS")
+_COMPUTING = (
+    *("ADD", "SUB", "MUL", "MEAN", "SUM", "ABS", "SQUARED_DIFFERENCE", "BATCH_MATMUL"),
+    *("RELU", "RELU6", "LEAKY_RELU", "PRELU"),
+)
 _COMPUTING_8_BITS = ("ELU", "GELU", "HARD_SWISH")
 # Operators whose result has a scale that the kernel prescribes.
 _PRESCRIBED = ("LOGISTIC", "TANH", "SOFTMAX")
@@ -73,6 +75,13 @@ _VERSIONS = {
     "LEAKY_RELU": (2, 2),
     "RELU6": (2, 2),
 }
+
+
+LOOP = (
+    "a recurrent layer computes in integers with a fixed number of timesteps, 256 at most, without mask and without "
+    "kept state"
+)
+"""Why a loop is in floats."""
 
 
 @dataclasses.dataclass(frozen=True)

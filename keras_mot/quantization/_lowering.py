@@ -111,6 +111,8 @@ class _Lowering:
             return args[0] * (1.0 / args[1])
         if type(operation).__name__ == "Square":
             return args[0] * args[0]
+        if type(operation).__name__ == "Negative":
+            return args[0] * -1.0
         activation = activation_of(operation)
         if activation in _ACTIVATION_STEPS and len(args) == 1:
             return _ACTIVATION_STEPS[activation](self, operation, args[0])

@@ -27,7 +27,7 @@ _LAYERS = {
         *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
         *(layers.Conv1DTranspose, layers.Conv2DTranspose),
         *(layers.Add, layers.Subtract, layers.Multiply, layers.Concatenate, layers.Maximum, layers.Minimum),
-        *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.PReLU, layers.Embedding),
+        *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.PReLU, layers.Embedding, layers.Dot),
     ),
     SAME: (
         *(layers.Reshape, layers.Flatten, layers.Permute, layers.RepeatVector, layers.Identity),
@@ -40,12 +40,14 @@ _LAYERS = {
 }
 _OPERATIONS = {
     OWN: ("Add", "Subtract", "Multiply", "Mean", "Concatenate", "Stack", "Maximum", "Minimum")
-    + ("Matmul", "Sum", "Average", "Abs"),
+    + ("Matmul", "Sum", "Average", "Absolute"),
     SAME: ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Ravel", "Flip", "Tile", "Split", "Unstack")
     + ("Pad", "Repeat", "Swapaxes", "Moveaxis", "Take", "Max", "Min"),
     ROUNDED: (),
 }
 _JOINING = ("Concatenate", "Stack")
+# Operations whose kernels have no ReLU built in.
+_UNFUSED = ("PReLU", "Embedding", "Dot", "Matmul", "Absolute", "Mean", "Sum", "Average")
 WEIGHTED = _LAYERS[OWN][:7]
 
 
@@ -56,6 +58,8 @@ def rule_for(operation):
     activation = activation_of(operation)
     if activation is not None:
         return activation if activation in FIXED[8] else SAME if activation == "linear" else OWN
+    if isinstance(operation, layers.Dot) and operation.normalize:
+        return None
     if isinstance(operation, layers.UpSampling2D):
         return {"nearest": SAME, "bilinear": ROUNDED}.get(operation.interpolation)
     for rule, kinds in _LAYERS.items():

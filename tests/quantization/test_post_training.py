@@ -174,20 +174,6 @@ def test_what_has_no_integer_form_stays_in_floats_and_is_reported(tmp_path):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("recurrent", [layers.GRU, layers.LSTM])
-def test_recurrent_layers_stay_in_floats(recurrent, tmp_path):
-    model = chain(layers.Dense(6, activation="relu"), recurrent(5), layers.Dense(3), shape=(7, 4))
-    x = np.random.default_rng(1).standard_normal((20, 7, 4)).astype("float32")
-    quantized = quantize_post_training(model, INT8, x)
-    result, received = exported(quantized, x, tmp_path / "model.tflite")
-    kinds = {name for name, _, _ in result.float_operators}
-    assert kinds
-    assert "FULLY_CONNECTED" not in kinds
-    assert np.abs(received - outputs(quantized, x)).max() < 0.05
-    assert np.abs(received - outputs(model, x)).max() < 0.1
-
-
-@only_tensorflow
 @pytest.mark.parametrize(("kind", "other"), [("int8", "uint8"), ("uint8", "int8")])
 def test_integer_inputs_and_outputs(kind, other, tmp_path):
     model, x = small_network(), images()
