@@ -23,8 +23,9 @@ from keras_mot.quantization.equalization import equalize, find_pairs
 from keras_mot.quantization.estimators import MinMax, RangeEstimator
 
 _CORRECTED_ON = 64
-# A change is kept if it leaves at most this share of the squared error: less may be chance.
-_WORTH = 0.98
+# A change is kept if it leaves at most this share of the squared error: on DS-CNN-S with 4-bit weights, bias correction
+# left 0.6 of it, and accuracy fell by two points.
+_WORTH = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
