@@ -35,6 +35,7 @@ from keras_mot.quantization import (
     LeastSquares,
     MinMax,
     Percentile,
+    QuantizationScheme,
     quantize_model,
     quantize_post_training,
 )
@@ -116,6 +117,7 @@ def mobilenet_task():
     return Task(model, (x, y), (x[:500], y[:500].astype("int32")), 1.0)
 
 
+LEARNED = QuantizationScheme(weight_bits=4, learned_scales=True)
 SCHEMES = {"int8": INT8, "int4 weights": INT4_WEIGHTS}
 TASKS = {
     "mnist": mnist_task,
@@ -199,7 +201,8 @@ def qat(task, arguments):
     x, y = (part[:640] for part in task.train) if arguments.quick else task.train
     recipe = adjusted(LAMB, arguments)
     rows = [exported("float", task.model, task)]
-    for name, scheme in SCHEMES.items():
+    schemes = SCHEMES | ({"int4 weights, learned scales": LEARNED} if arguments.all else {})
+    for name, scheme in schemes.items():
         rows += trained(name, scheme, task.model, task, (x, y), recipe, arguments.seed)
     return rows
 
@@ -282,7 +285,7 @@ def main():
     parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--models", nargs="+", choices=TASKS, default=None)
-    parser.add_argument("--all", action="store_true", help="ptq: more estimators, and 4 bits")
+    parser.add_argument("--all", action="store_true", help="ptq: more estimators, and 4 bits; qat: learned scales")
     parser.add_argument("--epochs", type=int, help="qat")
     parser.add_argument("--learning-rate", type=float, help="qat")
     parser.add_argument("--seed", type=int, default=0, help="qat")

@@ -51,12 +51,11 @@ def calibration(model, x, arguments):
         for start in range(0, len(x), BATCH):
             model(x[start : start + BATCH], training=False)
 
-    def quantize(data, estimator=None):
-        return lambda: quantize_model(
-            model, calibration_data=data, estimator=estimator, batch_size=BATCH, progress=False
-        )
+    def quantize(data, **options):
+        return lambda: quantize_model(model, calibration_data=data, batch_size=BATCH, progress=False, **options)
 
-    tasks = {"plain": plain, "without": quantize(None), "min-max": quantize(x, MinMax()), "default": quantize(x)}
+    ranges_only = {"estimator": MinMax(), "equalize": False, "correct_biases": False}
+    tasks = {"plain": plain, "without": quantize(None), "min-max": quantize(x, **ranges_only), "default": quantize(x)}
     seconds = {name: [] for name in tasks}
     for _ in range(arguments.rounds):
         for name, task in tasks.items():
@@ -100,7 +99,10 @@ def costs_table(runs, arguments):
             *("model, backend", "plain, ms/step", "int8", "paired ratio", "asked"),
             *("inference, s", "calibration (min-max)", "calibration (default)", "asked"),
         ),
-        notes=("Ratios over the plain model's. The default calibration also searches the ranges of inputs.",),
+        notes=(
+            "Ratios over the plain model's. The default calibration also searches the ranges of inputs, and tries "
+            "equalization and bias correction.",
+        ),
     )
     for run in runs:
         ratio, paired = ratios(run["seconds"], "int8")
