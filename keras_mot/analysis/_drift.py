@@ -98,7 +98,7 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
         runner.invoke()
         received = runner.inner_values()
         for quantizer, simulated in _simulated(model, keras.tree.pack_sequence_as(model.input, batch)):
-            values = _of_its_size(received, quantizer.name, simulated)
+            values = _taken(received, quantizer.name, simulated.size)
             if values is not None:
                 counts.setdefault(quantizer, []).append(_steps(quantizer, simulated, values))
     if not counts:
@@ -120,10 +120,12 @@ def _simulated(model, inputs):
     return seen
 
 
-def _of_its_size(received, name, simulated):
-    """The values of the tensor `name`, or of `name:2` and so on, that is as large as the simulated one, or `None`."""
-    named = (values for key, values in received.items() if key.split(":")[0] == name)
-    return next((values for values in named if values.size == simulated.size), None)
+def _taken(received, name, size):
+    """The values of the first tensor `name`, `name:2`, ... of this size, which is removed; `None` if there is none."""
+    for key in [key for key in received if key.split(":")[0] == name]:
+        if received[key].size == size:
+            return received.pop(key)
+    return None
 
 
 def _steps(quantizer, simulated, received):

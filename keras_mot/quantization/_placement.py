@@ -157,7 +157,8 @@ class _Placement:
             if grid is not None:
                 self._remember(outputs, grid)
             return outputs
-        args = self._on_grids(args)
+        if not isinstance(operation, layers.Embedding):  # which reads indices
+            args = self._on_grids(args)
         outputs = operation(*args, **kwargs)
         if isinstance(operation, WEIGHTED):
             self.weighted[id(operation)] = operation

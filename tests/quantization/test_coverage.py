@@ -250,3 +250,11 @@ def test_a_recurrent_model_is_trained(calibrated):
         assert np.isfinite(ops.convert_to_numpy(weight)).all()
         assert weight.path.endswith("bias") or np.abs(ops.convert_to_numpy(weight) - before).max() > 1e-4
     assert all(quantizer.has_range for quantizer in activation_quantizers(quantized))
+
+
+def test_indices_in_floats_are_not_rounded():
+    model = chain(layers.Embedding(200, 3), layers.Flatten(), layers.Dense(2), shape=(4,))
+    data = np.random.default_rng(0).integers(0, 200, (64, 4)).astype("float32")
+    quantized = quantize_post_training(model, calibration_data=data[:, ::-1])
+    expected, received = (ops.convert_to_numpy(each(data)) for each in (model, quantized))
+    assert np.abs(expected - received).max() < 0.05 * np.abs(expected).max()
