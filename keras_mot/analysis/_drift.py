@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_mot._keras import no_gradients
 from keras_mot.export._runner import LiteRTRunner
-from keras_mot.export._signature import read_signature
+from keras_mot.export._signature import check_inputs, read_signature
 from keras_mot.layers.activation_quantizer import intercepted, is_quantized
 
 _CHUNK = 16
@@ -88,11 +88,15 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
     if not is_quantized(model):
         raise ValueError(f"'{model.name}' is not quantized: pass the model that the file was exported from.")
     signature = read_signature(model, None)
-    arrays = [np.asarray(array) for array in signature.flatten(inputs)]
+    arrays = check_inputs(signature, signature.flatten(inputs))
     runner = LiteRTRunner(source, kernels="reference", input_names=[tensor.name for tensor in signature.inputs])
     step = runner.batch_size or _CHUNK
+    if runner.batch_size and len(arrays[0]) % step:
+        raise ValueError(
+            f"The file takes batches of {step}: pass a multiple of that. Received: {len(arrays[0])} samples."
+        )
     counts = {}
-    for start in range(0, len(arrays[0]) - len(arrays[0]) % step or len(arrays[0]), step):
+    for start in range(0, len(arrays[0]), step):
         batch = [array[start : start + step] for array in arrays]
         runner.set_inputs(batch)
         runner.invoke()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_mot.export._dependencies import require
-from keras_mot.export._integer_rules import INT4_WEIGHTS, LOOP, rule_for, version_of
+from keras_mot.export._integer_rules import AVERAGING, INT4_WEIGHTS, LOOP, rule_for, version_of
 from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, parse_model
 from keras_mot.layers.activation_quantizer import QuantizationParameters
 
@@ -106,11 +106,13 @@ class _Rewriter:
             if self.name(operator) != "QUANTIZE":
                 continue
             readers = self.readers.get(int(operator.outputs[0]), [])
-            if len(readers) != 1 or self.name(readers[0]) != "DEQUANTIZE":
+            pairs = [reader for reader in readers if self.name(reader) == "DEQUANTIZE"]
+            if pairs and len(readers) > 1:
                 raise ValueError("The converter has changed a mark of a quantizer.")
             number = round(float(self.graph.tensors[operator.outputs[0]].quantization.scale[0]))
-            source, result = int(operator.inputs[0]), int(readers[0].outputs[0])
-            self.skipped.add(id(readers[0]))
+            # Where the converter has dropped the second half of the mark, its reader takes the first half's result.
+            source, result = int(operator.inputs[0]), int((pairs[0] if pairs else operator).outputs[0])
+            self.skipped.update(id(reader) for reader in pairs)
             label, parameters = self.quantizers[number]
             self.labels[source, parameters] = label
             self.requantized[id(operator)] = (source, result, parameters)
@@ -201,7 +203,7 @@ class _Rewriter:
             raise _InFloats(f"{name} has no kernel for integers of {bits} bits")
         wanted = [self._wanted(index) for index in results]
         if rule.kind == "moving":
-            inputs, wanted = self._moving_inputs(inputs, active, floats, wanted)
+            inputs, wanted = self._moving_inputs(inputs, active, floats, wanted, name in AVERAGING)
         elif wanted[0] is None:
             raise _InFloats("no range is known for its result")
         elif rule.kind == "weighted":
@@ -221,7 +223,7 @@ class _Rewriter:
         known = {**constants, **{index: self.integers[index] for index in active}}
         return [known.get(index, index) for index in inputs]
 
-    def _moving_inputs(self, inputs, active, floats, wanted):
+    def _moving_inputs(self, inputs, active, floats, wanted, averages):
         """The inputs, and the parameters of all results: those that are wanted, or the input's own."""
         if len(active) != 1 or len(floats) != 1:
             raise _InFloats("it has several inputs, or a constant one")
@@ -229,6 +231,8 @@ class _Rewriter:
         own = self.parameters[self.integers[source]]
         asked = {own if want is None else want for want in wanted}
         target = asked.pop() if len(asked) == 1 else own
+        if target != own and averages:
+            raise _InFloats("its result has a range of its own, which averages of integers cannot have")
         moved = self._converted(source, target)
         return [moved if index == source else index for index in inputs], [target] * len(wanted)
 
@@ -323,7 +327,7 @@ class _Rewriter:
         limits = (32767,) if bits == 16 else self.weight_limits if axis is not None else (127,)
         # Where all slices have one scale, the file says so once; a slice of smaller numbers is on that grid too.
         for limit, scale in [(limit, scale) for limit in limits for scale in (largest, largest.max(keepdims=True))]:
-            scale = np.where(scale > 0, scale / np.float32(limit), np.float32(1)).astype("float32")
+            scale = _of_all_slices(scale / np.float32(limit))
             integers = np.round(values / scale)
             if np.allclose(integers * scale, values, rtol=1e-5, atol=1e-4 * float(scale.min())):
                 stored = 4 if packed and limit <= 7 else bits
@@ -478,10 +482,16 @@ class _Rewriter:
 
 def _scale_of_each_slice(values, others, largest, limits):
     """Scales on whose grids slices lie that have different largest integers, of those in `limits`, or `None`."""
-    chosen = np.where(largest > 0, np.float32(0), np.float32(1))
+    chosen = np.zeros(largest.shape, "float32")
     for limit in limits:
-        scale = np.where(largest > 0, largest / np.float32(limit), np.float32(1)).astype("float32")
+        scale = _of_all_slices(largest / np.float32(limit))
         error = np.abs(np.round(values / scale) * scale - values)
         fits = (error <= 1e-5 * np.abs(values) + 1e-4 * scale).all(axis=others, keepdims=True)
         chosen = np.where(fits & (chosen == 0), scale, chosen)
     return chosen.astype("float32") if (chosen > 0).all() else None
+
+
+def _of_all_slices(scale):
+    """The scales, with the smallest one for slices of zeros: biases are in multiples of it."""
+    least = scale[scale > 0].min() if (scale > 0).any() else 1.0
+    return np.where(scale > 0, scale, least).astype("float32")

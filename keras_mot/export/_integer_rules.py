@@ -32,6 +32,9 @@ _MOVING = (
     "GATHER",
     "GATHER_ND",
 )
+AVERAGING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
+"""Those of them that compute means of numbers, and round these to the numbers of the input."""
+
 # Operators of several inputs that must all have the scale of the result.
 _UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK")
 # Operators that compute with scales of each input and of the result.

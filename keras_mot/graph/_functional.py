@@ -3,8 +3,20 @@
 from keras_mot._keras import Functional, Sequential
 
 
+def is_a(operation, kinds):
+    """Whether an operation is a layer of one of these classes, and computes as they do: with their own `call`."""
+    own = getattr(type(operation), "_plain_class", type(operation))
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    return any(issubclass(own, kind) and own.call is kind.call for kind in kinds)
+
+
 def as_functional(model):
-    """The functional graph of a sequential or functional model, or `None` for others."""
+    """The functional graph of a sequential or functional model, or `None` for others.
+
+    Those are others, too, whose class has a `call` of its own.
+    """
+    if isinstance(model, Sequential | Functional) and not is_a(model, (Sequential, Functional)):
+        return None
     if isinstance(model, Sequential):
         model = model._functional
     return model if isinstance(model, Functional) else None

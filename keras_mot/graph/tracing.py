@@ -35,7 +35,7 @@ def trace(model: keras.Model) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise TypeError(f"`trace` expects a Keras model; received {model!r}.")
     try:
-        return _traced(model)
+        traced = _traced(model)
     except _Unknown:
         raise
     except Exception as error:
@@ -43,16 +43,28 @@ def trace(model: keras.Model) -> keras.Model:
             f"'{model.name}' is a {type(model).__name__} whose `call` cannot be traced: {error} Let it use layers and "
             "`keras.ops` alone, without looking at values."
         ) from error
+    kept = {id(variable) for variable in traced.variables}
+    lost = [variable.path for variable in model.variables if id(variable) not in kept]
+    if lost and traced is not model:
+        raise ValueError(f"'{model.name}' uses variables that belong to no layer, {lost}: put them into a layer.")
+    return traced
 
 
 def _traced(model):
     if as_functional(model) is None:
         specs = input_specs(model)
-        inputs = keras.tree.map_structure(lambda spec: keras.Input(batch_shape=spec.shape, dtype=spec.dtype), specs)
-        model = keras.Model(inputs, model.call(*inputs), name=model.name)
+        inputs = [_inputs(structure) for structure in specs]
+        model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), name=model.name)
     if _opaque_models(model):
         return _traced(rewrite(model, _call_within))
     return model
+
+
+def _inputs(structure):
+    """Symbolic inputs; those of a dictionary have the names of its keys."""
+    if isinstance(structure, dict):
+        return {key: keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=key) for key, spec in structure.items()}
+    return keras.tree.map_structure(lambda spec: keras.Input(batch_shape=spec.shape, dtype=spec.dtype), structure)
 
 
 def _call_within(operation, *args, **kwargs):

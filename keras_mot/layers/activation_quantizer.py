@@ -13,6 +13,8 @@ from keras import ops
 from keras_mot.transforms.fake_quantize import with_gradient_times
 
 _SPAN = 255.0
+# A range below is empty: what it holds is zero, and any scale will do. A tiny one, runtimes refuse.
+_LEAST = 1e-30
 _MODE = contextvars.ContextVar("activation_quantizer_mode", default=None)
 
 
@@ -59,7 +61,7 @@ class ActivationQuantizer(keras.layers.Layer):
         fixed: (least, greatest) number, or `None` for a range that follows the data.
         in_training: whether activations are rounded in training, too.
         calls: how often a model calls the quantizer in one step. If that is more than once, the range follows the
-            extremes of all calls: it grows at once, and shrinks as slowly as if each call were a step.
+            extremes of all calls: each call shrinks it by as much less.
         limits: (least, greatest) number that a range that follows the data may have, or `None`.
         learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
         widening: whether the range takes in all values of all batches, instead of following an average.
@@ -87,14 +89,18 @@ class ActivationQuantizer(keras.layers.Layer):
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = self.fixed or (0.0, 0.0)
         self._low, self._high = (
-            self.add_weight(name=name, shape=(), initializer=_constant(value), trainable=self.learned, dtype="float32")
-            for name, value in (("low", low), ("high", high))
+            self._variable(name, value, trainable=self.learned) for name, value in (("low", low), ("high", high))
         )
         # How many batches the range has seen; 0 as long as there is none.
-        self._batches = self.add_weight(
-            name="batches", shape=(), initializer=_constant(1.0 if fixed else 0.0), trainable=False, dtype="float32"
-        )
+        self._batches = self._variable("batches", 1.0 if fixed else 0.0)
         self.built = True
+
+    def _variable(self, name, value, trainable=False):
+        """A number in float32, whatever the policy: the export reads the same one."""
+        start = keras.initializers.Constant(value)
+        return self.add_weight(
+            name=name, shape=(), initializer=start, trainable=trainable, dtype="float32", autocast=False
+        )
 
     @property
     def _follows(self):
@@ -148,7 +154,7 @@ class ActivationQuantizer(keras.layers.Layer):
         low, high = ops.where(low < 0, low, 0.0), ops.where(high > 0, high, 0.0)
         if self.limits is not None:
             low, high = ops.maximum(low, self.limits[0]), ops.minimum(high, self.limits[1])
-        scale = ops.maximum(high - low, 1e-6) / steps
+        scale = ops.where(high - low > _LEAST, high - low, 1.0) / steps
         ratio = inputs / scale
         integers = ops.stop_gradient(ops.round(ratio))
         zero = ops.stop_gradient(ops.clip(ops.floor(-low / scale + 0.5), 0, steps))
@@ -177,9 +183,10 @@ class ActivationQuantizer(keras.layers.Layer):
         if self.limits is not None:
             low, high = ops.maximum(low, self.limits[0]), ops.minimum(high, self.limits[1])
         if self.bits == 16:
-            high = ops.maximum(ops.maximum(-low, high), 1e-6)
+            high = ops.maximum(-low, high)
+            high = ops.where(high > _LEAST, high, 1.0)
             return -high, high
-        return low, ops.maximum(high, low + 1e-6)
+        return low, ops.where(high - low > _LEAST, high, low + 1.0)
 
     @property
     def has_range(self) -> bool:
@@ -199,8 +206,9 @@ class ActivationQuantizer(keras.layers.Layer):
         least, greatest = self.limits or (-np.inf, np.inf)
         low, high = np.float32(max(min(low, 0.0), least)), np.float32(min(max(high, 0.0), greatest))
         if self.bits == 16:
-            return QuantizationParameters(float(np.float32(max(-low, high, 1e-6) / 32767)), 0, 16)
-        high = max(high, low + np.float32(1e-6))
+            reach = max(-low, high)
+            return QuantizationParameters(float(np.float32((reach if reach > _LEAST else 1.0) / 32767)), 0, 16)
+        high = high if high - low > _LEAST else low + np.float32(1.0)
         steps = 2**self.bits - 1
         scale = (high - low) / np.float32(steps)
         least = -(2 ** (self.bits - 1))
@@ -228,10 +236,6 @@ class ActivationQuantizer(keras.layers.Layer):
             "learned": self.learned,
             "widening": self.widening,
         }
-
-
-def _constant(value):
-    return keras.initializers.Constant(value)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ def einsum_dense(lowering, layer, inputs, name=None):
     made = [letter for letter in kernel_letters if letter not in summed]
     bias_axes = set(layer.bias_axes or "")
     plain = "." not in layer.equation and kept[:1] == [letters[0]] and output[:1] == letters[0]
+    plain = plain and set(output) == {*kept, *made}
     if not plain or set(summed) & set(output) or not bias_axes <= set(made) or None in inputs.shape[1:]:
         return None
     size = dict(zip(letters, inputs.shape, strict=True)) | dict(zip(kernel_letters, layer.kernel.shape, strict=True))
@@ -60,6 +61,8 @@ def multi_head(lowering, layer, query, value, key=None, **kwargs):
     """`MultiHeadAttention` or `GroupQueryAttention` on sequences without masks as matrix products, or `None`."""
     key = value if key is None else key
     tensors = (query, key, value)
+    if _has_extras(layer):
+        return None
     if _is_masked(tensors, kwargs) or any(len(tensor.shape) != 3 or None in tensor.shape[1:] for tensor in tensors):
         return None
     heads = []
@@ -80,10 +83,17 @@ def attention(lowering, layer, inputs, **kwargs):
     """`Attention` by dot products without masks as matrix products, or `None`."""
     query, value, key = (*inputs, inputs[1])[:3]
     dot = type(layer) is layers.Attention and layer.score_mode == "dot" and not layer.use_scale
-    if not dot or _is_masked(inputs, kwargs):
+    if not dot or _is_masked(inputs, kwargs) or any(len(tensor.shape) != 3 for tensor in inputs):
         return None
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
     return ops.matmul(_dropped(lowering, layer, lowering.softmax(layer, scores)), value)
+
+
+def _has_extras(layer):
+    """Whether an attention layer does more than attend to all of a sequence."""
+    names = ("use_gate", "sliding_window")
+    more = any(getattr(layer, prefix + name, None) for name in names for prefix in ("", "_"))
+    return more or tuple(getattr(layer, "_attention_axes", None) or (1,)) != (1,)
 
 
 def _transposed(tensor, letters, order):

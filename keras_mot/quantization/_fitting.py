@@ -100,7 +100,7 @@ class Fitting:
         if self.corrected is False:
             return
         before, values = error(), _values(simulation)
-        correct_biases(simulation, _first(samples.head, _CORRECTED_ON))
+        correct_biases(simulation, _first(simulation, samples.head, _CORRECTED_ON))
         if self.corrected is None and not error() < _WORTH * before:
             _restore(simulation, values)
 
@@ -111,8 +111,11 @@ def _equalize_and_fit(simulation):
     fit_scales(simulation)
 
 
-def _first(batches, count):
-    """The first samples of some batches as one batch."""
+def _first(model, batches, count):
+    """The first samples of some batches as one batch; the first batch, if only some size or shape will do."""
+    shapes = {tuple(tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(batch)) for batch in batches}
+    if model.inputs[0].shape[0] is not None or len(shapes) > 1:
+        return batches[0]
 
     def join(*leaves):
         return np.concatenate([np.asarray(ops.convert_to_numpy(leaf)) for leaf in leaves])[:count]

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import activations, layers, ops
 
+from keras_mot.graph._functional import is_a
 from keras_mot.graph.batch_norm import scale_and_offset
-from keras_mot.graph.rewrite import rewrite
+from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.quantization import _attention, _recurrent
 
 # What runtimes compute within the operation before it.
@@ -42,15 +43,15 @@ _OPERATIONS = {
 
 def activation_of(operation):
     """The name of the activation that a layer or operation computes and nothing else, or `None`."""
-    if isinstance(operation, layers.ReLU):
+    if is_a(operation, layers.ReLU):
         if operation.negative_slope or operation.threshold:
             return "leaky_relu" if operation.max_value is None and not operation.threshold else None
         return {None: "relu", 6: "relu6"}.get(operation.max_value)
-    if isinstance(operation, layers.Activation):
+    if is_a(operation, layers.Activation):
         return _FUNCTIONS.get(operation.activation)
     known = ((layers.Softmax, "softmax"), (layers.LeakyReLU, "leaky_relu"), (layers.ELU, "elu"))
     for kind, name in known:
-        if isinstance(operation, kind):
+        if is_a(operation, kind):
             return name
     if isinstance(operation, keras.layers.Layer):
         return None
@@ -68,15 +69,15 @@ def lower(model, selected=lambda operation: True):
         The model; a dictionary from the id of each of its operations to the operation of `model` that it is, or is a
         step of; and one from ids of operations to keys: results of operations with equal keys shall have one range.
     """
-    lowering = _Lowering(selected)
+    lowering = _Lowering(selected, {operation.name for operation in operations_of(model)})
     return rewrite(model, lowering), lowering.origins, lowering.joined
 
 
 class _Lowering:
     """Calls an operation on new inputs, or the steps that it consists of."""
 
-    def __init__(self, selected):
-        self._selected = selected
+    def __init__(self, selected, names):
+        self._selected, self._names = selected, names
         self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called
         self.origins = {}
         self.joined = {}
@@ -98,13 +99,24 @@ class _Lowering:
                 continue
             ends.add(id(tensor))
             history = tensor._keras_history
-            self.origins.setdefault(id(history.operation), operation)
+            if id(history.operation) not in self.origins:
+                self.origins[id(history.operation)] = operation
+                self._name(history.operation, operation)
             open_ends += history.operation._inbound_nodes[history.node_index].input_tensors
+
+    def _name(self, step, operation):
+        """Gives a step a name that no other operation of the model has; the last may keep that of its operation."""
+        name, number = step.name, 1
+        while name in self._names and name != operation.name:
+            name, number = f"{step.name}_{number}", number + 1
+        self._names.add(name)
+        if name != step.name:
+            step.name = name
 
     def steps(self, operation, *args, **kwargs):
         """The results of an operation, by the steps that it consists of if it is broken down."""
         for kind, method in _METHODS:
-            if isinstance(operation, kind):
+            if is_a(operation, kind):
                 result = method(self, operation, *args, **kwargs)
                 return operation(*args, **kwargs) if result is None else result
         if type(operation).__name__ in ("Divide", "TrueDivide") and isinstance(args[1], (int, float)):
@@ -155,13 +167,21 @@ class _Lowering:
                 depth_multiplier=layer.depth_multiplier,
                 dilation_rate=layer.dilation_rate,
                 use_bias=False,
+                trainable=layer.trainable,
                 name=f"{layer.name}_depthwise",
             ),
         )
         pointwise = self.make(
             layer,
             "pointwise",
-            lambda: kinds[1](layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=layer.name),
+            lambda: kinds[1](
+                layer.filters,
+                1,
+                use_bias=layer.use_bias,
+                activation=layer.activation,
+                trainable=layer.trainable,
+                name=layer.name,
+            ),
         )
         middle = depthwise(inputs)
         depthwise.kernel.assign(layer.depthwise_kernel)
@@ -187,13 +207,16 @@ class _Lowering:
 
     def _affine(self, layer, inputs, axis, scale, offset):
         """channel * scale + offset, as a depthwise convolution of one pixel, which has integer kernels everywhere."""
+        if "float" not in str(inputs.dtype):
+            inputs = ops.cast(inputs, layer.compute_dtype)
         shape, rank = tuple(inputs.shape), len(inputs.shape)
         if axis % rank != rank - 1 or rank not in (2, 3, 4) or shape[-1] is None:
             return None
         channels = shape[-1]
         if scale.size not in (1, channels) or offset.size not in (1, channels):
             return None
-        convolution = self.make(layer, "affine", lambda: layers.DepthwiseConv2D(1, name=layer.name))
+        trained = layer.trainable and isinstance(layer, layers.BatchNormalization)
+        convolution = self.make(layer, "affine", lambda: layers.DepthwiseConv2D(1, trainable=trained, name=layer.name))
         if rank < 4:
             if None in shape[1:]:
                 return None
@@ -260,7 +283,7 @@ _METHODS = (
     (layers.EinsumDense, _Lowering._einsum_dense),
     ((layers.MultiHeadAttention, layers.GroupQueryAttention), _attention.multi_head),
     (layers.Attention, _attention.attention),
-    (layers.RNN, _recurrent.unroll),
+    ((layers.RNN, layers.SimpleRNN, layers.GRU, layers.LSTM), _recurrent.unroll),
     (layers.Bidirectional, _recurrent.unroll_bidirectional),
     (layers.TimeDistributed, _recurrent.distribute),
     (layers.BatchNormalization, _Lowering._batch_norm),

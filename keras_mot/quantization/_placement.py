@@ -5,7 +5,7 @@ import collections
 import keras
 from keras import layers
 
-from keras_mot.graph._functional import consumers_of, nodes_of
+from keras_mot.graph._functional import consumers_of, is_a, nodes_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization._lowering import FUSED_ACTIVATIONS, activation_of
@@ -42,12 +42,10 @@ _OPERATIONS = {
     OWN: ("Add", "Subtract", "Multiply", "Mean", "Concatenate", "Stack", "Maximum", "Minimum")
     + ("Matmul", "Sum", "Average", "Absolute"),
     SAME: ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Ravel", "Flip", "Tile", "Split", "Unstack")
-    + ("Pad", "Repeat", "Swapaxes", "Moveaxis", "Take", "Max", "Min"),
-    ROUNDED: (),
+    + ("Pad", "Repeat", "Swapaxes", "Moveaxis", "Take", "Max", "Min", "MaxPool"),
+    ROUNDED: ("AveragePool",),
 }
 _JOINING = ("Concatenate", "Stack")
-# Operations whose kernels have no ReLU built in.
-_UNFUSED = ("PReLU", "Embedding", "Dot", "Matmul", "Absolute", "Mean", "Sum", "Average")
 WEIGHTED = _LAYERS[OWN][:7]
 
 
@@ -58,12 +56,12 @@ def rule_for(operation):
     activation = activation_of(operation)
     if activation is not None:
         return activation if activation in FIXED[8] else SAME if activation == "linear" else OWN
-    if isinstance(operation, layers.Dot) and operation.normalize:
+    if is_a(operation, layers.Dot) and operation.normalize:
         return None
-    if isinstance(operation, layers.UpSampling2D):
+    if is_a(operation, layers.UpSampling2D):
         return {"nearest": SAME, "bilinear": ROUNDED}.get(operation.interpolation)
     for rule, kinds in _LAYERS.items():
-        if isinstance(operation, kinds):
+        if is_a(operation, kinds):
             return rule
     if not isinstance(operation, layers.Layer):
         return next((rule for rule, names in _OPERATIONS.items() if type(operation).__name__ in names), None)
@@ -112,6 +110,7 @@ class _Placement:
         self._together = {}  # id of an operation -> those that are computed in one step with it
         self._fused = set()  # ids of operations whose result is rounded by what reads it, computed in one step
         nodes = nodes_of(model)
+        calls = collections.Counter(id(node.operation) for node in nodes)
         self._readers = {}  # id of an operation -> the operations that read its results
         for node in nodes:
             if id(node.operation) in joined:
@@ -124,7 +123,7 @@ class _Placement:
                 reading = [reader.operation for reader in consumers.get(id(tensor), [])]
                 self._readers.setdefault(id(node.operation), []).extend(reading)
             readers = consumers.get(id(results[0]), [])
-            alone = sum(other.operation is node.operation for other in nodes) == len(results) == len(readers) == 1
+            alone = calls[id(node.operation)] == len(results) == len(readers) == 1
             if alone and id(results[0]) not in outputs and self._fuses(node.operation, readers[0].operation):
                 self._fused.add(id(node.operation))
                 self._together.setdefault(id(readers[0].operation), []).append(node.operation)
@@ -137,15 +136,13 @@ class _Placement:
             return False
         if type(reader).__name__ in _JOINING:
             return True
-        computes = activation_of(operation) is None and type(operation).__name__ not in (
-            *_JOINING,
-            "PReLU",
-            "Embedding",
-        )
+        builds_in = is_a(operation, WEIGHTED) or type(operation).__name__ in ("Add", "Subtract", "Multiply")
         plain = getattr(operation, "activation", keras.activations.linear) is keras.activations.linear
-        return computes and plain and activation_of(reader) in FUSED_ACTIVATIONS
+        return builds_in and plain and activation_of(reader) in FUSED_ACTIVATIONS
 
     def __call__(self, operation, *args, **kwargs):
+        if not args and "inputs" in kwargs:
+            args = (kwargs.pop("inputs"),)
         rule = rule_for(operation) if self._selected(operation) else None
         if rule is None:
             return operation(*args, **kwargs)
@@ -160,6 +157,8 @@ class _Placement:
         if not isinstance(operation, layers.Embedding):  # which reads indices
             args = self._on_grids(args)
         outputs = operation(*args, **kwargs)
+        if not all("float" in str(tensor.dtype) for tensor in keras.tree.flatten(outputs)):
+            return outputs
         if isinstance(operation, WEIGHTED):
             self.weighted[id(operation)] = operation
         if id(operation) in self._fused:

@@ -29,6 +29,7 @@ class Samples:
     """
 
     def __init__(self, model, data, batch_size=32):
+        batch_size = model.inputs[0].shape[0] or batch_size  # a model may prescribe it
         self.total = _count(model, data, batch_size)
         self._rest = _checked(model, _batches(model, data, batch_size))
         self.head = []
@@ -50,6 +51,7 @@ def _length(batch):
 
 def _checked(model, batches):
     for count, inputs in enumerate(batches):
+        inputs = _in_order(model, inputs, count)
         _check_inputs(model, inputs, count)
         yield keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))
 
@@ -83,9 +85,25 @@ def _batches(model, data, batch_size):
             f"`calibration_data` should be arrays of inputs, or an iterable of batches; received {type(data).__name__}."
         )
     for batch in data:
-        # A pair is inputs and labels, unless the model takes two inputs in such a structure.
-        pair = isinstance(batch, (tuple, list)) and len(batch) in (2, 3) and len(model.inputs) != len(batch)
-        yield batch[0] if pair else batch
+        # Inputs and labels, and perhaps weights of samples, unless the model takes that many inputs.
+        labelled = isinstance(batch, (tuple, list)) and len(batch) in (2, 3) and len(batch) != len(model.inputs)
+        if isinstance(batch, (tuple, list)) and len(batch) in (2, 3) and isinstance(batch[0], (tuple, list, dict)):
+            labelled = len(keras.tree.flatten(batch[0])) == len(model.inputs)
+        yield batch[0] if labelled else batch
+
+
+def _in_order(model, inputs, count):
+    """The inputs as the model orders them: a dictionary may name the inputs of a model that takes a list."""
+    if not isinstance(inputs, dict):
+        return inputs
+    listed = not isinstance(model.input, dict)
+    names = [tensor._keras_history.operation.name for tensor in model.inputs] if listed else list(model.input)
+    if set(inputs) != set(names):
+        raise ValueError(
+            f"Batch {count} of the calibration data (counted from 0) does not name the model's inputs. Expected: "
+            f"{sorted(names)}; received: {sorted(map(str, inputs))}."
+        )
+    return [inputs[name] for name in names] if listed else inputs
 
 
 def _check_inputs(model, inputs, count):
@@ -101,8 +119,17 @@ def _check_inputs(model, inputs, count):
             f"Batch {count} of the calibration data (counted from 0) does not fit the model's inputs. Expected arrays "
             f"of shapes {wanted}; received {shapes}."
         )
+    if len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(
+            f"Batch {count} of the calibration data (counted from 0) has inputs of different numbers of samples: "
+            f"{shapes}."
+        )
     for leaf in given:
         values = np.asarray(ops.convert_to_numpy(leaf) if ops.is_tensor(leaf) else leaf)
+        if values.dtype.kind not in "iufb" and "float" not in str(values.dtype):
+            raise ValueError(
+                f"Batch {count} of the calibration data (counted from 0) is of type {values.dtype}; numbers are needed."
+            )
         if values.size == 0:
             raise ValueError(f"Batch {count} of the calibration data (counted from 0) is empty.")
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_mot.graph import fold_batch_norm
-from keras_mot.graph._functional import as_functional, nodes_of
+from keras_mot.graph._functional import as_functional, is_a, nodes_of
 from keras_mot.graph.rewrite import flatten, operations_of
 from keras_mot.graph.tracing import trace
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
@@ -87,7 +87,7 @@ def _settle_biases(simulation):
     for node in nodes_of(simulation):
         calls.setdefault(id(node.operation), []).append(node.arguments.keras_tensors[0])
     for layer in simulation.layers:
-        if not isinstance(layer, WEIGHTED) or not layer.use_bias:
+        if not is_a(layer, WEIGHTED) or not layer.use_bias:
             continue
         quantizers = {id(item): item for item in (quantizer_of(tensor) for tensor in calls[id(layer)])}
         kernels = [weight for weight in transformed_weights(layer) if weight.transform_of(FakeQuantize)]
@@ -98,7 +98,10 @@ def _settle_biases(simulation):
         _, scale = transform.integers(numpy_value(kernels[0].value_before(transform)))
         steps = np.float32(quantizer.parameters().scale) * np.broadcast_to(scale.reshape(-1), layer.bias.shape)
         steps = steps.astype("float64")
-        layer.bias.assign(np.round(numpy_value(layer.bias).astype("float64") / steps) * steps)
+        integers = np.round(numpy_value(layer.bias).astype("float64") / steps)
+        if quantizer.bits == 8:
+            integers = np.clip(integers, -(2**31), 2**31 - 1)
+        layer.bias.assign(integers * steps)
 
 
 def _check(model, scheme, selected, function):
@@ -106,17 +109,34 @@ def _check(model, scheme, selected, function):
     _check_built(model, function)
     if not isinstance(scheme, QuantizationScheme):
         raise TypeError(f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {scheme!r}.")
-    if selected is not None and not callable(selected):
+    if selected is not None and (not callable(selected) or isinstance(selected, keras.layers.Layer | type)):
         raise TypeError(f"`selected` should be a function from a layer to True or False; received {selected!r}.")
     if is_quantized(model):
         raise ValueError(f"'{model.name}' is quantized already.")
     for weight in transformed_weights(model):
         raise ValueError(f"'{weight.path}' carries {weight.transforms[-1].name}: strip the model first.")
+    for layer in model._flatten_layers():
+        _check_layer(layer)
     for weight in model.weights:
         if weight.dtype.startswith(("float", "bfloat")) and not np.isfinite(numpy_value(weight)).all():
             raise ValueError(
                 f"Weight '{weight.path}' contains NaN or infinite values: such a model cannot be quantized."
             )
+
+
+def _check_layer(layer):
+    label = f"Layer '{layer.path or layer.name}'"
+    if getattr(layer, "quantization_mode", None) is not None:
+        raise ValueError(f"{label} is quantized by Keras ({layer.quantization_mode}) already: pass the float model.")
+    if getattr(layer, "lora_enabled", False):
+        raise ValueError(f"{label} has LoRA weights beside its kernel: save and load the model to merge them first.")
+    if isinstance(layer, keras.layers.RNN) and layer.stateful:
+        raise ValueError(f"{label} is stateful: LiteRT files keep no state. Build it with `stateful=False`.")
+    if layer.dtype_policy.variable_dtype != "float32":
+        raise ValueError(
+            f"{label} has variables of type {layer.dtype_policy.variable_dtype}, which runtimes do not compute with: "
+            "build the model with the policy 'float32' or a mixed one, and copy the weights with `set_weights`."
+        )
 
 
 def check_model(model, function):

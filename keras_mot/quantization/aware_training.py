@@ -126,8 +126,8 @@ def quantize_annotate_model(to_annotate: keras.Model) -> keras.Model:
     """
     check_model(to_annotate, "quantize_annotate_model")
     model = copy_model(to_annotate)
-    for operation in operations_of(model):
-        setattr(operation, _MARK, True)
+    for given, copied in zip(operations_of(to_annotate), operations_of(model), strict=True):
+        setattr(copied, _MARK, getattr(given, _MARK, True))
     return model
 
 

@@ -1,5 +1,6 @@
 """Bias correction: rounding shifts the mean of a layer's outputs, and the bias takes the shift back."""
 
+import collections
 import contextlib
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._keras import no_gradients
-from keras_mot.graph._functional import nodes_of
+from keras_mot.graph._functional import is_a, nodes_of
 from keras_mot.layers._attach import numpy_value
 from keras_mot.quantization._placement import WEIGHTED
 from keras_mot.quantization.calibration import in_floats
@@ -28,12 +29,8 @@ def correct_biases(model: keras.Model, batch: Any) -> int:
     Returns:
         How many layers have been corrected: those with a bias that are called once.
     """
-    calls = [id(node.operation) for node in nodes_of(model)]
-    chosen = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, WEIGHTED) and layer.use_bias and calls.count(id(layer)) == 1
-    ]
+    calls = collections.Counter(id(node.operation) for node in nodes_of(model))
+    chosen = [layer for layer in model.layers if is_a(layer, WEIGHTED) and layer.use_bias and calls[id(layer)] == 1]
     expected = {}
 
     def note(layer, outputs):

@@ -61,7 +61,18 @@ def calibrate(model, samples, estimator, progress=None):
             count += 1
             bar.advance(task)
     for quantizer in following:
-        quantizer.set_range(*estimator.range(seen[id(quantizer)]))
+        quantizer.set_range(*_checked_range(estimator, seen[id(quantizer)]))
+
+
+def _checked_range(estimator, seen):
+    found = estimator.range(seen)
+    try:
+        low, high = (float(end) for end in found)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"{estimator!r} should return the least and the greatest number; it returned {found!r}.")
+    return low, high
 
 
 def search_ranges(model, batches):

@@ -1,12 +1,13 @@
 """Cross-layer equalization: the channels between two layers are rescaled, so that kernels use their integers evenly."""
 
+import collections
 import dataclasses
 
 import keras
 import numpy as np
 from keras import activations, layers
 
-from keras_mot.graph._functional import consumers_of, nodes_of
+from keras_mot.graph._functional import consumers_of, is_a, nodes_of
 from keras_mot.layers._attach import numpy_value
 from keras_mot.layers._find import FoundWeight, find_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
@@ -20,7 +21,7 @@ _HOMOGENEOUS_FUNCTIONS = (activations.linear, activations.relu, activations.leak
 _CHANNELWISE = (
     *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.Identity, layers.PReLU),
     *(layers.Flatten, layers.Reshape, layers.UpSampling1D, layers.UpSampling2D),
-    *(layers.MaxPooling1D, layers.MaxPooling2D, layers.AveragePooling1D, layers.AveragePooling2D),
+    *(layers.MaxPooling1D, layers.MaxPooling2D),
     *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D),
     *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D),
     *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D),
@@ -109,22 +110,22 @@ def find_pairs(model: keras.Model) -> list[Pair]:
     """The pairs of layers of a flat functional model that `equalize` rescales the channels between."""
     nodes, consumers = nodes_of(model), consumers_of(model)
     outputs = {id(tensor) for tensor in model.outputs}
-    calls = [id(node.operation) for node in nodes]
+    calls = collections.Counter(id(node.operation) for node in nodes)
     pairs = []
     for node in nodes:
         first = node.operation
-        if not isinstance(first, WEIGHTED) or first.activation not in _HOMOGENEOUS_FUNCTIONS:
+        if not is_a(first, WEIGHTED) or first.activation not in _HOMOGENEOUS_FUNCTIONS:
             continue
         tensor = node.output_tensors[0]
         channels = tensor.shape[-1]
         while True:
             readers = consumers.get(id(tensor), [])
-            alone = calls.count(id(tensor._keras_history.operation)) == 1 and id(tensor) not in outputs
+            alone = calls[id(tensor._keras_history.operation)] == 1 and id(tensor) not in outputs
             if not alone or len(readers) != 1 or not _channels_last(tensor._keras_history.operation):
                 break
             reader = readers[0].operation
-            if isinstance(reader, WEIGHTED):
-                fits = calls.count(id(reader)) == 1 and _channels_last(reader) and getattr(reader, "groups", 1) == 1
+            if is_a(reader, WEIGHTED):
+                fits = calls[id(reader)] == 1 and _channels_last(reader) and getattr(reader, "groups", 1) == 1
                 if fits and tensor.shape[-1] % channels == 0:
                     pairs.append(Pair(*(find_weights(layer)[0][0] for layer in (first, reader))))
                 break
@@ -143,4 +144,4 @@ def _channels_last(operation):
 def _keeps_channels(operation):
     if isinstance(operation, ActivationQuantizer):
         return operation.fixed is None
-    return isinstance(operation, _CHANNELWISE) or activation_of(operation) in _HOMOGENEOUS
+    return is_a(operation, _CHANNELWISE) or activation_of(operation) in _HOMOGENEOUS

@@ -42,8 +42,9 @@ def quantize_post_training(
             model takes; or an iterable of batches (of inputs, or of pairs of inputs and labels), such as a
             `tf.data.Dataset`, a PyTorch `DataLoader` or a generator.
         estimator: how ranges follow from the values seen: `MinMax()`, `MovingAverage()`, `Percentile()`,
-            `LeastSquares()`, or your own `RangeEstimator`. By default, from the least to the greatest value; of the
-            model's inputs only as far as cutting off does not bring its outputs nearer to the float model's.
+            `LeastSquares()`, `Entropy()`, or your own `RangeEstimator`. By default, from the least to the greatest
+            value; of the model's inputs, and of terms that a recurrent gate saturates, only as far as cutting off does
+            not bring the outputs nearer to the float model's.
         batch_size: how many samples of arrays are run at a time.
         selected: function from a layer or operation to whether it shall compute in integers; by default all do
             that can.
@@ -76,7 +77,7 @@ def quantize_post_training(
     keras_mot.export.export_litert(quantized, "model.tflite")
     ```
     """
-    if calibration_data is None:
+    if calibration_data is None and isinstance(scheme, QuantizationScheme):
         raise ValueError(
             "`quantize_post_training` needs `calibration_data`: some hundred typical inputs, from which the ranges of "
             "activations follow."

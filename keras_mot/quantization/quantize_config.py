@@ -156,5 +156,7 @@ class QuantizeConfig(Config):
         if isinstance(self.activations, FixedQuantizer):
             return {"fixed": (self.activations.init_min, self.activations.init_max)}
         if isinstance(self.activations, AllValuesQuantizer):
-            return {"widening": True}
-        return {"decay": 0.0} if isinstance(self.activations, LastValueQuantizer) else {}
+            return {"widening": True, "learned": False}
+        if isinstance(self.activations, LastValueQuantizer):
+            return {"decay": 0.0, "learned": False}
+        return {"learned": False} if isinstance(self.activations, MovingAverageQuantizer) else {}

@@ -137,7 +137,8 @@ class FakeQuantize(WeightTransform):
 
 def with_gradient_times(value, factor):
     """`value`, whose gradient is multiplied by a constant."""
-    return ops.stop_gradient(value * (1.0 - factor)) + value * factor
+    fixed = ops.stop_gradient(value)
+    return fixed + (value - fixed) * factor
 
 
 def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]) -> np.ndarray:

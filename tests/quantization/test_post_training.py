@@ -360,3 +360,113 @@ def test_wrong_models(build, message):
 def test_wrong_settings(settings, message):
     with pytest.raises(TypeError, match=message):
         quantize_post_training(chain(layers.Conv2D(2, 3)), calibration_data=images(4, channels=4), **settings)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Tripled(layers.Dense):
+    """A dense layer that does more."""
+
+    def call(self, inputs):
+        """Three times what a dense layer returns."""
+        return super().call(inputs) * 3.0
+
+
+def near(quantized, model, data, share=0.1):
+    expected, received = (np.asarray(keras.ops.convert_to_numpy(each(data))) for each in (model, quantized))
+    assert np.abs(expected - received).max() < share * np.abs(expected).max()
+
+
+def vectors(*shape):
+    return np.random.default_rng(3).standard_normal(shape).astype("float32")
+
+
+def test_a_subclass_with_a_call_of_its_own_stays_in_floats():
+    model = keras.Sequential([keras.Input((8,)), Tripled(6, activation="tanh"), layers.Dense(2)])
+    quantized = quantize_post_training(model, calibration_data=vectors(64, 8))
+    assert any(isinstance(layer, Tripled) for layer in quantized.layers)
+    near(quantized, model, vectors(64, 8))
+
+
+def test_integers_are_not_rounded():
+    inputs = keras.Input((4,), dtype="int32")
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Embedding(300, 3)(inputs + 1))))
+    data = np.random.default_rng(0).integers(0, 299, (64, 4))
+    near(quantize_post_training(model, calibration_data=data), model, data)
+
+
+def test_images_of_bytes():
+    inputs = keras.Input((6, 6, 3), dtype="uint8")
+    model = keras.Model(inputs, layers.Flatten()(layers.Conv2D(2, 3)(layers.Rescaling(1 / 255)(inputs))))
+    data = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 3)).astype("uint8")
+    near(quantize_post_training(model, calibration_data=data), model, data)
+
+
+def two_inputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    return keras.Model([b, a], layers.Dense(2)(layers.Concatenate()([layers.Dense(4)(a), layers.Dense(4)(b)])))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_several_inputs_by_name_and_with_labels(labelled):
+    model, a, b = two_inputs(), vectors(32, 4), 100 * vectors(32, 4)
+    data = [((b, a), np.zeros(32))] if labelled else {"a": a, "b": b}
+    quantized = quantize_post_training(model, calibration_data=data)
+    near(quantized, model, [b, a])
+    with pytest.raises(ValueError, match="does not name"):
+        quantize_post_training(model, calibration_data={"a": a, "c": b})
+    with pytest.raises(ValueError, match="different numbers of samples"):
+        quantize_post_training(model, calibration_data=[[b, a[:5]]])
+
+
+def test_batches_of_different_lengths():
+    model = keras.Sequential(
+        [keras.Input((None, 3)), layers.Conv1D(4, 2), layers.GlobalMaxPooling1D(), layers.Dense(2)]
+    )
+    quantized = quantize_post_training(model, calibration_data=[vectors(4, length, 3) for length in (5, 7)])
+    near(quantized, model, vectors(4, 5, 3), 0.2)
+
+
+def test_a_dead_layer_is_exported(tmp_path):
+    dead = keras.initializers.Constant(-100.0)
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(8, "relu", bias_initializer=dead), layers.Dense(4, "relu"), layers.Dense(2)]
+    )
+    quantized = quantize_post_training(model, calibration_data=vectors(48, 8))
+    assert not export_litert(quantized, tmp_path / "model.tflite").float_operators
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_units_do_not_matter(scale):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4, "relu"), layers.Dense(2)])
+    data = scale * vectors(64, 8)
+    near(quantize_post_training(model, calibration_data=data), model, data)
+
+
+def test_frozen_layers_stay_frozen():
+    model = chain(layers.SeparableConv2D(3, 3, trainable=False), layers.Rescaling(2.0), layers.Conv2D(2, 3))
+    quantized = quantize_post_training(model, calibration_data=images(8, channels=4))
+    assert [weight.shape[-1] for weight in quantized.trainable_weights] == [2, 2]
+
+
+def stateful():
+    return keras.Sequential([keras.Input(batch_shape=(4, 3, 2)), layers.GRU(2, stateful=True), layers.Dense(2)])
+
+
+def half():
+    return keras.Sequential([keras.Input((8,)), layers.Dense(2, dtype="float16")])
+
+
+def with_lora():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(2)])
+    model.layers[0].enable_lora(1)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [(stateful, "stateful"), (half, "float16"), (with_lora, "LoRA")],
+    ids=["state", "half", "lora"],
+)
+def test_layers_that_cannot_be_quantized(build, message):
+    with pytest.raises(ValueError, match=message):
+        quantize_post_training(build(), calibration_data=vectors(4, 8))
