@@ -57,7 +57,7 @@ def test_errors(exported, tmp_path):
         measure_drift(small_network(), path, images(2))
     other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
     export_litert(other, tmp_path / "other.tflite")
-    with pytest.raises(ValueError, match="inputs of|is it its file"):
+    with pytest.raises(ValueError, match=r"inputs of|is it its file"):
         measure_drift(quantized, (tmp_path / "other.tflite").read_bytes(), images(2))
 
 
