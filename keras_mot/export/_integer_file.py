@@ -15,6 +15,7 @@ from keras_mot.export._dependencies import require
 from keras_mot.export._integer_rules import AVERAGING, INT4_WEIGHTS, LOOP, rule_for, version_of
 from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, parse_model
 from keras_mot.layers.activation_quantizer import QuantizationParameters
+from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,7 +328,7 @@ class _Rewriter:
         limits = (32767,) if bits == 16 else self.weight_limits if axis is not None else (127,)
         # Where all slices have one scale, the file says so once; a slice of smaller numbers is on that grid too.
         for limit, scale in [(limit, scale) for limit in limits for scale in (largest, largest.max(keepdims=True))]:
-            scale = _of_all_slices(scale / np.float32(limit))
+            scale = with_scales_for_zeros(scale / np.float32(limit))
             integers = np.round(values / scale)
             if np.allclose(integers * scale, values, rtol=1e-5, atol=1e-4 * float(scale.min())):
                 stored = 4 if packed and limit <= 7 else bits
@@ -484,14 +485,8 @@ def _scale_of_each_slice(values, others, largest, limits):
     """Scales on whose grids slices lie that have different largest integers, of those in `limits`, or `None`."""
     chosen = np.zeros(largest.shape, "float32")
     for limit in limits:
-        scale = _of_all_slices(largest / np.float32(limit))
+        scale = with_scales_for_zeros(largest / np.float32(limit))
         error = np.abs(np.round(values / scale) * scale - values)
         fits = (error <= 1e-5 * np.abs(values) + 1e-4 * scale).all(axis=others, keepdims=True)
         chosen = np.where(fits & (chosen == 0), scale, chosen)
     return chosen.astype("float32") if (chosen > 0).all() else None
-
-
-def _of_all_slices(scale):
-    """The scales, with the smallest one for slices of zeros: biases are in multiples of it."""
-    least = scale[scale > 0].min() if (scale > 0).any() else 1.0
-    return np.where(scale > 0, scale, least).astype("float32")

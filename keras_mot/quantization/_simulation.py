@@ -16,6 +16,7 @@ from keras_mot.quantization._placement import WEIGHTED, place, quantizer_of
 from keras_mot.quantization._settings import settings_of_operations
 from keras_mot.quantization.schemes import QuantizationScheme
 from keras_mot.transforms import FakeQuantize
+from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
 
 def quantize(model, scheme, fitting, selected, overrides, function):
@@ -96,11 +97,12 @@ def _settle_biases(simulation):
         (quantizer,) = quantizers.values()
         transform = kernels[0].transform_of(FakeQuantize)
         _, scale = transform.integers(numpy_value(kernels[0].value_before(transform)))
+        scale = with_scales_for_zeros(scale)
         steps = np.float32(quantizer.parameters().scale) * np.broadcast_to(scale.reshape(-1), layer.bias.shape)
         steps = steps.astype("float64")
         integers = np.round(numpy_value(layer.bias).astype("float64") / steps)
         if quantizer.bits == 8:
-            integers = np.clip(integers, -(2**31), 2**31 - 1)
+            integers = np.clip(integers, -(2**30), 2**30)  # the rest of 32 bits is for the sum
         layer.bias.assign(integers * steps)
 
 

@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_mot.transforms._base import StorageForm, WeightTransform
 
+_LEAST_SCALE = 1e-30
+
 
 @keras.saving.register_keras_serializable("keras_mot")
 class FakeQuantize(WeightTransform):
@@ -76,7 +78,7 @@ class FakeQuantize(WeightTransform):
         value = ops.cast(weight, "float32")
         members = math.prod(self.weight_shape) / math.prod(self.reach.shape)
         reach = with_gradient_times(self._reach(), self.limit**1.5 / math.sqrt(members))
-        scale = ops.maximum(ops.abs(reach) / self.limit, 1e-30)
+        scale = ops.maximum(ops.abs(reach) / self.limit, _LEAST_SCALE)
         ratio = value / scale
         passed = ops.where(ops.abs(ratio) <= self.limit, ratio, ops.stop_gradient(ratio))
         integers = ops.clip(ops.round(ratio), -self.limit, self.limit)
@@ -103,7 +105,7 @@ class FakeQuantize(WeightTransform):
         reach = ops.abs(self._reach())
         if not self.learned:
             reach = reach * ops.max(ops.abs(value), axis=self.shared_axes, keepdims=True)
-        return ops.maximum(reach / self.limit, 1e-30)
+        return ops.maximum(reach / self.limit, _LEAST_SCALE)
 
     def _reach(self):
         return ops.reshape(ops.convert_to_tensor(self.reach.value), self.reach.shape)
@@ -135,6 +137,12 @@ class FakeQuantize(WeightTransform):
         return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel, "learned": self.learned}
 
 
+def with_scales_for_zeros(scale: np.ndarray) -> np.ndarray:
+    """The scales of slices; those of zeros alone get the smallest of the others, which their biases are multiples of."""
+    known = scale > 10 * _LEAST_SCALE
+    return np.where(known, scale, scale[known].min() if known.any() else 1.0).astype("float32")
+
+
 def with_gradient_times(value, factor):
     """`value`, whose gradient is multiplied by a constant."""
     fixed = ops.stop_gradient(value)
@@ -153,7 +161,7 @@ def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]
         float32 array with length 1 at the `reduced` axes.
     """
     weight = np.asarray(weight, "float32")
-    largest = np.maximum(np.abs(weight).max(axis=reduced, keepdims=True), 1e-30)
+    largest = np.maximum(np.abs(weight).max(axis=reduced, keepdims=True), _LEAST_SCALE)
     best, reach = np.full(largest.shape, math.inf), np.ones(largest.shape, "float32")
     for share in np.linspace(1.0, 0.3, 29, dtype="float32"):
         scale = largest * share / limit

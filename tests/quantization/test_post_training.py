@@ -435,6 +435,22 @@ def test_a_dead_layer_is_exported(tmp_path):
     assert not export_litert(quantized, tmp_path / "model.tflite").float_operators
 
 
+def test_a_pruned_channel_keeps_its_bias(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4, "relu"), layers.Dense(2)])
+    kernel = 1e-3 * vectors(8, 4)
+    kernel[:, 1] = 0.0
+    model.layers[0].set_weights([kernel, np.array([0.0, 0.37, 0.0, 0.0])])
+    quantized = quantize_post_training(model, calibration_data=vectors(48, 8))
+    near(quantized, model, vectors(48, 8))
+    assert not export_litert(quantized, tmp_path / "model.tflite").float_operators
+
+
+def test_a_bias_leaves_room_for_the_sum(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4, bias_initializer=keras.initializers.Constant(1e7))])
+    quantized = quantize_post_training(model, calibration_data=vectors(48, 8))
+    assert export_litert(quantized, tmp_path / "model.tflite").max_abs_error < 1e5
+
+
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
 def test_units_do_not_matter(scale):
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4, "relu"), layers.Dense(2)])
