@@ -138,7 +138,7 @@ class FakeQuantize(WeightTransform):
 
 
 def with_scales_for_zeros(scale: np.ndarray) -> np.ndarray:
-    """The scales of slices; those of zeros alone get the smallest of the others, which their biases are multiples of."""
+    """The scales of slices; zeros alone get the smallest of the others, of which their biases are multiples."""
     known = scale > 10 * _LEAST_SCALE
     return np.where(known, scale, scale[known].min() if known.any() else 1.0).astype("float32")
 
