@@ -132,10 +132,11 @@ class ActivationQuantizer(keras.layers.Layer):
         """The inputs rounded to the range that is known, or unchanged; same shape and dtype."""
         low, high = self._nudged()
         if averages:
-            # The nearest integer is the greater one at a tie: a bit less, where the integers are negative.
             scale = (high - low) / (2**self.bits - (2 if self.bits == 16 else 1))
-            middle = low + scale * 2 ** (self.bits - 1) if self.bits < 16 else 0.0
-            inputs = inputs - ops.cast(ops.where(inputs < middle, 1e-3 * scale, 0.0), inputs.dtype)
+            zero = ops.floor(-low / scale + 0.5) - 2 ** (self.bits - 1) if self.bits < 16 else 0.0
+            # A thousandth of a step decides ties, and nothing else: means of few integers are not nearer to one.
+            nudge = ops.where(inputs < ops.cast(-zero * scale, inputs.dtype), -1e-3 * scale, 1e-3 * scale)
+            inputs = inputs + ops.cast(nudge, inputs.dtype)
         if self.learned:
             return ops.cast(self._rounded_to_learned(ops.cast(inputs, "float32")), inputs.dtype)
         rounded = keras.quantizers.fake_quant_with_min_max_vars(
