@@ -292,18 +292,17 @@ def main():
     arguments = parser.parse_args()
     defaults = {"ptq": list(TASKS), "qat": ["mnist", "resnet8", "ds_cnn_l", "gru_s"]}
     names = arguments.models or defaults[arguments.experiment]
-    tables, results = [], {}
     for name in names:
         print(f"=== {name}", flush=True)
         task = TASKS[name]()
         if arguments.quick:
             task = dataclasses.replace(task, test=cut(task.test, 200))
-        results[name] = EXPERIMENTS[arguments.experiment](task, arguments)
+        rows = EXPERIMENTS[arguments.experiment](task, arguments)
         asked = task.drop if arguments.experiment == "ptq" else task.qat_drop
-        tables.append(rows_table(f"{name}, {arguments.experiment}", results[name], task, asked))
-    values = {"environment": environment(), "version": keras_mot.__version__, "results": results}
-    suffix = "" if arguments.models is None else "_" + "_".join(names)
-    write_results(arguments, f"quantization_{arguments.experiment}{suffix}_{keras.backend.backend()}", values, tables)
+        table = rows_table(f"{name}, {arguments.experiment}", rows, task, asked)
+        values = {"environment": environment(), "version": keras_mot.__version__, "rows": rows}
+        file = f"quantization_{arguments.experiment}_{name}_{keras.backend.backend()}"
+        write_results(arguments, file, values, [table])
 
 
 if __name__ == "__main__":
