@@ -102,9 +102,8 @@ def main():
     rows = []
     for name in arguments.models:
         rows.append(measure(name, arguments))
-        print(rows[-1], flush=True)
-    values = {"environment": environment(), "rows": rows}
-    write_results(arguments, "quantization_latency", values, [rows_table(rows, arguments)])
+        values = {"environment": environment(), "rows": rows}
+        write_results(arguments, "quantization_latency", values, [rows_table(rows, arguments)])
 
 
 if __name__ == "__main__":
