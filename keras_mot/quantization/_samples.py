@@ -52,8 +52,7 @@ def _length(batch):
 def _checked(model, batches):
     for count, inputs in enumerate(batches):
         inputs = _in_order(model, inputs, count)
-        _check_inputs(model, inputs, count)
-        yield keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))
+        yield keras.tree.pack_sequence_as(model.input, _checked_arrays(model, inputs, count))
 
 
 def _is_arrays(model, data):
@@ -106,7 +105,8 @@ def _in_order(model, inputs, count):
     return [inputs[name] for name in names] if listed else inputs
 
 
-def _check_inputs(model, inputs, count):
+def _checked_arrays(model, inputs, count):
+    """The inputs as NumPy arrays: a `tf.data.Dataset` has tensors that other backends do not take."""
     given, expected = keras.tree.flatten(inputs), model.inputs
     shapes = [tuple(getattr(leaf, "shape", ())) for leaf in given]
     fits = len(given) == len(expected) and all(
@@ -124,8 +124,8 @@ def _check_inputs(model, inputs, count):
             f"Batch {count} of the calibration data (counted from 0) has inputs of different numbers of samples: "
             f"{shapes}."
         )
-    for leaf in given:
-        values = np.asarray(ops.convert_to_numpy(leaf) if ops.is_tensor(leaf) else leaf)
+    arrays = [np.asarray(ops.convert_to_numpy(leaf) if ops.is_tensor(leaf) else leaf) for leaf in given]
+    for values in arrays:
         if values.dtype.kind not in "iufb" and "float" not in str(values.dtype):
             raise ValueError(
                 f"Batch {count} of the calibration data (counted from 0) is of type {values.dtype}; numbers are needed."
@@ -134,3 +134,4 @@ def _check_inputs(model, inputs, count):
             raise ValueError(f"Batch {count} of the calibration data (counted from 0) is empty.")
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             raise ValueError(f"Batch {count} of the calibration data (counted from 0) has NaN or infinite values.")
+    return arrays
