@@ -28,7 +28,7 @@ def test_every_tensor_of_a_file_is_near_the_simulation(exported):
     assert all(tensor.largest <= 4 for tensor in report.tensors)
     # The reference kernel of the mean, which comes then, rounds twice.
     convolutional = report.tensors[: [tensor.name for tensor in report.tensors].index("alone_quantizer") + 1]
-    assert all(tensor.equal > 0.97 and tensor.within_one == 1 for tensor in convolutional)
+    assert all(tensor.equal > 0.9 and tensor.within_one > 0.99 for tensor in convolutional)
     assert report.tensors[0].largest == 0  # the input
     assert all(name in str(report) for name in names)
 
