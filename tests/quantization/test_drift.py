@@ -14,6 +14,7 @@ from tests.quantization.models import images, small_network
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
+    keras.utils.set_random_seed(7)
     quantized = quantize_post_training(small_network(), calibration_data=images())
     path = tmp_path_factory.mktemp("drift") / "model.tflite"
     export_litert(quantized, path)
