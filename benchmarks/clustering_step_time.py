@@ -3,7 +3,6 @@
 python benchmarks/clustering_step_time.py --backends tensorflow jax torch
 """
 
-import os
 import statistics
 import sys
 
@@ -20,7 +19,7 @@ from _common import (
     write_results,
 )
 from _common import parser as common_parser
-from step_time import BATCH, MODELS, PEER, ratios, timed_fits, training_data
+from step_time import BATCH, MODELS, PEER, ratios, runs_of, timed_fits, training_data
 
 TARGET = 1.2
 CLUSTERS = (16, 64)
@@ -57,19 +56,12 @@ def main():
         return child(arguments)
     for name in arguments.models:
         data_file(MODELS[name])
-    runs = []
-    for name in arguments.models:
-        for backend in arguments.backends:
-            print(f"--- {name} on {backend}", flush=True)
-            options = ["--child", name, "--steps", arguments.steps, "--rounds", arguments.rounds]
-            options += ["--frequency", arguments.frequency]
-            run = run_child(__file__, options, backend)
-            runs.append({"backend": backend, **run, "load_after": os.getloadavg()[0]})
-        if arguments.peer and name == "mnist":
-            print("--- mnist, TFMOT", flush=True)
-            options = [data_folder(), arguments.steps, arguments.rounds, "cluster"]
-            peer = run_child(PEER, options, "tensorflow", arguments.peer, {"TF_USE_LEGACY_KERAS": "1"})
-            runs.append({"backend": "TFMOT", "model": name, **peer})
+    runs = runs_of(__file__, arguments, "--frequency", arguments.frequency)
+    if arguments.peer and "mnist" in arguments.models:
+        print("--- mnist, TFMOT", flush=True)
+        options = [data_folder(), arguments.steps, arguments.rounds, "cluster"]
+        peer = run_child(PEER, options, "tensorflow", arguments.peer, {"TF_USE_LEGACY_KERAS": "1"})
+        runs.append({"backend": "TFMOT", "model": "mnist", **peer})
     values = {"environment": environment("one process each"), "batch": BATCH, "steps": arguments.steps}
     values |= {"frequency": arguments.frequency, "runs": runs}
     name = f"clustering_step_time_{'_'.join(arguments.models)}"

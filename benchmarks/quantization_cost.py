@@ -3,7 +3,6 @@
 python benchmarks/quantization_cost.py --backends tensorflow jax torch
 """
 
-import os
 import statistics
 import sys
 import time
@@ -15,12 +14,11 @@ from _common import (
     data_file,
     environment,
     load_model,
-    run_child,
     send_result,
     write_results,
 )
 from _common import parser as common_parser
-from step_time import BATCH, MODELS, ratios, timed_fits, training_data
+from step_time import BATCH, MODELS, ratios, runs_of, timed_fits, training_data
 
 TARGETS = {"mnist": 1.15, "resnet8": 1.5}
 CALIBRATION_TARGET = 1.5
@@ -79,13 +77,7 @@ def main():
         return child(arguments)
     for name in arguments.models:
         data_file(MODELS[name])
-    runs = []
-    for name in arguments.models:
-        for backend in arguments.backends:
-            print(f"--- {name} on {backend}", flush=True)
-            options = ["--child", name, "--steps", arguments.steps, "--rounds", arguments.rounds]
-            run = run_child(__file__, options, backend)
-            runs.append({"backend": backend, **run, "load_after": os.getloadavg()[0]})
+    runs = runs_of(__file__, arguments)
     values = {"environment": environment("one process each"), "batch": BATCH, "steps": arguments.steps, "runs": runs}
     write_results(arguments, f"quantization_cost_{'_'.join(arguments.models)}", values, [costs_table(runs, arguments)])
     return 0

@@ -132,6 +132,18 @@ def child(arguments):
     send_result(result)
 
 
+def runs_of(script, arguments, *options):
+    """What a script's `--child` gave for each model on each backend, in a process of its own."""
+    runs = []
+    for name in arguments.models:
+        for backend in arguments.backends:
+            print(f"--- {name} on {backend}", flush=True)
+            common = ["--child", name, "--steps", arguments.steps, "--rounds", arguments.rounds]
+            run = run_child(script, [*common, *options], backend)
+            runs.append({"backend": backend, **run, "load_after": os.getloadavg()[0]})
+    return runs
+
+
 def ratios(seconds, name):
     """(ratio of the medians, median of the ratios within a round)."""
     return (

@@ -192,8 +192,8 @@ class _Rewriter:
             raise _InFloats(LOOP)
         floats = [index for index in inputs if index >= 0 and self._is_float(index)]
         active = [index for index in floats if not self._is_constant(index)]
-        if name == "GATHER" and not active and floats == inputs[:1] and self._wanted(results[0]) is not None:
-            parameters = self._wanted(results[0])
+        parameters = self._wanted(results[0]) if name == "GATHER" and not active and floats == inputs[:1] else None
+        if parameters is not None:
             self._emit(operator, [self._table(inputs[0], parameters), *inputs[1:]], results, [parameters])
             return
         if not active or any(index not in self.integers for index in active):

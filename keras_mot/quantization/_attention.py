@@ -82,7 +82,7 @@ def multi_head(lowering, layer, query, value, key=None, **kwargs):
 def attention(lowering, layer, inputs, **kwargs):
     """`Attention` by dot products without masks as matrix products, or `None`."""
     query, value, key = (*inputs, inputs[1])[:3]
-    dot = type(layer) is layers.Attention and layer.score_mode == "dot" and not layer.use_scale
+    dot = layer.score_mode == "dot" and not layer.use_scale
     if not dot or _is_masked(inputs, kwargs) or any(len(tensor.shape) != 3 for tensor in inputs):
         return None
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))

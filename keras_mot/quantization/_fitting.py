@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_mot.layers._attach import numpy_value
 from keras_mot.layers.activation_quantizer import activation_quantizers
@@ -80,29 +79,36 @@ class Fitting:
     def _fit_to_data(self, simulation):
         samples = Samples(simulation, self.data, self.batch_size)
         estimator = self.estimator or MinMax()
-        expected = float_outputs(simulation, samples.head)
-
-        def error():
-            return squared_error(rounded_outputs(simulation, samples.head), expected)
-
         if self.equalized is None and find_pairs(simulation):
             calibrate(simulation, samples.head, estimator, progress=False)
-            before, values = error(), _values(simulation)
-            _equalize_and_fit(simulation)
-            calibrate(simulation, samples.head, estimator, progress=False)
-            if not error() < _WORTH * before:
-                _restore(simulation, values)
+
+            def equalize_and_calibrate():
+                _equalize_and_fit(simulation)
+                calibrate(simulation, samples.head, estimator, progress=False)
+
+            _where_it_helps(simulation, samples.head, equalize_and_calibrate)
         elif self.equalized:
             _equalize_and_fit(simulation)
         calibrate(simulation, samples, estimator, self.progress)
         if self.estimator is None:
             search_ranges(simulation, samples.head)
-        if self.corrected is False:
-            return
-        before, values = error(), _values(simulation)
-        correct_biases(simulation, _first(simulation, samples.head, _CORRECTED_ON))
-        if self.corrected is None and not error() < _WORTH * before:
-            _restore(simulation, values)
+        if self.corrected is None:
+            _where_it_helps(simulation, samples.head, lambda: _correct(simulation, samples.head))
+        elif self.corrected:
+            _correct(simulation, samples.head)
+
+
+def _where_it_helps(simulation, batches, change):
+    """Changes a model, and takes the change back if the outputs are not much nearer to those of the float model."""
+    expected, values = float_outputs(simulation, batches), _values(simulation)
+    before = squared_error(rounded_outputs(simulation, batches), expected)
+    change()
+    if not squared_error(rounded_outputs(simulation, batches), expected) < _WORTH * before:
+        _restore(simulation, values)
+
+
+def _correct(simulation, batches):
+    correct_biases(simulation, _first(simulation, batches, _CORRECTED_ON))
 
 
 def _equalize_and_fit(simulation):
@@ -117,10 +123,7 @@ def _first(model, batches, count):
     if model.inputs[0].shape[0] is not None or len(shapes) > 1:
         return batches[0]
 
-    def join(*leaves):
-        return np.concatenate([np.asarray(ops.convert_to_numpy(leaf)) for leaf in leaves])[:count]
-
-    return keras.tree.map_structure(join, *batches)
+    return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves)[:count], *batches)
 
 
 def _values(model):

@@ -283,7 +283,7 @@ _METHODS = (
     (layers.EinsumDense, _Lowering._einsum_dense),
     ((layers.MultiHeadAttention, layers.GroupQueryAttention), _attention.multi_head),
     (layers.Attention, _attention.attention),
-    ((layers.RNN, layers.SimpleRNN, layers.GRU, layers.LSTM), _recurrent.unroll),
+    (_recurrent.KINDS, _recurrent.unroll),
     (layers.Bidirectional, _recurrent.unroll_bidirectional),
     (layers.TimeDistributed, _recurrent.distribute),
     (layers.BatchNormalization, _Lowering._batch_norm),

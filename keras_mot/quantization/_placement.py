@@ -131,8 +131,12 @@ class _Placement:
             id(node.operation) for node in nodes if any(id(tensor) in outputs for tensor in node.output_tensors)
         }
 
+    def _rule(self, operation):
+        """What the table says of an operation; `None` if it shall be in floats."""
+        return rule_for(operation) if self._selected(operation) else None
+
     def _fuses(self, operation, reader):
-        if rule_for(operation) != OWN or not self._selected(operation) or not self._selected(reader):
+        if self._rule(operation) != OWN or not self._selected(reader):
             return False
         if type(reader).__name__ in _JOINING:
             return True
@@ -143,7 +147,7 @@ class _Placement:
     def __call__(self, operation, *args, **kwargs):
         if not args and "inputs" in kwargs:
             args = (kwargs.pop("inputs"),)
-        rule = rule_for(operation) if self._selected(operation) else None
+        rule = self._rule(operation)
         if rule is None:
             return operation(*args, **kwargs)
         if rule == SAME:
@@ -176,7 +180,7 @@ class _Placement:
     def _leads_to_integers(self, operation):
         """Whether what reads the result, moved on or not, computes in integers."""
         for reader in self._readers.get(id(operation), ()):
-            rule = rule_for(reader) if self._selected(reader) else None
+            rule = self._rule(reader)
             if rule is not None and (rule != SAME or self._leads_to_integers(reader)):
                 return True
         return False

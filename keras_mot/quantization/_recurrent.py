@@ -8,6 +8,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_mot.graph._functional import is_a
+
+KINDS = (layers.RNN, layers.SimpleRNN, layers.GRU, layers.LSTM)
+"""The layers that are unrolled."""
 LONGEST = 256
 """Timesteps of the longest sequence that is unrolled."""
 
@@ -78,7 +82,8 @@ def _merged(lowering, layer, results):
 def _can_unroll(layer, sequences, mask):
     timesteps = sequences.shape[1]
     return (
-        all(type(cell) in _CELLS for cell in _cells(layer))
+        is_a(layer, KINDS)
+        and all(type(cell) in _CELLS for cell in _cells(layer))
         and not layer.stateful
         and (len(_cells(layer)) == 1 or not layer.return_state)
         and mask is None

@@ -84,11 +84,16 @@ def _batches(model, data, batch_size):
             f"`calibration_data` should be arrays of inputs, or an iterable of batches; received {type(data).__name__}."
         )
     for batch in data:
-        # Inputs and labels, and perhaps weights of samples, unless the model takes that many inputs.
-        labelled = isinstance(batch, (tuple, list)) and len(batch) in (2, 3) and len(batch) != len(model.inputs)
-        if isinstance(batch, (tuple, list)) and len(batch) in (2, 3) and isinstance(batch[0], (tuple, list, dict)):
-            labelled = len(keras.tree.flatten(batch[0])) == len(model.inputs)
-        yield batch[0] if labelled else batch
+        yield batch[0] if _is_labelled(model, batch) else batch
+
+
+def _is_labelled(model, batch):
+    """Whether a batch is inputs and labels, and perhaps weights of samples, and not that many inputs."""
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+        return False
+    if isinstance(batch[0], (tuple, list, dict)):
+        return len(keras.tree.flatten(batch[0])) == len(model.inputs)
+    return len(batch) != len(model.inputs)
 
 
 def _in_order(model, inputs, count):

@@ -150,16 +150,21 @@ def test_lowering_keeps_the_function(name):
 @only_tensorflow
 @pytest.mark.parametrize("name", [*RECURRENT, *OTHERS])
 def test_nothing_is_in_floats(name, tmp_path):
-    model = random_weights({**RECURRENT, **OTHERS}[name]())
-    x = data(model)
-    quantized = quantize_post_training(model, INT8, x)
-    simulated, expected = outputs(quantized, x), outputs(model, x)
+    quantized, expected, simulated, received = through_a_file(name, INT8, tmp_path / "model.tflite")
     assert np.abs(simulated - expected).max() < 0.08 * np.abs(expected).max()
-    export_litert(quantized, tmp_path / "model.tflite", strict=True)
-    (received,) = LiteRTRunner(tmp_path / "model.tflite").run(x).values()
     steps = np.abs(received - simulated) / last_scale(quantized)
     assert steps.max() < 4.1  # softmax kernels compute in fixed point
     assert (steps < 0.1).mean() > (0.5 if "attention" in name else 0.9)
+
+
+def through_a_file(name, scheme, path):
+    """A quantized model, and the outputs of the float model, of itself and of its file, which has no floats inside."""
+    model = random_weights({**RECURRENT, **OTHERS}[name]())
+    x = data(model)
+    quantized = quantize_post_training(model, scheme, x)
+    export_litert(quantized, path, strict=True)
+    (received,) = LiteRTRunner(path).run(x).values()
+    return quantized, outputs(model, x), outputs(quantized, x), received
 
 
 def last_scale(model):
@@ -173,13 +178,8 @@ def last_scale(model):
 @only_tensorflow
 @pytest.mark.parametrize("name", ["GRU", "LSTM", "embedding", "multi-head attention"])
 def test_16_bits(name, tmp_path):
-    model = random_weights({**RECURRENT, **OTHERS}[name]())
-    x = data(model)
-    quantized = quantize_post_training(model, INT16X8, x)
-    simulated, expected = outputs(quantized, x), outputs(model, x)
+    _, expected, simulated, received = through_a_file(name, INT16X8, tmp_path / "model.tflite")
     assert np.abs(simulated - expected).max() < 0.02 * np.abs(expected).max()
-    export_litert(quantized, tmp_path / "model.tflite", strict=True)
-    (received,) = LiteRTRunner(tmp_path / "model.tflite").run(x).values()
     assert np.abs(received - simulated).max() < 0.003 * np.abs(expected).max()
 
 
