@@ -32,10 +32,7 @@ class KerasSubject:
         return self.path.read_bytes() if self.path else saved_content(self.model)
 
     def predict(self, x):
-        step = _fixed_batch_size(self.model)
-        outputs = self.model.predict_on_batch(x) if step is None else _predict_in_steps(self.model, x, step)
-        names, flat = name_outputs(self.model, outputs)
-        return flat[0] if len(flat) == 1 else dict(zip(names, flat, strict=True))
+        return predict(self.model, x)
 
 
 class LiteRTSubject:
@@ -64,6 +61,14 @@ class LiteRTSubject:
             values = generator.standard_normal(shape)
             arrays.append(values if "float" in tensor.dtype else np.abs(values) > 1)
         return [array.astype(tensor.dtype) for array, tensor in zip(arrays, self.runner.inputs, strict=True)]
+
+
+def predict(model, x):
+    """The outputs of a Keras model for a batch: an array, or a dictionary of arrays if there are several."""
+    step = _fixed_batch_size(model)
+    outputs = model.predict_on_batch(x) if step is None else _predict_in_steps(model, x, step)
+    names, flat = name_outputs(model, outputs)
+    return flat[0] if len(flat) == 1 else dict(zip(names, flat, strict=True))
 
 
 def _fixed_batch_size(model):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from keras_mot._version import __version__
-from keras_mot.cli import demo, inspect, prune
+from keras_mot.cli import compress, demo, inspect, prune
 from keras_mot.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
 _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."
@@ -66,6 +66,6 @@ def _parser():
     common.add_argument("--json", action="store_true", help="print the result as JSON")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (demo, inspect, prune):
+    for command in (demo, inspect, prune, compress):
         command.add_parser(commands, common)
     return parser

@@ -11,7 +11,7 @@ def fit(model, x, y, title, **arguments):
     Returns:
         The logs of the last epoch.
     """
-    from keras_mot.cli._progress import TrainingProgress
+    from keras_mot._progress import TrainingProgress
 
     progress = TrainingProgress(title)
     try:

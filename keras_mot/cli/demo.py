@@ -2,14 +2,14 @@
 
 import argparse
 import json
-import pathlib
 
 from keras_mot.cli._errors import FailedError
 from keras_mot.cli._files import output_folder
 from keras_mot.cli._result import Result
 
-_SPARSITY = 0.9
-_EPOCHS, _PRUNING_EPOCHS, _BATCH = 10, 10, 32
+_EPOCHS, _BATCH = 10, 32
+_STAGES = {"prune": 8, "cluster": 2, "quantize_aware": 2}
+"""Epochs of the stages."""
 _TEST = 360
 
 
@@ -18,9 +18,10 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser = commands.add_parser(
         "demo",
         parents=[common],
-        help="train a small network, prune it to 90 %%, export it, and show what was gained",
-        description="Trains a small convolutional network on scikit-learn's 8x8 digits, prunes it to 90 %% "
-        "while fine-tuning, exports both to LiteRT, and measures them in the runtime.",
+        help="train a small network, compress it by a recipe, and show what was gained",
+        description="Trains a small convolutional network on scikit-learn's 8x8 digits, runs a recipe on it (prune "
+        "80 %% of the weights, cluster the others to 16 values, quantize them to 8 bits, fine-tuning each time), "
+        "exports each stage to LiteRT, and measures it in the runtime.",
     )
     parser.add_argument("--output", metavar="DIR", help="folder to keep the files in; without it, none are kept")
     parser.set_defaults(run=run)
@@ -30,23 +31,19 @@ def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     images, labels = _digits()
     with output_folder(options.output) as folder:
-        report = _build(folder, images, labels)
-        data = _describe(report, options.output)
+        result = _build(folder, images, labels)
+        data = {"backend": _backend(), **result.to_dict(), "output_dir": options.output}
         (folder / "report.json").write_text(json.dumps(data, indent=2))
         names = sorted(file.name for file in folder.iterdir())
     if options.output is None:
-        return Result(f"{report}\nGive --output DIR to keep the files.", data)
-    return Result(f"{report}\nKept in {options.output}: {', '.join(names)}.", {**data, "files": names})
+        return Result(f"{result}\nGive --output DIR to keep the files.", data)
+    return Result(f"{result}\nKept in {options.output}: {', '.join(names)}.", {**data, "files": names})
 
 
-def _describe(report, output):
-    """The report as JSON values, with the paths that the files will have."""
+def _backend():
     import keras
 
-    data = {"backend": keras.backend.backend(), "target_sparsity": _SPARSITY, **report.to_dict()}
-    for row in data["measurements"]:
-        row["path"] = None if output is None else str(pathlib.Path(output) / pathlib.Path(row["path"]).name)
-    return data
+    return keras.backend.backend()
 
 
 def _digits():
@@ -66,8 +63,8 @@ def _build(folder, images, labels):
     import numpy as np
 
     import keras_mot
-    from keras_mot.cli._progress import say
     from keras_mot.cli._training import fit
+    from keras_mot.recipes import Cluster, FineTune, Prune, QuantizeAware, Recipe
 
     keras.utils.set_random_seed(0)
     order = np.random.default_rng(0).permutation(len(images))
@@ -83,30 +80,26 @@ def _build(folder, images, labels):
     model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     fit(model, images[train], labels[train], "training", epochs=_EPOCHS, batch_size=_BATCH)
 
-    steps = -(-len(train) // _BATCH) * _PRUNING_EPOCHS
-    schedule = keras_mot.sparsity.PolynomialDecay(0.5, _SPARSITY, begin_step=0, end_step=steps * 3 // 4, frequency=20)
-    pruned = keras_mot.sparsity.prune_low_magnitude(model, schedule)
-    pruned.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    fit(pruned, images[train], labels[train], "pruning", epochs=_PRUNING_EPOCHS, batch_size=_BATCH)
-    small = keras_mot.sparsity.strip_pruning(pruned)
+    def epochs(stage, learning_rate):
+        return FineTune(_STAGES[stage], learning_rate, schedule="cosine", batch_size=_BATCH)
 
-    model.save(folder / "float.keras")
-    small.save(folder / "pruned.keras")
-    say("exporting to LiteRT")
-    checked = {"verification_data": images[test][:64]}
-    export = keras_mot.export.export_litert
-    files = {
-        "float": export(model, folder / "float.tflite", sparse_encoding=False, **checked),
-        "pruned": export(small, folder / "pruned.tflite", sparse_encoding=False, **checked),
-    }
-    sparse = export(small, folder / "pruned_sparse.tflite", **checked)
-    if sparse.sparse_encoding:
-        files["pruned, sparse encoding"] = sparse
-    else:
-        sparse.path.unlink()
-        say(f"no sparse encoding: {sparse.sparse_reason}")
-    data = (images[test], labels[test])
-    return keras_mot.analysis.measure(files, data=data, latency_runs=200)
+    recipe = Recipe(
+        [
+            Prune(0.8, frequency=20, fine_tune=epochs("prune", 1e-3)),
+            Cluster(16, fine_tune=epochs("cluster", 2e-4)),
+            QuantizeAware(fine_tune=epochs("quantize_aware", 2e-4)),
+        ],
+        "demo",
+    )
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    return keras_mot.compress(
+        model,
+        recipe,
+        (images[train], labels[train]),
+        (images[test], labels[test]),
+        output_dir=folder,
+        latency_runs=200,
+    )
 
 
 def _network(keras):

@@ -107,11 +107,13 @@ def _check(options):
     import keras
 
     import keras_mot
-    from keras_mot.cli._loss import choose_objective
+    from keras_mot.recipes._objective import choose_objective
 
     _check_plain(model, options.model)
     keras.utils.set_random_seed(options.seed)
-    objective = choose_objective(model, options.loss, data.y, check_against_model(data, model))
+    outputs_of_model = check_against_model(data, model)
+    with blamed_on_input():
+        objective = choose_objective(model, options.loss, data.y, outputs_of_model)
     steps = -(-len(data.x) // options.batch_size) * options.epochs
     with blamed_on_input(" On the command line: `--skip REGEX`."):
         pruned = keras_mot.sparsity.prune_low_magnitude(
@@ -195,7 +197,7 @@ def _work(options, plan):
     import keras
 
     import keras_mot
-    from keras_mot.cli._progress import say
+    from keras_mot._progress import say
     from keras_mot.cli._training import fit
 
     say(plan.objective.description)

@@ -28,11 +28,13 @@ class IntegerEngine:
 
     def __call__(self, model, signature, request):
         """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
-        limits = set().union(*(_largest_integers(weight) for weight in transformed_weights(model)))
+        grids = {}
+        for weight in transformed_weights(model):
+            _add_grids(grids, weight)
         plain = strip(copy_model(model))
         quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
         conversion = self._engine(plain, signature, request)
-        file = to_integers(conversion.dense, quantizers, tuple(sorted(limits | {127})), *self._types)
+        file = to_integers(conversion.dense, quantizers, grids, *self._types)
         self.floats = file.floats
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
@@ -40,11 +42,17 @@ class IntegerEngine:
         return dataclasses.replace(conversion, dense=file.content)
 
 
-def _largest_integers(weight):
-    """The largest integer of each slice of a quantized weight: a learned scale need not use the last one."""
+def _add_grids(grids, weight):
+    """Adds the largest integer of each slice of a quantized weight, by the number that it stands for.
+
+    A slice need not use the last integer: not where a scale is learned, or follows the whole weight.
+    """
     transform = weight.transform_of(FakeQuantize)
-    if transform is None or not transform.learned:
-        return {transform.limit} if transform else set()
-    integers, _ = transform.integers(numpy_value(weight.value_before(transform)))
-    largest = np.abs(integers).max(axis=transform.shared_axes)
-    return {int(value) for value in largest.reshape(-1) if value}
+    if transform is None:
+        return
+    integers, scale = transform.integers(numpy_value(weight.value_before(transform)))
+    axes = tuple(axis for axis, length in enumerate(scale.shape) if length == 1)
+    largest = np.abs(integers).max(axis=axes, keepdims=True)
+    for number, integer in zip((largest.astype("float32") * scale).reshape(-1), largest.reshape(-1), strict=True):
+        if integer:
+            grids.setdefault(float(number), set()).add(int(integer))

@@ -7,6 +7,7 @@ with conversions at the borders. The weights are on their grids already, so that
 
 import copy
 import dataclasses
+import types
 from collections.abc import Mapping
 
 import numpy as np
@@ -34,7 +35,7 @@ class IntegerFile:
 def to_integers(
     content: bytes,
     quantizers: Mapping[int, tuple[str, QuantizationParameters]],
-    weight_limits: tuple[int, ...] = (127,),
+    weight_grids: Mapping[float, set[int]] = types.MappingProxyType({}),
     input_type: str = "float32",
     output_type: str = "float32",
 ) -> IntegerFile:
@@ -43,14 +44,14 @@ def to_integers(
     Args:
         content: a `.tflite` file with float weights and marks.
         quantizers: name and parameters by the numbers of the marks; tensors of the file get these names.
-        weight_limits: the largest integers that weights may have been rounded to; the first that fits is taken.
+        weight_grids: by the largest magnitude in a channel of weights, the integers that it may stand for.
         input_type: "float32", or "int8", "uint8" or "int16" for a file that takes integers.
         output_type: the same for its outputs.
 
     Returns:
         An `IntegerFile`.
     """
-    return _Rewriter(parse_model(content), quantizers, weight_limits).run(input_type, output_type)
+    return _Rewriter(parse_model(content), quantizers, weight_grids).run(input_type, output_type)
 
 
 class _InFloats(Exception):
@@ -58,9 +59,10 @@ class _InFloats(Exception):
 
 
 class _Rewriter:
-    def __init__(self, model, quantizers, weight_limits):
+    def __init__(self, model, quantizers, weight_grids):
         self.schema = require("ai_edge_litert.schema_py_generated")
-        self.model, self.quantizers, self.weight_limits = model, quantizers, weight_limits
+        self.model, self.quantizers, self.weight_grids = model, quantizers, weight_grids
+        self.weight_limits = tuple(sorted({127}.union(*weight_grids.values())))
         self.graph = model.subgraphs[0]  # the others are bodies of loops, which stay in floats
         self.codes = [enum_name(self.schema.BuiltinOperator, code) for code in operator_codes(model)]
         self.operators, self.floats = [], []
@@ -325,6 +327,10 @@ class _Rewriter:
         values = dense_values(self.model, tensor).astype("float32")
         others = tuple(dimension for dimension in range(values.ndim) if dimension != axis)
         largest = np.abs(values).max(axis=others, keepdims=True) if values.size else np.zeros((1,) * values.ndim)
+        if axis is not None and bits == 8:
+            scale = _scale_of_each_slice(values, others, largest, self._largest_integers(largest))
+            if scale is not None:
+                return self._store_rounded(index, values, scale, axis, packed)
         limits = (32767,) if bits == 16 else self.weight_limits if axis is not None else (127,)
         # Where all slices have one scale, the file says so once; a slice of smaller numbers is on that grid too.
         for limit, scale in [(limit, scale) for limit in limits for scale in (largest, largest.max(keepdims=True))]:
@@ -333,11 +339,17 @@ class _Rewriter:
             if np.allclose(integers * scale, values, rtol=1e-5, atol=1e-4 * float(scale.min())):
                 stored = 4 if packed and limit <= 7 else bits
                 return self._store_constant(index, integers, scale, axis, stored)
-        scale = _scale_of_each_slice(values, others, largest, limits)
-        if scale is None:
-            return None
+        return None
+
+    def _largest_integers(self, largest):
+        """Arrays like `largest`: the integers that they may stand for, as weights were rounded; 0 where unknown."""
+        known = [sorted(self.weight_grids.get(float(number), ()), reverse=True) for number in largest.reshape(-1)]
+        rows = [[own[place] if place < len(own) else 0 for own in known] for place in range(max(map(len, known)))]
+        return [np.array(row).reshape(largest.shape) for row in rows]
+
+    def _store_rounded(self, index, values, scale, axis, packed):
         integers = np.round(values / scale)
-        return self._store_constant(index, integers, scale, axis, 4 if packed and np.abs(integers).max() <= 7 else bits)
+        return self._store_constant(index, integers, scale, axis, 4 if packed and np.abs(integers).max() <= 7 else 8)
 
     def _store_constant(self, index, integers, scale, axis, stored):
         new = copy.copy(self.graph.tensors[index])
@@ -481,12 +493,23 @@ class _Rewriter:
             operator.opcodeIndex = codes.index(operator.opcodeIndex)
 
 
-def _scale_of_each_slice(values, others, largest, limits):
-    """Scales on whose grids slices lie that have different largest integers, of those in `limits`, or `None`."""
-    chosen = np.zeros(largest.shape, "float32")
-    for limit in limits:
-        scale = with_scales_for_zeros(largest / np.float32(limit))
-        error = np.abs(np.round(values / scale) * scale - values)
+def _scale_of_each_slice(values, others, largest, integers):
+    """The scales of slices of which the largest magnitudes stand for these integers, or `None` if some is on no grid.
+
+    Args:
+        values: array.
+        others: the axes that a slice has.
+        largest: the largest magnitude of each slice.
+        integers: arrays like `largest`, of which the first is taken whose grid fits; 0 is none.
+    """
+    chosen = np.where(largest == 0, np.float32(0), np.float32(np.nan))
+    for candidates in integers:
+        scale = largest / np.where(candidates > 0, candidates, np.nan).astype("float32")
+        error = np.abs(np.round(values / np.where(largest == 0, 1, scale)) * scale - values)
         fits = (error <= 1e-5 * np.abs(values) + 1e-4 * scale).all(axis=others, keepdims=True)
-        chosen = np.where(fits & (chosen == 0), scale, chosen)
-    return chosen.astype("float32") if (chosen > 0).all() else None
+        chosen = np.where(fits & np.isnan(chosen), scale, chosen)
+    if np.isnan(chosen).any():
+        return None
+    chosen = with_scales_for_zeros(chosen)
+    # Where all slices have one scale, the file says so once.
+    return chosen.max(keepdims=True) if np.ptp(chosen) <= 1e-6 * chosen.max() else chosen

@@ -123,6 +123,19 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     clustered = keras_mot.clustering.cluster_weights(folded, 32)
     ```
     """
+    return fold_with_factors(model)[0]
+
+
+def fold_with_factors(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
+    """What `fold_batch_norm` returns, and what it has multiplied the output channels of each folded layer by.
+
+    Args:
+        model: as of `fold_batch_norm`.
+
+    Returns:
+        The model; and a dictionary from the names of layers to float64 arrays, one number for each output channel. With
+        nested models, names need not be unique: flatten first.
+    """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`fold_batch_norm` expects a Keras model; received {model!r}.")
     if not model.built:
@@ -137,13 +150,12 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     copy = copy_model(model)
     folds = find_foldable_batch_norms(copy)
     if not folds:
-        return copy
+        return copy, {}
     rebuild = _Rebuild(folds)
     folded = rebuild.model(copy)
-    for fold in folds:
-        _take_over(rebuild.replaced[id(fold.linear)], fold)
+    factors = {fold.linear.name: _take_over(rebuild.replaced[id(fold.linear)], fold) for fold in folds}
     # Once more, so that no layer remembers its calls in the graph that was.
-    return copy_model(folded)
+    return copy_model(folded), factors
 
 
 class _Rebuild:
@@ -204,6 +216,7 @@ def scale_and_offset(batch_norm: keras.layers.BatchNormalization) -> tuple[np.nd
 
 
 def _take_over(layer, fold):
+    """Gives a layer the weights of a fold; returns the factors of its output channels."""
     linear = fold.linear
     scale, bias = scale_and_offset(fold.batch_norm)
     if linear.use_bias:
@@ -216,3 +229,4 @@ def _take_over(layer, fold):
                 value = value * scale.reshape(shape(value))
             getattr(layer, key).assign(value)
     layer.bias.assign(bias)
+    return scale

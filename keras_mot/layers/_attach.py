@@ -20,6 +20,7 @@ from keras_mot.layers._find import find_weights
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers._weights import WeightAxes
 from keras_mot.transforms import WeightTransform
+from keras_mot.transforms._base import order_error
 
 _PACKAGE = "keras_mot"
 _REGISTERED_NAME = "TransformedLayer"
@@ -301,6 +302,11 @@ def _ensure_transformed(layer):
 def prepare(found, stack):
     """The weight of a `FoundWeight` with `stack` after the transforms that it has, checked, but not attached yet."""
     owner, variable = found.owner, found.variable
+    existing = _existing(owner, variable)
+    before = existing.transforms if existing else ()
+    refusal = order_error(before + stack)
+    if refusal:
+        raise ValueError(f"The transforms of weight '{owner.path or owner.name}/{found.key}' cannot be so: {refusal}")
     with contextlib.ExitStack() as scopes:
         for part in (owner.path or owner.name).split("/"):
             scopes.enter_context(keras.name_scope(part))
@@ -311,8 +317,6 @@ def prepare(found, stack):
     for transform in stack:
         for own in transform.variables:  # PyTorch's lists of parameters go by path, which must be unique
             own._path = f"{owner.path or owner.name}/{transform.name}/{own.name}"
-    existing = _existing(owner, variable)
-    before = existing.transforms if existing else ()
     weight = TransformedWeight(owner, found.key, found.place, variable, found.axes, before + stack)
     _check_output(weight)
     return weight
@@ -330,8 +334,11 @@ def put_on(host, weight):
     existing = _existing(owner, variable)
     _ensure_transformed(owner)
     for weights in (owner._weight_stacks.own, host._weight_stacks.hosted):
-        weights[:] = [item for item in weights if item is not existing] + [weight]
-    _track(owner, weight.transforms[len(existing.transforms) if existing else 0 :])
+        if existing is None:
+            weights.append(weight)
+        else:
+            weights[:] = [weight if item is existing else item for item in weights]
+    _track(owner)
     if isinstance(variable.regularizer, _TransformedRegularizer):
         variable.regularizer = variable.regularizer.regularizer
     if variable.regularizer is not None:
@@ -350,10 +357,15 @@ def _check_output(weight):
         )
 
 
-def _track(owner, stack):
-    """Makes the transforms sub-layers of `owner`, so that Keras counts, saves and loads their variables."""
+def _track(owner):
+    """Makes the transforms sub-layers of `owner`, so that Keras counts, saves and loads their variables.
+
+    Always in the order of weights and stacks, in which a layer gets them that is loaded or copied.
+    """
     owner._tracker.unlock()
-    owner._weight_transforms = [*getattr(owner, "_weight_transforms", []), *stack]
+    for transform in getattr(owner, "_weight_transforms", ()):
+        owner._tracker.untrack(transform)
+    owner._weight_transforms = [transform for weight in owner._weight_stacks.own for transform in weight.transforms]
     owner._tracker.lock()
 
 

@@ -25,10 +25,7 @@ from keras_mot.layers._attach import (
 from keras_mot.layers._copy import copy_model, strategy_scope
 from keras_mot.layers._find import check_layer, find_weights, left_alone_unknown, require_built
 from keras_mot.layers._select import check_selectors_match, matches
-from keras_mot.transforms import FakeQuantize
-
-# Its values would leave their grid of integers.
-_QUANTIZED = "it is quantized. Prune and cluster first, strip, and quantize what that returns."
+from keras_mot.transforms._base import order_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +43,6 @@ class Technique:
         allows: function from a layer to whether it may be transformed.
         check_model: function that refuses a whole model with an error.
         wholly: function from settings to whether they judge all their weights together.
-        refuses: function from the transforms that a weight has to why it cannot get another one, or `None`.
     """
 
     function: str
@@ -58,7 +54,6 @@ class Technique:
     allows: Callable = lambda layer: True
     check_model: Callable = lambda model: None
     wholly: Callable = lambda config: False
-    refuses: Callable = lambda stack: None
 
     def apply(self, target, config, overrides=None, inplace=False, input_shape=None):
         """Applies the technique to a model, a layer or a list of layers.
@@ -166,8 +161,7 @@ class Technique:
             path = f"{weight.owner.path or weight.owner.name}/{weight.key}"
             groups.setdefault(config, []).append((path, tuple(weight.variable.shape), weight.axes))
             stack = getattr(current.get(id(weight.variable)), "transforms", ())
-            quantized = any(isinstance(transform, FakeQuantize) for transform in stack)
-            refusal = _QUANTIZED if quantized else self.refuses(stack)
+            refusal = order_error((*stack, *self.transforms(config, weight, stack)))
             if refusal:
                 problems.append(f"Weight '{path}' cannot be {self.done}: {refusal}")
             if not np.isfinite(numpy_value(weight.variable)).all():

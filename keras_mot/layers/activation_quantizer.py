@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot import _torch
 from keras_mot.transforms.fake_quantize import with_gradient_times
 
 _SPAN = 255.0
@@ -139,11 +140,23 @@ class ActivationQuantizer(keras.layers.Layer):
             inputs = inputs + ops.cast(nudge, inputs.dtype)
         if self.learned:
             return ops.cast(self._rounded_to_learned(ops.cast(inputs, "float32")), inputs.dtype)
+        if _on_torch_cpu(inputs):
+            if not self.has_range:
+                return inputs
+            floats = ops.cast(inputs, "float32")
+            return ops.cast(_torch.rounded_activations(floats, *self._grid(low, high)), inputs.dtype)
         rounded = keras.quantizers.fake_quant_with_min_max_vars(
             ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.bits == 16
         )
         seen = ops.convert_to_tensor(self._batches.value) > 0
         return ops.cast(ops.where(seen, ops.cast(rounded, inputs.dtype), inputs), inputs.dtype)
+
+    def _grid(self, low, high):
+        """The least and the greatest number, and the scale, of a range."""
+        steps = 2**self.bits - (2 if self.bits == 16 else 1)
+        scale = (high - low) / steps
+        zero = ops.clip(ops.floor(-low / scale + 0.5), 0, steps)
+        return -zero * scale, (steps - zero) * scale, scale
 
     def _rounded_to_learned(self, inputs):
         steps = 2**self.bits - 1
@@ -172,7 +185,8 @@ class ActivationQuantizer(keras.layers.Layer):
         else:
             outwards = ops.maximum(1.0 / (ops.floor(batches / self.calls) + 1.0), 1.0 - self.decay)
             inwards = ops.where(batches > 0, outwards / self.calls, 1.0)
-        for variable, value, sign in ((self._low, ops.min(values), -1.0), (self._high, ops.max(values), 1.0)):
+        low, high = _torch.extremes(values) if _on_torch_cpu(values) else (ops.min(values), ops.max(values))
+        for variable, value, sign in ((self._low, low, -1.0), (self._high, high, 1.0)):
             change = value - variable
             variable.assign(variable + ops.where(sign * change > 0, outwards, inwards) * change)
         self._batches.assign(batches + 1.0)
@@ -237,6 +251,10 @@ class ActivationQuantizer(keras.layers.Layer):
             "learned": self.learned,
             "widening": self.widening,
         }
+
+
+def _on_torch_cpu(tensor):
+    return keras.backend.backend() == "torch" and tensor.device.type == "cpu"
 
 
 @contextlib.contextmanager

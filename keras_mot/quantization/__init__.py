@@ -8,6 +8,10 @@ from keras_mot.quantization.aware_training import (
     quantize_scope,
     strip_quantization,
 )
+from keras_mot.quantization.collaborative import (
+    Default8BitClusterPreserveQuantizeScheme,
+    Default8BitPrunePreserveQuantizeScheme,
+)
 from keras_mot.quantization.estimators import (
     Entropy,
     LeastSquares,
@@ -32,6 +36,8 @@ __all__ = [
     "INT8",
     "INT16X8",
     "AllValuesQuantizer",
+    "Default8BitClusterPreserveQuantizeScheme",
+    "Default8BitPrunePreserveQuantizeScheme",
     "Entropy",
     "FixedQuantizer",
     "LastValueQuantizer",

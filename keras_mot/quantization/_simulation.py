@@ -3,19 +3,21 @@
 import keras
 import numpy as np
 
-from keras_mot.graph import fold_batch_norm
 from keras_mot.graph._functional import as_functional, is_a, nodes_of
+from keras_mot.graph.batch_norm import fold_with_factors
 from keras_mot.graph.rewrite import flatten, operations_of
 from keras_mot.graph.tracing import trace
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers._find import find_weights, require_built
 from keras_mot.layers.activation_quantizer import is_quantized
+from keras_mot.quantization._carrying import Carried
 from keras_mot.quantization._lowering import lower
 from keras_mot.quantization._placement import WEIGHTED, place, quantizer_of
 from keras_mot.quantization._settings import settings_of_operations
+from keras_mot.quantization.collaborative import with_transforms_read_off
 from keras_mot.quantization.schemes import QuantizationScheme
-from keras_mot.transforms import FakeQuantize
+from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
 from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
 
@@ -34,7 +36,6 @@ def quantize(model, scheme, fitting, selected, overrides, function):
         The model, which shares no variables with `model`.
     """
     _check(model, scheme, selected, function)
-    model = trace(model)
     simulation = simulate(model, scheme, selected, overrides)
     fitting.run(simulation)
     if fitting.data is not None:
@@ -44,10 +45,21 @@ def quantize(model, scheme, fitting, selected, overrides, function):
 
 def simulate(model, scheme, selected=None, overrides=None):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`."""
-    settings = settings_of_operations(model, scheme, selected, overrides)
-    flat = flatten(model)
-    chosen = {copy.name: item for copy, item in zip(operations_of(flat), settings, strict=True) if item is not None}
-    lowered, origins, joined = lower(fold_batch_norm(flat), lambda operation: operation.name in chosen)
+    settings = settings_of_operations(trace(model), scheme, selected, overrides)
+    if (scheme.preserve_sparsity or scheme.preserve_clusters) and not transformed_weights(model):
+        model = with_transforms_read_off(model, scheme)
+    carried = Carried(model)
+    chosen = {}
+
+    def lowered_with_origins(plain):
+        flat = flatten(trace(plain))
+        named = zip(operations_of(flat), settings, strict=True)
+        chosen.update({operation.name: item for operation, item in named if item is not None})
+        folded, factors = fold_with_factors(flat)
+        return *lower(folded, lambda operation: operation.name in chosen), factors
+
+    lowered, origins, joined, factors = lowered_with_origins(carried.plain)
+    carried.follow(lambda labelled: lowered_with_origins(labelled)[0])
 
     def origin(operation):
         return origins[id(operation)].name
@@ -64,22 +76,51 @@ def simulate(model, scheme, selected=None, overrides=None):
     schemes = {layer.name: chosen[origin(layer)].scheme for layer in weighted}
     simulation = copy_model(placed)
     for layer in simulation.layers:
-        if layer.name in schemes:
-            own = schemes[layer.name]
-            for found in find_weights(layer)[0]:
-                transform = FakeQuantize(
-                    own.weight_bits, own.per_channel, own.learned_scales, name=f"{found.key}_quantize"
-                )
-                attach(found.host, {found.place: [transform]})
+        for number, found in enumerate(find_weights(layer)[0]):
+            stack = carried.transforms(layer.name, number, found)
+            quantize = _weight_quantizer(schemes.get(layer.name), found, stack, factors.get(layer.name))
+            if quantize is not None:
+                stack = [*stack, (quantize, None)]
+            if stack:
+                attach(found.host, {found.place: [transform for transform, _ in stack]})
+            if quantize is not None and quantize.scaled_channels:
+                _take_out(factors[layer.name], quantize, found.variable)
+            for transform, fill in stack:
+                if fill is not None:
+                    fill(transform, np.array(numpy_value(found.variable)))
     fit_scales(simulation)
     return simulation
+
+
+def _weight_quantizer(scheme, found, stack, factors):
+    """The `FakeQuantize` of a weight, or `None` if it stays in floats."""
+    if scheme is None:
+        return None
+    # Values that all channels share stay shared if all have one scale, up to the factors of batch normalization.
+    shared = any(isinstance(transform, PaletteTransform) and not transform.per_channel for transform, _ in stack)
+    channels = np.prod([found.variable.shape[axis] for axis in found.axes.outputs])
+    return FakeQuantize(
+        scheme.weight_bits,
+        scheme.per_channel and not shared,
+        scheme.learned_scales,
+        scaled_channels=scheme.per_channel and factors is not None and factors.size == channels,
+        name=f"{found.key}_quantize",
+    )
+
+
+def _take_out(factors, quantize, variable):
+    """Takes the factors of channels, but not their signs, out of a folded kernel: rounding puts them in again."""
+    sizes = np.maximum(np.abs(factors), 1e-12)
+    quantize.scale_channels(sizes)
+    variable.assign(numpy_value(variable) / quantize.factors_of())
 
 
 def fit_scales(simulation):
     """Gives the weights of a quantized model scales that suit their values."""
     for weight in transformed_weights(simulation):
         transform = weight.transform_of(FakeQuantize)
-        transform.fit(numpy_value(weight.value_before(transform)))
+        if transform is not None:
+            transform.fit(numpy_value(weight.value_before(transform)))
 
 
 def _settle_biases(simulation):
@@ -116,7 +157,9 @@ def _check(model, scheme, selected, function):
     if is_quantized(model):
         raise ValueError(f"'{model.name}' is quantized already.")
     for weight in transformed_weights(model):
-        raise ValueError(f"'{weight.path}' carries {weight.transforms[-1].name}: strip the model first.")
+        for transform in weight.transforms:
+            if not isinstance(transform, Mask | PaletteTransform):
+                raise ValueError(f"'{weight.path}' carries {transform.name}: strip the model first.")
     for layer in model._flatten_layers():
         _check_layer(layer)
     for weight in model.weights:

@@ -12,10 +12,11 @@ from keras import ops
 from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._progress import progress_bar
 from keras_mot.graph._functional import nodes_of
-from keras_mot.layers._attach import as_plain_layers
+from keras_mot.layers._attach import transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
 from keras_mot.quantization._placement import quantizer_of
 from keras_mot.quantization.estimators import MinMax, MovingAverage, SeenValues
+from keras_mot.transforms import FakeQuantize
 
 _SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
 
@@ -140,8 +141,16 @@ def float_outputs(model, batches):
 @contextlib.contextmanager
 def in_floats(model):
     """Context in which a quantized model, called eagerly, rounds neither weights nor activations."""
-    with as_plain_layers(model), intercepted(lambda quantizer, inputs, averages: inputs), no_gradients():
-        yield
+    transforms = [weight.transform_of(FakeQuantize) for weight in transformed_weights(model)]
+    transforms = [transform for transform in transforms if transform is not None]
+    for transform in transforms:
+        transform.rounds = False
+    try:
+        with intercepted(lambda quantizer, inputs, averages: inputs), no_gradients():
+            yield
+    finally:
+        for transform in transforms:
+            transform.rounds = True
 
 
 def squared_error(received, expected):

@@ -8,11 +8,12 @@ import numpy as np
 from keras import activations, layers
 
 from keras_mot.graph._functional import consumers_of, is_a, nodes_of
-from keras_mot.layers._attach import numpy_value
+from keras_mot.layers._attach import numpy_value, transformed_weights
 from keras_mot.layers._find import FoundWeight, find_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization._lowering import activation_of
 from keras_mot.quantization._placement import WEIGHTED
+from keras_mot.transforms import FakeQuantize, PaletteTransform
 
 # f(s * x) = s * f(x) for every s > 0.
 _HOMOGENEOUS = ("linear", "relu", "leaky_relu")
@@ -62,7 +63,7 @@ def equalize(model: keras.Model) -> int:
     values = {}
     for pair in pairs:
         for weight in (pair.first, pair.second):
-            values[id(weight.variable)] = np.array(numpy_value(weight.variable), "float64")
+            values[id(weight.variable)] = numpy_value(weight.variable).astype("float64") * _factors(weight)
     biases = {id(pair): 1.0 for pair in pairs}
     for _ in range(_SWEEPS):
         largest = 0.0
@@ -74,10 +75,21 @@ def equalize(model: keras.Model) -> int:
             break
     for pair in pairs:
         for weight in (pair.first, pair.second):
-            weight.variable.assign(values[id(weight.variable)])
+            weight.variable.assign(values[id(weight.variable)] / _factors(weight))
         if pair.first.owner.use_bias:
             pair.first.owner.bias.assign(numpy_value(pair.first.owner.bias) * biases[id(pair)])
     return len(pairs)
+
+
+def _transform(weight, kind):
+    """The transform of a class on the weight of a `FoundWeight`, or `None`."""
+    attached = (item for item in transformed_weights(weight.owner) if item.variable is weight.variable)
+    return next((item.transform_of(kind) for item in attached), None)
+
+
+def _factors(weight):
+    transform = _transform(weight, FakeQuantize)
+    return 1.0 if transform is None else transform.factors_of()
 
 
 def _equalize_pair(pair, values):
@@ -127,7 +139,10 @@ def find_pairs(model: keras.Model) -> list[Pair]:
             if is_a(reader, WEIGHTED):
                 fits = calls[id(reader)] == 1 and _channels_last(reader) and getattr(reader, "groups", 1) == 1
                 if fits and tensor.shape[-1] % channels == 0:
-                    pairs.append(Pair(*(find_weights(layer)[0][0] for layer in (first, reader))))
+                    pair = Pair(*(find_weights(layer)[0][0] for layer in (first, reader)))
+                    # Rescaled channels would no longer share their values.
+                    if not any(_transform(weight, PaletteTransform) for weight in (pair.first, pair.second)):
+                        pairs.append(pair)
                 break
             if not _keeps_channels(reader):
                 break

@@ -18,12 +18,18 @@ class QuantizationScheme(Config):
         per_channel: whether each output channel of a weight has a scale of its own.
         learned_scales: whether training adapts the scales of weights and the ranges of activations by their gradients
             (Esser et al., 2020, "Learned Step Size Quantization", arXiv:1902.08153); for activations of 8 bits.
+        preserve_sparsity: whether the zeros of a model without masks, pruned and stripped, stay zeros in training. A
+            model with masks keeps them in any case.
+        preserve_clusters: whether weights of a model without codebooks that have few values, clustered and stripped,
+            keep as few. A model with codebooks keeps them in any case.
     """
 
     weight_bits: int = 8
     activation_bits: int = 8
     per_channel: bool = True
     learned_scales: bool = False
+    preserve_sparsity: bool = False
+    preserve_clusters: bool = False
 
     def __post_init__(self):
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int):
@@ -32,7 +38,7 @@ class QuantizationScheme(Config):
             raise ValueError(f"`weight_bits` should be from 2 to 8; received {self.weight_bits!r}.")
         if self.activation_bits not in (8, 16):
             raise ValueError(f"`activation_bits` should be 8 or 16; received {self.activation_bits!r}.")
-        for name in ("per_channel", "learned_scales"):
+        for name in ("per_channel", "learned_scales", "preserve_sparsity", "preserve_clusters"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"`{name}` should be True or False; received {getattr(self, name)!r}.")
         if self.learned_scales and self.activation_bits != 8:

@@ -15,7 +15,7 @@ from keras_mot.sparsity.criteria import Criterion, Magnitude
 from keras_mot.sparsity.granularity import Block, Element, Granularity, NofM
 from keras_mot.sparsity.policies import PruningPolicy
 from keras_mot.sparsity.schedules import ConstantSparsity, PruningSchedule
-from keras_mot.transforms import Mask, PaletteTransform
+from keras_mot.transforms import Mask
 
 
 def prune_low_magnitude(
@@ -95,11 +95,6 @@ _PRUNING = Technique(
     transform_class=Mask,
     transforms=lambda config, weight, stack: [Mask(config, name=transform_name(weight, "mask"))],
     wholly=lambda config: isinstance(config.scope, WholeModel),
-    refuses=lambda stack: (
-        "it is clustered, and zeros would be one more value. Prune first, then cluster."
-        if any(isinstance(transform, PaletteTransform) for transform in stack)
-        else None
-    ),
 )
 
 

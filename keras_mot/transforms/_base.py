@@ -2,8 +2,8 @@
 
 import dataclasses
 import types
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -58,7 +58,12 @@ class WeightTransform(keras.layers.Layer):
             attached to a layer; `None` otherwise.
         step: training steps that have ended since the transform was attached.
         updated_at: the step of the last update, or -1 if there was none.
+        kind: what the transform makes of a weight, in one word; `None` for one that is of no common kind.
+        followers: the kinds that may come after it in a stack; `None` for all.
     """
+
+    kind: ClassVar[str | None] = None
+    followers: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, updater: Any = None, **kwargs: Any):
         kwargs.setdefault("autocast", False)
@@ -120,3 +125,16 @@ class WeightTransform(keras.layers.Layer):
         super().load_own_variables({key: store[key] for key in store.keys() if key != "progress"})  # noqa: SIM118
         if "progress" in store.keys():  # noqa: SIM118
             self.step, self.updated_at = (int(value) for value in store["progress"])
+
+
+def order_error(stack: Sequence[WeightTransform]) -> str | None:
+    """Why transforms cannot follow each other in this order, by what each declares; `None` if they can."""
+    for place, first in enumerate(stack):
+        for second in stack[place + 1 :]:
+            if first.followers is not None and second.kind is not None and second.kind not in first.followers:
+                can = " or ".join(first.followers) or "nothing more"
+                return (
+                    f"it has a {first.kind} ({type(first).__name__}), which a {second.kind} ({type(second).__name__}) "
+                    f"cannot follow, but {can} can: prune first, then cluster, then quantize."
+                )
+    return None

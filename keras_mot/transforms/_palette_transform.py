@@ -22,6 +22,8 @@ class PaletteTransform(WeightTransform):
         **kwargs: arguments of `WeightTransform`.
     """
 
+    kind = "codebook"
+    followers = ("quantization",)
     channels = 1
     per_channel = False
 
@@ -38,6 +40,10 @@ class PaletteTransform(WeightTransform):
     def channel_slice(self, channel: int) -> Any:
         """The index that picks one channel (of `channels`) from an array of the weight's shape."""
         return ...
+
+    def assignments_of(self, weight: np.ndarray) -> np.ndarray:
+        """The entry of the palette that stands for each weight once stripped: integers of the weight's shape."""
+        raise NotImplementedError
 
     def unique_values(self) -> int:
         """How many different values the weight has now, or would have if it were stripped."""

@@ -111,6 +111,10 @@ class Codebook(PaletteTransform):
         digits = unpack(codes, self.channels * self.number_of_clusters, self.digits, size)
         return digits.reshape(self.weight_shape) % self.number_of_clusters
 
+    def assignments_of(self, weight: np.ndarray) -> np.ndarray:
+        """The assignments, which do not depend on the weight's present value."""
+        return self.assignments()
+
     def assign(self, palette: Any, assignments: Any) -> None:
         """Sets values and assignments.
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot import _torch
 from keras_mot.transforms._base import StorageForm, WeightTransform
 
 _LEAST_SCALE = 1e-30
@@ -26,11 +27,20 @@ class FakeQuantize(WeightTransform):
     moves exactly as in the paper, the paper's factor 1 / sqrt(weights * largest integer) included. Call `fit` once
     before use.
 
+    With `scaled_channels`, each output channel is multiplied by a constant after rounding, which is a part of its scale
+    in a file. So a batch normalization that is folded into a kernel leaves the weights their size, which is what
+    optimizers such as Adam want, and leaves shared values shared: with `per_channel=False`, integers are equal where
+    weights are.
+
     Args:
         bits: bits of an integer, 2 to 16; 8 bits are the integers -127 to 127.
         per_channel: whether each output channel has a scale of its own.
         learned: whether the scales are trained.
+        scaled_channels: whether each output channel is multiplied by a factor, 1 until `scale_channels` is called.
         **kwargs: arguments of `WeightTransform`.
+
+    Attributes:
+        rounds: whether `call` rounds; turned off to see what the model computes without.
 
     Example:
 
@@ -41,13 +51,25 @@ class FakeQuantize(WeightTransform):
     ```
     """
 
-    def __init__(self, bits: int = 8, per_channel: bool = True, learned: bool = False, **kwargs: Any):
+    kind = "quantization"
+    followers = ()
+
+    def __init__(
+        self,
+        bits: int = 8,
+        per_channel: bool = True,
+        learned: bool = False,
+        scaled_channels: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
             raise ValueError(f"`bits` should be an integer from 2 to 16; received {bits!r}.")
         self.bits = bits
         self.per_channel = per_channel
         self.learned = learned
+        self.scaled_channels = scaled_channels
+        self.rounds = True
 
     @property
     def limit(self) -> int:
@@ -57,20 +79,35 @@ class FakeQuantize(WeightTransform):
     def build(self, weight_shape):
         """Creates what the integers reach: of the largest magnitude the share 1, or, if learned, the number 1."""
         self.weight_shape = tuple(weight_shape)
-        outputs = self.axes.outputs if self.per_channel and self.axes is not None else ()
-        self.shared_axes = tuple(axis for axis in range(len(self.weight_shape)) if axis not in outputs)
-        shape = [1 if axis in self.shared_axes else length for axis, length in enumerate(self.weight_shape)]
+        outputs = () if self.axes is None else self.axes.outputs
+        own = outputs if self.per_channel else ()
+        self.shared_axes = tuple(axis for axis in range(len(self.weight_shape)) if axis not in own)
         self.reach = self.add_weight(
-            name="reach", shape=shape, dtype="float32", initializer="ones", trainable=self.learned
+            name="reach", shape=self._shape(own), dtype="float32", initializer="ones", trainable=self.learned
         )
+        self.factors = None
+        if self.scaled_channels:
+            self.factors = self.add_weight(
+                name="factors", shape=self._shape(outputs), dtype="float32", initializer="ones", trainable=False
+            )
         self.built = True
+
+    def _shape(self, outputs):
+        return [length if axis in outputs else 1 for axis, length in enumerate(self.weight_shape)]
 
     def call(self, weight):
         """The nearest multiple of the scale for each weight; same shape and dtype as `weight`."""
-        if self.learned:
-            return self._with_learned_scale(weight)
+        if self.rounds:
+            weight = self._with_learned_scale(weight) if self.learned else self._rounded(weight)
+        if self.factors is None:
+            return weight
+        return weight * ops.cast(ops.convert_to_tensor(self.factors.value), weight.dtype)
+
+    def _rounded(self, weight):
         value = ops.cast(ops.stop_gradient(weight), "float32")
         scale = self._scale(value)
+        if keras.backend.backend() == "torch":
+            return _torch.rounded_weight(weight, value, scale, self.limit)
         integers = ops.clip(ops.round(value / scale), -self.limit, self.limit)
         return weight + ops.cast(integers * scale - value, weight.dtype)
 
@@ -95,6 +132,16 @@ class FakeQuantize(WeightTransform):
         reach = np.maximum(largest, 1e-6) * share if self.learned else np.broadcast_to(share, largest.shape)
         self.reach.assign(reach)
 
+    def scale_channels(self, factors: np.ndarray) -> None:
+        """Sets what the output channels are multiplied by: positive numbers, one for each, in the order of the axes."""
+        self.factors.assign(np.asarray(factors, "float32").reshape(self.factors.shape))
+
+    def factors_of(self) -> np.ndarray:
+        """What the output channels are multiplied by: float32 array that broadcasts to the weight."""
+        if self.factors is None:
+            return np.ones((1,) * len(self.weight_shape), "float32")
+        return np.asarray(ops.convert_to_numpy(self.factors), "float32")
+
     def freeze(self, weight):
         """The multiples of the scale, without the rounding errors of the straight-through sum."""
         value = np.asarray(ops.convert_to_numpy(ops.cast(weight, "float32")))
@@ -117,11 +164,12 @@ class FakeQuantize(WeightTransform):
             weight: float array of the weight's shape.
 
         Returns:
-            int32 array of the same shape, and float32 array of scales that broadcasts to it.
+            int32 array of the same shape, and float32 array of scales that broadcasts to it, factors included.
         """
         value = np.asarray(weight, "float32")
         scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(value))), "float32")
-        return np.clip(np.round(value / scale), -self.limit, self.limit).astype("int32"), scale
+        integers = np.clip(np.round(value / scale), -self.limit, self.limit).astype("int32")
+        return integers, np.where(scale <= _LEAST_SCALE, scale, scale * self.factors_of()).astype("float32")
 
     def storage_form(self, weight: np.ndarray) -> StorageForm:
         """Integers of 8 or 16 bits (two in a byte if they have 4), and the scales."""
@@ -134,7 +182,13 @@ class FakeQuantize(WeightTransform):
 
     def get_config(self):
         """The constructor's arguments."""
-        return {**super().get_config(), "bits": self.bits, "per_channel": self.per_channel, "learned": self.learned}
+        return {
+            **super().get_config(),
+            "bits": self.bits,
+            "per_channel": self.per_channel,
+            "learned": self.learned,
+            "scaled_channels": self.scaled_channels,
+        }
 
 
 def with_scales_for_zeros(scale: np.ndarray) -> np.ndarray:

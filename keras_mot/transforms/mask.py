@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot import _torch
 from keras_mot.transforms._base import StorageForm, WeightTransform
 
 
@@ -27,6 +28,9 @@ class Mask(WeightTransform):
     ```
     """
 
+    kind = "mask"
+    followers = ("codebook", "quantization")
+
     def build(self, weight_shape):
         """Creates the mask, all `True`; `weight_shape` is the shape of the weight."""
         self.mask = self.add_weight(name="mask", shape=weight_shape, dtype="bool", initializer="ones", trainable=False)
@@ -34,7 +38,18 @@ class Mask(WeightTransform):
 
     def call(self, weight):
         """The weight, zero where masked; same shape and dtype as `weight`."""
-        return ops.where(ops.convert_to_tensor(self.mask.value), weight, ops.zeros((), weight.dtype))
+        mask = ops.convert_to_tensor(self.mask.value)
+        if keras.backend.backend() == "torch":
+            return _torch.masked(weight, mask)
+        return self._chosen(mask, weight)
+
+    def freeze(self, weight):
+        """The weight, zero where masked, and nowhere minus zero."""
+        return self._chosen(ops.convert_to_tensor(self.mask.value), weight)
+
+    @staticmethod
+    def _chosen(mask, weight):
+        return ops.where(mask, weight, ops.zeros((), weight.dtype))
 
     def assign(self, mask: Any) -> None:
         """Sets the mask: an array of the weight's shape, true (or not zero) where the weight is kept."""

@@ -96,6 +96,11 @@ class SoftCodebook(PaletteTransform):
         members = np.bincount(self._nearest(weight, palette).reshape(-1), minlength=self.number_of_clusters)
         self.members.assign(members[None].astype("float32"))
 
+    def assignments_of(self, weight: np.ndarray) -> np.ndarray:
+        """The entry nearest to each weight, after the centroids have followed the weights once more."""
+        weight = np.asarray(weight, "float32")
+        return self._nearest(weight, self._means(weight, self.palette()[0]))
+
     def _means(self, values, palette):
         indices = self._nearest(values, palette).reshape(-1)
         counts = np.bincount(indices, minlength=len(palette))

@@ -11,9 +11,9 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture
 def short(monkeypatch):
-    """Two epochs each: enough to see everything work."""
+    """Few epochs: enough to see everything work."""
     monkeypatch.setattr(demo, "_EPOCHS", 2)
-    monkeypatch.setattr(demo, "_PRUNING_EPOCHS", 2)
+    monkeypatch.setattr(demo, "_STAGES", dict.fromkeys(demo._STAGES, 1))
 
 
 @pytest.mark.usefixtures("short")
@@ -22,18 +22,20 @@ def test_the_whole_way(run, tmp_path):
     assert result.code == 0
     values = json.loads(result.out)
     assert values["backend"] == keras.backend.backend()
-    assert [row["name"] for row in values["measurements"]] == ["float", "pruned", "pruned, sparse encoding"]
-    plain, pruned, sparse = values["measurements"]
+    assert [row["name"] for row in values["stages"]] == ["float", "prune", "cluster", "quantize_aware"]
+    plain, pruned, clustered, quantized = values["stages"]
     assert plain["sparsity"] < 0.01
-    assert pruned["sparsity"] == pytest.approx(0.9, abs=1e-4)
-    assert sparse["sparsity"] == pruned["sparsity"]
-    assert sparse["bytes"] < 0.25 * plain["bytes"]
-    assert pruned["zipped_bytes"] < 0.25 * plain["zipped_bytes"]
+    for row in (pruned, clustered, quantized):
+        assert row["sparsity"] >= 0.8 - 1e-4
+    assert clustered["values"] <= 16
+    assert quantized["values"] <= 16
+    assert quantized["bytes"] < 0.35 * plain["bytes"]
+    assert quantized["zipped_bytes"] < clustered["zipped_bytes"] < pruned["zipped_bytes"] < plain["zipped_bytes"] / 2
     assert plain["metric"] > 0.7  # two epochs; a tenth would be chance
     assert plain["latency_ms"] > 0
     assert sorted(os.listdir(tmp_path / "files")) == values["files"]
-    for row in values["measurements"]:
-        assert os.path.getsize(row["path"]) == row["bytes"]
+    for row in values["stages"]:
+        assert os.path.getsize(tmp_path / "files" / row["artifact"]) == row["bytes"]
 
 
 def test_output_that_cannot_be(run, tmp_path):

@@ -4,8 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from keras_mot.cli._errors import UsageError
-
 _LOSS_OF_KIND = {
     "classes": "sparse_categorical_crossentropy",
     "one-hot": "categorical_crossentropy",
@@ -25,6 +23,7 @@ class Objective:
         description: what was chosen and why, for the user.
         metric: for `keras_mot.analysis.measure`.
         fit_metrics: for `compile`.
+        probabilities: whether the outputs are probabilities.
     """
 
     loss: object
@@ -32,6 +31,7 @@ class Objective:
     description: str
     metric: object
     fit_metrics: list
+    probabilities: bool
 
 
 def choose_objective(model, name, labels, outputs):
@@ -39,7 +39,7 @@ def choose_objective(model, name, labels, outputs):
 
     Args:
         model: the model, compiled if it was saved so.
-        name: the name of a Keras loss, or `None`.
+        name: the name of a Keras loss, a loss itself, or `None`.
         labels: array of all labels.
         outputs: array, the model's outputs for the first samples.
     """
@@ -52,23 +52,25 @@ def choose_objective(model, name, labels, outputs):
             ["accuracy"] if single and _are_probabilities(outputs) else [],
         )
     loss_weights = None
-    if name is not None:
+    if name is not None and not isinstance(name, str):
+        loss, description, name = name, f"loss: {_name_of(name)}, as given", None
+    elif name is not None:
         loss, description = _named(name, outputs), f"loss: {name}, as asked for"
     elif model.compiled and model.loss is not None:
         config = model.get_compile_config() or {}
         loss, loss_weights = model.loss, config.get("loss_weights")
         description = f"loss: {_name_of(loss)}, from the saved model"
     elif kind is None:
-        raise UsageError(
+        raise ValueError(
             f"No loss can be inferred for labels of shape {labels.shape} and type {labels.dtype} and outputs "
-            f"of shape {(None, *outputs.shape[1:])}: name one with `--loss`."
+            f"of shape {(None, *outputs.shape[1:])}: give one as `loss`."
         )
     else:
         name = _LOSS_OF_KIND[kind]
         loss, description = _named(name, outputs), f"loss: {name}, inferred from labels ({kind}) and output"
     if name in _CROSSENTROPIES and not _are_probabilities(outputs):
         description += ", on logits"
-    return Objective(loss, loss_weights, description, metric, fit_metrics)
+    return Objective(loss, loss_weights, description, metric, fit_metrics, _are_probabilities(outputs))
 
 
 def kind_of_labels(labels, outputs):
@@ -84,7 +86,7 @@ def kind_of_labels(labels, outputs):
     if whole and outputs.shape[-1] > 1 and _squeezed(labels) == outputs.shape[1:-1]:
         classes = outputs.shape[-1]
         if labels.min() < 0 or labels.max() >= classes:
-            raise UsageError(
+            raise ValueError(
                 f"The labels go from {labels.min()} to {labels.max()}; the model has {classes} outputs, for "
                 f"the classes 0 to {classes - 1}."
             )
@@ -102,8 +104,8 @@ def _named(name, outputs):
     try:
         loss = keras.losses.get(name)
     except ValueError as error:
-        raise UsageError(
-            f"`--loss {name}` is not the name of a Keras loss, such as 'categorical_crossentropy'."
+        raise ValueError(
+            f"`loss` {name!r} is not the name of a Keras loss, such as 'categorical_crossentropy'."
         ) from error
     if name in _CROSSENTROPIES and not _are_probabilities(outputs):
         camel = "".join(part.capitalize() for part in name.split("_"))

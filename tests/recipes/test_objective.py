@@ -2,8 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mot.cli._errors import UsageError
-from keras_mot.cli._loss import choose_objective, kind_of_labels
+from keras_mot.recipes._objective import choose_objective, kind_of_labels
 
 PROBABILITIES = np.full((6, 4), 0.25, "float32")
 LOGITS = np.array([[-2.0, 0.5, 3.0, 1.0]] * 6, "float32")
@@ -35,7 +34,7 @@ def test_kind_of_labels(labels, outputs, kind):
 
 
 def test_labels_beyond_the_outputs():
-    with pytest.raises(UsageError, match=r"labels go from 0 to 9; the model has 4 outputs"):
+    with pytest.raises(ValueError, match=r"labels go from 0 to 9; the model has 4 outputs"):
         kind_of_labels(np.arange(10) % 10, PROBABILITIES)
 
 
@@ -87,10 +86,10 @@ def test_yes_or_no_is_judged_at_the_right_threshold(outputs, scale):
 
 
 def test_unknown_loss():
-    with pytest.raises(UsageError, match="`--loss most_loss` is not the name of a Keras loss"):
+    with pytest.raises(ValueError, match="`loss` 'most_loss' is not the name of a Keras loss"):
         choose_objective(_model(), "most_loss", CLASSES, PROBABILITIES)
 
 
 def test_nothing_to_infer_a_loss_from():
-    with pytest.raises(UsageError, match=r"shape \(6, 2, 3\).*outputs of shape \(None, 4\).*`--loss`"):
+    with pytest.raises(ValueError, match=r"shape \(6, 2, 3\).*outputs of shape \(None, 4\).*`loss`"):
         choose_objective(_model(), None, np.zeros((6, 2, 3)), PROBABILITIES)

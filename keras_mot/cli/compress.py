@@ -1,0 +1,78 @@
+"""`keras-mot compress`: runs a recipe on a saved model."""
+
+import argparse
+import json
+import pathlib
+
+from keras_mot.cli._errors import FailedError, UsageError, blamed_on_input
+from keras_mot.cli._models import load_model
+from keras_mot.cli._result import Result
+
+_DESCRIPTION = """\
+Runs a recipe on a saved Keras model: prunes, clusters, quantizes and fine-tunes it, and exports and measures each
+stage. A run that was stopped goes on after its last finished stage when it is started again."""
+
+_EPILOG = """\
+The recipe is the name of a preset or a YAML file; `keras-mot compress --show RECIPE` prints one to start from. The data
+are the arrays x_train and y_train, and optionally x_test and y_test (or x_val and y_val) to measure on. DIR receives
+a `.keras` checkpoint and a `.tflite` file for each stage, run.json, report.json and report.md."""
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "compress",
+        parents=[common],
+        help="run a recipe: prune, cluster, quantize, fine-tune, export and measure",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_argument("model", metavar="MODEL.keras", nargs="?", help="the trained model")
+    parser.add_argument("--recipe", metavar="R", help="a preset, or a YAML file")
+    parser.add_argument("--data", metavar="FILE.npz", help="arrays to train and measure on")
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder for the files of the run")
+    parser.add_argument("--loss", metavar="NAME", help="a Keras loss (default: that of the model, else inferred)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--restart", action="store_true", help="begin anew, whatever the folder holds")
+    parser.add_argument("--show", metavar="RECIPE", help="print a recipe as YAML, and do nothing else")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Runs the command."""
+    if options.show is not None:
+        from keras_mot.recipes import find_recipe
+
+        with blamed_on_input():
+            text = find_recipe(options.show).to_yaml()
+        return Result(text, {"recipe": text})
+    missing = [name for name in ("model", "recipe", "data", "output") if getattr(options, name) is None]
+    if missing:
+        names = {"model": "MODEL.keras", "recipe": "--recipe", "data": "--data", "output": "--output"}
+        raise UsageError(f"The following arguments are required: {', '.join(names[name] for name in missing)}.")
+    from keras_mot.cli._data import check_against_model, load_data
+    from keras_mot.recipes import compress, find_recipe
+
+    with blamed_on_input():
+        recipe = find_recipe(options.recipe)
+    data = load_data(options.data)
+    model = load_model(options.model, compile=True)
+    check_against_model(data, model)
+    try:
+        with blamed_on_input():
+            result = compress(
+                model,
+                recipe,
+                (data.x, data.y),
+                None if data.evaluation_name == "x_train" else data.evaluation,
+                loss=options.loss,
+                output_dir=options.output,
+                resume=not options.restart,
+                seed=options.seed,
+            )
+    except FloatingPointError as error:
+        raise FailedError(str(error)) from error
+    folder = pathlib.Path(options.output)
+    (folder / "report.json").write_text(json.dumps(result.to_dict(), indent=2), encoding="utf-8")
+    (folder / "report.md").write_text(result.to_markdown(), encoding="utf-8")
+    return Result(f"{result}\nThe smallest file: {result.artifact}", result.to_dict())

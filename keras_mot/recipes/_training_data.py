@@ -1,0 +1,119 @@
+"""The user's training and validation data, as training, calibration and checks need them."""
+
+import hashlib
+import itertools
+
+import keras
+import numpy as np
+
+from keras_mot.analysis._data import check_data
+
+_FINGERPRINTED = 64  # samples
+
+
+class TrainingData:
+    """Training and validation data.
+
+    Args:
+        train: tuple (x, y) of arrays, or an iterable of batches (x, y) that can be gone through many times.
+        validation: the same, or `None`.
+
+    Raises:
+        TypeError: if either is of another kind.
+        ValueError: if they are empty, uneven or hold NaN, or can be gone through only once.
+    """
+
+    def __init__(self, train, validation):
+        for name, data in (("train_data", train), ("validation_data", validation)):
+            if data is None and name == "validation_data":
+                continue
+            try:
+                check_data(data)
+            except (TypeError, ValueError) as error:
+                raise type(error)(str(error).replace("`data`", f"`{name}`")) from error
+            if hasattr(data, "__next__"):
+                raise TypeError(
+                    f"`{name}` is a generator, which ends after one pass: every stage goes through it again. Pass "
+                    "arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`."
+                )
+        self.train, self.validation = train, validation
+        self._batches = None
+
+    @property
+    def evaluated(self):
+        """What results are measured on: the validation data, or else the training data."""
+        return self.train if self.validation is None else self.validation
+
+    def head(self, samples=64):
+        """The first samples and labels, as NumPy arrays in the structures of the data."""
+        if _is_pair(self.train):
+            return tuple(_part(item, slice(samples)) for item in self.train)
+        return tuple(_part(item, slice(samples)) for item in next(iter(self.train)))
+
+    def labels(self):
+        """All labels of arrays; of batches, those of the first."""
+        return _numpy(self.train[1]) if _is_pair(self.train) else self.head()[1]
+
+    def steps(self, batch_size):
+        """Training steps of an epoch."""
+        if _is_pair(self.train):
+            return -(-len(keras.tree.flatten(self.train[0])[0]) // batch_size)
+        if self._batches is None:
+            try:
+                self._batches = len(self.train)
+            except TypeError:  # of unknown length
+                self._batches = sum(1 for _ in self.train)
+        return self._batches
+
+    def fit_arguments(self, batch_size):
+        """Arguments of `fit`."""
+        if _is_pair(self.train):
+            return {"x": self.train[0], "y": self.train[1], "batch_size": batch_size}
+        return {"x": self.train}
+
+    def validation_arguments(self, batch_size):
+        """Arguments of `fit` for validation."""
+        if _is_pair(self.evaluated):
+            return {"validation_data": self.evaluated, "validation_batch_size": batch_size}
+        return {"validation_data": self.evaluated}
+
+    def calibration(self, samples, seed):
+        """Inputs to calibrate with: a random part of arrays, or the first batches."""
+        if _is_pair(self.train):
+            total = len(keras.tree.flatten(self.train[0])[0])
+            chosen = np.sort(np.random.default_rng(seed).permutation(total)[:samples])
+            return _part(self.train[0], chosen)
+        batches, count = [], 0
+        for x, _ in self.train:
+            batches.append(_numpy(x))
+            count += len(keras.tree.flatten(batches[-1])[0])
+            if count >= samples:
+                break
+        return batches
+
+    def fingerprint(self):
+        """A short text that differs between data sets; only arrays are looked into."""
+        digest = hashlib.sha256()
+        for data in (self.train, self.validation):
+            if not _is_pair(data):
+                digest.update(type(data).__name__.encode())
+                continue
+            for leaf in map(np.asarray, itertools.chain(*(keras.tree.flatten(_numpy(item)) for item in data))):
+                digest.update(f"{leaf.shape} {leaf.dtype}".encode())
+                chosen = np.linspace(0, len(leaf) - 1, min(len(leaf), _FINGERPRINTED)).astype(int)
+                digest.update(np.ascontiguousarray(leaf[chosen]).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _is_pair(data):
+    return isinstance(data, tuple) and len(data) == 2
+
+
+def _numpy(structure):
+    return keras.tree.map_structure(
+        lambda leaf: keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else np.asarray(leaf), structure
+    )
+
+
+def _part(structure, chosen):
+    return keras.tree.map_structure(lambda leaf: leaf[chosen], _numpy(structure))

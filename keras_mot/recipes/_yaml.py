@@ -1,0 +1,158 @@
+"""Recipes as YAML, with errors that name the line and the key."""
+
+import dataclasses
+import re
+
+import yaml
+
+from keras_mot.recipes.fine_tuning import nearest
+
+
+def write(recipe):
+    """The text of a recipe."""
+    stages = [{stage.key: _plain(stage)} for stage in recipe.stages]
+    return yaml.safe_dump({"name": recipe.name, "stages": stages}, sort_keys=False, allow_unicode=True)
+
+
+def _plain(config):
+    """A configuration object as a dictionary of YAML values."""
+    values = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            value = _plain(value)
+        values[field.name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def read(text, name, stages, fine_tune, recipe, order_refusal):
+    """The recipe of a text.
+
+    Args:
+        text: YAML.
+        name: of the file, for messages.
+        stages: dictionary from the names of stages to their classes.
+        fine_tune: the class of `fine_tune`.
+        recipe: the class of the result.
+        order_refusal: function from (stages before, stage) to why they cannot follow each other, or `None`.
+
+    Raises:
+        ValueError: if the text is no recipe.
+    """
+    return _Reader(name, stages, fine_tune).read(text, recipe, order_refusal)
+
+
+class _Reader:
+    def __init__(self, name, stages, fine_tune):
+        self._name, self._stages, self._fine_tune = name, stages, fine_tune
+
+    def read(self, text, recipe, order_refusal):
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            raise ValueError(
+                f"{self._name}{f':{mark.line + 1}' if mark else ''}: this is no YAML: "
+                f"{getattr(error, 'problem', None) or error}."
+            ) from error
+        if node is None:
+            raise ValueError(f"{self._name}: the recipe is empty; it should have `stages`.")
+        values = self._mapping(node, "a recipe", ("name", "stages"))
+        if "stages" not in values:
+            raise self._error(node, "a recipe should have `stages`, a list.")
+        listed = values["stages"][1]
+        if not isinstance(listed, yaml.SequenceNode):
+            raise self._error(listed, "`stages` should be a list: lines that begin with `- `.")
+        if not listed.value:
+            raise self._error(listed, "`stages` is empty.")
+        result = []
+        for item in listed.value:
+            stage = self._stage(item)
+            refusal = order_refusal(result, stage)
+            if refusal:
+                raise self._error(item, refusal)
+            result.append(stage)
+        given = {"name": self._value(values["name"][1])} if "name" in values else {}
+        with self._blaming(values, node):
+            return recipe(result, **given)
+
+    def _stage(self, node):
+        if isinstance(node, yaml.ScalarNode):  # a stage without settings
+            return self._configured(self._class_of(node, node.value), None, node)
+        if not isinstance(node, yaml.MappingNode) or len(node.value) != 1:
+            raise self._error(node, "a stage should be one name, such as `prune:`, with its settings indented.")
+        key, settings = node.value[0]
+        return self._configured(self._class_of(key, key.value), settings, key)
+
+    def _class_of(self, node, key):
+        if key not in self._stages:
+            hint = nearest(key, self._stages)
+            raise self._error(node, f"there is no stage '{key}'.{hint} Stages: {', '.join(self._stages)}.")
+        return self._stages[key]
+
+    def _configured(self, kind, node, start):
+        """An object of a configuration class, from a mapping of its settings."""
+        label = f"stage '{kind.key}'" if hasattr(kind, "key") else "`fine_tune`"
+        if node is None or self._is_null(node):
+            values = {}
+        else:
+            values = self._mapping(node, label, tuple(field.name for field in dataclasses.fields(kind)))
+        arguments = {}
+        for name, (_, value) in values.items():
+            if name == "fine_tune" and not self._is_null(value):
+                arguments[name] = self._configured(self._fine_tune, value, value)
+            else:
+                arguments[name] = self._value(value)
+        with self._blaming(values, start):
+            return kind(**arguments)
+
+    def _mapping(self, node, label, known):
+        if not isinstance(node, yaml.MappingNode):
+            raise self._error(node, f"{label} should be settings, such as `name: value`.")
+        values = {}
+        for key, value in node.value:
+            if key.value not in known:
+                hint = nearest(key.value, known)
+                raise self._error(key, f"{label} has no setting '{key.value}'.{hint} Settings: {', '.join(known)}.")
+            if key.value in values:
+                raise self._error(key, f"'{key.value}' is there twice.")
+            values[key.value] = (key, value)
+        return values
+
+    def _value(self, node):
+        loader = yaml.SafeLoader("")
+        try:
+            value = loader.construct_object(node, deep=True)
+        except yaml.YAMLError as error:
+            raise self._error(node, f"this value cannot be read: {error}") from error
+        # YAML 1.1 takes 1e-4 for text: a number needs a dot there.
+        if isinstance(value, str) and node.style is None and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+            return float(value)
+        return value
+
+    @staticmethod
+    def _is_null(node):
+        return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+    def _blaming(self, values, start):
+        return _Blame(self, values, start)
+
+    def _error(self, node, message):
+        return ValueError(f"{self._name}:{node.start_mark.line + 1}: {message}")
+
+
+class _Blame:
+    """Context in which the complaint of a configuration class about a setting names the line of that setting."""
+
+    def __init__(self, reader, values, start):
+        self._reader, self._values, self._start = reader, values, start
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, TypeError | ValueError):
+            named = [name for name in re.findall(r"`(\w+)", str(error)) if name in self._values]
+            node = self._values[named[0]][0] if named else self._start
+            raise self._reader._error(node, str(error)) from error
+        return False

@@ -1,0 +1,167 @@
+"""Fine-tuning between the stages of a recipe, with or without a teacher."""
+
+import dataclasses
+import difflib
+import math
+
+import keras
+from keras import ops
+
+from keras_mot._config import Config
+
+_SCHEDULES = ("constant", "cosine", "linear")
+_LEAST_PROBABILITY = 1e-3
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class FineTune(Config):
+    """How a model is trained in a stage.
+
+    Args:
+        epochs: passes over the training data.
+        learning_rate: of the first step.
+        optimizer: name of a Keras optimizer, such as "adam", "lamb" or "sgd".
+        schedule: how the learning rate goes on: "constant", or down to 0 by the last step, "cosine" or "linear".
+        batch_size: samples of a step, where the training data are arrays.
+        patience: epochs without a better validation metric (accuracy, if that is the metric; else the loss) after which
+            training ends, and takes back the weights of the best epoch; `None` to train all epochs. Epochs in which a
+            pruning schedule is still at work do not count.
+        distillation: weight, from 0 to 1, of the loss against the outputs of the float model that the recipe began
+            with; the rest is that of the loss against the labels (Hinton et al., 2015, "Distilling the Knowledge in a
+            Neural Network", arXiv:1503.02531).
+        temperature: what distillation divides logits by.
+
+    Raises:
+        TypeError: if a value is of another type.
+        ValueError: if it is out of range.
+    """
+
+    epochs: int = 1
+    learning_rate: float = 1e-4
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    batch_size: int = 128
+    patience: int | None = None
+    distillation: float = 0.0
+    temperature: float = 3.0
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            check_whole(name, getattr(self, name), 1)
+        if self.patience is not None:
+            check_whole("patience", self.patience, 1)
+        for name, largest in (("learning_rate", math.inf), ("temperature", math.inf), ("distillation", 1.0)):
+            check_number(name, getattr(self, name), 0.0, largest)
+            if name != "distillation" and not getattr(self, name):
+                raise ValueError(f"`{name}` should be above 0; received 0.")
+        if self.schedule not in _SCHEDULES:
+            raise ValueError(f"`schedule` should be one of {_SCHEDULES}; received {self.schedule!r}.")
+        try:
+            keras.optimizers.get(self.optimizer if isinstance(self.optimizer, str) else "")
+        except ValueError as error:
+            raise ValueError(
+                f"`optimizer` should be the name of a Keras optimizer, such as 'adam'; received {self.optimizer!r}."
+                f"{nearest(self.optimizer, ('adam', 'adamw', 'lamb', 'lion', 'nadam', 'rmsprop', 'sgd'))}"
+            ) from error
+
+    def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
+        """The optimizer for a training of `steps` steps."""
+        rate = self.learning_rate
+        if self.schedule == "cosine":
+            rate = keras.optimizers.schedules.CosineDecay(rate, max(1, steps))
+        elif self.schedule == "linear":
+            rate = keras.optimizers.schedules.PolynomialDecay(rate, max(1, steps), end_learning_rate=0.0)
+        return type(keras.optimizers.get(self.optimizer))(learning_rate=rate)
+
+
+class SoftTargets(keras.distillation.LogitsDistillation):
+    """Distillation by logits, for models that return logits or probabilities."""
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        """Mean divergence of the student's softened probabilities from the teacher's."""
+        teacher, student = (keras.tree.map_structure(self._logits, item) for item in (teacher_outputs, student_outputs))
+        return super().compute_loss(teacher, student, **kwargs)
+
+    def __init__(self, temperature, probabilities):
+        # By name, Keras would take the divergence of the logits themselves.
+        super().__init__(temperature=temperature, loss=keras.losses.KLDivergence())
+        self._probabilities = probabilities
+
+    def _logits(self, outputs):
+        return ops.log(ops.maximum(outputs, _LEAST_PROBABILITY)) if self._probabilities else outputs
+
+
+def train(model, settings, data, objective, *, teacher=None, start_of_patience=0, callbacks=()):
+    """Trains a model in place.
+
+    Args:
+        model: a model, which need not be compiled.
+        settings: a `FineTune`.
+        data: a `TrainingData`.
+        objective: an `Objective`.
+        teacher: the float model, for distillation.
+        start_of_patience: the first epoch that early stopping looks at.
+        callbacks: list of Keras callbacks.
+
+    Returns:
+        Dictionary of the logs of the last epoch.
+
+    Raises:
+        FloatingPointError: if the loss is not finite.
+    """
+    trained = model
+    metrics = list(objective.fit_metrics)
+    optimizer = settings.make_optimizer(data.steps(settings.batch_size) * settings.epochs)
+    if settings.distillation:
+        trained = keras.distillation.Distiller(
+            teacher,
+            model,
+            distillation_losses=SoftTargets(settings.temperature, objective.probabilities),
+            student_loss_weight=1.0 - settings.distillation,
+            name="distiller",
+        )
+        trained.compile(optimizer, objective.loss, metrics=metrics)
+    else:
+        model.compile(optimizer, objective.loss, loss_weights=objective.loss_weights, metrics=metrics)
+    callbacks = list(callbacks)
+    arguments = {"epochs": settings.epochs, **data.fit_arguments(settings.batch_size)}
+    if settings.patience is not None:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                *(("val_accuracy",) if "accuracy" in metrics else ("val_loss",)),
+                mode="max" if "accuracy" in metrics else "min",
+                patience=settings.patience,
+                restore_best_weights=True,
+                start_from_epoch=start_of_patience,
+            )
+        )
+        arguments |= data.validation_arguments(settings.batch_size)
+    history = trained.fit(**arguments, verbose=0, callbacks=callbacks).history
+    logs = {name: float(values[-1]) for name, values in history.items()}
+    if not math.isfinite(logs["loss"]):
+        raise FloatingPointError(f"Training diverged: the loss is {logs['loss']}. Lower the learning rate.")
+    return logs
+
+
+def check_whole(name, value, least):
+    """Raises an error if a setting is not an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"`{name}` should be an integer; received {value!r}.")
+    if value < least:
+        raise ValueError(f"`{name}` should be at least {least}; received {value}.")
+
+
+def check_number(name, value, least, most):
+    """Raises an error if a setting is not a number in [least, most]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` should be a number; received {value!r}.")
+    if not (least <= value <= most and math.isfinite(value)):
+        limits = f"from {least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}, and finite"
+        raise ValueError(f"`{name}` should be {limits}; received {value}.")
+
+
+def nearest(word, words):
+    """A hint at what may have been meant, to follow a message; empty if nothing is near."""
+    close = difflib.get_close_matches(str(word), list(words), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

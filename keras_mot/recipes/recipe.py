@@ -1,0 +1,174 @@
+"""Recipes: which stages, in which order, with which settings."""
+
+import dataclasses
+import os
+import pathlib
+import re
+
+import keras
+
+from keras_mot._config import Config
+from keras_mot.recipes import _yaml
+from keras_mot.recipes.fine_tuning import FineTune, nearest
+from keras_mot.recipes.stages import STAGES, Cluster, PostTraining, Prune, QuantizeAware, Stage
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class Recipe(Config):
+    """A pipeline: stages in their order.
+
+    Args:
+        stages: list of `Prune`, `Cluster`, `PostTraining`, `QuantizeAware` and `Tune`. Pruning comes before clustering,
+            and both before quantization, each once; `Tune` anywhere before post-training quantization.
+        name: of the recipe.
+
+    Raises:
+        TypeError: if `stages` is no list of stages.
+        ValueError: if there is no stage, or they cannot come in this order.
+
+    Example:
+
+    ```python
+    recipe = Recipe([Prune(0.9), QuantizeAware(fine_tune=FineTune(2))], name="sparse-int8")
+    result = keras_mot.compress(model, recipe, (x_train, y_train), (x_test, y_test))
+    ```
+    """
+
+    stages: tuple[Stage, ...]
+    name: str = "recipe"
+
+    def __post_init__(self):
+        if not isinstance(self.stages, list | tuple) or not all(isinstance(stage, Stage) for stage in self.stages):
+            raise TypeError(f"`stages` should be a list of stages, such as `Prune(0.5)`; received {self.stages!r}.")
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not isinstance(self.name, str) or not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"`name` should be made of letters, digits, '-', '_' and '.'; received {self.name!r}.")
+        if not self.stages:
+            raise ValueError(f"Recipe '{self.name}' has no stages.")
+        for place, stage in enumerate(self.stages):
+            refusal = order_refusal(self.stages[:place], stage)
+            if refusal:
+                raise ValueError(f"Recipe '{self.name}', stage {place + 1}: {refusal}")
+
+    @classmethod
+    def from_yaml(cls, source: str | os.PathLike) -> "Recipe":
+        """Reads a recipe.
+
+        Args:
+            source: path of a file, or, if it has more than one line, the text itself.
+
+        Returns:
+            The `Recipe`.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the text is no recipe; the message names the line and the key.
+        """
+        if isinstance(source, str) and "\n" in source:
+            return _yaml.read(source, "recipe", STAGES, FineTune, cls, order_refusal)
+        path = pathlib.Path(source)
+        text = path.read_text(encoding="utf-8")
+        return _yaml.read(text, str(path), STAGES, FineTune, cls, order_refusal)
+
+    def to_yaml(self, path: str | os.PathLike | None = None) -> str:
+        """The recipe as YAML, with all its settings.
+
+        Args:
+            path: of a file to write it to.
+
+        Returns:
+            The text.
+        """
+        text = _yaml.write(self)
+        if path is not None:
+            pathlib.Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether a stage quantizes."""
+        return any(isinstance(stage, PostTraining | QuantizeAware) for stage in self.stages)
+
+
+def order_refusal(before, stage):
+    """Why `stage` cannot follow the stages `before`, or `None` if it can."""
+    if any(isinstance(earlier, PostTraining) for earlier in before):
+        return f"'{stage.key}' cannot follow 'post_training', which is the last stage of a recipe."
+    for earlier in before:
+        if stage.once and earlier.once and earlier.key == stage.key:
+            return f"'{stage.key}' is there twice."
+        if stage.rank and earlier.rank >= stage.rank:
+            return (
+                f"'{stage.key}' cannot follow '{earlier.key}': weights are pruned first, then clustered, and quantized "
+                "last, and each is done once."
+            )
+    return None
+
+
+_LONG, _LAST = FineTune(4, 1e-3, schedule="cosine"), FineTune(2, 1e-4, schedule="cosine")
+_TAUGHT = FineTune(4, 1e-4, schedule="cosine", patience=2, distillation=0.5)
+
+PRESETS = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe([PostTraining()], "int8"),
+        Recipe([QuantizeAware(fine_tune=_LAST)], "int8-qat"),
+        Recipe([Prune(0.8, fine_tune=_LONG), QuantizeAware(fine_tune=_LAST)], "sparse-int8"),
+        Recipe([Cluster(32, fine_tune=_LAST), QuantizeAware(fine_tune=_LAST)], "clustered-int8"),
+        Recipe([QuantizeAware(fine_tune=_TAUGHT)], "accuracy"),
+        Recipe([Prune(0.5, fine_tune=_LONG), QuantizeAware(fine_tune=_LAST)], "balanced"),
+        Recipe(
+            [
+                Prune(0.8, fine_tune=_LONG),
+                Cluster(16, fine_tune=_LAST),
+                QuantizeAware(fine_tune=_LAST),
+            ],
+            "size",
+        ),
+        Recipe(
+            [
+                Prune(0.98, scope="model", min_density=0.002, fine_tune=FineTune(6, 1e-3, schedule="cosine")),
+                Cluster(8, fine_tune=_LAST),
+                QuantizeAware(fine_tune=_LAST),
+            ],
+            "deep-compression",
+        ),
+    )
+}
+"""Recipes by name: what usually works. Read one with `print(PRESETS["size"].to_yaml())`, and change it as needed.
+
+- `int8`: post-training quantization. A quarter of the size, in seconds, without training.
+- `int8-qat`: quantization-aware training, where `int8` costs accuracy.
+- `accuracy`: the same, with the float model as the teacher.
+- `sparse-int8`: 80 % zeros, then quantization-aware training.
+- `clustered-int8`: 32 shared values, then quantization-aware training.
+- `balanced`: 50 % zeros, then quantization-aware training.
+- `size`: 80 % zeros, 16 shared values, quantization-aware training.
+- `deep-compression`: 98 % zeros, 8 shared values, quantization-aware training, for models with many more weights than
+  their task needs (Han et al., 2016, "Deep Compression", arXiv:1510.00149).
+"""
+
+
+def find_recipe(recipe: "Recipe | str | os.PathLike") -> Recipe:
+    """A recipe by itself, by the name of a preset, or by the path of a YAML file.
+
+    Args:
+        recipe: one of these.
+
+    Raises:
+        TypeError: if it is none of these.
+        ValueError: if there is neither such a preset nor such a file, or the file holds no recipe.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str | os.PathLike):
+        raise TypeError(f"`recipe` should be a `Recipe`, the name of a preset, or a path; received {recipe!r}.")
+    if isinstance(recipe, str) and recipe in PRESETS:
+        return PRESETS[recipe]
+    if not pathlib.Path(recipe).is_file():
+        raise ValueError(
+            f"There is no preset, and no file, {str(recipe)!r}.{nearest(recipe, PRESETS)} "
+            f"Presets: {', '.join(PRESETS)}."
+        )
+    return Recipe.from_yaml(pathlib.Path(recipe))

@@ -1,0 +1,331 @@
+"""Masks, codebooks and quantization together: what one technique made, the next keeps, down to the file's integers.
+
+TFMOT guesses masks from zeros and palettes from unique values; of its defects, each has a test here that shows that
+keras-mot does not have it.
+"""
+
+import itertools
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_mot
+from keras_mot.analysis import tensor_stats
+from keras_mot.clustering import ClusteringConfig, DifferentiableKMeans, cluster_weights, strip_clustering
+from keras_mot.export import LiteRTRunner, export_litert
+from keras_mot.layers import attach, transformed_weights, update_step
+from keras_mot.quantization import (
+    INT4_WEIGHTS,
+    INT8,
+    Default8BitClusterPreserveQuantizeScheme,
+    Default8BitPrunePreserveQuantizeScheme,
+    QuantizationScheme,
+    quantize_annotate_model,
+    quantize_apply,
+    quantize_model,
+    quantize_post_training,
+    strip_quantization,
+)
+from keras_mot.sparsity import ConstantSparsity, prune_low_magnitude, strip_pruning
+from keras_mot.transforms import Codebook, FakeQuantize, Mask
+from tests.quantization.test_coverage import only_tensorflow
+
+CLUSTERS, SPARSITY = 6, 0.5
+LABELS = np.random.default_rng(4).integers(0, 3, 24)
+
+
+def images():
+    return np.random.default_rng(1).normal(size=(24, 8, 8, 3)).astype("float32")
+
+
+def batch_norm(inputs, sign=1.0):
+    """A trained batch normalization, as it is after training on data."""
+    layer, generator = layers.BatchNormalization(), np.random.default_rng(inputs.shape[-1])
+    outputs = layer(inputs)
+    factors = generator.uniform(0.3, 2.0, inputs.shape[-1])
+    factors[0] *= sign
+    layer.gamma.assign(factors)
+    layer.beta.assign(generator.normal(size=factors.shape) / 10)
+    layer.moving_mean.assign(generator.normal(size=factors.shape) / 10)
+    layer.moving_variance.assign(generator.uniform(0.1, 3.0, factors.shape))
+    return outputs
+
+
+def network(sign=1.0):
+    """Layers that quantization leaves, folds, splits and unrolls."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.ReLU()(batch_norm(layers.Conv2D(8, 3, use_bias=False, name="conv")(inputs), sign))
+    x = layers.ReLU()(batch_norm(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x), sign))
+    x = layers.ReLU()(batch_norm(layers.SeparableConv2D(8, 3, name="separable")(x), sign))
+    x = layers.Reshape((4, 32))(x)
+    x = layers.GRU(6, name="gru")(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="dense")(x))
+
+
+def transformed(kinds, model=None, clusters=CLUSTERS):
+    model = network() if model is None else model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if "mask" in kinds:
+            model = prune_low_magnitude(model, ConstantSparsity(SPARSITY, 0))
+            update_step(model, 0)
+        if "codebook" in kinds:
+            model = cluster_weights(model, clusters)
+    return model
+
+
+def trained(model, steps=2):
+    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(images(), LABELS, epochs=steps, batch_size=12, verbose=0)
+    return model
+
+
+def integers_of(model):
+    """Dictionary from the paths of quantized weights to their integers."""
+    found = {}
+    for weight in transformed_weights(model):
+        transform = weight.transform_of(FakeQuantize)
+        value = ops.convert_to_numpy(weight.value_before(transform))
+        found[weight.path] = transform.integers(value)[0]
+    return found
+
+
+def check(integers, kinds, masked):
+    """Asserts that as many integers are zero as are masked, and that there are few values."""
+    if "mask" in kinds:
+        assert sum((item == 0).sum() for item in integers.values()) >= masked > 0
+    if "codebook" in kinds:
+        assert max(len(np.unique(item)) for item in integers.values()) <= CLUSTERS
+
+
+@pytest.mark.parametrize("kinds", [("mask",), ("codebook",), ("mask", "codebook")])
+@pytest.mark.parametrize("function", [quantize_model, quantize_post_training])
+def test_what_was_made_is_kept(kinds, function, tmp_path):
+    """PQAT, CQAT, PCQAT, and the same after training: through training, saving, loading and stripping."""
+    given = transformed(kinds)
+    masked = sum(weight.transform_of(Mask).zeros() for weight in transformed_weights(given) if "mask" in kinds)
+    expected = keras_mot.layers.strip(keras_mot.layers.copy_model(given)).predict(images(), verbose=0)
+    quantized = function(given, calibration_data=images())
+    np.testing.assert_allclose(quantized.predict(images(), verbose=0), expected, atol=0.05)
+    assert len(integers_of(quantized)) == 7  # the separable convolution and the GRU have two each
+    check(integers_of(quantized), kinds, masked)
+    before = {path: item != 0 for path, item in integers_of(quantized).items()}
+    trained(quantized)
+    check(integers_of(quantized), kinds, masked)
+    if "mask" in kinds:
+        for path, item in integers_of(quantized).items():
+            assert not (item[~before[path]] != 0).any() or "codebook" not in kinds
+    quantized.save(tmp_path / "middle.keras")
+    loaded = keras.models.load_model(tmp_path / "middle.keras")
+    loaded.fit(images(), LABELS, verbose=0)  # TFMOT forgets PQAT here, and the zeros drift
+    check(integers_of(loaded), kinds, masked)
+    plain = strip_quantization(loaded)
+    zeros = sum((ops.convert_to_numpy(item) == 0).sum() for item in plain.weights if len(item.shape) > 1)
+    assert zeros >= masked
+
+
+@only_tensorflow
+@pytest.mark.parametrize("kinds", [("mask",), ("codebook",), ("mask", "codebook")])
+@pytest.mark.parametrize("scheme", [INT8, INT4_WEIGHTS])
+def test_the_integer_file_keeps_it(kinds, scheme, tmp_path):
+    """TFMOT's files have up to 69 values where the model has 16, for each channel has a scale of its own."""
+    given = transformed(kinds)
+    masked = sum(weight.transform_of(Mask).zeros() for weight in transformed_weights(given) if "mask" in kinds)
+    quantized = trained(quantize_model(given, scheme, calibration_data=images()), 1)
+    export_litert(quantized, tmp_path / "model.tflite", verification_data=images()[:4])
+    kernels = [item for item in tensor_stats(tmp_path / "model.tflite") if item.dtype in ("int8", "int4")]
+    kernels = [item for item in kernels if len(item.shape) > 1]
+    assert len(kernels) == 7
+    assert sum(item.zeros for item in kernels) >= masked
+    if "codebook" in kinds:
+        assert max(item.unique_values for item in kernels) <= CLUSTERS
+    (received,) = LiteRTRunner(tmp_path / "model.tflite").run(images()).values()
+    np.testing.assert_allclose(received, quantized.predict(images(), verbose=0), atol=3 / 256)
+
+
+def test_state_is_carried_and_not_guessed():
+    """A weight that is zero by chance is no masked one, and may change."""
+    dense = layers.Dense(2, use_bias=False)
+    model = keras.Sequential([keras.Input((3,)), dense])
+    dense.kernel.assign([[0.0, 2.0], [1.0, 0.5], [3.0, 0.25]])
+    mask = Mask(name="kernel_mask")
+    attach(dense, {"kernel": [mask]})
+    mask.assign([[1, 1], [0, 1], [1, 0]])
+    (weight,) = transformed_weights(quantize_model(model, calibration_data=np.eye(3, dtype="float32")))
+    np.testing.assert_array_equal(ops.convert_to_numpy(weight.transform_of(Mask).mask), [[1, 1], [0, 1], [1, 0]])
+
+
+def test_batch_norm_is_a_factor_of_scales():
+    """Kernels keep the size that they were trained with, which is what optimizers want."""
+    model = network()
+    kernel = ops.convert_to_numpy(model.get_layer("conv").kernel)
+    quantized = quantize_model(model, calibration_data=images())
+    (weight,) = transformed_weights(quantized.get_layer("conv"))
+    np.testing.assert_allclose(ops.convert_to_numpy(weight.variable), kernel, rtol=1e-5)
+    transform = weight.transform_of(FakeQuantize)
+    factors = transform.factors_of()
+    assert factors.shape == (1, 1, 1, 8)
+    assert np.ptp(factors) > 0.1
+    integers, scale = transform.integers(kernel)
+    np.testing.assert_allclose(integers * scale, ops.convert_to_numpy(weight.frozen_value()), rtol=1e-6)
+    np.testing.assert_allclose(integers * scale / factors, kernel, atol=np.abs(kernel).max() / 127)
+
+
+def test_negative_factors_make_new_values():
+    """No positive scale turns the signs of a channel around: the values are chosen anew, and a warning says so."""
+    given = transformed(("mask", "codebook"), network(sign=-1.0))
+    with pytest.warns(
+        UserWarning, match="shared values of 'conv' are chosen anew: a batch normalization with negative"
+    ):
+        quantized = quantize_model(given, calibration_data=images())
+    integers = integers_of(quantized)
+    assert max(len(np.unique(item)) for item in integers.values()) <= CLUSTERS
+    plain = keras_mot.layers.strip(given)
+    close = np.abs(quantized.predict(images(), verbose=0) - plain.predict(images(), verbose=0))
+    assert close.max() < 0.2
+
+
+def test_values_of_channels():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = cluster_weights(
+            network(), 3, cluster_per_channel=True, overrides={"depthwise": None, "separable": None, "gru": None}
+        )
+    quantized = trained(quantize_model(given, calibration_data=images()), 1)
+    integers = integers_of(quantized)
+    kernel = next(item for path, item in integers.items() if "conv" in path and item.shape == (3, 3, 3, 8))
+    assert max(len(np.unique(channel)) for channel in kernel.reshape(-1, 8).T) <= 3
+    assert len(np.unique(kernel)) > 3
+
+
+def test_soft_codebooks_become_hard_ones():
+    model = keras.Sequential([keras.Input((12,)), layers.Dense(8), layers.Dense(3)])
+    soft = cluster_weights(model, ClusteringConfig(4, method=DifferentiableKMeans()))
+    quantized = quantize_model(soft, calibration_data=np.ones((4, 12), "float32"))
+    weights = transformed_weights(quantized)
+    assert all(type(weight.transform_of(Codebook)) is Codebook for weight in weights)
+    expected = strip_clustering(soft).layers[0].kernel
+    frozen = ops.convert_to_numpy(weights[0].frozen_value())
+    np.testing.assert_allclose(frozen, ops.convert_to_numpy(expected), atol=np.abs(frozen).max() / 200)
+
+
+def test_layers_in_floats_keep_masks_too():
+    given = transformed(("mask",))
+    quantized = trained(quantize_model(given, calibration_data=images(), overrides={"gru": None}), 1)
+    weights = transformed_weights(quantized.get_layer("gru"))
+    assert len(weights) == 2
+    for weight in weights:
+        assert not weight.transform_of(FakeQuantize)
+        value = ops.convert_to_numpy(weight.frozen_value())
+        assert (value == 0).sum() == weight.transform_of(Mask).zeros() == round(value.size * SPARSITY)
+
+
+def test_one_layer_without_zeros_changes_nothing_for_the_others():
+    """In TFMOT's PCQAT one dense layer switches sparsity off for all later ones."""
+    model = network()
+    given = prune_low_magnitude(model, ConstantSparsity(SPARSITY, 0), overrides={"conv": None})
+    update_step(given, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stripped = strip_clustering(cluster_weights(given, CLUSTERS))
+    scheme = Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=True)
+    quantized = trained(quantize_apply(quantize_annotate_model(stripped), scheme, calibration_data=images()), 1)
+    integers = integers_of(quantized)
+    kept = [path for path, item in integers.items() if (item == 0).mean() > SPARSITY - 0.06]
+    assert len(kept) == len(integers) - 1
+    assert max(len(np.unique(item)) for item in integers.values()) <= CLUSTERS
+
+
+def test_read_off_a_stripped_model():
+    """TFMOT's names, for models that lost their masks and codebooks when they were stripped."""
+    pruned = strip_pruning(transformed(("mask",)))
+    kernels = [item for item in pruned.weights if len(item.shape) > 1 and "bias" not in item.path]
+    zeros = sum((ops.convert_to_numpy(item) == 0).sum() for item in kernels)
+    for scheme in (Default8BitPrunePreserveQuantizeScheme(), INT8):
+        quantized = trained(quantize_model(pruned, scheme, calibration_data=images()), 4)
+        left = sum((item == 0).sum() for item in integers_of(quantized).values())
+        assert (left >= zeros) == scheme.preserve_sparsity
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        channels = cluster_weights(
+            pruned, 3, cluster_per_channel=True, overrides={"depthwise": None, "separable": None}
+        )
+    scheme = QuantizationScheme(preserve_clusters=True, preserve_sparsity=True)
+    quantized = quantize_post_training(strip_clustering(channels), scheme, images())
+    (weight,) = transformed_weights(quantized.get_layer("dense"))
+    assert weight.transform_of(Codebook).per_channel or weight.transform_of(Codebook).number_of_clusters <= 9
+    combine = keras_mot.experimental.combine
+    assert combine.Default8BitPrunePreserveQuantizeScheme().preserve_sparsity
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (QuantizationScheme(preserve_sparsity=True), "no weight of 'functional.*' has a zero"),
+        (QuantizationScheme(preserve_clusters=True), "no weight of 'functional.*' has 256 different values"),
+    ],
+)
+def test_nothing_to_read_off(scheme, message):
+    inputs = keras.Input((40,))
+    model = keras.Model(inputs, layers.Dense(40)(inputs), name="functional")
+    model.layers[1].kernel.assign(np.random.default_rng(0).normal(size=(40, 40)))
+    with pytest.raises(ValueError, match=message):
+        quantize_model(model, scheme)
+
+
+MAKERS = {
+    "mask": lambda: Mask(name="kernel_mask"),
+    "codebook": lambda: Codebook(4, name="kernel_codebook"),
+    "quantization": lambda: FakeQuantize(per_channel=False, name="kernel_quantize"),
+}
+ORDERS = [order for length in (1, 2, 3) for order in itertools.permutations(MAKERS, length)]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_all_orders(order, tmp_path):
+    """What may follow what is declared by each transform; legal stacks train, are saved, loaded and stripped."""
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(5, name="dense")])
+    stack = [MAKERS[kind]() for kind in order]
+    places = [list(MAKERS).index(kind) for kind in order]
+    if places != sorted(places):
+        with pytest.raises(ValueError, match="prune first, then cluster, then quantize"):
+            attach(model.layers[0], {"kernel": stack})
+        assert not transformed_weights(model)
+        return
+    kernel = ops.convert_to_numpy(model.layers[0].kernel)
+    attach(model.layers[0], {"kernel": stack})
+    kept = np.abs(kernel) > np.median(np.abs(kernel))
+    for transform in stack:
+        if isinstance(transform, Mask):
+            transform.assign(kept)
+        if isinstance(transform, Codebook):
+            palette = np.array([0.0, 0.3, -0.3, 0.6], "float32")
+            values = kernel * kept if "mask" in order else kernel
+            transform.assign(palette, np.abs(values[..., None] - palette).argmin(-1))
+    model.compile("sgd", "mse", jit_compile=False)
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    model.fit(x, np.zeros((8, 5)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+    expected = model.predict(x, verbose=0)
+    plain = keras_mot.layers.strip(loaded)
+    np.testing.assert_allclose(plain.predict(x, verbose=0), expected, atol=1e-6)
+    stripped = ops.convert_to_numpy(plain.layers[0].kernel)
+    if "mask" in order and "codebook" not in order:
+        assert not stripped[~kept].any()
+    if "codebook" in order:
+        assert len(np.unique(stripped)) <= 4
+
+
+def test_copies_of_stacks_keep_the_order_of_variables():
+    """Masks attached to all weights of a layer, and then codebooks: a rebuilt layer has whole stacks, one by one."""
+    model = keras.Sequential([keras.Input((4, 3)), layers.LSTM(5)])
+    both = transformed(("mask", "codebook"), model)
+    copy = keras_mot.layers.copy_model(both)
+    assert [item.path for item in copy.variables] == [item.path for item in both.variables]
+    for mine, theirs in zip(copy.variables, both.variables, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))

@@ -1,0 +1,237 @@
+import json
+import pathlib
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_mot
+from keras_mot import compress
+from keras_mot.recipes import Cluster, FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune
+from keras_mot.recipes.fine_tuning import SoftTargets
+from tests.quantization.test_coverage import only_tensorflow
+
+SHORT = FineTune(2, 0.01, batch_size=16)
+RECIPE = Recipe([Prune(0.5, fine_tune=SHORT), Cluster(4, fine_tune=SHORT), QuantizeAware(fine_tune=SHORT)], "all")
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """Three separable classes of points."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 120)
+    x = generator.standard_normal((120, 8)).astype("float32")
+    x[np.arange(120), labels] += 4.0
+    return (x[:80], labels[:80]), (x[80:], labels[80:])
+
+
+@pytest.fixture(scope="module")
+def model(arrays):
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(16, name="first"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dense(3, activation="softmax", name="last"),
+        ]
+    )
+    network.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    network.fit(*arrays[0], epochs=6, batch_size=16, verbose=0)
+    return network
+
+
+def run(model, arrays, recipe=RECIPE, **settings):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*whose weights are clustered")
+        return compress(model, recipe, *arrays, **{"latency_runs": 0, "progress": False, **settings})
+
+
+@pytest.fixture(scope="module")
+def result(model, arrays, tmp_path_factory):
+    return run(model, arrays, output_dir=tmp_path_factory.mktemp("runs") / "all")
+
+
+def test_stage_by_stage(result, model):
+    assert [stage.name for stage in result.stages] == ["float", "prune", "cluster", "quantize_aware"]
+    plain, pruned, clustered, quantized = result.stages
+    assert plain.sparsity < 0.01
+    assert pruned.sparsity == pytest.approx(0.5, abs=0.01)
+    assert min(clustered.sparsity, quantized.sparsity) >= pruned.sparsity - 1e-6
+    assert quantized.values <= 4  # batch normalization lies between, and breaks the values of the clustered float file
+    assert result["quantize_aware"] is quantized
+    for stage in result.stages:
+        assert stage.metric > 0.8
+        assert stage.metric == pytest.approx(stage.keras_metric, abs=0.051)
+        assert stage.artifact.stat().st_size == stage.bytes
+    assert result.artifact == quantized.artifact
+    assert result.ratio == plain.zipped_bytes / quantized.zipped_bytes
+    assert result.model.name == model.name
+    assert "quantize_aware" in str(result)
+    assert result.to_markdown().count("\n") == 8
+    log = json.loads((result.output_dir / "run.json").read_text())
+    assert log["stages"] == json.loads(json.dumps(result.to_dict()))["stages"]
+
+
+def test_the_result_can_be_exported_anew(result, tmp_path, arrays):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the same file, made by a child process")
+    keras_mot.export.export_litert(result.model, tmp_path / "again.tflite", verification_data=arrays[1][0][:8])
+    assert (tmp_path / "again.tflite").stat().st_size == result.stages[-1].bytes
+
+
+class Killed(Exception):
+    pass
+
+
+@only_tensorflow
+def test_a_killed_run_goes_on_with_the_same_result(result, model, arrays, tmp_path, monkeypatch):
+    plain_fit, fits = keras.Model.fit, []
+
+    def fit(self, *args, **kwargs):
+        fits.append(self)
+        if len(fits) == 2:
+            raise Killed
+        return plain_fit(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", fit)
+        with pytest.raises(Killed):
+            run(model, arrays, output_dir=tmp_path)
+    stamps = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert sorted(stamps) == ["00-float.keras", "00-float.tflite", "01-prune.keras", "01-prune.tflite", "run.json"]
+    again = run(model, arrays, output_dir=tmp_path)
+    assert (tmp_path / "01-prune.keras").stat().st_mtime_ns == stamps["01-prune.keras"]
+    assert again.artifact.read_bytes() == result.artifact.read_bytes()
+    assert [stage.metric for stage in again.stages] == [stage.metric for stage in result.stages]
+    finished = run(model, arrays, output_dir=tmp_path)  # nothing is left to do
+    for mine, theirs in zip(finished.model.variables, again.model.variables, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))
+
+
+@only_tensorflow
+def test_a_folder_of_another_run(result, model, arrays, tmp_path):
+    other = keras.models.clone_model(model)
+    with pytest.raises(
+        ValueError, match=r"holds a run with another model: name another folder, or pass `resume=False`"
+    ):
+        run(other, arrays, output_dir=result.output_dir)
+    with pytest.raises(ValueError, match="with another recipe"):
+        run(model, arrays, "int8", output_dir=result.output_dir)
+    with pytest.raises(ValueError, match="another data and another seed"):
+        run(model, (arrays[1], arrays[0]), output_dir=result.output_dir, seed=3)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        run(model, arrays, output_dir=tmp_path)
+    anew = run(model, arrays, "int8", output_dir=tmp_path, resume=False)
+    assert [stage.name for stage in anew.stages] == ["float", "post_training"]
+
+
+@only_tensorflow
+def test_a_full_disk_leaves_what_was_done(model, arrays, tmp_path, monkeypatch):
+    plain_save, saves = keras.Model.save, []
+
+    def save(self, path, *args, **kwargs):
+        saves.append(path)
+        if len(saves) == 2:
+            pathlib.Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        return plain_save(self, path, *args, **kwargs)
+
+    recipe = Recipe([Prune(0.5, fine_tune=None), PostTraining()])
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save", save)
+        with pytest.raises(OSError, match=r"stage 'prune' could not be written.*No space left.*\(float\) lie there"):
+            run(model, arrays, recipe, output_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00-float.keras", "00-float.tflite", "run.json"]
+    assert len(run(model, arrays, recipe, output_dir=tmp_path).stages) == 3
+
+
+@only_tensorflow
+def test_batches_teachers_and_early_stopping(model, arrays):
+    (x, y), validation = arrays
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, index):
+            return x[index * 16 : index * 16 + 16], y[index * 16 : index * 16 + 16]
+
+    taught = FineTune(3, 0.01, patience=1, distillation=0.5, optimizer="sgd", schedule="linear")
+    recipe = Recipe([Tune(taught), Prune(0.25, fine_tune=taught), QuantizeAware(fine_tune=taught)])
+    received = run(model, (Batches(), validation), recipe, metric=lambda y_true, y_pred: float(y_pred.max()))
+    assert received.metric_name == "<lambda>"
+    assert received.stages[-1].sparsity == pytest.approx(0.25, abs=0.02)
+
+
+def test_soft_targets_take_probabilities_and_logits(rng):
+    logits = rng.normal(size=(6, 4)).astype("float32")
+    other = rng.normal(size=(6, 4)).astype("float32")
+    probabilities = [ops.softmax(ops.convert_to_tensor(item), axis=-1) for item in (logits, other)]
+    losses = [
+        SoftTargets(2.0, False).compute_loss(ops.convert_to_tensor(logits), ops.convert_to_tensor(other)),
+        SoftTargets(2.0, True).compute_loss(*probabilities),
+    ]
+    first, second = (np.exp(item / 2) / np.exp(item / 2).sum(-1, keepdims=True) for item in (logits, other))
+    expected = 2.0**2 * (first * np.log(first / second)).sum(-1).mean()  # the square makes up for smaller gradients
+    np.testing.assert_allclose([float(ops.convert_to_numpy(loss)) for loss in losses], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "error", "message"),
+    [
+        (Recipe([Prune(0.5, skip=["frist"])]), ValueError, "Stage 'prune': no layer matches 'frist'.*'first'"),
+        (Recipe([Tune(), Prune(0.5, n_m=(3, 7))]), ValueError, "Stage 2, 'prune': "),
+        ("smal", ValueError, "no preset, and no file, 'smal'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(recipe, error, message, model, arrays, tmp_path):
+    with pytest.raises(error, match=message):
+        run(model, arrays, recipe, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"metric": "acuracy"}, ValueError, "`metric` must be 'accuracy'"),
+        ({"loss": "most_loss"}, ValueError, "`loss` 'most_loss' is not the name"),
+        ({"seed": -1}, ValueError, "`seed` should be an integer"),
+        ({"train_data": (np.zeros((0, 8)), np.zeros(0))}, ValueError, "`train_data` is empty"),
+        ({"train_data": (np.full((4, 8), np.nan), np.zeros(4))}, ValueError, "`train_data` holds NaN"),
+        ({"train_data": (np.zeros((4, 9)), np.zeros(4))}, ValueError, "cannot be called on the training data"),
+        ({"train_data": "data"}, TypeError, "`train_data` must be a tuple"),
+        ({"train_data": ((x, x) for x in range(3))}, TypeError, "`train_data` is a generator"),
+        ({"validation_data": (np.zeros((4, 8)), np.zeros(3))}, ValueError, "`validation_data`"),
+        ({"model": "model.keras"}, TypeError, "expects a Keras model"),
+        ({"model": keras.Sequential()}, ValueError, "not built"),
+    ],
+)
+def test_bad_input(change, error, message, model, arrays, tmp_path):
+    arguments = {"model": model, "recipe": "int8", "train_data": arrays[0], "validation_data": arrays[1], **change}
+    with pytest.raises(error, match=message):
+        compress(**arguments, output_dir=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_compressed_already(model, arrays):
+    with pytest.raises(ValueError, match="is pruned, clustered or quantized already"):
+        run(keras_mot.clustering.cluster_weights(model, 4), arrays)
+
+
+@only_tensorflow
+def test_a_folder_that_cannot_be_written(model, arrays, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be made"):
+        run(model, arrays, output_dir=tmp_path / "file" / "run")
+
+
+@only_tensorflow
+def test_training_that_diverges(model, arrays, tmp_path):
+    wild = Recipe([Tune(FineTune(2, 1e30, optimizer="sgd", batch_size=16))])
+    with pytest.raises(FloatingPointError, match="Training diverged"):
+        run(model, arrays, wild, output_dir=tmp_path)
