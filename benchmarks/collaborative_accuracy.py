@@ -221,7 +221,7 @@ def resnet8_rows(arguments):
         rows.append(trial.row(f"{label} trained", *trial.quantized(model, RN_LAST, scheme)))
     clustered, _ = trial.clustered(model, 16, RN_CLUSTERING)
     rows.append(trial.row("cluster 16, int8 trained", *trial.quantized(clustered, RN_LAST)))
-    for sparsity in (0.3, 0.5, 0.65):
+    for sparsity in arguments.sparsities:
         pruned, _ = trial.pruned(sparsity, RN_PRUNING, scope=WholeModel(min_density=0.2))
         name = f"prune {sparsity:.0%}"
         rows.append(trial.row(f"{name}, int8 trained", *trial.quantized(pruned, RN_LAST)))
@@ -277,6 +277,7 @@ EXPERIMENTS = {"mnist": mnist_rows, "ds-cnn-l": keyword_rows, "resnet8": resnet8
 def main():
     parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.3, 0.5, 0.65], help="resnet8")
     parser.add_argument("--peer", metavar="PYTHON", help="mnist: interpreter that has TFMOT, see README.md")
     arguments = parser.parse_args()
     rows, notes = EXPERIMENTS[arguments.experiment](arguments)

@@ -128,7 +128,7 @@ PRESETS = {
         ),
         Recipe(
             [
-                Prune(0.98, scope="model", min_density=0.002, fine_tune=FineTune(6, 1e-3, schedule="cosine")),
+                Prune(0.98, scope="model", min_density=0.002, fine_tune=_LONG),
                 Cluster(8, entropy_weight=0.01, fine_tune=_LAST),
                 QuantizeAware(fine_tune=_LAST),
             ],

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPORTING = {
     "README.md",
     "docs/quantization.md",
+    "docs/recipes.md",
 }  # exports: the conversion is the same from every backend, and is tested elsewhere
 
 
@@ -45,6 +46,7 @@ def names():
         "docs/pruning.md",
         "docs/clustering.md",
         "docs/quantization.md",
+        "docs/recipes.md",
         "docs/migration-from-tfmot.md",
         "docs/architecture.md",
     ],
