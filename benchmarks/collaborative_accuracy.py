@@ -22,7 +22,7 @@ from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
 from keras_mot.export import export_litert
 from keras_mot.layers import copy_model, strip, transformed_weights
 from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.quantization import INT4_WEIGHTS, INT8, quantize_model, quantize_post_training
+from keras_mot.quantization import INT4_WEIGHTS, INT8, QuantizationScheme, quantize_model, quantize_post_training
 from keras_mot.recipes import PRESETS
 from keras_mot.sparsity import PolynomialDecay, WholeModel, prune_low_magnitude
 
@@ -136,6 +136,27 @@ def mnist_rows(arguments):
         "at 99.0 %."
     ]
     return rows, notes
+
+
+def mnist_sizes(arguments):
+    """The same, with settings for the size: a coarser grid, and shared values that zip well."""
+    train, test = mnist()
+    if arguments.quick:
+        train, test = cut(train, 640), cut(test, 500)
+    trial = Trial(load_model("mnist/mnist_cnn.keras"), lambda recipe, seed: train, train[0][:CALIBRATION], test)
+    pruned, _ = trial.pruned(0.9, PRUNING)
+    rows = []
+    for bits in (8, 7, 6, 5):
+        scheme = QuantizationScheme(weight_bits=bits, per_channel=False)
+        name = f"prune 90 %, weights of {bits} bits, one scale for each kernel"
+        rows.append(trial.row(f"{name}, after training", *trial.quantized(pruned, None, scheme)))
+        if bits in (7, 5):
+            rows.append(trial.row(f"{name}, trained (PQAT)", *trial.quantized(pruned, ONE_EPOCH, scheme)))
+    both, _ = trial.clustered(pruned, 16, ONE_EPOCH, entropy_weight=0.02)
+    rows.append(trial.row("prune 90 %, cluster 16, entropy weight 0.02", both))
+    rows.append(trial.row("the same, then int8 after training", *trial.quantized(both, None)))
+    rows.append(trial.row("the same, then int8 trained (PCQAT)", *trial.quantized(both, ONE_EPOCH)))
+    return rows, ["Asked: PQAT 99.23 %, 600,000 bytes zipped; PCQAT 99.22 %, 420,000."]
 
 
 def deep_compression(trial, train, test):
@@ -271,7 +292,7 @@ def plot(rows, path):
     figure.savefig(path, dpi=110)
 
 
-EXPERIMENTS = {"mnist": mnist_rows, "ds-cnn-l": keyword_rows, "resnet8": resnet8_rows}
+EXPERIMENTS = {"mnist": mnist_rows, "mnist-sizes": mnist_sizes, "ds-cnn-l": keyword_rows, "resnet8": resnet8_rows}
 
 
 def main():

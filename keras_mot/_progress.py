@@ -38,7 +38,7 @@ class TrainingProgress(keras.callbacks.Callback):
         from rich.progress import Progress
 
         self._bar = Progress(console=Console(file=sys.stderr), transient=True)
-        total = self.params["epochs"] * self.params["steps"]
+        total = self.params["steps"] and self.params["epochs"] * self.params["steps"]
         self._task = self._bar.add_task(self._title, total=total)
         if self._bar.console.is_terminal:
             self._bar.start()

@@ -24,7 +24,7 @@ def check_data(data):
             f"`data` must be a tuple (x, y) of arrays or an iterable of batches (x, y). Received: "
             f"{type(data).__name__}."
         )
-    if hasattr(data, "__len__") and len(data) == 0:
+    if count_batches(data, 1) == 0:
         raise ValueError("`data` is empty. Expected at least one sample.")
 
 

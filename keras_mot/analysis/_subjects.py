@@ -65,13 +65,13 @@ class LiteRTSubject:
 
 def predict(model, x):
     """The outputs of a Keras model for a batch: an array, or a dictionary of arrays if there are several."""
-    step = _fixed_batch_size(model)
+    step = fixed_batch_size(model)
     outputs = model.predict_on_batch(x) if step is None else _predict_in_steps(model, x, step)
     names, flat = name_outputs(model, outputs)
     return flat[0] if len(flat) == 1 else dict(zip(names, flat, strict=True))
 
 
-def _fixed_batch_size(model):
+def fixed_batch_size(model):
     """The batch size that the model prescribes, or None if it takes any or does not tell."""
     shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
     return next((shape[0] for shape in shapes if len(shape) and shape[0] is not None), None)

@@ -61,8 +61,8 @@ def check_against_model(data, model):
     inputs = getattr(model, "inputs", None)
     if inputs is not None and len(inputs) != 1:
         raise UsageError(
-            f"The model has {len(inputs)} inputs; this command takes models with one. Prune it from Python "
-            "with `keras_mot.sparsity.prune_low_magnitude`."
+            f"The model has {len(inputs)} inputs; this command takes models with one. From Python, "
+            "`keras_mot.sparsity.prune_low_magnitude` and `keras_mot.compress` take any."
         )
     if inputs is not None:
         expected = tuple(inputs[0].shape[1:])
@@ -77,8 +77,8 @@ def check_against_model(data, model):
         raise UsageError(f"The model cannot be called on 'x_train' of shape {data.x.shape}: {error}") from error
     if not isinstance(outputs, np.ndarray):
         raise UsageError(
-            "The model has several outputs; this command takes models with one. Prune it from Python with "
-            "`keras_mot.sparsity.prune_low_magnitude`."
+            "The model has several outputs; this command takes models with one. From Python, "
+            "`keras_mot.sparsity.prune_low_magnitude` and `keras_mot.quantization.quantize_model` take any."
         )
     return outputs
 

@@ -28,6 +28,7 @@ def load_model(path, compile=False):
         lines = str(error).strip().splitlines()
         reason = "\n".join(lines[:6]) or type(error).__name__
         raise UsageError(
-            f"'{path}' cannot be loaded: {reason}\nA model with layers or functions of your own is pruned "
-            "from Python, where they are defined: see `keras_mot.sparsity.prune_low_magnitude`."
+            f"'{path}' cannot be loaded: {reason}\nA model with layers or functions of your own is pruned and "
+            "compressed from Python, where they are defined: see `keras_mot.sparsity.prune_low_magnitude` and "
+            "`keras_mot.compress`."
         ) from error

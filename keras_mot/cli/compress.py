@@ -75,4 +75,4 @@ def run(options: argparse.Namespace) -> Result:
     folder = pathlib.Path(options.output)
     (folder / "report.json").write_text(json.dumps(result.to_dict(), indent=2), encoding="utf-8")
     (folder / "report.md").write_text(result.to_markdown(), encoding="utf-8")
-    return Result(f"{result}\nThe smallest file: {result.artifact}", result.to_dict())
+    return Result(f"{result}\nThe last file: {result.artifact}", result.to_dict())

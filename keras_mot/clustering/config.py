@@ -76,7 +76,7 @@ class ClusteringConfig(Config):
             codebook = codebook_of(weight)
             if not codebook.unique_values():
                 _take_zeros(weight, codebook)
-                self._choose_centroids(codebook, self._values(weight, codebook, 0))
+                self.choose_centroids(codebook, self._values(weight, codebook, 0))
 
     def update(self, weights, step):
         """Assigns the stored values of `weights` to the nearest centroids.
@@ -93,7 +93,7 @@ class ClusteringConfig(Config):
         """Chooses the centroids of `weights` anew, after the masks before them have changed."""
         for weight in weights:
             codebook = codebook_of(weight)
-            self._choose_centroids(codebook, self._values(weight, codebook, step))
+            self.choose_centroids(codebook, self._values(weight, codebook, step))
 
     def check(self, weights):
         """Raises a `ValueError` if weights of these shapes cannot be clustered this way.
@@ -122,7 +122,8 @@ class ClusteringConfig(Config):
             )
         return values
 
-    def _choose_centroids(self, codebook, values):
+    def choose_centroids(self, codebook, values):
+        """Gives a codebook the centroids that suit `values`, the weight as the codebook receives it."""
         palette = np.zeros((codebook.channels, self.number_of_clusters), "float32")
         fixed = int(codebook.preserve_zeros)
         for channel, entries in enumerate(palette):

@@ -333,11 +333,14 @@ def put_on(host, weight):
     _ensure_transformed(host)
     existing = _existing(owner, variable)
     _ensure_transformed(owner)
+    if host is not owner:  # a layer that had transforms of its own before it was wrapped hosts them no more
+        stale = owner._weight_stacks.hosted
+        stale[:] = [item for item in stale if item is not existing]
     for weights in (owner._weight_stacks.own, host._weight_stacks.hosted):
-        if existing is None:
-            weights.append(weight)
+        if existing in weights:
+            weights[weights.index(existing)] = weight
         else:
-            weights[:] = [weight if item is existing else item for item in weights]
+            weights.append(weight)
     _track(owner)
     if isinstance(variable.regularizer, _TransformedRegularizer):
         variable.regularizer = variable.regularizer.regularizer

@@ -11,7 +11,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mot.clustering import ExactKMeans
+from keras_mot.clustering import ClusteringConfig
 from keras_mot.layers._attach import TransformedWeight, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers._find import find_weights
@@ -72,6 +72,8 @@ class Carried:
             if isinstance(layer, keras.layers.BatchNormalization):
                 _make_neutral(layer)
         found = find_weights(labelled)[0]
+        for weight in found:
+            weight.variable.assign(np.zeros(weight.variable.shape))
         for source in self._sources:
             found[source.number].variable.assign(source.labels + _FRACTION)
         self._labelled = {layer.name: find_weights(layer)[0] for layer in lowered(labelled).layers}
@@ -85,24 +87,27 @@ class Carried:
             found: the `FoundWeight`.
 
         Returns:
-            List of (transform, function that fills it once it is built, given the weight's value).
+            List of (transform, function that fills it once it is built, given the weight's value and which of it is
+            used).
         """
         if self._labelled is None:
             return []
         values = numpy_value(self._labelled[layer][number].variable).astype("float64")
         labels = np.round(values - _FRACTION).astype("int64")
-        labels[np.abs(values - _FRACTION - labels) > 0.02] = 0
-        source = next((source for source in self._sources if source.first <= labels.max() < _end(source)), None)
+        if not labels.size or (np.abs(values - _FRACTION - labels) > 1e-4 + 1e-6 * np.abs(labels)).any():
+            return []
+        least, most = labels.min(), labels.max()
+        source = next((source for source in self._sources if source.first <= least and most < _end(source)), None)
         if source is None:
             return []
-        states = np.where(labels >= source.first, labels - source.first, 1)
+        states = labels - source.first
         kept, entries = states % 2 == 1, states // 2
         result = []
         if source.weight.transform_of(Mask):
-            result.append((Mask(name=transform_name(found, "mask")), lambda mask, value: mask.assign(kept)))
+            result.append((Mask(name=transform_name(found, "mask")), lambda mask, value, used: mask.assign(kept)))
         codebook = source.weight.transform_of(PaletteTransform)
-        if codebook and (labels >= source.first).all():
-            result.append((_hard(codebook, transform_name(found, "codebook")), _filler(entries, found)))
+        if codebook:
+            result.append((_hard(codebook, transform_name(found, "codebook")), _filler(entries, codebook, found)))
         return result
 
 
@@ -152,13 +157,14 @@ def _hard(codebook, name):
     )
 
 
-def _filler(entries, found):
-    def fill(codebook, value):
+def _filler(entries, source, found):
+    def fill(codebook, value, used):
+        codebook.step, codebook.updated_at = source.step, source.updated_at
         palette = np.zeros((codebook.channels, codebook.number_of_clusters), "float64")
         again = 0
         for channel, row in enumerate(palette):
             where = codebook.channel_slice(channel)
-            again += not _fill_row(row, entries[where].reshape(-1), value[where].reshape(-1).astype("float64"))
+            again += not _fill_row(row, entries[where][used[where]], value[where][used[where]].astype("float64"))
         if not again:
             codebook.assign(palette, entries)
             return
@@ -168,7 +174,8 @@ def _filler(entries, found):
             "or one scale for the whole weight, makes more of them.",
             stacklevel=2,
         )
-        _choose_anew(codebook, value)
+        config = codebook.updater or ClusteringConfig(codebook.number_of_clusters, per_channel=codebook.per_channel)
+        config.choose_centroids(codebook, value)
 
     return fill
 
@@ -178,17 +185,4 @@ def _fill_row(row, entries, values):
     counts = np.bincount(entries, minlength=len(row))
     sums = np.bincount(entries, weights=values, minlength=len(row))
     row[:] = sums / np.maximum(counts, 1)
-    return np.abs(values - row[entries]).max() <= _SPREAD * np.abs(values).max()
-
-
-def _choose_anew(codebook, value):
-    palette = np.zeros((codebook.channels, codebook.number_of_clusters), "float32")
-    fixed = int(codebook.preserve_zeros)
-    for channel, row in enumerate(palette):
-        members = value[codebook.channel_slice(channel)].reshape(-1)
-        members = members[members != 0] if fixed else members
-        if members.size:
-            centroids = np.asarray(ExactKMeans().centroids(members, len(row) - fixed)).reshape(-1)
-            row[fixed:] = np.pad(centroids, (0, len(row) - fixed - len(centroids)), mode="edge")
-    codebook.assign(palette, np.zeros(value.shape, "int32"))
-    codebook.assign_nearest(value)
+    return not values.size or np.abs(values - row[entries]).max() <= _SPREAD * np.abs(values).max()

@@ -77,6 +77,11 @@ def _layer_settings(selector, value, scheme):
         )
     config = isinstance(value, QuantizeConfig)
     own = value.scheme(scheme) if config else value
+    if not config and (own.preserve_sparsity, own.preserve_clusters) != (False, False):
+        raise ValueError(
+            f"`overrides[{selector!r}]`: `preserve_sparsity` and `preserve_clusters` belong to the scheme of the whole "
+            "model."
+        )
     if own.activation_bits != scheme.activation_bits:
         raise ValueError(
             f"`overrides[{selector!r}]` asks for activations of {own.activation_bits} bits in a model with "

@@ -46,7 +46,7 @@ def quantize(model, scheme, fitting, selected, overrides, function):
 def simulate(model, scheme, selected=None, overrides=None):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`."""
     settings = settings_of_operations(trace(model), scheme, selected, overrides)
-    if (scheme.preserve_sparsity or scheme.preserve_clusters) and not transformed_weights(model):
+    if scheme.preserve_sparsity or scheme.preserve_clusters:
         model = with_transforms_read_off(model, scheme)
     carried = Carried(model)
     chosen = {}
@@ -85,9 +85,11 @@ def simulate(model, scheme, selected=None, overrides=None):
                 attach(found.host, {found.place: [transform for transform, _ in stack]})
             if quantize is not None and quantize.scaled_channels:
                 _take_out(factors[layer.name], quantize, found.variable)
+            value = np.array(numpy_value(found.variable))
+            used = np.broadcast_to(True if quantize is None else quantize.factors_of() > 0, value.shape)
             for transform, fill in stack:
                 if fill is not None:
-                    fill(transform, np.array(numpy_value(found.variable)))
+                    fill(transform, value, used)
     fit_scales(simulation)
     return simulation
 
@@ -110,9 +112,9 @@ def _weight_quantizer(scheme, found, stack, factors):
 
 def _take_out(factors, quantize, variable):
     """Takes the factors of channels, but not their signs, out of a folded kernel: rounding puts them in again."""
-    sizes = np.maximum(np.abs(factors), 1e-12)
-    quantize.scale_channels(sizes)
-    variable.assign(numpy_value(variable) / quantize.factors_of())
+    quantize.scale_channels(np.abs(factors))
+    sizes = quantize.factors_of()
+    variable.assign(numpy_value(variable) / np.where(sizes > 0, sizes, 1.0))
 
 
 def fit_scales(simulation):

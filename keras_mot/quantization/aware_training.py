@@ -40,8 +40,11 @@ def quantize_model(
     `keras_mot.export.export_litert`.
 
     Batch normalization is folded into the layer before it, with its trained statistics, before training starts: what
-    is trained is what is shipped. Folded kernels can be small, so that a learning rate that was fine before may be
-    too high.
+    is trained is what is shipped. Its factors become a part of the scales, so that kernels keep their size, and
+    learning rates that suit the float model go on to do so (with `per_channel=False` they do not: folded kernels can be
+    small, and want a lower rate, or an optimizer such as Lamb).
+
+    Masks and codebooks of a pruned or clustered model are kept: what is zero stays zero, what is shared stays shared.
 
     Args:
         to_quantize: a built model, as in `quantize_post_training`. It is not changed.

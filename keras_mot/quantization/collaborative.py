@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_mot.layers._attach import attach, numpy_value
+from keras_mot.layers._attach import attach, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers._find import find_weights
 from keras_mot.layers._technique import transform_name
@@ -56,8 +56,14 @@ def with_transforms_read_off(model, scheme):
         scheme: a `QuantizationScheme`.
 
     Raises:
-        ValueError: if no weight has a zero, or no weight few values, where that is to be kept.
+        ValueError: if no weight has a zero, or no weight few values, where that is to be kept, or the model has masks
+            or codebooks.
     """
+    for weight in transformed_weights(model):
+        raise ValueError(
+            f"'{weight.path}' carries {weight.transforms[-1].name}: masks and codebooks are kept in any case. Leave "
+            "`preserve_sparsity` and `preserve_clusters` out, or strip the model first."
+        )
     copy = copy_model(model)
     found, _ = find_weights(copy)
     masked = clustered = 0

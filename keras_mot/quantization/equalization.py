@@ -75,7 +75,8 @@ def equalize(model: keras.Model) -> int:
             break
     for pair in pairs:
         for weight in (pair.first, pair.second):
-            weight.variable.assign(values[id(weight.variable)] / _factors(weight))
+            factors = _factors(weight)
+            weight.variable.assign(values[id(weight.variable)] / np.where(factors > 0, factors, 1.0))
         if pair.first.owner.use_bias:
             pair.first.owner.bias.assign(numpy_value(pair.first.owner.bias) * biases[id(pair)])
     return len(pairs)

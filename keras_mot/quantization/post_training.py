@@ -30,7 +30,8 @@ def quantize_post_training(
     Weights are rounded to multiples of a scale for each output channel, activations to the numbers that integers
     stand for in the ranges that they take on the calibration data (Jacob et al., 2018, arXiv:1712.05877;
     Krishnamoorthi, 2018, "Quantizing deep convolutional networks for efficient inference: A whitepaper",
-    arXiv:1806.08342). Batch normalization is folded into the layer before it. Evaluate the result like any Keras
+    arXiv:1806.08342). Batch normalization is folded into the layer before it; masks and
+    codebooks of a pruned or clustered model are kept. Evaluate the result like any Keras
     model; write it to a file that computes in integers with `keras_mot.export.export_litert`, which needs no data
     any more.
 

@@ -1,7 +1,7 @@
 """Recipes: pipelines of pruning, clustering, quantization and fine-tuning, declared once and run by `compress`."""
 
 from keras_mot.recipes.compress import compress
-from keras_mot.recipes.fine_tuning import FineTune, SoftTargets
+from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import PRESETS, Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
 from keras_mot.recipes.stages import STAGES, Cluster, PostTraining, Prune, QuantizeAware, Stage, Tune
@@ -16,7 +16,6 @@ __all__ = [
     "Prune",
     "QuantizeAware",
     "Recipe",
-    "SoftTargets",
     "Stage",
     "StageResult",
     "Tune",

@@ -24,6 +24,7 @@ class Objective:
         metric: for `keras_mot.analysis.measure`.
         fit_metrics: for `compile`.
         probabilities: whether the outputs are probabilities.
+        kind: of the labels, see `kind_of_labels`.
     """
 
     loss: object
@@ -32,6 +33,7 @@ class Objective:
     metric: object
     fit_metrics: list
     probabilities: bool
+    kind: str | None
 
 
 def choose_objective(model, name, labels, outputs):
@@ -70,7 +72,7 @@ def choose_objective(model, name, labels, outputs):
         loss, description = _named(name, outputs), f"loss: {name}, inferred from labels ({kind}) and output"
     if name in _CROSSENTROPIES and not _are_probabilities(outputs):
         description += ", on logits"
-    return Objective(loss, loss_weights, description, metric, fit_metrics, _are_probabilities(outputs))
+    return Objective(loss, loss_weights, description, metric, fit_metrics, _are_probabilities(outputs), kind)
 
 
 def kind_of_labels(labels, outputs):

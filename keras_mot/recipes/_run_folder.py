@@ -58,21 +58,30 @@ class RunFolder:
             self.stages.append(stage)
 
     def add(self, name, model, artifact):
-        """Keeps the model of a stage; returns the paths of its checkpoint and of its file."""
+        """Keeps the model of a stage.
+
+        Args:
+            name: of the stage.
+            model: with its transforms.
+            artifact: function that writes the stage's file to a path, and returns what describes it.
+
+        Returns:
+            The paths of the checkpoint and of the file, and what `artifact` returned.
+        """
         stem = f"{len(self.stages):02d}-{name}"
         checkpoint, file = self.path / f"{stem}.keras", self.path / f"{stem}.tflite"
         try:
             with replacing(checkpoint) as temporary:
                 model.save(temporary)
             with replacing(file) as temporary:
-                artifact(temporary)
+                described = artifact(temporary)
         except OSError as error:
             raise OSError(
                 f"The files of stage '{name}' could not be written to '{self.path}': {error}. Finished stages "
                 f"({', '.join(stage.name for stage in self.stages) or 'none yet'}) lie there, and a run with the same "
                 "arguments goes on after them."
             ) from error
-        return checkpoint, file
+        return checkpoint, file, described
 
     def finish(self, stage):
         """Notes a finished stage."""
@@ -109,8 +118,20 @@ def _from_dict(values, folder):
 def fingerprint(model):
     """A short text that differs between models and their weights."""
     digest = hashlib.sha256()
-    for variable in model.variables:
+    for variable in model.weights:  # the states of random generators are drawn anew when a model is loaded
         digest.update(f"{tuple(variable.shape)} {variable.dtype}".encode())
         digest.update(numpy_value(variable).tobytes())
-    digest.update(" ".join(type(layer).__name__ for layer in model._flatten_layers()).encode())
+    for layer in model._flatten_layers():
+        digest.update(type(layer).__name__.encode())
+        if not isinstance(layer, keras.Model):
+            digest.update(_settings(layer).encode())
     return digest.hexdigest()[:16]
+
+
+def _settings(layer):
+    """A layer's configuration as text, without its name; empty where it has none that can be written."""
+    try:
+        config = layer.get_config()
+        return json.dumps({key: value for key, value in config.items() if key != "name"}, sort_keys=True)
+    except (TypeError, ValueError, NotImplementedError):
+        return ""

@@ -15,12 +15,14 @@ class TrainingData:
     """Training and validation data.
 
     Args:
-        train: tuple (x, y) of arrays, or an iterable of batches (x, y) that can be gone through many times.
+        train: tuple (x, y) of arrays; or batches (x, y) that can be gone through many times: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a PyTorch `DataLoader`, or a sequence.
         validation: the same, or `None`.
 
     Raises:
-        TypeError: if either is of another kind.
-        ValueError: if they are empty, uneven or hold NaN, or can be gone through only once.
+        TypeError: if either is of another kind, such as a generator.
+        ValueError: if they are empty, uneven, without end, or hold NaN, or a batch is no pair of inputs and one array
+            of labels.
     """
 
     def __init__(self, train, validation):
@@ -31,12 +33,9 @@ class TrainingData:
                 check_data(data)
             except (TypeError, ValueError) as error:
                 raise type(error)(str(error).replace("`data`", f"`{name}`")) from error
-            if hasattr(data, "__next__"):
-                raise TypeError(
-                    f"`{name}` is a generator, which ends after one pass: every stage goes through it again. Pass "
-                    "arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`."
-                )
-        self.train, self.validation = train, validation
+            _check_repeatable(name, data)
+            _check_first(name, data)
+        self.train, self.validation = _for_keras(train), _for_keras(validation)
         self._batches = None
 
     @property
@@ -103,6 +102,64 @@ class TrainingData:
                 chosen = np.linspace(0, len(leaf) - 1, min(len(leaf), _FINGERPRINTED)).astype(int)
                 digest.update(np.ascontiguousarray(leaf[chosen]).tobytes())
         return digest.hexdigest()[:16]
+
+
+class _Batches(keras.utils.PyDataset):
+    """A sequence of batches, as `fit` takes it."""
+
+    def __init__(self, items):
+        super().__init__()
+        self._items = items
+
+    def __len__(self):
+        return len(self._items)
+
+    def __getitem__(self, index):
+        return self._items[index]
+
+
+def _known_to_keras(data):
+    modules = {kind.__module__.split(".")[0] for kind in type(data).__mro__}
+    return isinstance(data, keras.utils.PyDataset) or bool(modules & {"tensorflow", "torch", "grain"})
+
+
+def _for_keras(data):
+    return data if data is None or _is_pair(data) or _known_to_keras(data) else _Batches(data)
+
+
+def _check_repeatable(name, data):
+    if _is_pair(data):
+        return
+    kinds = "Pass arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`."
+    if hasattr(data, "__next__"):
+        raise TypeError(
+            f"`{name}` is a generator, which ends after one pass: every stage goes through it again. {kinds}"
+        )
+    if not _known_to_keras(data) and not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise TypeError(f"`{name}` is a {type(data).__name__}, which `fit` does not take. {kinds}")
+    try:
+        endless = isinstance(data, keras.utils.PyDataset) and data.num_batches is None
+        len(data)
+    except (TypeError, NotImplementedError) as error:
+        endless = "infinite" in str(error)
+    if endless:
+        raise ValueError(f"`{name}` has no end: give it one, such as by `dataset.take(batches)`.")
+
+
+def _check_first(name, data):
+    """Looks at the first batch, or at all of arrays."""
+    batch = data if _is_pair(data) else next(iter(data), None)
+    if batch is None:
+        raise ValueError(f"`{name}` is empty. Expected at least one batch.")
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        many = f" of {len(batch)} items" if isinstance(batch, tuple | list) else ""
+        raise ValueError(
+            f"The batches of `{name}` should be pairs (x, y), without weights of samples; received "
+            f"{type(batch).__name__}{many}."
+        )
+    labels = keras.tree.flatten(batch[1])
+    if len(labels) != 1 or isinstance(batch[1], dict | list | tuple):
+        raise ValueError(f"The labels of `{name}` should be one array; received a {type(batch[1]).__name__}.")
 
 
 def _is_pair(data):

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mot import analysis
 from keras_mot._progress import TrainingProgress, say
 from keras_mot.analysis._data import batches
 from keras_mot.analysis._metrics import make_metric
-from keras_mot.analysis._subjects import predict
+from keras_mot.analysis._subjects import fixed_batch_size, predict
 from keras_mot.export import export_litert
 from keras_mot.export._dependencies import check_installed
 from keras_mot.layers import copy_model, transformed_weights, update_step
@@ -100,7 +101,7 @@ def compress(
     run = Run(recipe, data, objective, metric, seed, latency_runs, progress)
     run.rehearse(model)
     identity = {"recipe": recipe.to_yaml(), "model": _run_folder.fingerprint(model), "data": data.fingerprint()}
-    identity |= {"seed": str(seed), "metric": make_metric(metric)[0]}
+    identity |= {"seed": str(seed), "metric": make_metric(metric)[0], "loss": objective.description}
     if output_dir is None:
         output_dir = tempfile.mkdtemp(prefix="keras_mot_")
     folder = _run_folder.RunFolder(pathlib.Path(output_dir), identity, resume)
@@ -170,6 +171,12 @@ class Run:
         """Goes through all stages without training, on few data, so that mistakes show before any work is done."""
         for stage in self.recipe.stages:
             check_skipped(stage, model)
+            settings = getattr(stage, "fine_tune", None)
+            if settings is not None and settings.distillation and self.objective.kind not in ("classes", "one-hot"):
+                raise ValueError(
+                    f"Stage '{stage.key}': `distillation` is for models that choose one of several classes; the labels "
+                    f"here are {self.objective.kind or 'of another kind'}. Set it to 0."
+                )
         shown, self.rehearsing, self.progress = self.progress, True, False
         try:
             with warnings.catch_warnings():
@@ -201,12 +208,15 @@ class Run:
             keras.utils.set_random_seed(self.seed + number)
             start = time.perf_counter()
             model = stage.apply(model, self)
+            _seed_layers(model, (self.seed, number))
             if has_scheduled_transforms(model):
                 update_step(model, 0)
             settings = getattr(stage, "fine_tune", None)
             if settings is not None:
                 self._train(model, stage, settings, teacher, f"stage {number}, {stage.key}")
-            self._finish(stage.key, model, folder, time.perf_counter() - start)
+            earlier = sum(other.key == stage.key for other in self.recipe.stages[: number - 1])
+            name = f"{stage.key}_{earlier + 1}" if earlier else stage.key
+            self._finish(name, model, folder, time.perf_counter() - start)
         name, _ = make_metric(self.metric)
         samples = sum(len(keras.tree.flatten(y)[0]) for _, y in batches(self.data.evaluated, 1024))
         return CompressionResult(_plain(model), tuple(folder.stages), self.recipe.name, name, samples, folder.path)
@@ -222,6 +232,7 @@ class Run:
                 self.data,
                 self.objective,
                 teacher=copy_model(teacher) if settings.distillation else None,
+                watched="accuracy" if self.metric == "accuracy" else "loss",
                 start_of_patience=stage.pruning_epochs(),
                 callbacks=callbacks,
             )
@@ -234,11 +245,13 @@ class Run:
         plain = _plain(model)
 
         def export(path):
-            export_litert(plain, path, verification_data=self.data.head(3)[0])
+            # A model that prescribes a batch size is verified on random inputs.
+            given = None if fixed_batch_size(plain) else self.data.head(3)[0]
+            return export_litert(plain, path, verification_data=given)
 
-        checkpoint, file = folder.add(name, model, export)
+        checkpoint, file, exported = folder.add(name, model, export)
         report = analysis.measure(
-            {"file": file},
+            {"file": dataclasses.replace(exported, path=file)},
             data=self.data.evaluated,
             metric=self.metric,
             latency_runs=self.latency_runs,
@@ -274,6 +287,14 @@ class Run:
     def _say(self, message):
         if self.progress:
             say(message)
+
+
+def _seed_layers(model, entropy):
+    """Seeds the random numbers of layers such as dropout: a loaded model has others than one that went on."""
+    for number, layer in enumerate(model._flatten_layers()):
+        for place, generator in enumerate(getattr(layer, "_seed_generators", ())):
+            state = np.random.default_rng((*entropy, number, place)).integers(0, 2**31, generator.state.shape)
+            generator.state.assign(state.astype("uint32"))
 
 
 def _plain(model):

@@ -9,6 +9,14 @@ from keras import ops
 
 from keras_mot._config import Config
 
+# By class: an instance would create variables, and so initialise the backend when the package is imported.
+_OPTIMIZERS = {
+    name.lower(): value
+    for name, value in vars(keras.optimizers).items()
+    if isinstance(value, type)
+    and issubclass(value, keras.optimizers.Optimizer)
+    and name not in ("Optimizer", "LossScaleOptimizer")
+}
 _SCHEDULES = ("constant", "cosine", "linear")
 _LEAST_PROBABILITY = 1e-3
 
@@ -57,29 +65,39 @@ class FineTune(Config):
                 raise ValueError(f"`{name}` should be above 0; received 0.")
         if self.schedule not in _SCHEDULES:
             raise ValueError(f"`schedule` should be one of {_SCHEDULES}; received {self.schedule!r}.")
-        try:
-            keras.optimizers.get(self.optimizer if isinstance(self.optimizer, str) else "")
-        except ValueError as error:
+        if not isinstance(self.optimizer, str) or self.optimizer.lower() not in _OPTIMIZERS:
             raise ValueError(
                 f"`optimizer` should be the name of a Keras optimizer, such as 'adam'; received {self.optimizer!r}."
-                f"{nearest(self.optimizer, ('adam', 'adamw', 'lamb', 'lion', 'nadam', 'rmsprop', 'sgd'))}"
-            ) from error
+                f"{nearest(self.optimizer, _OPTIMIZERS)}"
+            )
 
     def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
-        """The optimizer for a training of `steps` steps."""
+        """The optimizer.
+
+        Args:
+            steps: training steps that it will make.
+
+        Returns:
+            A new Keras optimizer.
+        """
         rate = self.learning_rate
         if self.schedule == "cosine":
             rate = keras.optimizers.schedules.CosineDecay(rate, max(1, steps))
         elif self.schedule == "linear":
             rate = keras.optimizers.schedules.PolynomialDecay(rate, max(1, steps), end_learning_rate=0.0)
-        return type(keras.optimizers.get(self.optimizer))(learning_rate=rate)
+        return _OPTIMIZERS[self.optimizer.lower()](learning_rate=rate)
 
 
 class SoftTargets(keras.distillation.LogitsDistillation):
-    """Distillation by logits, for models that return logits or probabilities."""
+    """Distillation by logits, for classifiers that return logits or probabilities.
+
+    Args:
+        temperature: what logits are divided by.
+        probabilities: whether the models return probabilities.
+    """
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        """Mean divergence of the student's softened probabilities from the teacher's."""
+        """Mean divergence of the student's softened probabilities from the teacher's, times the squared temperature."""
         teacher, student = (keras.tree.map_structure(self._logits, item) for item in (teacher_outputs, student_outputs))
         return super().compute_loss(teacher, student, **kwargs)
 
@@ -92,7 +110,7 @@ class SoftTargets(keras.distillation.LogitsDistillation):
         return ops.log(ops.maximum(outputs, _LEAST_PROBABILITY)) if self._probabilities else outputs
 
 
-def train(model, settings, data, objective, *, teacher=None, start_of_patience=0, callbacks=()):
+def train(model, settings, data, objective, *, teacher=None, watched="loss", start_of_patience=0, callbacks=()):
     """Trains a model in place.
 
     Args:
@@ -101,6 +119,7 @@ def train(model, settings, data, objective, *, teacher=None, start_of_patience=0
         data: a `TrainingData`.
         objective: an `Objective`.
         teacher: the float model, for distillation.
+        watched: what early stopping looks at, "accuracy" or "loss".
         start_of_patience: the first epoch that early stopping looks at.
         callbacks: list of Keras callbacks.
 
@@ -124,13 +143,13 @@ def train(model, settings, data, objective, *, teacher=None, start_of_patience=0
         trained.compile(optimizer, objective.loss, metrics=metrics)
     else:
         model.compile(optimizer, objective.loss, loss_weights=objective.loss_weights, metrics=metrics)
-    callbacks = list(callbacks)
+    callbacks = [*callbacks, keras.callbacks.TerminateOnNaN()]
     arguments = {"epochs": settings.epochs, **data.fit_arguments(settings.batch_size)}
     if settings.patience is not None:
         callbacks.append(
             keras.callbacks.EarlyStopping(
-                *(("val_accuracy",) if "accuracy" in metrics else ("val_loss",)),
-                mode="max" if "accuracy" in metrics else "min",
+                f"val_{watched}",
+                mode="max" if watched == "accuracy" else "min",
                 patience=settings.patience,
                 restore_best_weights=True,
                 start_from_epoch=start_of_patience,

@@ -10,6 +10,7 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
+from keras_mot.layers import copy_model
 from keras_mot.layers._select import matches_layer
 from keras_mot.quantization import QuantizationScheme, quantize_model, quantize_post_training
 from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
@@ -92,8 +93,8 @@ class Tune(Stage):
             raise TypeError(f"`fine_tune` should be a `FineTune`; received {self.fine_tune!r}.")
 
     def apply(self, model, run):
-        """The model itself."""
-        return model
+        """A copy."""
+        return copy_model(model)
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -108,7 +109,7 @@ class Prune(Stage):
         n_m: (zeros, group) of an N:M pattern, such as (2, 4), which fixes the sparsity.
         scope: "layer", or "model" for one ranking over all weights.
         min_density: with "model", the share of its weights that each layer keeps at least.
-        frequency: training steps between two updates of the masks.
+        frequency: training steps between two updates of the masks; at most a tenth of the schedule.
         skip: regular expressions of the layers to leave alone.
         fine_tune: a `FineTune`, or `None` to prune at once.
     """
@@ -161,7 +162,11 @@ class Prune(Stage):
         steps = 0 if self.fine_tune is None else int(run.steps(self.fine_tune) * _PRUNING_SHARE)
         start = min(0.5, self.sparsity) if self.initial_sparsity is None else self.initial_sparsity
         schedule = PolynomialDecay(
-            start if steps else self.sparsity, self.sparsity, 0, max(1, steps), frequency=self.frequency
+            start if steps else self.sparsity,
+            self.sparsity,
+            0,
+            max(1, steps),
+            frequency=min(self.frequency, max(1, steps // 10)),
         )
         return prune_low_magnitude(
             model,

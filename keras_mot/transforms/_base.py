@@ -132,9 +132,14 @@ def order_error(stack: Sequence[WeightTransform]) -> str | None:
     for place, first in enumerate(stack):
         for second in stack[place + 1 :]:
             if first.followers is not None and second.kind is not None and second.kind not in first.followers:
-                can = " or ".join(first.followers) or "nothing more"
+                can = " or ".join(first.followers)
+                if not can:
+                    return (
+                        "it is quantized, and any change would leave the integers. Prune and cluster first (what "
+                        "quantizes a model keeps its masks and codebooks), or strip it."
+                    )
                 return (
                     f"it has a {first.kind} ({type(first).__name__}), which a {second.kind} ({type(second).__name__}) "
-                    f"cannot follow, but {can} can: prune first, then cluster, then quantize."
+                    f"cannot follow; {can} can. Prune first, then cluster, then quantize."
                 )
     return None

@@ -133,7 +133,7 @@ class FakeQuantize(WeightTransform):
         self.reach.assign(reach)
 
     def scale_channels(self, factors: np.ndarray) -> None:
-        """Sets what the output channels are multiplied by: positive numbers, one for each, in the order of the axes."""
+        """Sets what the output channels are multiplied by: numbers of at least 0, in the order of the axes."""
         self.factors.assign(np.asarray(factors, "float32").reshape(self.factors.shape))
 
     def factors_of(self) -> np.ndarray:
@@ -169,7 +169,10 @@ class FakeQuantize(WeightTransform):
         value = np.asarray(weight, "float32")
         scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(value))), "float32")
         integers = np.clip(np.round(value / scale), -self.limit, self.limit).astype("int32")
-        return integers, np.where(scale <= _LEAST_SCALE, scale, scale * self.factors_of()).astype("float32")
+        factors = self.factors_of()
+        unused = (scale <= _LEAST_SCALE) | (factors == 0)
+        scale = np.where(unused, _LEAST_SCALE, scale * factors).astype("float32")
+        return np.where(factors == 0, 0, integers), scale
 
     def storage_form(self, weight: np.ndarray) -> StorageForm:
         """Integers of 8 or 16 bits (two in a byte if they have 4), and the scales."""

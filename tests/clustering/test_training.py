@@ -185,7 +185,7 @@ def test_stripping_says_what_pruning_would():
 
 
 def test_clustered_weights_are_not_pruned_afterwards():
-    with pytest.raises(ValueError, match="prune first, then cluster"):
+    with pytest.raises(ValueError, match="Prune first, then cluster"):
         prune_low_magnitude(cluster_weights(classifier(), 4))
 
 

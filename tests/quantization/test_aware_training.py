@@ -181,9 +181,7 @@ def test_fake_quantize_against_the_definition(rng):
 @pytest.mark.parametrize("technique", [prune_low_magnitude, lambda model: cluster_weights(model, 4)])
 def test_a_quantized_model_is_neither_pruned_nor_clustered(technique):
     quantized = quantize_model(small_network(), calibration_data=images())
-    with pytest.raises(
-        ValueError, match=r"which a (mask|codebook) .* cannot follow, but nothing more can: prune first"
-    ):
+    with pytest.raises(ValueError, match="it is quantized, and any change would leave the integers"):
         technique(quantized)
 
 

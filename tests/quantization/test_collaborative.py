@@ -174,6 +174,61 @@ def test_batch_norm_is_a_factor_of_scales():
     np.testing.assert_allclose(integers * scale / factors, kernel, atol=np.abs(kernel).max() / 127)
 
 
+def test_weights_without_masks_get_none():
+    """A weight whose value is like a label, in a layer that was left alone."""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="pruned"), layers.Dense(2, name="plain")])
+    kernel = np.full((4, 2), 0.5, "float32")
+    kernel[1, 1] = 2.3125
+    model.get_layer("plain").kernel.assign(kernel)
+    pruned = prune_low_magnitude(model, ConstantSparsity(0.5, 0), overrides={"plain": None})
+    update_step(pruned, 0)
+    quantized = quantize_model(pruned, calibration_data=np.eye(3, dtype="float32"))
+    masked = [weight.path for weight in transformed_weights(quantized) if weight.transform_of(Mask)]
+    assert len(masked) == 1
+    assert "pruned" in masked[0]
+
+
+def test_channels_that_batch_norm_switches_off():
+    inputs = keras.Input((4, 4, 2))
+    normalization = layers.BatchNormalization()
+    model = keras.Model(inputs, layers.ReLU()(normalization(layers.Conv2D(3, 1, use_bias=False, name="conv")(inputs))))
+    normalization.gamma.assign([1.0, 0.0, 2.0])
+    normalization.beta.assign([0.0, 0.5, 0.1])
+    x = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype("float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message=".*whose weights are clustered")
+        clustered = cluster_weights(model, 3)
+        quantized = quantize_model(clustered, calibration_data=x)
+    outputs = quantized.predict(x, verbose=0)
+    np.testing.assert_allclose(outputs[..., 1], 0.5, atol=0.02)
+    np.testing.assert_allclose(outputs, keras_mot.layers.strip(clustered).predict(x, verbose=0), atol=0.05)
+    assert len(np.unique(next(iter(integers_of(quantized).values()))[..., [0, 2]])) <= 3
+
+
+def test_masks_and_codebooks_of_different_hosts():
+    """The mask belongs to the configuration of the dense layer, and the codebook comes through the layer around it."""
+    dense = layers.Dense(4, name="dense")
+    dense.build((None, 3))
+    dense = prune_low_magnitude(dense, ConstantSparsity(0.5, 0))
+    model = keras.Sequential([keras.Input((5, 3)), layers.TimeDistributed(dense)])
+    update_step(model, 0)
+    clustered = cluster_weights(model, 3)
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    expected = x @ ops.convert_to_numpy(transformed_weights(clustered)[0].effective_value())
+    np.testing.assert_allclose(clustered.predict(x, verbose=0), expected, atol=1e-5)
+    assert len(np.unique(expected)) > 1
+    copied = keras_mot.layers.copy_model(clustered)
+    np.testing.assert_allclose(copied.predict(x, verbose=0), expected, atol=1e-5)
+
+
+def test_preserving_what_is_there_already():
+    with pytest.raises(ValueError, match="masks and codebooks are kept in any case"):
+        quantize_model(transformed(("mask",)), QuantizationScheme(preserve_sparsity=True))
+    with pytest.raises(ValueError, match="belong to the scheme of the whole model"):
+        quantize_model(network(), overrides={"conv": QuantizationScheme(preserve_clusters=True)})
+
+
 def test_negative_factors_make_new_values():
     """No positive scale turns the signs of a channel around: the values are chosen anew, and a warning says so."""
     given = transformed(("mask", "codebook"), network(sign=-1.0))
@@ -291,7 +346,7 @@ def test_all_orders(order, tmp_path):
     stack = [MAKERS[kind]() for kind in order]
     places = [list(MAKERS).index(kind) for kind in order]
     if places != sorted(places):
-        with pytest.raises(ValueError, match="prune first, then cluster, then quantize"):
+        with pytest.raises(ValueError, match=r"Prune (first, then cluster, then quantize|and cluster first)"):
             attach(model.layers[0], {"kernel": stack})
         assert not transformed_weights(model)
         return

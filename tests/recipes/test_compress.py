@@ -36,6 +36,7 @@ def model(arrays):
             layers.Dense(16, name="first"),
             layers.BatchNormalization(),
             layers.ReLU(),
+            layers.Dropout(0.1),
             layers.Dense(3, activation="softmax", name="last"),
         ]
     )
@@ -103,11 +104,13 @@ def test_a_killed_run_goes_on_with_the_same_result(result, model, arrays, tmp_pa
             run(model, arrays, output_dir=tmp_path)
     stamps = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert sorted(stamps) == ["00-float.keras", "00-float.tflite", "01-prune.keras", "01-prune.tflite", "run.json"]
-    again = run(model, arrays, output_dir=tmp_path)
+    model.save(tmp_path / "given.keras")
+    another_process = keras.models.load_model(tmp_path / "given.keras")  # its dropout has other random numbers
+    again = run(another_process, arrays, output_dir=tmp_path)
     assert (tmp_path / "01-prune.keras").stat().st_mtime_ns == stamps["01-prune.keras"]
     assert again.artifact.read_bytes() == result.artifact.read_bytes()
     assert [stage.metric for stage in again.stages] == [stage.metric for stage in result.stages]
-    finished = run(model, arrays, output_dir=tmp_path)  # nothing is left to do
+    finished = run(another_process, arrays, output_dir=tmp_path)  # nothing is left to do
     for mine, theirs in zip(finished.model.variables, again.model.variables, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))
 
@@ -168,6 +171,29 @@ def test_batches_teachers_and_early_stopping(model, arrays):
     assert received.stages[-1].sparsity == pytest.approx(0.25, abs=0.02)
 
 
+@only_tensorflow
+def test_sequences_of_batches_and_repeated_stages(model, arrays):
+    (x, y), validation = arrays
+    before = [np.array(ops.convert_to_numpy(item)) for item in model.variables]
+    batches = [(x[start : start + 16], y[start : start + 16]) for start in range(0, 80, 16)]
+    recipe = Recipe([Tune(SHORT), Tune(SHORT)])
+    received = run(model, (batches, validation), recipe)
+    assert [stage.name for stage in received.stages] == ["float", "tune", "tune_2"]
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, ops.convert_to_numpy(new))
+
+
+@only_tensorflow
+def test_inputs_are_told_apart_by_name(tmp_path):
+    """Files list their inputs in an order of their own."""
+    first, second = keras.Input((2,), name="z"), keras.Input((2,), name="a")
+    network = keras.Model([first, second], layers.Dense(2, activation="softmax")(first - 2 * second))
+    x = [np.random.default_rng(seed).normal(size=(40, 2)).astype("float32") for seed in (0, 1)]
+    y = network.predict(x, verbose=0).argmax(-1)
+    received = run(network, ((x, y), (x, y)), "int8")
+    assert min(stage.metric for stage in received.stages) > 0.9
+
+
 def test_soft_targets_take_probabilities_and_logits(rng):
     logits = rng.normal(size=(6, 4)).astype("float32")
     other = rng.normal(size=(6, 4)).astype("float32")
@@ -206,6 +232,9 @@ def test_what_does_not_fit_is_refused_before_any_work(recipe, error, message, mo
         ({"train_data": (np.zeros((4, 9)), np.zeros(4))}, ValueError, "cannot be called on the training data"),
         ({"train_data": "data"}, TypeError, "`train_data` must be a tuple"),
         ({"train_data": ((x, x) for x in range(3))}, TypeError, "`train_data` is a generator"),
+        ({"train_data": [(np.zeros((4, 8)), np.zeros(4), np.ones(4))]}, ValueError, "without weights of samples"),
+        ({"train_data": {1, 2}}, TypeError, "which `fit` does not take"),
+        ({"train_data": (np.zeros((4, 8)), [np.zeros(4), np.zeros(4)])}, ValueError, "should be one array"),
         ({"validation_data": (np.zeros((4, 8)), np.zeros(3))}, ValueError, "`validation_data`"),
         ({"model": "model.keras"}, TypeError, "expects a Keras model"),
         ({"model": keras.Sequential()}, ValueError, "not built"),
@@ -228,6 +257,13 @@ def test_a_folder_that_cannot_be_written(model, arrays, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be made"):
         run(model, arrays, output_dir=tmp_path / "file" / "run")
+
+
+def test_teachers_are_for_classifiers(arrays):
+    network = keras.Sequential([keras.Input((8,)), layers.Dense(1)])
+    (x, _), _ = arrays
+    with pytest.raises(ValueError, match="`distillation` is for models that choose one of several classes"):
+        compress(network, "accuracy", (x, x[:, :1]), progress=False)
 
 
 @only_tensorflow
