@@ -170,14 +170,15 @@ def deep_compression(trial, train, test):
         return [trial.row("deep-compression (preset)", result.model, seconds)]
 
 
-DS_EQUAL = Recipe(epochs=8, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
+DS_EQUAL = Recipe(epochs=7, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
 DS_PRUNING = Recipe(epochs=6, learning_rate=5e-4, batch_size=32, decay_shares=(0.7, 0.9), temperature=2.0)
 DS_CLUSTERING = Recipe(epochs=6, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
-DS_LAST = Recipe(epochs=2, learning_rate=2e-5, batch_size=32, decay_shares=(0.5, 0.8), temperature=2.0)
+# Training without batch statistics costs accuracy on other speakers (two epochs at 2e-5: 2.7 points on part 0).
+DS_LAST = Recipe(epochs=1, learning_rate=1e-6, batch_size=32, decay_shares=(0.5, 0.8), temperature=2.0)
 
 
 def keyword_rows(arguments):
-    """DS-CNN-L, cross-validated over speakers, beside the float model trained for as long (eight epochs)."""
+    """DS-CNN-L, cross-validated over speakers, beside the float model trained for as long (seven epochs)."""
     rows, epochs = [], {"epochs": 1} if arguments.quick else {}
     equal, pruning, clustering, last = (
         dataclasses.replace(recipe, **epochs) for recipe in (DS_EQUAL, DS_PRUNING, DS_CLUSTERING, DS_LAST)

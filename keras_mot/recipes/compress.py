@@ -123,7 +123,7 @@ def _check_model(model):
 def _outputs(model, data):
     x, _ = data.head()
     try:
-        outputs = model.predict(x, verbose=0)
+        outputs = predict(model, x)  # in one batch: on JAX, a failing `model.predict` takes the variables with it
     except Exception as error:
         raise ValueError(f"'{model.name}' cannot be called on the training data: {error}") from error
     if not hasattr(outputs, "ndim"):
