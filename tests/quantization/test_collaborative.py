@@ -101,8 +101,14 @@ def check(integers, kinds, masked):
         assert max(len(np.unique(item)) for item in integers.values()) <= CLUSTERS
 
 
-@pytest.mark.parametrize("kinds", [("mask",), ("codebook",), ("mask", "codebook")])
-@pytest.mark.parametrize("function", [quantize_model, quantize_post_training])
+@pytest.mark.parametrize(
+    ("kinds", "function"),
+    [
+        (("mask",), quantize_model),
+        (("codebook",), quantize_post_training),
+        (("mask", "codebook"), quantize_model),
+    ],
+)
 def test_what_was_made_is_kept(kinds, function, tmp_path):
     """PQAT, CQAT, PCQAT, and the same after training: through training, saving, loading and stripping."""
     given = transformed(kinds)
@@ -113,7 +119,7 @@ def test_what_was_made_is_kept(kinds, function, tmp_path):
     assert len(integers_of(quantized)) == 7  # the separable convolution and the GRU have two each
     check(integers_of(quantized), kinds, masked)
     before = {path: item != 0 for path, item in integers_of(quantized).items()}
-    trained(quantized)
+    trained(quantized, 1)
     check(integers_of(quantized), kinds, masked)
     if "mask" in kinds:
         for path, item in integers_of(quantized).items():
@@ -128,8 +134,10 @@ def test_what_was_made_is_kept(kinds, function, tmp_path):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("kinds", [("mask",), ("codebook",), ("mask", "codebook")])
-@pytest.mark.parametrize("scheme", [INT8, INT4_WEIGHTS])
+@pytest.mark.parametrize(
+    ("kinds", "scheme"),
+    [(("mask",), INT8), (("codebook",), INT4_WEIGHTS), (("mask", "codebook"), INT8)],
+)
 def test_the_integer_file_keeps_it(kinds, scheme, tmp_path):
     """TFMOT's files have up to 69 values where the model has 16, for each channel has a scale of its own."""
     given = transformed(kinds)

@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_with_the_same_result(result, model, arrays, tmp_pa
     assert again.artifact.read_bytes() == result.artifact.read_bytes()
     assert [stage.metric for stage in again.stages] == [stage.metric for stage in result.stages]
     finished = run(another_process, arrays, output_dir=tmp_path)  # nothing is left to do
-    for mine, theirs in zip(finished.model.variables, again.model.variables, strict=True):
+    for mine, theirs in zip(finished.model.weights, again.model.weights, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(mine), ops.convert_to_numpy(theirs))
 
 
