@@ -16,6 +16,7 @@ import numpy as np
 from _common import Table, cifar10, environment, load_model, mnist, run_child, write_results
 from _common import parser as common_parser
 from _training import Augmented, Recipe, cut, mean_row, speaker_parts, steps_of, train_by_recipe
+from pruning_accuracy import DS_CNN_LEFT_ALONE, pruning_of_the_rest
 
 import keras_mot
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
@@ -172,6 +173,16 @@ def deep_compression(trial, train, test):
 
 DS_EQUAL = Recipe(epochs=7, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
 DS_PRUNING = Recipe(epochs=6, learning_rate=5e-4, batch_size=32, decay_shares=(0.7, 0.9), temperature=2.0)
+DS_PRUNING_OF_1X1 = Recipe(
+    epochs=6,
+    learning_rate=1e-3,
+    batch_size=32,
+    initial_sparsity=0.0,
+    pruning_share=0.4,
+    frequency=10,
+    decay_shares=(0.6, 0.85),
+    temperature=2.0,
+)
 DS_CLUSTERING = Recipe(epochs=6, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
 # Training without batch statistics costs accuracy on other speakers (two epochs at 2e-5: 2.7 points on part 0).
 DS_LAST = Recipe(epochs=1, learning_rate=1e-6, batch_size=32, decay_shares=(0.5, 0.8), temperature=2.0)
@@ -211,9 +222,11 @@ def keyword_rows(arguments):
 
 
 def keyword_sizes(arguments):
-    """DS-CNN-L with 32 values that zip well; to be set beside the rows of `ds-cnn-l`."""
+    """DS-CNN-L with 32 values that zip well, and with zeros in the 1x1 convolutions alone; beside `ds-cnn-l`."""
     rows, epochs = [], {"epochs": 1} if arguments.quick else {}
-    clustering, last = (dataclasses.replace(recipe, **epochs) for recipe in (DS_CLUSTERING, DS_LAST))
+    clustering, pruning, last = (
+        dataclasses.replace(recipe, **epochs) for recipe in (DS_CLUSTERING, DS_PRUNING_OF_1X1, DS_LAST)
+    )
     model = load_model("kws/ds_cnn_l.keras")
     for number, trial in keyword_trials(model, arguments.quick):
         clips = {"clips": len(trial.test[1])}
@@ -222,7 +235,14 @@ def keyword_sizes(arguments):
         rows.append(trial.row("the same, then int8 after training", *trial.quantized(clustered, None), **clips))
         row = trial.row("the same, then int8 trained (CQAT)", *trial.quantized(clustered, last, INT8, number), **clips)
         rows.append(row)
-    return means_and_parts(rows), ["Means over three parts. Asked of CQAT: 240,000 bytes zipped."]
+        options = pruning_of_the_rest(model, 0.5, DS_CNN_LEFT_ALONE)
+        pruned, seconds = trial.pruned(options.pop("sparsity"), pruning, number, **options)
+        rows.append(trial.row("prune 50 %, in 1x1 convolutions", pruned, seconds, **clips))
+        rows.append(trial.row("prune so, then int8 after training", *trial.quantized(pruned, None), **clips))
+        row = trial.row("prune so, then int8 trained (PQAT)", *trial.quantized(pruned, last, INT8, number), **clips)
+        rows.append(row)
+    notes = ["Means over three parts. Asked of CQAT: 240,000 bytes zipped; of PQAT: 0.3 points below float."]
+    return means_and_parts(rows), notes
 
 
 def keyword_trials(model, quick):
