@@ -16,7 +16,7 @@ import numpy as np
 from _common import Table, cifar10, environment, load_model, mnist, run_child, write_results
 from _common import parser as common_parser
 from _training import Augmented, Recipe, cut, mean_row, speaker_parts, steps_of, train_by_recipe
-from pruning_accuracy import DS_CNN_LEFT_ALONE, pruning_of_the_rest
+from pruning_accuracy import DS_CNN, DS_CNN_LEFT_ALONE, pruning_of_the_rest
 
 import keras_mot
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
@@ -173,16 +173,7 @@ def deep_compression(trial, train, test):
 
 DS_EQUAL = Recipe(epochs=7, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
 DS_PRUNING = Recipe(epochs=6, learning_rate=5e-4, batch_size=32, decay_shares=(0.7, 0.9), temperature=2.0)
-DS_PRUNING_OF_1X1 = Recipe(
-    epochs=6,
-    learning_rate=1e-3,
-    batch_size=32,
-    initial_sparsity=0.0,
-    pruning_share=0.4,
-    frequency=10,
-    decay_shares=(0.6, 0.85),
-    temperature=2.0,
-)
+DS_PRUNING_OF_1X1 = dataclasses.replace(DS_CNN, epochs=6)
 DS_CLUSTERING = Recipe(epochs=6, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
 # Training without batch statistics costs accuracy on other speakers (two epochs at 2e-5: 2.7 points on part 0).
 DS_LAST = Recipe(epochs=1, learning_rate=1e-6, batch_size=32, decay_shares=(0.5, 0.8), temperature=2.0)

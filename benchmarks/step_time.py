@@ -50,14 +50,22 @@ def pruned(model, frequency):
     return keras_mot.sparsity.prune_low_magnitude(model, schedule)
 
 
-def timed_fits(models, x, y, rounds, fit=None):
-    """Seconds of every fit, by name: each round fits all models, one after the other (A B C A B C)."""
+def timed_fits(models, x, y, rounds):
+    """Seconds of every fit, by name: each round fits all models, one after the other (A B C A B C).
+
+    A fit ends with its training: on TensorFlow, `fit` then waits for its input pipeline to be taken down, in some runs,
+    until about the next multiple of 5 s, whatever the model.
+    """
+    import keras
+
+    ends = []
+    callback = keras.callbacks.LambdaCallback(on_train_end=lambda logs: ends.append(time.perf_counter()))
     seconds = {name: [] for name in models}
     for _ in range(rounds):
         for name, model in models.items():
             started = time.perf_counter()
-            model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)
-            seconds[name].append(time.perf_counter() - started)
+            model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0, callbacks=[callback])
+            seconds[name].append(ends[-1] - started)
     return seconds
 
 

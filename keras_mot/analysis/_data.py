@@ -6,7 +6,7 @@ import numpy as np
 
 def count_batches(data, batch_size):
     """The number of batches, or None if the data does not tell."""
-    if _is_pair(data):
+    if is_pair(data):
         return -(-len(keras.tree.flatten(data[0])[0]) // batch_size)
     try:
         return len(data)
@@ -16,8 +16,8 @@ def count_batches(data, batch_size):
 
 def check_data(data):
     """Checks the kind of the data, and arrays as a whole, before any work starts."""
-    if _is_pair(data):
-        _check_batch(_to_numpy(data[0]), _to_numpy(data[1]))
+    if is_pair(data):
+        _check_batch(to_numpy(data[0]), to_numpy(data[1]))
         return
     if isinstance(data, (str, bytes, dict, np.ndarray)) or not hasattr(data, "__iter__"):
         raise TypeError(
@@ -30,8 +30,8 @@ def check_data(data):
 
 def batches(data, batch_size):
     """Yields (x, y), each in the structure of the data with NumPy leaves."""
-    if _is_pair(data):
-        x, y = _to_numpy(data[0]), _to_numpy(data[1])
+    if is_pair(data):
+        x, y = to_numpy(data[0]), to_numpy(data[1])
         for start in range(0, _check_batch(x, y), batch_size):
             part = slice(start, start + batch_size)
             yield tuple(keras.tree.map_structure(lambda leaf: leaf[part], item) for item in (x, y))  # noqa: B023
@@ -43,7 +43,7 @@ def batches(data, batch_size):
                 f"Every batch of `data` must be a pair (x, y). Received: {type(batch).__name__}"
                 f"{f' of {len(batch)} items' if isinstance(batch, (tuple, list)) else ''}."
             )
-        x, y = _to_numpy(batch[0]), _to_numpy(batch[1])
+        x, y = to_numpy(batch[0]), to_numpy(batch[1])
         _check_batch(x, y)
         empty = False
         yield x, y
@@ -56,11 +56,13 @@ def first_sample(x):
     return keras.tree.map_structure(lambda leaf: leaf[:1], x)
 
 
-def _is_pair(data):
+def is_pair(data):
+    """Whether the data are arrays (x, y), and not batches."""
     return isinstance(data, tuple) and len(data) == 2
 
 
-def _to_numpy(structure):
+def to_numpy(structure):
+    """The structure, with NumPy arrays in place of tensors and lists of numbers."""
     return keras.tree.map_structure(_leaf_to_numpy, structure)
 
 

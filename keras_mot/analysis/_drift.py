@@ -12,6 +12,7 @@ from keras_mot._keras import no_gradients
 from keras_mot.export._runner import LiteRTRunner
 from keras_mot.export._signature import check_inputs, read_signature
 from keras_mot.layers.activation_quantizer import intercepted, is_quantized
+from keras_mot.quantization.reference_kernels import ReferenceRounding
 
 _CHUNK = 16
 
@@ -62,7 +63,8 @@ class DriftReport:
 def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs: Any) -> DriftReport:
     """Compares the inner values of an integer file with those of the model that it was exported from.
 
-    The file runs on LiteRT's reference kernels: those of XNNPACK keep no inner values, and round a little differently.
+    The file runs on LiteRT's reference kernels, since those of XNNPACK keep no inner values, and the model rounds as
+    they do, see `reference_rounding`.
 
     Args:
         model: the quantized model.
@@ -95,13 +97,13 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
         raise ValueError(
             f"The file takes batches of {step}: pass a multiple of that. Received: {len(arrays[0])} samples."
         )
-    counts = {}
+    counts, rounding = {}, ReferenceRounding(model)
     for start in range(0, len(arrays[0]), step):
         batch = [array[start : start + step] for array in arrays]
         runner.set_inputs(batch)
         runner.invoke()
         received = runner.inner_values()
-        for quantizer, simulated in _simulated(model, keras.tree.pack_sequence_as(model.input, batch)):
+        for quantizer, simulated in _simulated(model, rounding, keras.tree.pack_sequence_as(model.input, batch)):
             values = _taken(received, quantizer.name, simulated.size)
             if values is not None:
                 counts.setdefault(quantizer, []).append(_steps(quantizer, simulated, values))
@@ -110,12 +112,12 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
     return DriftReport(tuple(_row(quantizer, np.concatenate(parts)) for quantizer, parts in counts.items()))
 
 
-def _simulated(model, inputs):
+def _simulated(model, rounding, inputs):
     """(quantizer, values) of each call of a quantizer."""
     seen = []
 
     def watch(quantizer, values, averages):
-        rounded = quantizer.rounded(values, averages)
+        rounded = rounding(quantizer, values, averages)
         seen.append((quantizer, np.asarray(ops.convert_to_numpy(rounded), "float32")))
         return rounded
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from keras_mot._tables import text_table
+from keras_mot._tables import markdown_table, text_table
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 
 
@@ -115,11 +115,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """The report as a Markdown table, followed by a line on how it was taken."""
-        headers, rows = self._table()
-        alignment = ["---"] + ["---:"] * (len(headers) - 1)
-        lines = [[cell.replace("|", "\\|") for cell in row] for row in [headers, alignment, *rows]]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"{table}\n\n{self._caption()}\n"
+        return markdown_table(*self._table(), caption=self._caption())
 
     def __str__(self) -> str:
         return text_table(*self._table(), caption=self._caption())

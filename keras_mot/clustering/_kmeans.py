@@ -31,11 +31,11 @@ def kmeans_1d(values, clusters, entropy_weight=0.0):
     """
     values = np.sort(np.asarray(values, "float32").reshape(-1))
     starts = np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)  # of different values
+    if len(starts) <= clusters and not entropy_weight:
+        return values[starts].astype("float64")
     # Around the middle, so that differences of sums keep their digits.
     middle = float(values[len(values) // 2])
     sums = _Sums(values, middle)
-    if len(starts) <= clusters and not entropy_weight:
-        return middle + sums.means(starts, np.append(starts[1:], len(values)))
     if clusters > MAX_OPTIMAL and not entropy_weight:
         borders = np.append(_density_cells(values, starts, clusters), len(values))
         return middle + _lloyd(values, middle, sums, sums.means(borders[:-1], borders[1:]))

@@ -93,7 +93,7 @@ def _warn_of_batch_norms(model):
             f"{f' (and {len(folds) - 1} more such pairs)' if len(folds) > 1 else ''}. When the model is exported, a "
             "batch normalization is folded into the kernel before it, and each channel scaled: the shared values "
             "become different ones in every channel of the file. Fold first, with "
-            "`keras_mot.graph.fold_batch_norm(model)`, or cluster per channel.",
+            "`keras_mot.graph.fold_batch_norm(model)`, or cluster per channel; or quantize, which keeps the values.",
             stacklevel=3,
         )
 

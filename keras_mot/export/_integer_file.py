@@ -13,10 +13,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_mot.export._dependencies import require
+from keras_mot.export._integer_grids import on_grid
 from keras_mot.export._integer_rules import AVERAGING, INT4_WEIGHTS, LOOP, rule_for, version_of
 from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, parse_model
 from keras_mot.layers.activation_quantizer import QuantizationParameters
-from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,33 +323,15 @@ class _Rewriter:
         return self.made[key]
 
     def _make_constant(self, index, axis, bits, packed):
-        tensor = self.graph.tensors[index]
-        values = dense_values(self.model, tensor).astype("float32")
-        others = tuple(dimension for dimension in range(values.ndim) if dimension != axis)
-        largest = np.abs(values).max(axis=others, keepdims=True) if values.size else np.zeros((1,) * values.ndim)
+        values = dense_values(self.model, self.graph.tensors[index]).astype("float32")
         if axis is not None and bits == 8:
-            scale = _scale_of_each_slice(values, others, largest, self._largest_integers(largest))
-            if scale is not None:
-                return self._store_rounded(index, values, scale, axis, packed)
-        limits = (32767,) if bits == 16 else self.weight_limits if axis is not None else (127,)
-        # Where all slices have one scale, the file says so once; a slice of smaller numbers is on that grid too.
-        for limit, scale in [(limit, scale) for limit in limits for scale in (largest, largest.max(keepdims=True))]:
-            scale = with_scales_for_zeros(scale / np.float32(limit))
-            integers = np.round(values / scale)
-            if np.allclose(integers * scale, values, rtol=1e-5, atol=1e-4 * float(scale.min())):
-                stored = 4 if packed and limit <= 7 else bits
-                return self._store_constant(index, integers, scale, axis, stored)
-        return None
-
-    def _largest_integers(self, largest):
-        """Arrays like `largest`: the integers that they may stand for, as weights were rounded; 0 where unknown."""
-        known = [sorted(self.weight_grids.get(float(number), ()), reverse=True) for number in largest.reshape(-1)]
-        rows = [[own[place] if place < len(own) else 0 for own in known] for place in range(max(map(len, known)))]
-        return [np.array(row).reshape(largest.shape) for row in rows]
-
-    def _store_rounded(self, index, values, scale, axis, packed):
-        integers = np.round(values / scale)
-        return self._store_constant(index, integers, scale, axis, 4 if packed and np.abs(integers).max() <= 7 else 8)
+            found = on_grid(values, axis, self.weight_limits, self.weight_grids)
+        else:
+            found = on_grid(values, axis, (32767 if bits == 16 else 127,))
+        if found is None:
+            return None
+        integers, scale = found
+        return self._store_constant(index, integers, scale, axis, 4 if packed and np.abs(integers).max() <= 7 else bits)
 
     def _store_constant(self, index, integers, scale, axis, stored):
         new = copy.copy(self.graph.tensors[index])
@@ -491,25 +473,3 @@ class _Rewriter:
         model.operatorCodes = [model.operatorCodes[index] for index in codes]
         for operator in operators:
             operator.opcodeIndex = codes.index(operator.opcodeIndex)
-
-
-def _scale_of_each_slice(values, others, largest, integers):
-    """The scales of slices of which the largest magnitudes stand for these integers, or `None` if some is on no grid.
-
-    Args:
-        values: array.
-        others: the axes that a slice has.
-        largest: the largest magnitude of each slice.
-        integers: arrays like `largest`, of which the first is taken whose grid fits; 0 is none.
-    """
-    chosen = np.where(largest == 0, np.float32(0), np.float32(np.nan))
-    for candidates in integers:
-        scale = largest / np.where(candidates > 0, candidates, np.nan).astype("float32")
-        error = np.abs(np.round(values / np.where(largest == 0, 1, scale)) * scale - values)
-        fits = (error <= 1e-5 * np.abs(values) + 1e-4 * scale).all(axis=others, keepdims=True)
-        chosen = np.where(fits & np.isnan(chosen), scale, chosen)
-    if np.isnan(chosen).any():
-        return None
-    chosen = with_scales_for_zeros(chosen)
-    # Where all slices have one scale, the file says so once.
-    return chosen.max(keepdims=True) if np.ptp(chosen) <= 1e-6 * chosen.max() else chosen

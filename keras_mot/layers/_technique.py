@@ -156,12 +156,13 @@ class Technique:
                 f"is selected and not {self.done} yet. Layers of your own join by "
                 "`keras_mot.layers.register_weights`."
             )
-        problems, groups = [], {}
+        problems, groups, stacks = [], {}, {}
         for weight, config in chosen:
             path = f"{weight.owner.path or weight.owner.name}/{weight.key}"
             groups.setdefault(config, []).append((path, tuple(weight.variable.shape), weight.axes))
             stack = getattr(current.get(id(weight.variable)), "transforms", ())
-            refusal = order_error((*stack, *self.transforms(config, weight, stack)))
+            stacks[id(weight)] = self.transforms(config, weight, stack)
+            refusal = order_error((*stack, *stacks[id(weight)]))
             if refusal:
                 problems.append(f"Weight '{path}' cannot be {self.done}: {refusal}")
             if not np.isfinite(numpy_value(weight.variable)).all():
@@ -175,11 +176,7 @@ class Technique:
                     problems.append(str(error))
         if problems:
             raise ValueError("\n".join(problems))
-        attached = [getattr(current.get(id(weight.variable)), "transforms", ()) for weight in found]
-        return [
-            [] if config is None else self.transforms(config, weight, stack)
-            for weight, config, stack in zip(found, plan, attached, strict=True)
-        ]
+        return [stacks.get(id(weight), []) for weight in found]
 
     def _apply_when_built(self, layer, config, overrides, inplace, input_shape):
         if getattr(layer.build, "_is_default", False):

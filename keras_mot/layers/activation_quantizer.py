@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot import _torch
+from keras_mot import _tensorflow, _torch
 from keras_mot.transforms.fake_quantize import with_gradient_times
 
 _SPAN = 255.0
@@ -133,10 +133,11 @@ class ActivationQuantizer(keras.layers.Layer):
         """The inputs rounded to the range that is known, or unchanged; same shape and dtype."""
         low, high = self._nudged()
         if averages:
-            scale = (high - low) / (2**self.bits - (2 if self.bits == 16 else 1))
-            zero = ops.floor(-low / scale + 0.5) - 2 ** (self.bits - 1) if self.bits < 16 else 0.0
+            least, _, scale = self._grid(low, high)
+            # The number that integer 0 of the file stands for.
+            middle = least + 2 ** (self.bits - 1) * scale if self.bits < 16 else 0.0
             # A thousandth of a step decides ties, and nothing else: means of few integers are not nearer to one.
-            nudge = ops.where(inputs < ops.cast(-zero * scale, inputs.dtype), -1e-3 * scale, 1e-3 * scale)
+            nudge = ops.where(inputs < ops.cast(middle, inputs.dtype), -1e-3 * scale, 1e-3 * scale)
             inputs = inputs + ops.cast(nudge, inputs.dtype)
         if self.learned:
             return ops.cast(self._rounded_to_learned(ops.cast(inputs, "float32")), inputs.dtype)
@@ -145,6 +146,11 @@ class ActivationQuantizer(keras.layers.Layer):
                 return inputs
             floats = ops.cast(inputs, "float32")
             return ops.cast(_torch.rounded_activations(floats, *self._grid(low, high)), inputs.dtype)
+        if keras.backend.backend() == "tensorflow":
+            known = ops.convert_to_tensor(self._batches.value) > 0
+            floats = ops.cast(inputs, "float32")
+            rounded = _tensorflow.rounded_activations(floats, low, high, self.bits, self.bits == 16, known)
+            return ops.cast(rounded, inputs.dtype)
         rounded = keras.quantizers.fake_quant_with_min_max_vars(
             ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.bits == 16
         )

@@ -29,6 +29,7 @@ from keras_mot.quantization.quantize_config import (
     MovingAverageQuantizer,
     QuantizeConfig,
 )
+from keras_mot.quantization.reference_kernels import reference_rounding
 from keras_mot.quantization.schemes import INT4_WEIGHTS, INT8, INT16X8, QuantizationScheme
 
 __all__ = [
@@ -56,5 +57,6 @@ __all__ = [
     "quantize_model",
     "quantize_post_training",
     "quantize_scope",
+    "reference_rounding",
     "strip_quantization",
 ]

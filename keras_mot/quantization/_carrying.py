@@ -18,7 +18,8 @@ from keras_mot.layers._find import find_weights
 from keras_mot.layers._technique import strip_model, transform_name
 from keras_mot.transforms import Codebook, Mask, PaletteTransform
 
-# No weight of another layer that reaches the same place has this fraction; small enough labels keep it in 32 bits.
+# Marks what is a label still: neither a sum or product of labels nor the zero of another weight has this fraction.
+# Small enough labels keep it in 32 bits.
 _FRACTION = 0.3125
 _SPREAD = 1e-4  # of values that are one, beside the largest weight
 
@@ -54,9 +55,6 @@ class Carried:
         self._sources = _sources(model)
         self.plain = strip_model(model, inplace=False) if self._sources else model
         self._labelled = None
-
-    def __bool__(self):
-        return bool(self._sources)
 
     def follow(self, lowered):
         """Sends the labels the way of the weights.

@@ -47,6 +47,7 @@ _OPERATIONS = {
 }
 _JOINING = ("Concatenate", "Stack")
 WEIGHTED = _LAYERS[OWN][:7]
+_PICKING = (layers.MaxPooling1D, layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D)
 
 
 def rule_for(operation):
@@ -66,6 +67,14 @@ def rule_for(operation):
     if not isinstance(operation, layers.Layer):
         return next((rule for rule, names in _OPERATIONS.items() if type(operation).__name__ in names), None)
     return None
+
+
+def picks(operation):
+    """Whether an operation takes the largest of neighbouring numbers: rounding these first, or the result, is the same.
+
+    After it, there are fewer to round.
+    """
+    return is_a(operation, _PICKING) and operation.data_format == "channels_last"
 
 
 def quantizer_of(tensor):
@@ -140,6 +149,8 @@ class _Placement:
             return False
         if type(reader).__name__ in _JOINING:
             return True
+        if picks(reader):
+            return id(operation) not in self._joined
         builds_in = is_a(operation, WEIGHTED) or type(operation).__name__ in ("Add", "Subtract", "Multiply")
         plain = getattr(operation, "activation", keras.activations.linear) is keras.activations.linear
         return builds_in and plain and activation_of(reader) in FUSED_ACTIVATIONS
@@ -155,6 +166,10 @@ class _Placement:
                 args = self._on_grids(args)
             outputs = operation(*args, **kwargs)
             grid = self._grid(args)
+            if id(operation) in self._together:
+                (source,) = self._together[id(operation)]
+                grid = self._new(source.name, **self._settings(source))
+                outputs = grid(outputs)
             if grid is not None:
                 self._remember(outputs, grid)
             return outputs

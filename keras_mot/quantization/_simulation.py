@@ -49,17 +49,8 @@ def simulate(model, scheme, selected=None, overrides=None):
     if scheme.preserve_sparsity or scheme.preserve_clusters:
         model = with_transforms_read_off(model, scheme)
     carried = Carried(model)
-    chosen = {}
-
-    def lowered_with_origins(plain):
-        flat = flatten(trace(plain))
-        named = zip(operations_of(flat), settings, strict=True)
-        chosen.update({operation.name: item for operation, item in named if item is not None})
-        folded, factors = fold_with_factors(flat)
-        return *lower(folded, lambda operation: operation.name in chosen), factors
-
-    lowered, origins, joined, factors = lowered_with_origins(carried.plain)
-    carried.follow(lambda labelled: lowered_with_origins(labelled)[0])
+    lowered, origins, joined, factors, chosen = _lowered(carried.plain, settings)
+    carried.follow(lambda labelled: _lowered(labelled, settings)[0])
 
     def origin(operation):
         return origins[id(operation)].name
@@ -92,6 +83,24 @@ def simulate(model, scheme, selected=None, overrides=None):
                     fill(transform, value, used)
     fit_scales(simulation)
     return simulation
+
+
+def _lowered(model, settings):
+    """The model in the layers that have integer forms.
+
+    Args:
+        model: without transforms.
+        settings: those of each operation, in order; `None` for what stays in floats.
+
+    Returns:
+        The lowered model, the origins of its operations and which are joined, as of `lower`; the factors of folded
+        batch normalizations by layer; and the settings by the name of the operation.
+    """
+    flat = flatten(trace(model))
+    named = zip(operations_of(flat), settings, strict=True)
+    chosen = {operation.name: item for operation, item in named if item is not None}
+    folded, factors = fold_with_factors(flat)
+    return *lower(folded, lambda operation: operation.name in chosen), factors, chosen
 
 
 def _weight_quantizer(scheme, found, stack, factors):

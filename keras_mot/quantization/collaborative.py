@@ -8,13 +8,13 @@ import dataclasses
 
 import numpy as np
 
+from keras_mot.clustering import ClusteringConfig
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers._find import find_weights
 from keras_mot.layers._technique import transform_name
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 from keras_mot.transforms import Codebook, Mask
-from keras_mot.transforms._palette import nearest
 
 MOST_VALUES = 256
 """The most different values of a weight, or of a channel, that are taken for shared ones."""
@@ -71,14 +71,15 @@ def with_transforms_read_off(model, scheme):
         values = np.array(numpy_value(weight.variable), "float32")
         mask = Mask(name=transform_name(weight, "mask")) if scheme.preserve_sparsity and not values.all() else None
         codebook = _codebook(weight, values, mask is not None) if scheme.preserve_clusters else None
-        stack = [transform for transform in (mask, codebook and codebook[0]) if transform is not None]
+        stack = [transform for transform in (mask, codebook) if transform is not None]
         if stack:
             attach(weight.host, {weight.place: stack})
         if mask is not None:
             mask.assign(values != 0)
             masked += 1
-        if codebook:
-            codebook[0].assign(*codebook[1](codebook[0]))
+        if codebook is not None:
+            config = ClusteringConfig(codebook.number_of_clusters, per_channel=codebook.per_channel)
+            config.choose_centroids(codebook, values)
             clustered += 1
     if scheme.preserve_sparsity and not masked:
         raise ValueError(
@@ -93,33 +94,18 @@ def with_transforms_read_off(model, scheme):
 
 
 def _codebook(weight, values, zeros):
-    """A codebook for a weight that has few values, and a function that says what it is to be filled with; or `None`."""
-    entries = _few(values)
+    """A codebook with an entry for each value of a weight that has few of them, or `None`; still to be filled."""
     per_channel = False
-    if entries is None and weight.axes.inputs:
+    tables = [_few(values)]
+    if tables[0] is None and weight.axes.inputs:
+        per_channel = True
         rows = np.moveaxis(values, weight.axes.outputs, range(len(weight.axes.outputs)))
         rows = rows.reshape(int(np.prod(rows.shape[: len(weight.axes.outputs)])), -1)
-        channels = [_few(row) for row in rows]
-        if any(channel is None for channel in channels):
-            return None
-        per_channel, entries = True, channels
-    if entries is None:
+        tables = [_few(row) for row in rows]
+    if any(table is None for table in tables):
         return None
-    tables = entries if per_channel else [entries]
-    if zeros:
-        tables = [np.concatenate([[0.0], table[table != 0]]) for table in tables]
-    count = max(2, max(map(len, tables)))
-    codebook = Codebook(count, per_channel=per_channel, preserve_zeros=zeros, name=transform_name(weight, "codebook"))
-
-    def contents(built):
-        palette = np.stack([np.pad(table, (0, count - len(table)), mode="edge") for table in tables])
-        assignments = np.empty(values.shape, "int32")
-        for channel, row in enumerate(palette):
-            where = built.channel_slice(channel)
-            assignments[where] = nearest(values[where], row)
-        return palette, assignments
-
-    return codebook, contents
+    count = max(2, *(int(np.count_nonzero(table)) + 1 if zeros else len(table) for table in tables))
+    return Codebook(count, per_channel=per_channel, preserve_zeros=zeros, name=transform_name(weight, "codebook"))
 
 
 def _few(values):

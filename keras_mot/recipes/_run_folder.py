@@ -1,5 +1,6 @@
 """The folder of a run: a checkpoint and a file for each finished stage, and what was measured."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -70,29 +71,36 @@ class RunFolder:
         """
         stem = f"{len(self.stages):02d}-{name}"
         checkpoint, file = self.path / f"{stem}.keras", self.path / f"{stem}.tflite"
-        try:
+        with self._explaining(name):
             with replacing(checkpoint) as temporary:
                 model.save(temporary)
             with replacing(file) as temporary:
                 described = artifact(temporary)
+        return checkpoint, file, described
+
+    def finish(self, stage):
+        """Notes a finished stage."""
+        stages = [*self.stages, stage]
+        log = {
+            "keras_mot": __version__,
+            "identity": self._identity,
+            "stages": [finished.to_dict() for finished in stages],
+        }
+        with self._explaining(stage.name), replacing(self.path / _LOG) as temporary:
+            temporary.write_text(json.dumps(log, indent=2), encoding="utf-8")
+        self.stages = stages
+
+    @contextlib.contextmanager
+    def _explaining(self, name):
+        """Where a file that cannot be written, on a full disk for example, is an error that says what is left."""
+        try:
+            yield
         except OSError as error:
             raise OSError(
                 f"The files of stage '{name}' could not be written to '{self.path}': {error}. Finished stages "
                 f"({', '.join(stage.name for stage in self.stages) or 'none yet'}) lie there, and a run with the same "
                 "arguments goes on after them."
             ) from error
-        return checkpoint, file, described
-
-    def finish(self, stage):
-        """Notes a finished stage."""
-        self.stages.append(stage)
-        log = {
-            "keras_mot": __version__,
-            "identity": self._identity,
-            "stages": [finished.to_dict() for finished in self.stages],
-        }
-        with replacing(self.path / _LOG) as temporary:
-            temporary.write_text(json.dumps(log, indent=2), encoding="utf-8")
 
     def last_model(self):
         """The model of the last finished stage, with its transforms."""

@@ -6,7 +6,7 @@ import itertools
 import keras
 import numpy as np
 
-from keras_mot.analysis._data import check_data
+from keras_mot.analysis._data import check_data, count_batches, is_pair, to_numpy
 
 _FINGERPRINTED = 64  # samples
 
@@ -45,46 +45,43 @@ class TrainingData:
 
     def head(self, samples=64):
         """The first samples and labels, as NumPy arrays in the structures of the data."""
-        if _is_pair(self.train):
+        if is_pair(self.train):
             return tuple(_part(item, slice(samples)) for item in self.train)
         return tuple(_part(item, slice(samples)) for item in next(iter(self.train)))
 
     def labels(self):
         """All labels of arrays; of batches, those of the first."""
-        return _numpy(self.train[1]) if _is_pair(self.train) else self.head()[1]
+        return to_numpy(self.train[1]) if is_pair(self.train) else self.head()[1]
 
     def steps(self, batch_size):
         """Training steps of an epoch."""
-        if _is_pair(self.train):
-            return -(-len(keras.tree.flatten(self.train[0])[0]) // batch_size)
-        if self._batches is None:
-            try:
-                self._batches = len(self.train)
-            except TypeError:  # of unknown length
-                self._batches = sum(1 for _ in self.train)
+        if self._batches is None or is_pair(self.train):
+            self._batches = count_batches(self.train, batch_size)
+        if self._batches is None:  # of unknown length
+            self._batches = sum(1 for _ in self.train)
         return self._batches
 
     def fit_arguments(self, batch_size):
         """Arguments of `fit`."""
-        if _is_pair(self.train):
+        if is_pair(self.train):
             return {"x": self.train[0], "y": self.train[1], "batch_size": batch_size}
         return {"x": self.train}
 
     def validation_arguments(self, batch_size):
         """Arguments of `fit` for validation."""
-        if _is_pair(self.evaluated):
+        if is_pair(self.evaluated):
             return {"validation_data": self.evaluated, "validation_batch_size": batch_size}
         return {"validation_data": self.evaluated}
 
     def calibration(self, samples, seed):
         """Inputs to calibrate with: a random part of arrays, or the first batches."""
-        if _is_pair(self.train):
+        if is_pair(self.train):
             total = len(keras.tree.flatten(self.train[0])[0])
             chosen = np.sort(np.random.default_rng(seed).permutation(total)[:samples])
             return _part(self.train[0], chosen)
         batches, count = [], 0
         for x, _ in self.train:
-            batches.append(_numpy(x))
+            batches.append(to_numpy(x))
             count += len(keras.tree.flatten(batches[-1])[0])
             if count >= samples:
                 break
@@ -94,10 +91,10 @@ class TrainingData:
         """A short text that differs between data sets; only arrays are looked into."""
         digest = hashlib.sha256()
         for data in (self.train, self.validation):
-            if not _is_pair(data):
+            if not is_pair(data):
                 digest.update(type(data).__name__.encode())
                 continue
-            for leaf in map(np.asarray, itertools.chain(*(keras.tree.flatten(_numpy(item)) for item in data))):
+            for leaf in map(np.asarray, itertools.chain(*(keras.tree.flatten(to_numpy(item)) for item in data))):
                 digest.update(f"{leaf.shape} {leaf.dtype}".encode())
                 chosen = np.linspace(0, len(leaf) - 1, min(len(leaf), _FINGERPRINTED)).astype(int)
                 digest.update(np.ascontiguousarray(leaf[chosen]).tobytes())
@@ -124,11 +121,11 @@ def _known_to_keras(data):
 
 
 def _for_keras(data):
-    return data if data is None or _is_pair(data) or _known_to_keras(data) else _Batches(data)
+    return data if data is None or is_pair(data) or _known_to_keras(data) else _Batches(data)
 
 
 def _check_repeatable(name, data):
-    if _is_pair(data):
+    if is_pair(data):
         return
     kinds = "Pass arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`."
     if hasattr(data, "__next__"):
@@ -148,7 +145,7 @@ def _check_repeatable(name, data):
 
 def _check_first(name, data):
     """Looks at the first batch, or at all of arrays."""
-    batch = data if _is_pair(data) else next(iter(data), None)
+    batch = data if is_pair(data) else next(iter(data), None)
     if batch is None:
         raise ValueError(f"`{name}` is empty. Expected at least one batch.")
     if not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -162,15 +159,5 @@ def _check_first(name, data):
         raise ValueError(f"The labels of `{name}` should be one array; received a {type(batch[1]).__name__}.")
 
 
-def _is_pair(data):
-    return isinstance(data, tuple) and len(data) == 2
-
-
-def _numpy(structure):
-    return keras.tree.map_structure(
-        lambda leaf: keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else np.asarray(leaf), structure
-    )
-
-
 def _part(structure, chosen):
-    return keras.tree.map_structure(lambda leaf: leaf[chosen], _numpy(structure))
+    return keras.tree.map_structure(lambda leaf: leaf[chosen], to_numpy(structure))

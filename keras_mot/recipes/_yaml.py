@@ -1,11 +1,13 @@
 """Recipes as YAML, with errors that name the line and the key."""
 
+import contextlib
 import dataclasses
 import re
 
 import yaml
 
-from keras_mot.recipes.fine_tuning import nearest
+from keras_mot.recipes.fine_tuning import FineTune, nearest
+from keras_mot.recipes.stages import STAGES
 
 
 def write(recipe):
@@ -25,26 +27,24 @@ def _plain(config):
     return values
 
 
-def read(text, name, stages, fine_tune, recipe, order_refusal):
+def read(text, name, recipe, order_refusal):
     """The recipe of a text.
 
     Args:
         text: YAML.
         name: of the file, for messages.
-        stages: dictionary from the names of stages to their classes.
-        fine_tune: the class of `fine_tune`.
         recipe: the class of the result.
         order_refusal: function from (stages before, stage) to why they cannot follow each other, or `None`.
 
     Raises:
         ValueError: if the text is no recipe.
     """
-    return _Reader(name, stages, fine_tune).read(text, recipe, order_refusal)
+    return _Reader(name).read(text, recipe, order_refusal)
 
 
 class _Reader:
-    def __init__(self, name, stages, fine_tune):
-        self._name, self._stages, self._fine_tune = name, stages, fine_tune
+    def __init__(self, name):
+        self._name = name
 
     def read(self, text, recipe, order_refusal):
         try:
@@ -85,10 +85,9 @@ class _Reader:
         return self._configured(self._class_of(key, key.value), settings, key)
 
     def _class_of(self, node, key):
-        if key not in self._stages:
-            hint = nearest(key, self._stages)
-            raise self._error(node, f"there is no stage '{key}'.{hint} Stages: {', '.join(self._stages)}.")
-        return self._stages[key]
+        if key not in STAGES:
+            raise self._error(node, f"there is no stage '{key}'.{nearest(key, STAGES)} Stages: {', '.join(STAGES)}.")
+        return STAGES[key]
 
     def _configured(self, kind, node, start):
         """An object of a configuration class, from a mapping of its settings."""
@@ -100,7 +99,7 @@ class _Reader:
         arguments = {}
         for name, (_, value) in values.items():
             if name == "fine_tune" and not self._is_null(value):
-                arguments[name] = self._configured(self._fine_tune, value, value)
+                arguments[name] = self._configured(FineTune, value, value)
             else:
                 arguments[name] = self._value(value)
         with self._blaming(values, start):
@@ -134,25 +133,14 @@ class _Reader:
     def _is_null(node):
         return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
+    @contextlib.contextmanager
     def _blaming(self, values, start):
-        return _Blame(self, values, start)
+        """Where the complaint of a configuration class about a setting gets the line of that setting."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            named = [name for name in re.findall(r"`(\w+)", str(error)) if name in values]
+            raise self._error(values[named[0]][0] if named else start, str(error)) from error
 
     def _error(self, node, message):
         return ValueError(f"{self._name}:{node.start_mark.line + 1}: {message}")
-
-
-class _Blame:
-    """Context in which the complaint of a configuration class about a setting names the line of that setting."""
-
-    def __init__(self, reader, values, start):
-        self._reader, self._values, self._start = reader, values, start
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if isinstance(error, TypeError | ValueError):
-            named = [name for name in re.findall(r"`(\w+)", str(error)) if name in self._values]
-            node = self._values[named[0]][0] if named else self._start
-            raise self._reader._error(node, str(error)) from error
-        return False

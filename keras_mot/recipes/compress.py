@@ -97,11 +97,11 @@ def compress(
     outputs = _outputs(model, data)
     objective = choose_objective(model, loss, data.labels(), outputs)
     metric = objective.metric if metric is None else metric
-    make_metric(metric)
+    metric_name, _ = make_metric(metric)
     run = Run(recipe, data, objective, metric, seed, latency_runs, progress)
     run.rehearse(model)
     identity = {"recipe": recipe.to_yaml(), "model": _run_folder.fingerprint(model), "data": data.fingerprint()}
-    identity |= {"seed": str(seed), "metric": make_metric(metric)[0], "loss": objective.description}
+    identity |= {"seed": str(seed), "metric": metric_name, "loss": objective.description}
     if output_dir is None:
         output_dir = tempfile.mkdtemp(prefix="keras_mot_")
     folder = _run_folder.RunFolder(pathlib.Path(output_dir), identity, resume)
@@ -171,25 +171,27 @@ class Run:
         """Goes through all stages without training, on few data, so that mistakes show before any work is done."""
         for stage in self.recipe.stages:
             check_skipped(stage, model)
-            settings = getattr(stage, "fine_tune", None)
-            if settings is not None and settings.distillation and self.objective.kind not in ("classes", "one-hot"):
+            distils = stage.fine_tune is not None and stage.fine_tune.distillation
+            if distils and self.objective.kind not in ("classes", "one-hot"):
                 raise ValueError(
                     f"Stage '{stage.key}': `distillation` is for models that choose one of several classes; the labels "
                     f"here are {self.objective.kind or 'of another kind'}. Set it to 0."
                 )
-        shown, self.rehearsing, self.progress = self.progress, True, False
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                for number, stage in enumerate(self.recipe.stages, 1):
-                    try:
-                        model = stage.apply(model, self)
-                    except (TypeError, ValueError) as error:
-                        raise type(error)(f"Stage {number}, '{stage.key}': {error}") from error
-                    if has_scheduled_transforms(model):
-                        update_step(model, 0)
-        finally:
-            self.rehearsing, self.progress = False, shown
+        rehearsal = dataclasses.replace(self, rehearsing=True, progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for number, stage in enumerate(self.recipe.stages, 1):
+                try:
+                    model = rehearsal._applied(stage, model)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"Stage {number}, '{stage.key}': {error}") from error
+
+    def _applied(self, stage, model):
+        """The model as the stage trains it, at the first step of its schedules."""
+        model = stage.apply(model, self)
+        if has_scheduled_transforms(model):
+            update_step(model, 0)
+        return model
 
     def work(self, model, folder):
         """Runs what is not finished yet; returns the `CompressionResult`."""
@@ -202,26 +204,20 @@ class Run:
         done = len(folder.stages) - 1
         if done:
             model = folder.last_model()
-        for number, stage in enumerate(self.recipe.stages, 1):
-            if number <= done:
-                continue
+        stages = list(zip(self.recipe.stages, self.recipe.stage_names, strict=True))
+        for number, (stage, name) in list(enumerate(stages, 1))[done:]:
             keras.utils.set_random_seed(self.seed + number)
             start = time.perf_counter()
-            model = stage.apply(model, self)
+            model = self._applied(stage, model)
             _seed_layers(model, (self.seed, number))
-            if has_scheduled_transforms(model):
-                update_step(model, 0)
-            settings = getattr(stage, "fine_tune", None)
-            if settings is not None:
-                self._train(model, stage, settings, teacher, f"stage {number}, {stage.key}")
-            earlier = sum(other.key == stage.key for other in self.recipe.stages[: number - 1])
-            name = f"{stage.key}_{earlier + 1}" if earlier else stage.key
+            if stage.fine_tune is not None:
+                self._train(model, stage, teacher, f"stage {number}, {stage.key}")
             self._finish(name, model, folder, time.perf_counter() - start)
         name, _ = make_metric(self.metric)
-        samples = sum(len(keras.tree.flatten(y)[0]) for _, y in batches(self.data.evaluated, 1024))
-        return CompressionResult(_plain(model), tuple(folder.stages), self.recipe.name, name, samples, folder.path)
+        return CompressionResult(_plain(model), tuple(folder.stages), self.recipe.name, name, folder.path)
 
-    def _train(self, model, stage, settings, teacher, title):
+    def _train(self, model, stage, teacher, title):
+        settings = stage.fine_tune
         callbacks = []
         if self.progress:
             callbacks.append(TrainingProgress(title))
@@ -263,6 +259,7 @@ class Run:
             name=name,
             keras_metric=self._keras_metric(plain),
             metric=row.metric,
+            samples=report.samples,
             bytes=row.bytes,
             zipped_bytes=row.zipped_bytes,
             sparsity=row.sparsity,

@@ -96,15 +96,15 @@ class SoftTargets(keras.distillation.LogitsDistillation):
         probabilities: whether the models return probabilities.
     """
 
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        """Mean divergence of the student's softened probabilities from the teacher's, times the squared temperature."""
-        teacher, student = (keras.tree.map_structure(self._logits, item) for item in (teacher_outputs, student_outputs))
-        return super().compute_loss(teacher, student, **kwargs)
-
     def __init__(self, temperature, probabilities):
         # By name, Keras would take the divergence of the logits themselves.
         super().__init__(temperature=temperature, loss=keras.losses.KLDivergence())
         self._probabilities = probabilities
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        """Mean divergence of the student's softened probabilities from the teacher's, times the squared temperature."""
+        teacher, student = (keras.tree.map_structure(self._logits, item) for item in (teacher_outputs, student_outputs))
+        return super().compute_loss(teacher, student, **kwargs)
 
     def _logits(self, outputs):
         return ops.log(ops.maximum(outputs, _LEAST_PROBABILITY)) if self._probabilities else outputs

@@ -10,7 +10,7 @@ import keras
 from keras_mot._config import Config
 from keras_mot.recipes import _yaml
 from keras_mot.recipes.fine_tuning import FineTune, nearest
-from keras_mot.recipes.stages import STAGES, Cluster, PostTraining, Prune, QuantizeAware, Stage
+from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, Stage
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -66,10 +66,10 @@ class Recipe(Config):
             ValueError: if the text is no recipe; the message names the line and the key.
         """
         if isinstance(source, str) and "\n" in source:
-            return _yaml.read(source, "recipe", STAGES, FineTune, cls, order_refusal)
-        path = pathlib.Path(source)
-        text = path.read_text(encoding="utf-8")
-        return _yaml.read(text, str(path), STAGES, FineTune, cls, order_refusal)
+            name, text = "recipe", source
+        else:
+            name, text = str(source), pathlib.Path(source).read_text(encoding="utf-8")
+        return _yaml.read(text, name, cls, order_refusal)
 
     def to_yaml(self, path: str | os.PathLike | None = None) -> str:
         """The recipe as YAML, with all its settings.
@@ -79,11 +79,21 @@ class Recipe(Config):
 
         Returns:
             The text.
+
+        Raises:
+            OSError: if the file cannot be written.
         """
         text = _yaml.write(self)
         if path is not None:
             pathlib.Path(path).write_text(text, encoding="utf-8")
         return text
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """A name for each stage: its key, with a number from the second of a kind on, such as `tune_2`."""
+        keys = [stage.key for stage in self.stages]
+        earlier = [keys[:place].count(key) for place, key in enumerate(keys)]
+        return tuple(f"{key}_{count + 1}" if count else key for key, count in zip(keys, earlier, strict=True))
 
     @property
     def quantizes(self) -> bool:
@@ -96,7 +106,7 @@ def order_refusal(before, stage):
     if any(isinstance(earlier, PostTraining) for earlier in before):
         return f"'{stage.key}' cannot follow 'post_training', which is the last stage of a recipe."
     for earlier in before:
-        if stage.once and earlier.once and earlier.key == stage.key:
+        if stage.rank and earlier.key == stage.key:
             return f"'{stage.key}' is there twice."
         if stage.rank and earlier.rank >= stage.rank:
             return (
@@ -155,6 +165,9 @@ def find_recipe(recipe: "Recipe | str | os.PathLike") -> Recipe:
 
     Args:
         recipe: one of these.
+
+    Returns:
+        The `Recipe`.
 
     Raises:
         TypeError: if it is none of these.

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mot._tables import text_table
+from keras_mot._tables import markdown_table, text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +17,7 @@ class StageResult:
         name: of the stage; "float" for the model that the recipe began with.
         keras_metric: the metric of the Keras model, which simulates what the file computes.
         metric: the metric of the file, computed by its runtime.
+        samples: number of samples that the metrics were computed over.
         bytes: size of the file.
         zipped_bytes: size of a zip archive (DEFLATE, level 9) that holds the file.
         sparsity: share of zeros among the kernels in the file.
@@ -30,6 +31,7 @@ class StageResult:
     name: str
     keras_metric: float
     metric: float
+    samples: int
     bytes: int
     zipped_bytes: int
     sparsity: float
@@ -57,7 +59,6 @@ class CompressionResult:
         stages: a `StageResult` for the float model and each stage.
         recipe: name of the recipe.
         metric_name: name of the metric.
-        samples: number of samples that the metric was computed over.
         output_dir: folder with all files.
     """
 
@@ -65,13 +66,17 @@ class CompressionResult:
     stages: tuple[StageResult, ...]
     recipe: str
     metric_name: str
-    samples: int
     output_dir: pathlib.Path
 
     @property
     def artifact(self) -> pathlib.Path:
         """Path of the last `.tflite` file."""
         return self.stages[-1].artifact
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that the metric was computed over."""
+        return self.stages[-1].samples
 
     @property
     def ratio(self) -> float:
@@ -97,9 +102,7 @@ class CompressionResult:
 
     def to_markdown(self) -> str:
         """The result as a Markdown table, followed by a line on how it was measured."""
-        headers, rows = self._table()
-        lines = [headers, ["---"] + ["---:"] * (len(headers) - 1), *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{self._caption()}\n"
+        return markdown_table(*self._table(), caption=self._caption())
 
     def __str__(self) -> str:
         return text_table(*self._table(), caption=self._caption())

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import re
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 
@@ -23,16 +23,19 @@ _PRUNING_SHARE = 0.75  # of the training; the rest lets the remaining weights re
 class Stage(Config, abc.ABC):
     """One step of a recipe: it changes a model, and trains it.
 
-    A stage of your own is a frozen dataclass with `key`, its name in recipes, `rank`, its place among the others, a
-    `fine_tune` of type `FineTune` or `None` unless it never trains, and `apply`.
+    A stage of your own is a frozen dataclass with `key`, its name in recipes, `rank`, its place among the others (0 for
+    any place, as often as one likes), a field `fine_tune` of type `FineTune` or `None` unless it never trains, and
+    `apply`.
     """
 
     key: ClassVar[str]
     rank: ClassVar[int]
-    once: ClassVar[bool] = True
+    # Without types: subclasses declare them as fields, in an order of their own.
+    fine_tune = None
+    skip = ()
 
     @abc.abstractmethod
-    def apply(self, model: keras.Model, run: "object") -> keras.Model:
+    def apply(self, model: keras.Model, run: Any) -> keras.Model:
         """The model as it is trained in this stage; transforms of earlier stages stay attached.
 
         Args:
@@ -65,7 +68,7 @@ def _check_skip(stage):
 def check_skipped(stage, model):
     """Raises a `ValueError` if a stage skips a layer that a model does not have."""
     layers = [layer for layer in model._flatten_layers() if layer is not model]
-    for expression in getattr(stage, "skip", ()):
+    for expression in stage.skip:
         if not any(matches_layer(expression, layer) for layer in layers):
             raise ValueError(
                 f"Stage '{stage.key}': no layer matches {expression!r} of `skip`; there are: "
@@ -84,7 +87,6 @@ class Tune(Stage):
 
     key: ClassVar[str] = "tune"
     rank: ClassVar[int] = 0
-    once: ClassVar[bool] = False
 
     fine_tune: FineTune = dataclasses.field(default_factory=FineTune)
 
@@ -237,7 +239,6 @@ class Cluster(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class _Quantization(Stage):
-    once: ClassVar[bool] = True
     rank: ClassVar[int] = 3
 
     weight_bits: int = 8

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot import _torch
+from keras_mot import _tensorflow, _torch
 from keras_mot.transforms._base import StorageForm, WeightTransform
 
 _LEAST_SCALE = 1e-30
@@ -108,7 +108,11 @@ class FakeQuantize(WeightTransform):
         scale = self._scale(value)
         if keras.backend.backend() == "torch":
             return _torch.rounded_weight(weight, value, scale, self.limit)
-        integers = ops.clip(ops.round(value / scale), -self.limit, self.limit)
+        integers = ops.round(value / scale)
+        if self.bits < 8:  # from there on, the largest weight is on the grid
+            integers = ops.clip(integers, -self.limit, self.limit)
+        if keras.backend.backend() == "tensorflow":
+            return _tensorflow.rounded_weight(weight, ops.cast(integers * scale, weight.dtype))
         return weight + ops.cast(integers * scale - value, weight.dtype)
 
     def _with_learned_scale(self, weight):
@@ -151,7 +155,8 @@ class FakeQuantize(WeightTransform):
     def _scale(self, value):
         reach = ops.abs(self._reach())
         if not self.learned:
-            reach = reach * ops.max(ops.abs(value), axis=self.shared_axes, keepdims=True)
+            highest, lowest = (extreme(value, axis=self.shared_axes, keepdims=True) for extreme in (ops.max, ops.min))
+            reach = reach * ops.maximum(highest, -lowest)
         return ops.maximum(reach / self.limit, _LEAST_SCALE)
 
     def _reach(self):

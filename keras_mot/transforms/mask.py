@@ -41,14 +41,6 @@ class Mask(WeightTransform):
         mask = ops.convert_to_tensor(self.mask.value)
         if keras.backend.backend() == "torch":
             return _torch.masked(weight, mask)
-        return self._chosen(mask, weight)
-
-    def freeze(self, weight):
-        """The weight, zero where masked, and nowhere minus zero."""
-        return self._chosen(ops.convert_to_tensor(self.mask.value), weight)
-
-    @staticmethod
-    def _chosen(mask, weight):
         return ops.where(mask, weight, ops.zeros((), weight.dtype))
 
     def assign(self, mask: Any) -> None:

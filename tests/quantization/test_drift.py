@@ -26,10 +26,7 @@ def test_every_tensor_of_a_file_is_near_the_simulation(exported):
     report = measure_drift(quantized, path, images(20))
     names = {quantizer.name for quantizer in activation_quantizers(quantized)}
     assert {tensor.name for tensor in report.tensors} == names
-    assert all(tensor.largest <= 4 for tensor in report.tensors)
-    # The reference kernel of the mean, which comes then, rounds twice.
-    convolutional = report.tensors[: [tensor.name for tensor in report.tensors].index("alone_quantizer") + 1]
-    assert all(tensor.equal > 0.9 and tensor.within_one > 0.99 for tensor in convolutional)
+    assert all(tensor.equal > 0.98 and tensor.within_one == 1 for tensor in report.tensors)
     assert report.tensors[0].largest == 0  # the input
     assert all(name in str(report) for name in names)
 
@@ -48,8 +45,10 @@ def test_a_tensor_that_differs_is_found(exported):
 
 def test_samples_that_do_not_fill_a_batch_are_counted(exported):
     quantized, path = exported
+    changed = copy_model(quantized)
+    changed.get_layer("conv").bias.assign(quantized.get_layer("conv").bias + 0.1)
     equal = np.repeat(images(1), 16, axis=0)
-    sixteen, seventeen = (measure_drift(quantized, path, x) for x in (equal, np.concatenate([equal, images(2)[1:]])))
+    sixteen, seventeen = (measure_drift(changed, path, x) for x in (equal, np.concatenate([equal, images(2)[1:]])))
     assert [tensor.equal for tensor in sixteen.tensors] != [tensor.equal for tensor in seventeen.tensors]
 
 

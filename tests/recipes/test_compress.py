@@ -77,9 +77,8 @@ def test_stage_by_stage(result, model):
     assert log["stages"] == json.loads(json.dumps(result.to_dict()))["stages"]
 
 
+@only_tensorflow
 def test_the_result_can_be_exported_anew(result, tmp_path, arrays):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("the same file, made by a child process")
     keras_mot.export.export_litert(result.model, tmp_path / "again.tflite", verification_data=arrays[1][0][:8])
     assert (tmp_path / "again.tflite").stat().st_size == result.stages[-1].bytes
 
