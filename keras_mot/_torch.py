@@ -5,6 +5,7 @@ TensorFlow fuse into one pass costs ten there.
 """
 
 import functools
+import math
 
 import numpy as np
 
@@ -42,20 +43,24 @@ def _functions():
 
     bits_of = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
-    class Masked(torch.autograd.Function):
+    def kept(values, mask):
         """Floats as bits, and all of these or none: unlike a product, it makes no number out of infinity."""
+        kind = bits_of[values.element_size()]
+        bits = mask.view(dtype=torch.int8).neg().to(kind)  # -1 is all ones, and so are its wider forms
+        return bits.bitwise_and_(values.contiguous().view(dtype=kind)).view(dtype=values.dtype)
+
+    class Masked(torch.autograd.Function):
+        """Numbers where a mask is true; the gradient likewise."""
 
         @staticmethod
         def forward(ctx, weight, mask):
-            kind = bits_of[weight.element_size()]
-            bits = mask.view(dtype=torch.uint8).to(kind).neg_()
-            ctx.save_for_backward(bits)
-            return (weight.view(dtype=kind) & bits).view(dtype=weight.dtype)
+            ctx.save_for_backward(mask)
+            return kept(weight, mask)
 
         @staticmethod
         def backward(ctx, gradient):
-            (bits,) = ctx.saved_tensors
-            return (gradient.contiguous().view(dtype=bits.dtype) & bits).view(dtype=gradient.dtype), None
+            (mask,) = ctx.saved_tensors
+            return kept(gradient, mask), None
 
     return torch, Rounded, Clipped, Masked
 
@@ -66,15 +71,18 @@ def masked(weight, mask):
 
 
 def extremes(values):
-    """The least and the greatest of all values."""
-    return _functions()[0].aminmax(values)
+    """The least and the greatest of all values: two Python floats."""
+    return tuple(float(extreme) for extreme in _functions()[0].aminmax(values))
 
 
 def rounded_weight(weight, value, scale, limit):
-    """`value` rounded to multiples of `scale` up to `limit` times, with the gradient of `weight`."""
+    """`value` rounded to multiples of `scale`, up to `limit` times (or `None`), with the gradient of `weight`."""
     torch, function, *_ = _functions()
     with torch.no_grad():
-        rounded = (value / scale).round_().clamp_(-limit, limit).mul_(scale).to(weight.dtype)
+        rounded = (value / scale).round_()
+        if limit is not None:
+            rounded.clamp_(-limit, limit)
+        rounded = rounded.mul_(scale).to(weight.dtype)
     return function.apply(weight, rounded)
 
 
@@ -83,13 +91,13 @@ def rounded_activations(inputs, low, high, scale):
 
     Args:
         inputs: float32 tensor.
-        low: scalar tensor, the least number, a multiple of `scale`.
-        high: scalar tensor, the greatest number.
-        scale: scalar tensor.
+        low: the least number, a multiple of `scale`.
+        high: the greatest number.
+        scale: the distance of two numbers.
     """
     torch, _, function, _ = _functions()
     with torch.no_grad():
         inverse = 1.0 / scale
-        half = 0.5 - torch.floor(-low * inverse + 0.5)
+        half = 0.5 - math.floor(-low * inverse + 0.5)
         rounded = inputs.clamp(low, high).sub_(low).mul_(inverse).add_(half).floor_().mul_(scale)
-    return function.apply(inputs, rounded, (low.item(), -1.0), (high.item(), 1.0))
+    return function.apply(inputs, rounded, (low, -1.0), (high, 1.0))

@@ -13,8 +13,14 @@ def pytest_report_header():
 
 @pytest.fixture(autouse=True)
 def _fixed_seeds():
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # seconds each time, when many graphs have been made
     keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory():
+    yield
+    keras.utils.clear_session()
 
 
 @pytest.fixture

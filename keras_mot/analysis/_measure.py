@@ -39,9 +39,9 @@ def measure(
         data: A tuple (x, y) of arrays, or an iterable of batches (x, y), which is gone through once. For
             several inputs, x is a list in the model's order or a dictionary of input names. None, the
             default, computes no metric.
-        metric: "accuracy" (the largest score wins; a single score above 0.5 means class 1), a
-            `keras.metrics.Metric`, a function (y_true, y_pred) -> float over all samples, or None. A model
-            of several outputs gives a function a dictionary of output names.
+        metric: "accuracy" (the largest score wins; a single score above 0.5 means class 1), the name of another
+            Keras metric, a `keras.metrics.Metric`, a function (y_true, y_pred) -> float over all samples, or
+            None. A model of several outputs gives a function a dictionary of output names.
         batch_size: Batch size for arrays. Defaults to 32. A model or file that prescribes a batch size is run
             with that one; its last batch is filled up, and the surplus is not counted.
         latency_runs: Number of timed runs of each `.tflite` file, interleaved; 0 to time nothing. Keras models

@@ -9,16 +9,34 @@ def make_metric(metric):
 
     An accumulator has `add(y_true, y_pred)` and `result()`.
     """
-    if metric == "accuracy":
+    if isinstance(metric, str) and metric == "accuracy":
         return "accuracy", _Accuracy
+    if isinstance(metric, str):
+        metric = _named(metric)
     if isinstance(metric, keras.metrics.Metric):
         return metric.name, lambda: _KerasMetric(metric)
-    if isinstance(metric, str) or not callable(metric):
-        raise ValueError(
-            f"`metric` must be 'accuracy', a keras.metrics.Metric, a function (y_true, y_pred) -> float, or "
-            f"None. Received: {metric!r}."
-        )
+    if not callable(metric):
+        raise ValueError(_EXPECTED.format(metric))
     return getattr(metric, "__name__", type(metric).__name__), lambda: _Function(metric)
+
+
+_EXPECTED = (
+    "`metric` must be 'accuracy', the name of a Keras metric such as 'mean_absolute_error', a keras.metrics.Metric, "
+    "a function (y_true, y_pred) -> float, or None. Received: {!r}."
+)
+
+
+def _named(name):
+    """The Keras metric of this name."""
+    try:
+        found = keras.metrics.get(name)
+    except (TypeError, ValueError):  # the second, where the metric needs arguments
+        found = None
+    if isinstance(found, keras.metrics.Metric):
+        return found
+    if found is None:
+        raise ValueError(_EXPECTED.format(name))
+    return keras.metrics.MeanMetricWrapper(found, name=name)
 
 
 def count_correct(y_true, y_pred):
@@ -94,7 +112,13 @@ class _KerasMetric:
     def result(self):
         self.metric.reset_state()
         for y_true, y_pred in self.batches:
-            self.metric.update_state(y_true, y_pred)
+            try:
+                self.metric.update_state(y_true, y_pred)
+            except Exception as error:
+                raise ValueError(
+                    f"`metric` '{self.metric.name}' cannot be computed from labels of shape {np.shape(y_true)} and "
+                    f"predictions of shape {np.shape(y_pred)}: {error}"
+                ) from error
         value = _to_float(keras.ops.convert_to_numpy(self.metric.result()), self.metric.name)
         self.metric.reset_state()
         return value

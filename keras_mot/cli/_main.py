@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # Native libraries read this when they are first loaded; an error of theirs arrives as an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow warns of what it traces again: here every stage has a model of its own.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         # The result alone goes to stdout: what libraries print on the way is progress, and goes to stderr.
         with contextlib.redirect_stdout(sys.stderr):

@@ -32,6 +32,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--data", metavar="FILE.npz", help="arrays to train and measure on")
     parser.add_argument("-o", "--output", metavar="DIR", help="folder for the files of the run")
     parser.add_argument("--loss", metavar="NAME", help="a Keras loss (default: that of the model, else inferred)")
+    parser.add_argument("--metric", metavar="NAME", help="a Keras metric (default: what suits the labels)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument("--restart", action="store_true", help="begin anew, whatever the folder holds")
     parser.add_argument("--show", metavar="RECIPE", help="print a recipe as YAML, and do nothing else")
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> Result:
         names = {"model": "MODEL.keras", "recipe": "--recipe", "data": "--data", "output": "--output"}
         raise UsageError(f"The following arguments are required: {', '.join(names[name] for name in missing)}.")
     from keras_mot.cli._data import check_against_model, load_data
+    from keras_mot.export._files import replacing
     from keras_mot.recipes import compress, find_recipe
 
     with blamed_on_input():
@@ -65,6 +67,7 @@ def run(options: argparse.Namespace) -> Result:
                 recipe,
                 (data.x, data.y),
                 None if data.evaluation_name == "x_train" else data.evaluation,
+                metric=options.metric,
                 loss=options.loss,
                 output_dir=options.output,
                 resume=not options.restart,
@@ -72,7 +75,8 @@ def run(options: argparse.Namespace) -> Result:
             )
     except FloatingPointError as error:
         raise FailedError(str(error)) from error
-    folder = pathlib.Path(options.output)
-    (folder / "report.json").write_text(json.dumps(result.to_dict(), indent=2), encoding="utf-8")
-    (folder / "report.md").write_text(result.to_markdown(), encoding="utf-8")
+    reports = {"report.json": json.dumps(result.to_dict(), indent=2), "report.md": result.to_markdown()}
+    for name, text in reports.items():
+        with replacing(pathlib.Path(options.output) / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return Result(f"{result}\nThe last file: {result.artifact}", result.to_dict())

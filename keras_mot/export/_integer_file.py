@@ -216,11 +216,19 @@ class _Rewriter:
                 raise _InFloats("one of its inputs is constant")
             inputs = [self._converted(index, wanted[0]) if index in active else index for index in inputs]
         else:
-            inputs = self._computing_inputs(inputs, active, floats, bits)
+            if name == "PRELU" and not self._is_constant(inputs[1]):
+                raise _InFloats("its slopes are not constant")
+            inputs = self._computing_inputs(inputs, active, floats, bits, nearest=name == "PRELU")
+            if name == "RELU" and bits == 8 and wanted[0].zero_point == -128:
+                # What is negative has no integer in the result: a conversion cuts it off, and has a faster kernel.
+                operator.opcodeIndex = self._code("QUANTIZE", version_of("QUANTIZE", bits))
         self._emit(operator, inputs, results, wanted)
 
-    def _computing_inputs(self, inputs, active, floats, bits):
-        constants = {index: self._constant(index, None, bits) for index in floats if index not in active}
+    def _computing_inputs(self, inputs, active, floats, bits, nearest=False):
+        """The inputs in integers; `nearest` says to round constants that are on no grid."""
+        constants = {
+            index: self._constant(index, None, bits, nearest=nearest) for index in floats if index not in active
+        }
         if None in constants.values():
             raise _InFloats("a constant is on no grid of integers")
         known = {**constants, **{index: self.integers[index] for index in active}}
@@ -308,7 +316,7 @@ class _Rewriter:
         quantization.zeroPoint = np.asarray(zero_points, "int64")
         quantization.quantizedDimension = axis
 
-    def _constant(self, index, axis, bits, packed=False):
+    def _constant(self, index, axis, bits, packed=False, nearest=False):
         """The constant `index` in integers, with a scale for each slice along `axis`; `None` if it is on no grid.
 
         Args:
@@ -316,18 +324,22 @@ class _Rewriter:
             axis: of the channels, or `None` for one scale.
             bits: 8 or 16.
             packed: whether weights of 4 bits may be stored as such, and not in 8.
+            nearest: whether to round to the nearest numbers what is on no grid.
         """
-        key = (index, axis, bits)
+        key = (index, axis, bits, nearest)
         if key not in self.made:
-            self.made[key] = self._make_constant(index, axis, bits, packed)
+            self.made[key] = self._make_constant(index, axis, bits, packed, nearest)
         return self.made[key]
 
-    def _make_constant(self, index, axis, bits, packed):
+    def _make_constant(self, index, axis, bits, packed, nearest):
         values = dense_values(self.model, self.graph.tensors[index]).astype("float32")
         if axis is not None and bits == 8:
             found = on_grid(values, axis, self.weight_limits, self.weight_grids)
         else:
             found = on_grid(values, axis, (32767 if bits == 16 else 127,))
+        if found is None and nearest:
+            scale = np.abs(values).max(keepdims=True) / np.float32(127)
+            found = np.round(values / scale), scale
         if found is None:
             return None
         integers, scale = found

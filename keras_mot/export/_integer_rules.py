@@ -40,9 +40,9 @@ _UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK")
 # Operators that compute with scales of each input and of the result.
 _COMPUTING = (
     *("ADD", "SUB", "MUL", "MEAN", "SUM", "ABS", "SQUARED_DIFFERENCE", "BATCH_MATMUL"),
-    *("RELU", "RELU6", "LEAKY_RELU", "PRELU"),
+    *("RELU", "RELU6", "LEAKY_RELU"),
 )
-_COMPUTING_8_BITS = ("ELU", "GELU", "HARD_SWISH")
+_COMPUTING_8_BITS = ("ELU", "GELU", "HARD_SWISH", "PRELU")
 # Operators whose result has a scale that the kernel prescribes.
 _PRESCRIBED = ("LOGISTIC", "TANH", "SOFTMAX")
 # Operators with weights: the positions of the activation, the weight and the bias, and the weight's channel axis.

@@ -76,7 +76,7 @@ def export_litert(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    weights: Literal["float32", "float16", "int8"] = "float32",
+    weights: Any = "float32",
     sparse_encoding: Literal["auto"] | bool = "auto",
     batch_size: int | None = None,
     input_signature: Any = None,
@@ -110,7 +110,8 @@ def export_litert(
         path: Path of the file to write; its directory must exist.
         weights: "float32"; "float16" for weights of half the size that are computed with in float32; or "int8" for
             large weights of a quarter of the size beside float activations (dynamic range quantization: LiteRT's
-            converter rounds them, and its kernels round activations as they run, by ranges that they measure).
+            converter rounds them, and its kernels round activations as they run, by ranges that they measure). The
+            schemes `keras_mot.quantization.FLOAT16` and `DYNAMIC_RANGE` stand for the last two.
         sparse_encoding: "auto", True (insist: an error where it cannot be done safely) or False.
         batch_size: Batch size of the file. None, the default, keeps it open where the converter can; models
             with recurrent layers fall back to 1, and the result says so.
@@ -121,8 +122,8 @@ def export_litert(
             three random samples: standard normal for floats (for a quantized model within the ranges of its
             inputs), 0 and 1 for integers.
         tolerance: Largest accepted error of an output relative to its largest magnitude. Defaults to 1e-3
-            for float32 and 2e-2 for float16 weights; 0.1 for int8 weights, and for quantized models, whose
-            rounding differs in rare cases by one step at every layer.
+            for float32 and 2e-2 for float16 weights, 0.1 for int8 weights, and 0.25 for quantized models, whose
+            rounding differs in rare cases by one step at every layer. It finds broken files, not lost accuracy.
         input_type: Of a quantized model, the type of the file's inputs: "float32", or an integer type to be given
             numbers as the first quantizer rounds them.
         output_type: The same for its outputs.
@@ -144,6 +145,7 @@ def export_litert(
         result = keras_mot.export.export_litert(model, "model.tflite", weights="float16")
         print(result)
     """
+    weights = getattr(weights, "weights", weights)
     _checks.check_options(weights, sparse_encoding, batch_size, verify, tolerance)
     path = _checks.check_path(path)
     _checks.check_model(model)

@@ -23,8 +23,9 @@ def as_functional(model):
 
 
 def nodes_of(model):
-    """The calls (nodes) that belong to a functional model: a shared layer has others elsewhere."""
-    return [node for nodes in model._nodes_by_depth.values() for node in nodes if not node.is_input]
+    """The calls (nodes) of a functional model, in the order in which they run: a shared layer has others elsewhere."""
+    by_depth = model._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
 
 
 def consumers_of(model):

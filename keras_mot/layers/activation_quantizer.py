@@ -131,9 +131,14 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def rounded(self, inputs, averages=False):
         """The inputs rounded to the range that is known, or unchanged; same shape and dtype."""
-        low, high = self._nudged()
+        eager = _on_torch_cpu(inputs) and not self.learned
+        if eager and not self.has_range:
+            return inputs
+        if eager and not np.isfinite(self._ends()).all():
+            return inputs * float("nan")  # training has diverged: what it reports shall say so
+        low, high = (None, None) if eager else self._nudged()
         if averages:
-            least, _, scale = self._grid(low, high)
+            least, _, scale = self._known_grid() if eager else self._grid(low, high)
             # The number that integer 0 of the file stands for.
             middle = least + 2 ** (self.bits - 1) * scale if self.bits < 16 else 0.0
             # A thousandth of a step decides ties, and nothing else: means of few integers are not nearer to one.
@@ -141,11 +146,9 @@ class ActivationQuantizer(keras.layers.Layer):
             inputs = inputs + ops.cast(nudge, inputs.dtype)
         if self.learned:
             return ops.cast(self._rounded_to_learned(ops.cast(inputs, "float32")), inputs.dtype)
-        if _on_torch_cpu(inputs):
-            if not self.has_range:
-                return inputs
+        if eager:
             floats = ops.cast(inputs, "float32")
-            return ops.cast(_torch.rounded_activations(floats, *self._grid(low, high)), inputs.dtype)
+            return ops.cast(_torch.rounded_activations(floats, *self._known_grid()), inputs.dtype)
         if keras.backend.backend() == "tensorflow":
             known = ops.convert_to_tensor(self._batches.value) > 0
             floats = ops.cast(inputs, "float32")
@@ -163,6 +166,12 @@ class ActivationQuantizer(keras.layers.Layer):
         scale = (high - low) / steps
         zero = ops.clip(ops.floor(-low / scale + 0.5), 0, steps)
         return -zero * scale, (steps - zero) * scale, scale
+
+    def _known_grid(self):
+        """The same as Python numbers, without tensor operations: a dozen of them cost as much as the rounding."""
+        parameters = self.parameters()
+        low, high = parameters.range
+        return (-high if self.bits == 16 else low), high, parameters.scale
 
     def _rounded_to_learned(self, inputs):
         steps = 2**self.bits - 1
@@ -185,16 +194,28 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def _follow(self, inputs):
         values = ops.stop_gradient(ops.cast(inputs, "float32"))
+        if _on_torch_cpu(values):
+            return self._follow_extremes(*_torch.extremes(values))
         batches = ops.convert_to_tensor(self._batches.value)
         if self.widening:
             outwards, inwards = 1.0, 0.0
         else:
             outwards = ops.maximum(1.0 / (ops.floor(batches / self.calls) + 1.0), 1.0 - self.decay)
             inwards = ops.where(batches > 0, outwards / self.calls, 1.0)
-        low, high = _torch.extremes(values) if _on_torch_cpu(values) else (ops.min(values), ops.max(values))
-        for variable, value, sign in ((self._low, low, -1.0), (self._high, high, 1.0)):
+        for variable, value, sign in ((self._low, ops.min(values), -1.0), (self._high, ops.max(values), 1.0)):
             change = value - variable
             variable.assign(variable + ops.where(sign * change > 0, outwards, inwards) * change)
+        self._batches.assign(batches + 1.0)
+
+    def _follow_extremes(self, low, high):
+        """The same in Python numbers; `low` and `high` are the extremes of a batch."""
+        batches = float(ops.convert_to_numpy(self._batches))
+        outwards = 1.0 if self.widening else max(1.0 / (batches // self.calls + 1.0), 1.0 - self.decay)
+        inwards = 0.0 if self.widening else outwards / self.calls if batches > 0 else 1.0
+        for variable, value, sign in ((self._low, low, -1.0), (self._high, high, 1.0)):
+            now = float(ops.convert_to_numpy(variable))
+            change = value - now
+            variable.assign(now + (outwards if sign * change > 0 else inwards) * change)
         self._batches.assign(batches + 1.0)
 
     def _nudged(self):
@@ -221,9 +242,12 @@ class ActivationQuantizer(keras.layers.Layer):
         # As settled as an average over many batches: a first batch of training moves it no more than later ones.
         self._batches.assign(1.0 if self.decay is None else self.calls / (1.0 - self.decay))
 
+    def _ends(self):
+        return tuple(float(ops.convert_to_numpy(value)) for value in (self._low, self._high))
+
     def parameters(self) -> QuantizationParameters:
         """The scale and the zero point that the range comes to."""
-        low, high = (float(ops.convert_to_numpy(value)) for value in (self._low, self._high))
+        low, high = self._ends()
         least, greatest = self.limits or (-np.inf, np.inf)
         low, high = np.float32(max(min(low, 0.0), least)), np.float32(min(max(high, 0.0), greatest))
         if self.bits == 16:

@@ -30,9 +30,19 @@ from keras_mot.quantization.quantize_config import (
     QuantizeConfig,
 )
 from keras_mot.quantization.reference_kernels import reference_rounding
-from keras_mot.quantization.schemes import INT4_WEIGHTS, INT8, INT16X8, QuantizationScheme
+from keras_mot.quantization.schemes import (
+    DYNAMIC_RANGE,
+    FLOAT16,
+    INT4_WEIGHTS,
+    INT8,
+    INT16X8,
+    QuantizationScheme,
+    WeightsScheme,
+)
 
 __all__ = [
+    "DYNAMIC_RANGE",
+    "FLOAT16",
     "INT4_WEIGHTS",
     "INT8",
     "INT16X8",
@@ -51,6 +61,7 @@ __all__ = [
     "QuantizeConfig",
     "RangeEstimator",
     "SeenValues",
+    "WeightsScheme",
     "quantize_annotate_layer",
     "quantize_annotate_model",
     "quantize_apply",

@@ -16,7 +16,7 @@ from keras_mot.quantization._lowering import lower
 from keras_mot.quantization._placement import WEIGHTED, place, quantizer_of
 from keras_mot.quantization._settings import settings_of_operations
 from keras_mot.quantization.collaborative import with_transforms_read_off
-from keras_mot.quantization.schemes import QuantizationScheme
+from keras_mot.quantization.schemes import QuantizationScheme, WeightsScheme
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
 from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
@@ -37,6 +37,7 @@ def quantize(model, scheme, fitting, selected, overrides, function):
     """
     _check(model, scheme, selected, function)
     simulation = simulate(model, scheme, selected, overrides)
+    _settle_slopes(simulation)
     fitting.run(simulation)
     if fitting.data is not None:
         _settle_biases(simulation)
@@ -134,6 +135,17 @@ def fit_scales(simulation):
             transform.fit(numpy_value(weight.value_before(transform)))
 
 
+def _settle_slopes(simulation):
+    """Rounds the slopes of each `PReLU` in integers to 8 bits; those that training changes are rounded in the file."""
+    for node in nodes_of(simulation):
+        layer = node.operation
+        if is_a(layer, keras.layers.PReLU) and quantizer_of(node.arguments.keras_tensors[0]) is not None:
+            slopes = numpy_value(layer.alpha)
+            scale = np.abs(slopes).max() / np.float32(127)
+            if scale > 0:
+                layer.alpha.assign(np.round(slopes / scale) * scale)
+
+
 def _settle_biases(simulation):
     """Rounds each bias to the 32 bits that it has in integers: multiples of the scales of input times weight."""
     calls = {}
@@ -161,6 +173,11 @@ def _settle_biases(simulation):
 def _check(model, scheme, selected, function):
     """Refuses what cannot be quantized, before any work."""
     _check_built(model, function)
+    if isinstance(scheme, WeightsScheme):
+        raise TypeError(
+            f"`{function}` makes models of integers; {scheme!r} is about the weights of a file. Pass the float model "
+            f"to `export_litert(model, path, weights={scheme.weights!r})`."
+        )
     if not isinstance(scheme, QuantizationScheme):
         raise TypeError(f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {scheme!r}.")
     if selected is not None and (not callable(selected) or isinstance(selected, keras.layers.Layer | type)):

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot.graph._functional import is_a
+from keras_mot.graph._functional import is_a, nodes_of
 from keras_mot.layers._attach import numpy_value, transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
 from keras_mot.quantization._lowering import FUSED_ACTIVATIONS, activation_of
@@ -68,12 +68,11 @@ class ReferenceRounding:
         self._calls = collections.defaultdict(collections.deque)  # id of a quantizer -> its calls, the next one first
         self._integers = {}  # id of a tensor that is a term of a sum -> its integers, less the zero point
         self._terms = set()
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if isinstance(node.operation, ActivationQuantizer):
-                    source, scale = node.arguments.keras_tensors[0], node.operation.parameters().scale
-                    kernel = self._kernel(source, scale) if node.operation.bits <= 8 else None
-                    self._calls[id(node.operation)].append((node.output_tensors[0], kernel))
+        for node in nodes_of(model):
+            if isinstance(node.operation, ActivationQuantizer):
+                source, scale = node.arguments.keras_tensors[0], node.operation.parameters().scale
+                kernel = self._kernel(source, scale) if node.operation.bits <= 8 else None
+                self._calls[id(node.operation)].append((node.output_tensors[0], kernel))
 
     def __call__(self, quantizer, inputs, averages):
         """The inputs, rounded; arguments as of `ActivationQuantizer.call`."""

@@ -47,6 +47,30 @@ class QuantizationScheme(Config):
             )
 
 
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class WeightsScheme(Config):
+    """How weights alone are stored, which takes neither calibration data nor a quantized model.
+
+    Pass it to the export: `keras_mot.export.export_litert(model, path, weights=FLOAT16)`.
+
+    Args:
+        weights: "float16", or "int8" for large weights of 8 bits (dynamic range).
+    """
+
+    weights: str
+
+    def __post_init__(self):
+        if self.weights not in ("float16", "int8"):
+            raise ValueError(f"`weights` should be 'float16' or 'int8'; received {self.weights!r}.")
+
+
+FLOAT16 = WeightsScheme("float16")
+"""Weights of 16 bits, computed with as floats of 32: half the size."""
+
+DYNAMIC_RANGE = WeightsScheme("int8")
+"""Large weights of 8 bits; activations are floats, which the runtime rounds as it goes."""
+
 INT8 = QuantizationScheme()
 """Weights and activations of 8 bits: the default, which every integer runtime has."""
 

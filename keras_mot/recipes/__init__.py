@@ -4,7 +4,7 @@ from keras_mot.recipes.compress import compress
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import PRESETS, Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
-from keras_mot.recipes.stages import STAGES, Cluster, PostTraining, Prune, QuantizeAware, Stage, Tune
+from keras_mot.recipes.stages import STAGES, Cluster, PostTraining, Prune, QuantizeAware, Stage, StoreWeights, Tune
 
 __all__ = [
     "PRESETS",
@@ -18,6 +18,7 @@ __all__ = [
     "Recipe",
     "Stage",
     "StageResult",
+    "StoreWeights",
     "Tune",
     "compress",
     "find_recipe",

@@ -114,7 +114,7 @@ class RunFolder:
             ) from error
 
 
-_OTHERWISE = "name another folder, or pass `resume=False` to begin anew."
+_OTHERWISE = "name another folder, or pass `resume=False` (on the command line `--restart`) to begin anew."
 
 
 def _from_dict(values, folder):

@@ -61,8 +61,8 @@ def compress(
         train_data: tuple (x, y) of arrays, or an iterable of batches (x, y) that can be gone through many times. Ranges
             of activations are calibrated on a part of it.
         validation_data: the same, to measure on, and for early stopping; by default the training data.
-        metric: "accuracy", a `keras.metrics.Metric`, or a function (y_true, y_pred) -> float over all samples; by
-            default what suits the labels.
+        metric: "accuracy", the name of another Keras metric, a `keras.metrics.Metric`, or a function
+            (y_true, y_pred) -> float over all samples; by default what suits the labels.
         loss: name of a Keras loss, or a loss itself; by default that of the compiled model, or what suits the labels.
         output_dir: folder for checkpoints, files and the log of the run; by default a new one for temporary files,
             whose path is in the result.
@@ -200,7 +200,7 @@ class Run:
             self._say(f"going on after stage '{folder.stages[-1].name}' in {folder.path}")
         else:
             self._say(self.objective.description)
-            self._finish("float", model, folder, 0.0)
+            self._finish("float", model, folder, 0.0, {})
         done = len(folder.stages) - 1
         if done:
             model = folder.last_model()
@@ -212,7 +212,7 @@ class Run:
             _seed_layers(model, (self.seed, number))
             if stage.fine_tune is not None:
                 self._train(model, stage, teacher, f"stage {number}, {stage.key}")
-            self._finish(name, model, folder, time.perf_counter() - start)
+            self._finish(name, model, folder, time.perf_counter() - start, stage.export_options())
         name, _ = make_metric(self.metric)
         return CompressionResult(_plain(model), tuple(folder.stages), self.recipe.name, name, folder.path)
 
@@ -236,14 +236,14 @@ class Run:
             for callback in callbacks:
                 callback.close()
 
-    def _finish(self, name, model, folder, seconds):
+    def _finish(self, name, model, folder, seconds, export_options):
         """Writes, measures and notes a stage."""
         plain = _plain(model)
 
         def export(path):
             # A model that prescribes a batch size is verified on random inputs.
             given = None if fixed_batch_size(plain) else self.data.head(3)[0]
-            return export_litert(plain, path, verification_data=given)
+            return export_litert(plain, path, verification_data=given, **export_options)
 
         checkpoint, file, exported = folder.add(name, model, export)
         report = analysis.measure(
@@ -254,7 +254,7 @@ class Run:
             progress=self.progress,
         )
         row = report["file"]
-        kernels = [tensor.unique_values for tensor in row.tensors if len(tensor.shape) > 1]
+        kernels = {tensor.name: tensor.unique_values for tensor in row.tensors if len(tensor.shape) > 1}
         result = StageResult(
             name=name,
             keras_metric=self._keras_metric(plain),
@@ -263,7 +263,8 @@ class Run:
             bytes=row.bytes,
             zipped_bytes=row.zipped_bytes,
             sparsity=row.sparsity,
-            values=max(kernels, default=0),
+            values=max(kernels.values(), default=0),
+            values_of_kernels=kernels,
             latency_ms=row.latency_ms,
             seconds=seconds,
             artifact=file,

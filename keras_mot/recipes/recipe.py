@@ -10,7 +10,7 @@ import keras
 from keras_mot._config import Config
 from keras_mot.recipes import _yaml
 from keras_mot.recipes.fine_tuning import FineTune, nearest
-from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, Stage
+from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, Stage, StoreWeights
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -19,8 +19,9 @@ class Recipe(Config):
     """A pipeline: stages in their order.
 
     Args:
-        stages: list of `Prune`, `Cluster`, `PostTraining`, `QuantizeAware` and `Tune`. Pruning comes before clustering,
-            and both before quantization, each once; `Tune` anywhere before post-training quantization.
+        stages: list of `Prune`, `Cluster`, `PostTraining`, `StoreWeights`, `QuantizeAware` and `Tune`. Pruning comes
+            before clustering, and both before one of the ways to store numbers; `Tune` anywhere, but not after
+            `PostTraining` or `StoreWeights`.
         name: of the recipe.
 
     Raises:
@@ -103,8 +104,9 @@ class Recipe(Config):
 
 def order_refusal(before, stage):
     """Why `stage` cannot follow the stages `before`, or `None` if it can."""
-    if any(isinstance(earlier, PostTraining) for earlier in before):
-        return f"'{stage.key}' cannot follow 'post_training', which is the last stage of a recipe."
+    last = next((earlier for earlier in before if isinstance(earlier, PostTraining | StoreWeights)), None)
+    if last is not None:
+        return f"'{stage.key}' cannot follow '{last.key}', which is the last stage of a recipe."
     for earlier in before:
         if stage.rank and earlier.key == stage.key:
             return f"'{stage.key}' is there twice."
@@ -122,6 +124,8 @@ _TAUGHT = FineTune(4, 1e-4, schedule="cosine", patience=2, distillation=0.5)
 PRESETS = {
     recipe.name: recipe
     for recipe in (
+        Recipe([StoreWeights("float16")], "float16"),
+        Recipe([StoreWeights("int8")], "dynamic-range"),
         Recipe([PostTraining()], "int8"),
         Recipe([QuantizeAware(fine_tune=_LAST)], "int8-qat"),
         Recipe([Prune(0.8, fine_tune=_LONG), QuantizeAware(fine_tune=_LAST)], "sparse-int8"),
@@ -148,7 +152,9 @@ PRESETS = {
 }
 """Recipes by name: what usually works. Read one with `print(PRESETS["size"].to_yaml())`, and change it as needed.
 
-- `int8`: post-training quantization. A quarter of the size, in seconds, without training.
+- `float16`: weights of 16 bits, computed with in floats. Half the size, nearly the same outputs.
+- `dynamic-range`: large weights of 8 bits beside float activations. Up to a quarter of the size, without any data.
+- `int8`: post-training quantization. Up to a quarter of the size, in seconds, without training.
 - `int8-qat`: quantization-aware training, where `int8` costs accuracy.
 - `accuracy`: the same, with the float model as the teacher.
 - `sparse-int8`: 80 % zeros, then quantization-aware training.

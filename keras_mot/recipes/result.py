@@ -22,6 +22,7 @@ class StageResult:
         zipped_bytes: size of a zip archive (DEFLATE, level 9) that holds the file.
         sparsity: share of zeros among the kernels in the file.
         values: most different values of a kernel in the file.
+        values_of_kernels: dictionary from the name of each kernel in the file to how many different values it has.
         latency_ms: median milliseconds for one sample in the runtime, one thread; `None` if nothing was timed.
         seconds: that the stage took, training included, measuring not.
         artifact: path of the `.tflite` file.
@@ -36,6 +37,7 @@ class StageResult:
     zipped_bytes: int
     sparsity: float
     values: int
+    values_of_kernels: dict[str, int]
     latency_ms: float | None
     seconds: float
     artifact: pathlib.Path

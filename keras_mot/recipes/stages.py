@@ -12,7 +12,7 @@ from keras_mot._config import Config
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
 from keras_mot.layers import copy_model
 from keras_mot.layers._select import matches_layer
-from keras_mot.quantization import QuantizationScheme, quantize_model, quantize_post_training
+from keras_mot.quantization import QuantizationScheme, WeightsScheme, quantize_model, quantize_post_training
 from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
 from keras_mot.sparsity import PolynomialDecay, WholeModel, prune_low_magnitude
 
@@ -41,8 +41,12 @@ class Stage(Config, abc.ABC):
         Args:
             model: the model of the stage before.
             run: what is known of the run: `run.steps(fine_tune)`, the training steps; `run.calibration(samples)`,
-                inputs to calibrate with; `run.progress`; and `run.quantizes`, whether a later stage does.
+                inputs to calibrate with; `run.progress`; and `run.quantizes`, whether a stage of the recipe does.
         """
+
+    def export_options(self) -> dict[str, Any]:
+        """Arguments of `export_litert` for the file of this stage."""
+        return {}
 
     def pruning_epochs(self) -> int:
         """Epochs in which the model may not be at its best yet, because the stage is still at work."""
@@ -288,6 +292,32 @@ class PostTraining(_Quantization):
 
 @keras.saving.register_keras_serializable("keras_mot")
 @dataclasses.dataclass(frozen=True)
+class StoreWeights(Stage):
+    """Stores the weights in fewer bits; the model computes in floats, and needs no calibration.
+
+    Args:
+        weights: "float16", or "int8" for large weights of 8 bits (dynamic range quantization).
+    """
+
+    key: ClassVar[str] = "store_weights"
+    rank: ClassVar[int] = 3
+
+    weights: str = "float16"
+
+    def __post_init__(self):
+        WeightsScheme(self.weights)
+
+    def apply(self, model, run):
+        """A copy: what changes is the file."""
+        return copy_model(model)
+
+    def export_options(self):
+        """How the file stores its weights."""
+        return {"weights": self.weights}
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
 class QuantizeAware(_Quantization):
     """Quantizes, and trains with rounded weights and activations; masks and codebooks of earlier stages are kept.
 
@@ -320,5 +350,5 @@ class QuantizeAware(_Quantization):
         return self._quantized(quantize_model, model, run)
 
 
-STAGES = {stage.key: stage for stage in (Tune, Prune, Cluster, PostTraining, QuantizeAware)}
+STAGES = {stage.key: stage for stage in (Tune, Prune, Cluster, PostTraining, StoreWeights, QuantizeAware)}
 """The stages by their names in recipe files."""

@@ -106,10 +106,11 @@ class FakeQuantize(WeightTransform):
     def _rounded(self, weight):
         value = ops.cast(ops.stop_gradient(weight), "float32")
         scale = self._scale(value)
+        clips = self.bits < 8  # from there on, the largest weight is on the grid
         if keras.backend.backend() == "torch":
-            return _torch.rounded_weight(weight, value, scale, self.limit)
+            return _torch.rounded_weight(weight, value, scale, self.limit if clips else None)
         integers = ops.round(value / scale)
-        if self.bits < 8:  # from there on, the largest weight is on the grid
+        if clips:
             integers = ops.clip(integers, -self.limit, self.limit)
         if keras.backend.backend() == "tensorflow":
             return _tensorflow.rounded_weight(weight, ops.cast(integers * scale, weight.dtype))

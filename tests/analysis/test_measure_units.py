@@ -123,11 +123,12 @@ def test_metrics_of_every_kind():
     metric = keras.metrics.MeanAbsoluteError(name="mae")
     assert result_of(metric, batches) == ("mae", pytest.approx(expected))
     assert float(metric.result()) == 0.0  # left as it was found
+    assert result_of("mean_absolute_error", batches) == ("mean_absolute_error", pytest.approx(expected))
 
 
 def test_metrics_that_are_none():
     with pytest.raises(ValueError, match="`metric` must be 'accuracy'"):
-        make_metric("precision")
+        make_metric("precison")
     with pytest.raises(ValueError, match="must return a single number"):
         result_of(lambda y_true, y_pred: y_pred, [(np.zeros(2), np.zeros(2))])
 

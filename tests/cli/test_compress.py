@@ -36,6 +36,7 @@ def test_a_run_and_its_continuation(run, model, data, recipe, tmp_path):
     assert json.loads((output / "report.json").read_text()) == values
     assert "| post_training |" in (output / "report.md").read_text()
     if keras.backend.backend() == "tensorflow":
+        assert run(*arguments, "--metric", "sparse_categorical_accuracy").code == 2  # another run
         again = run(*arguments)
         assert again.code == 0
         assert "going on after stage 'post_training'" in again.err
@@ -56,6 +57,7 @@ def test_showing_a_recipe(run):
         ({"--recipe": None}, "required: --recipe"),
         ({"--recipe": "sise"}, "no preset, and no file, 'sise'. Did you mean 'size'?"),
         ({"--data": "missing.npz"}, "missing.npz"),
+        ({"--metric": "acuracy"}, "`metric` must be 'accuracy', the name of a Keras metric"),
         ({"--loss": "most_loss"}, "is not the name of a Keras loss"),
         ({"--show": "sise"}, "Did you mean 'size'?"),
         ({"model": "missing.keras"}, "missing.keras"),

@@ -12,6 +12,7 @@ from keras_mot.layers import _weights
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPORTING = {
     "README.md",
+    "docs/export.md",
     "docs/quantization.md",
     "docs/recipes.md",
 }  # exports: the conversion is the same from every backend, and is tested elsewhere
@@ -47,6 +48,7 @@ def names():
         "docs/clustering.md",
         "docs/quantization.md",
         "docs/recipes.md",
+        "docs/export.md",
         "docs/migration-from-tfmot.md",
         "docs/architecture.md",
     ],

@@ -8,6 +8,7 @@ from ai_edge_litert.interpreter import Interpreter
 from export_helpers import zero_smallest
 
 from keras_mot.export import LiteRTRunner, export_litert
+from keras_mot.quantization import FLOAT16
 
 only_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the conversion is the same on every backend"
@@ -106,7 +107,7 @@ def test_model_with_its_own_batch_size(tmp_path):
 def test_float16_weights_halve_the_file(tmp_path):
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(256), keras.layers.Dense(10)])
     full = export_litert(model, tmp_path / "full.tflite")
-    half = export_litert(model, tmp_path / "half.tflite", weights="float16")
+    half = export_litert(model, tmp_path / "half.tflite", weights=FLOAT16)
     count = 64 * 256 + 256 + 256 * 10 + 10
     assert full.bytes - half.bytes == pytest.approx(2 * count, rel=0.05)
     assert 0 < half.max_abs_error < 2e-2

@@ -13,7 +13,7 @@ from keras import ops
 
 import keras_mot
 from keras_mot.layers import attach, copy_model, find_weights, is_transformed, strip, transformed_weights
-from keras_mot.transforms import Codebook, Mask, SoftCodebook
+from keras_mot.transforms import Codebook, FakeQuantize, Mask, SoftCodebook
 from tests.layers.model_zoo import MODELS, sample_batch
 
 
@@ -66,6 +66,20 @@ def soft_codebook(name, shape, axes, rng):
     return transform, means, np.ones(shape, bool)
 
 
+def fake_quantize(name, shape, axes, rng):
+    """Integers of 8 bits, each output channel with a scale of its own."""
+    transform = FakeQuantize(name=name)
+    transform.axes = axes
+    transform.build(shape)
+    others = tuple(axis for axis in range(len(shape)) if axis not in axes.outputs)
+
+    def rounded(stored):
+        scale = np.maximum(np.abs(stored).max(axis=others, keepdims=True) / np.float32(127), 1e-30)
+        return np.round(stored / scale) * scale
+
+    return transform, rounded, np.ones(shape, bool)
+
+
 # Functions (name, shape, axes, rng) -> (transform, NumPy statement of what it computes from a stored weight, where
 # that weight gets a gradient).
 TRANSFORMS = {
@@ -73,6 +87,7 @@ TRANSFORMS = {
     "codebook": codebook,
     "codebook_per_channel": codebook_per_channel,
     "soft_codebook": soft_codebook,
+    "fake_quantize": fake_quantize,
 }
 # One of each way to lay out channels, and of each way to find a weight: what only depends on these is tried on them.
 FEW_MODELS = (
@@ -87,7 +102,7 @@ FEW_MODELS = (
 CASES = [
     (name, transform)
     for transform in TRANSFORMS
-    for name in (FEW_MODELS if transform in ("codebook_per_channel", "soft_codebook") else MODELS)
+    for name in (MODELS if transform in ("mask", "codebook") else FEW_MODELS)
 ]
 
 
@@ -176,24 +191,23 @@ def test_conformance(name, transform, rng, tmp_path):
 
 
 def test_stripped_models_load_without_the_package(rng, tmp_path):
-    """Every stripped model of Keras's own layers, loaded where `keras_mot` cannot be imported."""
+    """Models that were pruned, clustered or quantized, stripped, and loaded where `keras_mot` cannot be imported."""
     answers = {}
-    for name in (
-        "dense",
-        "conv2d",
-        "separable_conv2d",
-        "bidirectional",
-        "multi_head_attention",
-        "nested",
-        "shared",
-    ):
-        model = MODELS[name][0]()
-        x, _ = sample_batch(model, rng)
-        attach_everywhere(model, half_mask, rng)
-        strip(model)
+
+    def keep(name, model, x):
         model.save(tmp_path / f"{name}.keras")
         np.save(tmp_path / f"{name}.npy", x)
         answers[name] = float(np.abs(numpy(model(x))).sum())
+
+    for name in ("dense", "separable_conv2d", "bidirectional", "multi_head_attention", "nested", "shared"):
+        model = MODELS[name][0]()
+        x, _ = sample_batch(model, rng)
+        attach_everywhere(model, codebook if name == "dense" else half_mask, rng)
+        keep(name, strip(model), x)
+    model = MODELS["conv2d"][0]()
+    x, _ = sample_batch(model, rng)
+    quantized = keras_mot.quantization.quantize_post_training(model, calibration_data=x)
+    keep("quantized", keras_mot.quantization.strip_quantization(quantized), x)
     script = """
 import json, pathlib, sys
 sys.modules["keras_mot"] = None

@@ -34,6 +34,7 @@ from keras_mot.transforms import Codebook, FakeQuantize, Mask
 from tests.quantization.test_coverage import only_tensorflow
 
 CLUSTERS, SPARSITY = 6, 0.5
+KERNELS = 8  # of `network`: the separable convolution and the GRU have two each
 LABELS = np.random.default_rng(4).integers(0, 3, 24)
 
 
@@ -60,6 +61,7 @@ def network(sign=1.0):
     x = layers.ReLU()(batch_norm(layers.Conv2D(8, 3, use_bias=False, name="conv")(inputs), sign))
     x = layers.ReLU()(batch_norm(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x), sign))
     x = layers.ReLU()(batch_norm(layers.SeparableConv2D(8, 3, name="separable")(x), sign))
+    x = layers.Conv2D(8, 1, activation="relu", name="pixels")(x)  # TFMOT#979: PCQAT zeroes those of one pixel
     x = layers.Reshape((4, 32))(x)
     x = layers.GRU(6, name="gru")(x)
     return keras.Model(inputs, layers.Dense(3, activation="softmax", name="dense")(x))
@@ -93,12 +95,22 @@ def integers_of(model):
     return found
 
 
-def check(integers, kinds, masked):
-    """Asserts that as many integers are zero as are masked, and that there are few values."""
-    if "mask" in kinds:
-        assert sum((item == 0).sum() for item in integers.values()) >= masked > 0
+def check(model, kinds, masked):
+    """Asserts that in integers every masked weight is zero, and that there are few values, but not zero alone."""
+    integers, zeros = integers_of(model), 0
+    assert len(integers) == KERNELS
+    assert min(len(np.unique(item)) for item in integers.values()) > 2
+    for weight in transformed_weights(model) if "mask" in kinds else ():
+        kept = np.asarray(ops.convert_to_numpy(weight.transform_of(Mask).mask), bool)
+        assert not integers[weight.path][~kept].any()
+        zeros += (~kept).sum()
+    assert zeros == masked
     if "codebook" in kinds:
         assert max(len(np.unique(item)) for item in integers.values()) <= CLUSTERS
+
+
+def masked_weights(model, kinds):
+    return sum(weight.transform_of(Mask).zeros() for weight in transformed_weights(model) if "mask" in kinds)
 
 
 @pytest.mark.parametrize(
@@ -112,22 +124,17 @@ def check(integers, kinds, masked):
 def test_what_was_made_is_kept(kinds, function, tmp_path):
     """PQAT, CQAT, PCQAT, and the same after training: through training, saving, loading and stripping."""
     given = transformed(kinds)
-    masked = sum(weight.transform_of(Mask).zeros() for weight in transformed_weights(given) if "mask" in kinds)
+    masked = masked_weights(given, kinds)
     expected = keras_mot.layers.strip(keras_mot.layers.copy_model(given)).predict(images(), verbose=0)
     quantized = function(given, calibration_data=images())
     np.testing.assert_allclose(quantized.predict(images(), verbose=0), expected, atol=0.05)
-    assert len(integers_of(quantized)) == 7  # the separable convolution and the GRU have two each
-    check(integers_of(quantized), kinds, masked)
-    before = {path: item != 0 for path, item in integers_of(quantized).items()}
+    check(quantized, kinds, masked)
     trained(quantized, 1)
-    check(integers_of(quantized), kinds, masked)
-    if "mask" in kinds:
-        for path, item in integers_of(quantized).items():
-            assert not (item[~before[path]] != 0).any() or "codebook" not in kinds
+    check(quantized, kinds, masked)
     quantized.save(tmp_path / "middle.keras")
     loaded = keras.models.load_model(tmp_path / "middle.keras")
     loaded.fit(images(), LABELS, verbose=0)  # TFMOT forgets PQAT here, and the zeros drift
-    check(integers_of(loaded), kinds, masked)
+    check(loaded, kinds, masked)
     plain = strip_quantization(loaded)
     zeros = sum((ops.convert_to_numpy(item) == 0).sum() for item in plain.weights if len(item.shape) > 1)
     assert zeros >= masked
@@ -135,19 +142,28 @@ def test_what_was_made_is_kept(kinds, function, tmp_path):
 
 @only_tensorflow
 @pytest.mark.parametrize(
-    ("kinds", "scheme"),
-    [(("mask",), INT8), (("codebook",), INT4_WEIGHTS), (("mask", "codebook"), INT8)],
+    ("kinds", "function", "scheme"),
+    [
+        (("mask",), quantize_model, INT8),
+        (("codebook",), quantize_model, INT4_WEIGHTS),
+        (("mask", "codebook"), quantize_model, INT8),
+        (("mask",), quantize_post_training, INT8),
+        (("mask", "codebook"), quantize_post_training, INT8),
+    ],
 )
-def test_the_integer_file_keeps_it(kinds, scheme, tmp_path):
+def test_the_integer_file_keeps_it(kinds, function, scheme, tmp_path):
     """TFMOT's files have up to 69 values where the model has 16, for each channel has a scale of its own."""
     given = transformed(kinds)
-    masked = sum(weight.transform_of(Mask).zeros() for weight in transformed_weights(given) if "mask" in kinds)
-    quantized = trained(quantize_model(given, scheme, calibration_data=images()), 1)
+    quantized = function(given, scheme, calibration_data=images())
+    if function is quantize_model:
+        trained(quantized, 1)
+    check(quantized, kinds, masked_weights(given, kinds))
     export_litert(quantized, tmp_path / "model.tflite", verification_data=images()[:4])
     kernels = [item for item in tensor_stats(tmp_path / "model.tflite") if item.dtype in ("int8", "int4")]
     kernels = [item for item in kernels if len(item.shape) > 1]
-    assert len(kernels) == 7
-    assert sum(item.zeros for item in kernels) >= masked
+    # The file has these integers: tensor by tensor as many zeros.
+    zeros = sorted(int((item == 0).sum()) for item in integers_of(quantized).values())
+    assert sorted(item.zeros for item in kernels) == zeros
     if "codebook" in kinds:
         assert max(item.unique_values for item in kernels) <= CLUSTERS
     (received,) = LiteRTRunner(tmp_path / "model.tflite").run(images()).values()
@@ -341,7 +357,7 @@ def test_nothing_to_read_off(scheme, message):
 
 MAKERS = {
     "mask": lambda: Mask(name="kernel_mask"),
-    "codebook": lambda: Codebook(4, name="kernel_codebook"),
+    "codebook": lambda: Codebook(4, preserve_zeros=True, name="kernel_codebook"),
     "quantization": lambda: FakeQuantize(per_channel=False, name="kernel_quantize"),
 }
 ORDERS = [order for length in (1, 2, 3) for order in itertools.permutations(MAKERS, length)]
@@ -378,10 +394,15 @@ def test_all_orders(order, tmp_path):
     plain = keras_mot.layers.strip(loaded)
     np.testing.assert_allclose(plain.predict(x, verbose=0), expected, atol=1e-6)
     stripped = ops.convert_to_numpy(plain.layers[0].kernel)
-    if "mask" in order and "codebook" not in order:
+    if "mask" in order:
         assert not stripped[~kept].any()
     if "codebook" in order:
         assert len(np.unique(stripped)) <= 4
+    if keras.backend.backend() == "tensorflow":
+        export_litert(plain, tmp_path / "model.tflite", verification_data=x)
+        (kernel,) = [item for item in tensor_stats(tmp_path / "model.tflite") if len(item.shape) > 1]
+        assert kernel.unique_values == len(np.unique(stripped))
+        assert kernel.zeros == (stripped == 0).sum()
 
 
 def test_copies_of_stacks_keep_the_order_of_variables():

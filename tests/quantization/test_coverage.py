@@ -95,6 +95,14 @@ OTHERS = {
     "split": lambda: after_dense(lambda x: ops.concatenate(ops.split(x, 2, axis=-1), axis=1)),
     "take": lambda: after_dense(lambda x: ops.take(x, [0, 2], axis=1)),
     "repeat": lambda: after_dense(lambda x: ops.repeat(x, 2, axis=1)),
+    "resizing": lambda: chain(
+        layers.Conv2D(2, 1), layers.Resizing(9, 9), layers.Conv2D(2, 1), layers.Flatten(), shape=(5, 5, 2)
+    ),
+    "flip": lambda: after_dense(lambda x: ops.flip(x, axis=1)),
+    "tile": lambda: after_dense(lambda x: ops.tile(x, (1, 2, 1))),
+    "smallest": lambda: after_dense(lambda x: ops.min(x, axis=1)),
+    "repeated vector": lambda: chain(layers.Dense(3), layers.Identity(), layers.RepeatVector(4), shape=(5,)),
+    "depthwise 1D": lambda: chain(layers.DepthwiseConv1D(3, depth_multiplier=2, activation="relu")),
     "1D pooling": lambda: chain(
         layers.Conv1D(3, 2), layers.AveragePooling1D(2), layers.GlobalMaxPooling1D(keepdims=True), layers.Dense(2)
     ),
@@ -116,6 +124,29 @@ FLOATS = {
     ),
     "any number of timesteps": (lambda: chain(layers.LSTM(3), layers.Dense(2), shape=(None, 4)), "WHILE"),
     "3D convolution": (lambda: chain(layers.Dense(3), layers.Conv3D(2, 2), shape=(3, 3, 3, 2)), "CONV_3D"),
+    "3D, other ways": (
+        lambda: chain(
+            *(layers.Dense(3), layers.Conv3DTranspose(2, 2), layers.UpSampling3D(2)),
+            *(layers.ZeroPadding3D(1), layers.Cropping3D(1), layers.GlobalMaxPooling3D()),
+            shape=(3, 3, 3, 2),
+        ),
+        "CONV_3D_TRANSPOSE",
+    ),
+    "other normalizations": (
+        lambda: after_dense(
+            lambda x: layers.UnitNormalization()(layers.RMSNormalization()(layers.GroupNormalization(2)(x)))
+        ),
+        "RSQRT",
+    ),
+    "additive attention": (lambda: pair(lambda a, b: layers.AdditiveAttention()([a, b])), "TANH"),
+    "other activations": (
+        lambda: after_dense(lambda x: layers.Activation("mish")(layers.Activation("selu")(x))),
+        "EXP",
+    ),
+    "recurrent convolution": (
+        lambda: chain(layers.ConvLSTM1D(2, 2), layers.Flatten(), layers.Dense(2), shape=(3, 6, 2)),
+        "WHILE",
+    ),
 }
 
 

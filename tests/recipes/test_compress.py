@@ -9,8 +9,11 @@ from keras import layers, ops
 
 import keras_mot
 from keras_mot import compress
-from keras_mot.recipes import Cluster, FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune
-from keras_mot.recipes.fine_tuning import SoftTargets
+from keras_mot.recipes import PRESETS, Cluster, FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune
+from keras_mot.recipes._objective import choose_objective
+from keras_mot.recipes._training_data import TrainingData
+from keras_mot.recipes.compress import Run
+from keras_mot.recipes.fine_tuning import SoftTargets, train
 from tests.quantization.test_coverage import only_tensorflow
 
 SHORT = FineTune(2, 0.01, batch_size=16)
@@ -64,6 +67,8 @@ def test_stage_by_stage(result, model):
     assert min(clustered.sparsity, quantized.sparsity) >= pruned.sparsity - 1e-6
     assert quantized.values <= 4  # batch normalization lies between, and breaks the values of the clustered float file
     assert result["quantize_aware"] is quantized
+    assert sorted(quantized.values_of_kernels.values())[-1] == quantized.values
+    assert len(quantized.values_of_kernels) == 2
     for stage in result.stages:
         assert stage.metric > 0.8
         assert stage.metric == pytest.approx(stage.keras_metric, abs=0.051)
@@ -170,6 +175,45 @@ def test_batches_teachers_and_early_stopping(model, arrays):
     assert received.stages[-1].sparsity == pytest.approx(0.25, abs=0.02)
 
 
+class Spoiler(keras.callbacks.Callback):
+    """Sets all weights to zero when the second epoch begins."""
+
+    epochs = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs += 1
+        if epoch == 1:
+            for weight in self.spoilt.trainable_weights:
+                weight.assign(np.zeros(weight.shape))
+
+
+@pytest.mark.parametrize("distillation", [0.0, 0.5])
+def test_early_stopping_goes_back_to_the_best_accuracy(distillation, model, arrays):
+    trained, spoiler = keras_mot.layers.copy_model(model), Spoiler()
+    spoiler.spoilt = trained
+    settings = FineTune(5, 1e-9, optimizer="sgd", patience=1, distillation=distillation, batch_size=16)
+    data = TrainingData(*arrays)
+    objective = choose_objective(model, None, data.labels(), ops.convert_to_numpy(model(arrays[0][0])))
+    teacher = keras_mot.layers.copy_model(model) if distillation else None
+    before = [ops.convert_to_numpy(weight).copy() for weight in trained.trainable_weights]
+    train(trained, settings, data, objective, teacher=teacher, watched="accuracy", callbacks=[spoiler])
+    assert spoiler.epochs == 2
+    for old, weight in zip(before, trained.trainable_weights, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(weight), old, atol=1e-5)
+
+
+def test_a_teacher_is_followed(model, arrays):
+    """With no weight on the labels, a student learns what the teacher says, not what the labels say."""
+    student = keras.models.clone_model(model)
+    (x, labels), _ = arrays
+    data = TrainingData((x, (labels + 1) % 3), None)
+    objective = choose_objective(model, None, data.labels(), ops.convert_to_numpy(model(x)))
+    settings = FineTune(15, 0.02, distillation=1.0, batch_size=16)
+    train(student, settings, data, objective, teacher=keras_mot.layers.copy_model(model))
+    teacher, learned = (each.predict(x, verbose=0).argmax(-1) for each in (model, student))
+    assert (teacher == learned).mean() > 0.9
+
+
 @only_tensorflow
 def test_sequences_of_batches_and_repeated_stages(model, arrays):
     (x, y), validation = arrays
@@ -180,6 +224,25 @@ def test_sequences_of_batches_and_repeated_stages(model, arrays):
     assert [stage.name for stage in received.stages] == ["float", "tune", "tune_2"]
     for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(new))
+
+
+@only_tensorflow
+@pytest.mark.parametrize(("preset", "share"), [("float16", 0.75), ("dynamic-range", 0.8)])
+def test_weights_are_stored_in_fewer_bits(preset, share, arrays):
+    network = keras.Sequential([keras.Input((8,)), layers.Dense(256, "relu"), layers.Dense(3, activation="softmax")])
+    network.compile("adam", "sparse_categorical_crossentropy")
+    network.fit(*arrays[0], epochs=4, verbose=0)
+    plain, stored = run(network, arrays, preset, metric="sparse_categorical_accuracy").stages
+    assert stored.name == "store_weights"
+    assert stored.bytes < share * plain.bytes
+    assert stored.metric == pytest.approx(plain.metric, abs=0.051)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_fit_a_classifier(preset, model, arrays):
+    data = TrainingData(*arrays)
+    objective = choose_objective(model, None, data.labels(), ops.convert_to_numpy(model(arrays[0][0])))
+    Run(PRESETS[preset], data, objective, "accuracy", 0, 0, False).rehearse(model)
 
 
 @only_tensorflow

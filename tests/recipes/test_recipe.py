@@ -3,7 +3,18 @@ import re
 import keras
 import pytest
 
-from keras_mot.recipes import PRESETS, Cluster, FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune, find_recipe
+from keras_mot.recipes import (
+    PRESETS,
+    Cluster,
+    FineTune,
+    PostTraining,
+    Prune,
+    QuantizeAware,
+    Recipe,
+    StoreWeights,
+    Tune,
+    find_recipe,
+)
 
 TEXT = """\
 name: mine
@@ -103,6 +114,8 @@ def test_no_recipes(text, message):
         ([QuantizeAware(), Prune()], ValueError, "'prune' cannot follow 'quantize_aware'"),
         ([Cluster(), Prune()], ValueError, "'prune' cannot follow 'cluster': weights are pruned first"),
         ([QuantizeAware(), PostTraining()], ValueError, "'post_training' cannot follow 'quantize_aware'"),
+        ([StoreWeights(), Tune()], ValueError, "'tune' cannot follow 'store_weights', which is the last stage"),
+        ([PostTraining(), StoreWeights()], ValueError, "'store_weights' cannot follow 'post_training'"),
         ([Prune(), Prune()], ValueError, "stage 2: 'prune' is there twice"),
         ([], ValueError, "has no stages"),
         (["prune"], TypeError, "list of stages"),
@@ -117,6 +130,7 @@ def test_orders_that_are_not_legal(stages, error, message):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
+        (lambda: StoreWeights("float8"), ValueError, "`weights` should be 'float16' or 'int8'; received 'float8'"),
         (lambda: Prune(1.0), ValueError, "`sparsity` should be below 1"),
         (lambda: Prune(0.5, initial_sparsity=0.6), ValueError, "`initial_sparsity` should be at most"),
         (lambda: Prune(0.5, block=(1, 2), n_m=(2, 4)), ValueError, "cannot go together"),

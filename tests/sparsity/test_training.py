@@ -226,6 +226,45 @@ def test_every_checkpoint_has_its_full_sparsity_whatever_the_order(position, tmp
         assert saver.logged[batch] == pytest.approx(sum(expected) / 608)
 
 
+class _SaveAtEveryMoment(keras.callbacks.Callback):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.moments = folder, set()
+
+    def _save(self, moment):
+        if moment not in self.moments:
+            self.moments.add(moment)
+            self.model.save(self.folder / f"{moment}.keras")
+
+
+def _saving(moment):
+    return lambda self, *args, **kwargs: self._save(moment)
+
+
+for _moment in ("train_begin", "epoch_begin", "train_batch_begin", "train_batch_end", "test_begin", "test_batch_end"):
+    setattr(_SaveAtEveryMoment, f"on_{_moment}", _saving(_moment))
+
+
+def test_a_checkpoint_of_any_moment_has_the_sparsity_of_its_step(tmp_path):
+    model = compiled(prune_low_magnitude(classifier(), ConstantSparsity(0.75, 0, frequency=5)))
+    saver = _SaveAtEveryMoment(tmp_path)
+    data = batches(STEPS)
+    model.fit(*data, batch_size=16, verbose=0, callbacks=[saver, UpdatePruningStep()], validation_data=data)
+    assert len(saver.moments) == 6
+    for moment in saver.moments:
+        assert zeros(strip_pruning(keras.models.load_model(tmp_path / f"{moment}.keras"))) == [180, 240, 36], moment
+
+
+def test_loggers_and_the_progress_bar_show_the_sparsity(tmp_path, capsys):
+    model = pruned_model()
+    logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    model.fit(*batches(STEPS), batch_size=16, verbose=1, callbacks=[logger])
+    header, row = ((tmp_path / "log.csv").read_text().splitlines())[:2]
+    logged = dict(zip(header.split(","), row.split(","), strict=True))
+    assert float(logged["sparsity"]) == pytest.approx(sum(FINAL) / 608)
+    assert "sparsity: 0.89" in capsys.readouterr().out
+
+
 def test_training_in_two_halves_equals_training_at_once(tmp_path):
     x, y = batches(2 * STEPS)
     half = STEPS * 16
