@@ -172,9 +172,12 @@ class FakeQuantize(WeightTransform):
         Returns:
             int32 array of the same shape, and float32 array of scales that broadcasts to it, factors included.
         """
-        value = np.asarray(weight, "float32")
-        scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(value))), "float32")
-        integers = np.clip(np.round(value / scale), -self.limit, self.limit).astype("int32")
+        value = ops.convert_to_tensor(np.asarray(weight, "float32"))
+        scale = self._scale(value)
+        # Divided by the backend, as in `call`: JAX's quotients differ in the last bit from NumPy's, which decides ties.
+        integers = np.round(ops.convert_to_numpy(value / scale))
+        integers = np.clip(integers, -self.limit, self.limit).astype("int32")
+        scale = np.asarray(ops.convert_to_numpy(scale), "float32")
         factors = self.factors_of()
         unused = (scale <= _LEAST_SCALE) | (factors == 0)
         scale = np.where(unused, _LEAST_SCALE, scale * factors).astype("float32")
