@@ -81,14 +81,14 @@ def cifar10(split):
     return x.astype("float32"), y.astype("int32")
 
 
-def compile_classifier(model, optimizer, from_logits=False):
-    """Compiles for integer labels, with an optimizer or with Adam of that learning rate."""
+def compile_classifier(model, optimizer, from_logits=False, **options):
+    """Compiles for integer labels, with an optimizer or with Adam of that learning rate; `options` of `compile`."""
     import keras
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         optimizer = keras.optimizers.Adam(optimizer)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.compile(optimizer, loss, metrics=["accuracy"], **options)
 
 
 def environment(backend=None):

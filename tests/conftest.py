@@ -5,6 +5,43 @@ import os
 import keras
 import numpy as np
 import pytest
+from keras.src.initializers import random_initializers
+from keras.src.random.seed_generator import draw_seed
+
+if keras.backend.backend() == "jax":
+    from jax import core as jax_core
+
+
+def pytest_configure():
+    if keras.backend.backend() == "jax":
+        random_initializers.random = NumPyRandom(random_initializers.random)
+
+
+class NumPyRandom:
+    """What initializers draw with on JAX, which takes a third of a second to compile a generator for each shape."""
+
+    def __init__(self, module):
+        self._module = module
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+    def uniform(self, shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
+        return _drawn(seed, dtype, lambda generator: generator.uniform(minval, maxval, shape))
+
+    def normal(self, shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        return _drawn(seed, dtype, lambda generator: generator.normal(mean, stddev, shape))
+
+    def truncated_normal(self, shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        return self.normal(shape, mean, stddev, dtype, seed)
+
+
+def _drawn(seed, dtype, draw):
+    key = draw_seed(seed)
+    # In a function that JAX traces for the shapes of its results, there are no numbers.
+    traced = isinstance(key, jax_core.Tracer)
+    values = draw(np.random.default_rng(0 if traced else np.asarray(key))).astype("float32")
+    return keras.ops.cast(keras.ops.convert_to_tensor(values), dtype or "float32")
 
 
 def pytest_report_header():

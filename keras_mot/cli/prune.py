@@ -44,6 +44,11 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     pattern.add_argument(
         "--n-m", type=_n_m, metavar="N:M", help="N zeros in every M inputs, such as 2:4; fixes the sparsity"
     )
+    pattern.add_argument(
+        "--channels",
+        action="store_true",
+        help="prune whole channels, but not those of the outputs, and cut them out at the end",
+    )
     how.add_argument(
         "--scope",
         choices=["layer", "model"],
@@ -108,6 +113,7 @@ def _check(options):
 
     import keras_mot
     from keras_mot.recipes._objective import choose_objective
+    from keras_mot.sparsity.channels import layers_before_outputs
 
     _check_plain(model, options.model)
     keras.utils.set_random_seed(options.seed)
@@ -116,13 +122,15 @@ def _check(options):
         objective = choose_objective(model, options.loss, data.y, outputs_of_model)
     steps = -(-len(data.x) // options.batch_size) * options.epochs
     with blamed_on_input(" On the command line: `--skip REGEX`."):
+        skipped = [*options.skip, *(layers_before_outputs(model) if options.channels else ())]
         pruned = keras_mot.sparsity.prune_low_magnitude(
             model,
             _schedule(schedule_arguments, steps, options.frequency),
+            granularity=keras_mot.sparsity.Channel() if options.channels else None,
             block_size=options.block or (1, 1),
             sparsity_m_by_n=options.n_m,
             scope=keras_mot.sparsity.WholeModel() if options.scope == "model" else None,
-            overrides=dict.fromkeys(options.skip),
+            overrides=dict.fromkeys(skipped),
         )
     return _Plan(model, pruned, data, objective, outputs)
 
@@ -222,6 +230,8 @@ def _work(options, plan):
         logs = fit(plan.pruned, plan.data.x, plan.data.y, "pruning", **arguments)
         report = keras_mot.sparsity.pruning_report(plan.pruned)
         small = keras_mot.sparsity.strip_pruning(plan.pruned)
+        if options.channels:
+            small = keras_mot.sparsity.remove_pruned_channels(small)
         for temporary in temporaries:
             if temporary.suffix == ".keras":
                 small.save(temporary)

@@ -4,7 +4,17 @@ from keras_mot.recipes.compress import compress
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import PRESETS, Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
-from keras_mot.recipes.stages import STAGES, Cluster, PostTraining, Prune, QuantizeAware, Stage, StoreWeights, Tune
+from keras_mot.recipes.stages import (
+    STAGES,
+    Cluster,
+    PostTraining,
+    Prune,
+    QuantizeAware,
+    RemoveChannels,
+    Stage,
+    StoreWeights,
+    Tune,
+)
 
 __all__ = [
     "PRESETS",
@@ -16,6 +26,7 @@ __all__ = [
     "Prune",
     "QuantizeAware",
     "Recipe",
+    "RemoveChannels",
     "Stage",
     "StageResult",
     "StoreWeights",

@@ -19,9 +19,9 @@ class Recipe(Config):
     """A pipeline: stages in their order.
 
     Args:
-        stages: list of `Prune`, `Cluster`, `PostTraining`, `StoreWeights`, `QuantizeAware` and `Tune`. Pruning comes
-            before clustering, and both before one of the ways to store numbers; `Tune` anywhere, but not after
-            `PostTraining` or `StoreWeights`.
+        stages: list of `Prune`, `RemoveChannels`, `Cluster`, `PostTraining`, `StoreWeights`, `QuantizeAware`, `Tune`.
+            Pruning comes before removing channels, that before clustering, and all before one of the ways to store
+            numbers; `Tune` anywhere, but not after `PostTraining` or `StoreWeights`.
         name: of the recipe.
 
     Raises:

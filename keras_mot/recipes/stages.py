@@ -10,11 +10,12 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
-from keras_mot.layers import copy_model
+from keras_mot.layers import copy_model, strip
 from keras_mot.layers._select import matches_layer
 from keras_mot.quantization import QuantizationScheme, WeightsScheme, quantize_model, quantize_post_training
 from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
-from keras_mot.sparsity import PolynomialDecay, WholeModel, prune_low_magnitude
+from keras_mot.sparsity import Channel, PolynomialDecay, WholeModel, prune_low_magnitude, remove_pruned_channels
+from keras_mot.sparsity.channels import layers_before_outputs
 
 _PRUNING_SHARE = 0.75  # of the training; the rest lets the remaining weights recover
 
@@ -113,6 +114,8 @@ class Prune(Stage):
         initial_sparsity: share of zeros at the start; by default 0.5, or `sparsity` if that is less.
         block: (inputs, outputs) of the blocks that are pruned together, such as (1, 2).
         n_m: (zeros, group) of an N:M pattern, such as (2, 4), which fixes the sparsity.
+        channels: whether whole output channels are pruned, but not those of the model's outputs. `RemoveChannels` then
+            makes the model smaller.
         scope: "layer", or "model" for one ranking over all weights.
         min_density: with "model", the share of its weights that each layer keeps at least.
         frequency: training steps between two updates of the masks; at most a tenth of the schedule.
@@ -127,6 +130,7 @@ class Prune(Stage):
     initial_sparsity: float | None = None
     block: tuple[int, int] | None = None
     n_m: tuple[int, int] | None = None
+    channels: bool = False
     scope: str = "layer"
     min_density: float = 0.02
     frequency: int = 100
@@ -151,8 +155,10 @@ class Prune(Stage):
                 for part in value:
                     check_whole(name, part, 1)
                 object.__setattr__(self, name, tuple(value))
-        if self.block and self.n_m:
-            raise ValueError("`block` and `n_m` cannot go together: give one of them.")
+        if not isinstance(self.channels, bool):
+            raise TypeError(f"`channels` should be True or False; received {self.channels!r}.")
+        if sum(map(bool, (self.block, self.n_m, self.channels))) > 1:
+            raise ValueError("`block`, `n_m` and `channels` cannot go together: give one of them.")
         if self.scope not in ("layer", "model"):
             raise ValueError(f"`scope` should be 'layer' or 'model'; received {self.scope!r}.")
         check_whole("frequency", self.frequency, 1)
@@ -174,18 +180,46 @@ class Prune(Stage):
             max(1, steps),
             frequency=min(self.frequency, max(1, steps // 10)),
         )
+        skipped = [*self.skip, *(layers_before_outputs(model) if self.channels else ())]
         return prune_low_magnitude(
             model,
             schedule,
+            granularity=Channel() if self.channels else None,
             block_size=self.block or (1, 1),
             sparsity_m_by_n=self.n_m,
             scope=WholeModel(self.min_density) if self.scope == "model" else None,
-            overrides=dict.fromkeys(self.skip),
+            overrides=dict.fromkeys(skipped),
         )
 
     def pruning_epochs(self):
         """The epochs of the schedule."""
         return 0 if self.fine_tune is None else -(-3 * self.fine_tune.epochs // 4)
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class RemoveChannels(Stage):
+    """Removes the channels that pruning made zero: the model becomes smaller, and its masks end here.
+
+    Args:
+        exact: as of `keras_mot.sparsity.remove_pruned_channels`.
+        fine_tune: a `FineTune`, or `None` for no training.
+    """
+
+    key: ClassVar[str] = "remove_channels"
+    rank: ClassVar[int] = 2
+
+    exact: bool = True
+    fine_tune: FineTune | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.exact, bool):
+            raise TypeError(f"`exact` should be True or False; received {self.exact!r}.")
+        _check_fine_tune(self.fine_tune)
+
+    def apply(self, model, run):
+        """A smaller model without masks."""
+        return remove_pruned_channels(strip(copy_model(model)), self.exact)
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -204,7 +238,7 @@ class Cluster(Stage):
     """
 
     key: ClassVar[str] = "cluster"
-    rank: ClassVar[int] = 2
+    rank: ClassVar[int] = 3
 
     number_of_clusters: int = 16
     per_channel: bool = False
@@ -243,7 +277,7 @@ class Cluster(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class _Quantization(Stage):
-    rank: ClassVar[int] = 3
+    rank: ClassVar[int] = 4
 
     weight_bits: int = 8
     activation_bits: int = 8
@@ -300,7 +334,7 @@ class StoreWeights(Stage):
     """
 
     key: ClassVar[str] = "store_weights"
-    rank: ClassVar[int] = 3
+    rank: ClassVar[int] = 4
 
     weights: str = "float16"
 
@@ -350,5 +384,7 @@ class QuantizeAware(_Quantization):
         return self._quantized(quantize_model, model, run)
 
 
-STAGES = {stage.key: stage for stage in (Tune, Prune, Cluster, PostTraining, StoreWeights, QuantizeAware)}
+STAGES = {
+    stage.key: stage for stage in (Tune, Prune, RemoveChannels, Cluster, PostTraining, StoreWeights, QuantizeAware)
+}
 """The stages by their names in recipe files."""

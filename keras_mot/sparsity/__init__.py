@@ -1,6 +1,7 @@
 """Pruning: schedules, criteria, granularities, and the functions that prune a model while it trains."""
 
 from keras_mot.sparsity.callbacks import PruningSummaries, UpdatePruningStep
+from keras_mot.sparsity.channels import remove_pruned_channels
 from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel
 from keras_mot.sparsity.criteria import Criterion, Magnitude, Random
 from keras_mot.sparsity.granularity import Block, Channel, Element, Granularity, NofM
@@ -42,6 +43,7 @@ __all__ = [
     "prune_scope",
     "pruning_due",
     "pruning_report",
+    "remove_pruned_channels",
     "strip_pruning",
     "update_pruning_step",
 ]

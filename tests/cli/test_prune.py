@@ -55,6 +55,16 @@ def test_json_table_and_the_given_model(run, model, data, tmp_path):
     assert f"Wrote {output}." in result.out
 
 
+def test_channels_are_cut_out(run, model, data, tmp_path):
+    output = tmp_path / "small.keras"
+    result = run("prune", model, "--data", data, "--sparsity", 0.5, "--channels", *FAST, "-o", output)
+    assert result.code == 0
+    before, after = keras.models.load_model(model), keras.models.load_model(output)
+    shapes = [[tuple(layer.kernel.shape) for layer in each.layers if layer.weights] for each in (before, after)]
+    (inputs, hidden), (_, classes) = shapes[0]
+    assert shapes[1] == [(inputs, hidden // 2), (hidden // 2, classes)]
+
+
 def test_the_seed_decides(run, model, data, tmp_path):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -136,6 +146,7 @@ BAD = [
     (["--n-m", "2/4"], 2, "two integers with a colon"),
     (["--n-m", "1:3"], 2, "1:3 sparsity needs a multiple of 3 inputs"),
     (["--n-m", "2:4", "--block", "1x2"], 2, "not allowed with argument"),
+    (["--n-m", "2:4", "--channels"], 2, "not allowed with argument"),
     (["--n-m", "2:4", "--scope", "model"], 2, "cannot be combined with `WholeModel`"),
     (["--sparsity", "0.5", "--block", "2"], 2, "two positive integers"),
     (["--sparsity", "0.5", "--block", "0x2"], 2, "two positive integers"),

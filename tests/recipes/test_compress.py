@@ -9,7 +9,17 @@ from keras import layers, ops
 
 import keras_mot
 from keras_mot import compress
-from keras_mot.recipes import PRESETS, Cluster, FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune
+from keras_mot.recipes import (
+    PRESETS,
+    Cluster,
+    FineTune,
+    PostTraining,
+    Prune,
+    QuantizeAware,
+    Recipe,
+    RemoveChannels,
+    Tune,
+)
 from keras_mot.recipes._objective import choose_objective
 from keras_mot.recipes._training_data import TrainingData
 from keras_mot.recipes.compress import Run
@@ -80,6 +90,18 @@ def test_stage_by_stage(result, model):
     assert result.to_markdown().count("\n") == 8
     log = json.loads((result.output_dir / "run.json").read_text())
     assert log["stages"] == json.loads(json.dumps(result.to_dict()))["stages"]
+
+
+@only_tensorflow
+def test_channels_are_cut_out(model, arrays, tmp_path):
+    stages = [Prune(0.5, channels=True, fine_tune=FineTune(2, 1e-2)), RemoveChannels(), PostTraining()]
+    result = run(model, arrays, Recipe(stages), output_dir=tmp_path)
+    pruned, small, quantized = result.stages[1:]
+    assert small.bytes < 0.9 * pruned.bytes
+    assert small.metric == pruned.metric > 0.8
+    assert quantized.metric > 0.8
+    shapes = [tuple(weight.shape) for weight in result.model.weights if weight.name == "kernel"]
+    assert shapes == [(8, 8), (8, 3)]
 
 
 @only_tensorflow

@@ -15,11 +15,13 @@ from keras import layers, ops
 import keras_mot as tfmot
 from keras_mot.layers import find_weights, transformed_weights
 from keras_mot.sparsity import (
+    Channel,
     ConstantSparsity,
     PolynomialDecay,
     UpdatePruningStep,
     prune_low_magnitude,
     pruning_report,
+    remove_pruned_channels,
     strip_pruning,
     update_pruning_step,
 )
@@ -55,6 +57,18 @@ def test_2_3_6_the_default_schedule_prunes_a_short_fit():
     model = compiled(prune_low_magnitude(classifier()))
     model.fit(*batches(5), batch_size=16, verbose=0)
     assert zeros(strip_pruning(model)) == [120, 160, 24]
+
+
+def test_issue_541_issue_732_pruned_channels_can_leave_the_dense_model():
+    model = one_shot(classifier(), ConstantSparsity(0.5), granularity=Channel(), overrides={"head": None})
+    small = remove_pruned_channels(model)
+    assert [tuple(layer.kernel.shape) for layer in small.layers if hasattr(layer, "kernel")] == [
+        (12, 10),
+        (10, 8),
+        (8, 3),
+    ]
+    x, _ = batches(1)
+    np.testing.assert_allclose(small.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
 
 
 def test_2_3_7_issue_206_sparsity_holds_after_every_step(tmp_path):
