@@ -1,5 +1,6 @@
 """Shared fixtures. The suite is run once per backend: see `tests/run_backends.py`."""
 
+import gc
 import os
 
 import keras
@@ -56,6 +57,9 @@ def _fixed_seeds():
 
 @pytest.fixture(autouse=True, scope="module")
 def _memory():
+    """Each module is left with little to go through: TensorFlow's converter collects garbage every time it runs."""
+    gc.collect()
+    gc.freeze()
     yield
     keras.utils.clear_session()
 
