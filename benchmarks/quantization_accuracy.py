@@ -202,8 +202,8 @@ def qat(task, arguments):
     recipe = adjusted(LAMB, arguments)
     rows = [exported("float", task.model, task)]
     schemes = SCHEMES | ({"int4 weights, learned scales": LEARNED} if arguments.all else {})
-    for name, scheme in schemes.items():
-        rows += trained(name, scheme, task.model, task, (x, y), recipe, arguments.seed)
+    for name in arguments.schemes or schemes:
+        rows += trained(name, schemes[name], task.model, task, (x, y), recipe, arguments.seed)
     return rows
 
 
@@ -253,7 +253,7 @@ def batches(task, train, recipe, seed):
 
 
 def adjusted(recipe, arguments):
-    names = ("epochs", "learning_rate")
+    names = ("epochs", "learning_rate", "optimizer")
     changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return dataclasses.replace(recipe, **changes, **({"epochs": 1} if arguments.quick else {}))
 
@@ -288,6 +288,8 @@ def main():
     parser.add_argument("--all", action="store_true", help="ptq: more estimators, and 4 bits; qat: learned scales")
     parser.add_argument("--epochs", type=int, help="qat")
     parser.add_argument("--learning-rate", type=float, help="qat")
+    parser.add_argument("--optimizer", choices=["Adam", "Lamb"], help="qat (default: Lamb, for keyword spotting Adam)")
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, help="qat of mnist and resnet8 (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="qat")
     arguments = parser.parse_args()
     defaults = {"ptq": list(TASKS), "qat": ["mnist", "resnet8", "ds_cnn_l", "gru_s"]}
