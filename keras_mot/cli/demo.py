@@ -20,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         parents=[common],
         help="train a small network, compress it by a recipe, and show what was gained",
         description="Trains a small convolutional network on scikit-learn's 8x8 digits, runs a recipe on it (prune "
-        "80 %% of the weights, cluster the others to 16 values, quantize them to 8 bits, fine-tuning each time), "
+        "90 %% of the weights, cluster the others to 16 values, quantize them to 8 bits, fine-tuning each time), "
         "exports each stage to LiteRT, and measures it in the runtime.",
     )
     parser.add_argument("--output", metavar="DIR", help="folder to keep the files in; without it, none are kept")
@@ -85,7 +85,7 @@ def _build(folder, images, labels):
 
     recipe = Recipe(
         [
-            Prune(0.8, frequency=20, fine_tune=epochs("prune", 1e-3)),
+            Prune(0.9, scope="model", frequency=20, fine_tune=epochs("prune", 2e-3)),
             Cluster(16, fine_tune=epochs("cluster", 2e-4)),
             QuantizeAware(fine_tune=epochs("quantize_aware", 2e-4)),
         ],

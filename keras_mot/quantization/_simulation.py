@@ -1,5 +1,7 @@
 """The simulation of an integer model: a Keras model whose weights and activations are rounded as they will be."""
 
+import warnings
+
 import keras
 import numpy as np
 
@@ -41,6 +43,7 @@ def quantize(model, scheme, fitting, selected, overrides, function):
     fitting.run(simulation)
     if fitting.data is not None:
         _settle_biases(simulation)
+    _warn_of_merged_values(simulation)
     return simulation
 
 
@@ -133,6 +136,29 @@ def fit_scales(simulation):
         transform = weight.transform_of(FakeQuantize)
         if transform is not None:
             transform.fit(numpy_value(weight.value_before(transform)))
+
+
+def _warn_of_merged_values(simulation):
+    """Says where shared values are so close to each other that they become one integer."""
+    merged = []
+    for weight in transformed_weights(simulation):
+        quantize, codebook = weight.transform_of(FakeQuantize), weight.transform_of(PaletteTransform)
+        if quantize is None or codebook is None or codebook.per_channel:
+            continue
+        integers, _ = quantize.integers(numpy_value(weight.value_before(quantize)))
+        mask = weight.transform_of(Mask)
+        if mask is not None:
+            integers = integers[numpy_value(mask.mask) > 0]
+        left, values = np.count_nonzero(np.bincount(integers.ravel() + quantize.limit)), codebook.unique_values()
+        if 0 < left < values:
+            merged.append(f"'{weight.path}' ({values} values, {left} integers)")
+    if merged:
+        warnings.warn(
+            f"Some shared values become the same integer in {', '.join(merged)}: a weight with shared values has one "
+            "scale, and these lie closer together than a step of it. `cluster_per_channel=True` keeps a scale for each "
+            "channel; more `weight_bits` make steps smaller.",
+            stacklevel=4,
+        )
 
 
 def _settle_slopes(simulation):

@@ -26,7 +26,7 @@ def test_the_whole_way(run, tmp_path):
     plain, pruned, clustered, quantized = values["stages"]
     assert plain["sparsity"] < 0.01
     for row in (pruned, clustered, quantized):
-        assert row["sparsity"] >= 0.8 - 1e-4
+        assert row["sparsity"] >= 0.9 - 1e-4
     assert clustered["values"] <= 16
     assert quantized["values"] <= 16
     assert quantized["bytes"] < 0.35 * plain["bytes"]

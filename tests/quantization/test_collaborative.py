@@ -246,6 +246,21 @@ def test_masks_and_codebooks_of_different_hosts():
     np.testing.assert_allclose(copied.predict(x, verbose=0), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("values", "integers"), [([-1.0, 0.0, 0.002, 1.0], 3), ([-1.0, 0.0, 0.02, 1.0], 4)])
+def test_values_that_become_one_integer(values, integers):
+    """What one scale for a whole weight costs, where it costs something."""
+    dense = layers.Dense(4, use_bias=False, name="dense")
+    model = keras.Sequential([keras.Input((4,)), dense])
+    dense.kernel.assign(np.tile(values, (4, 1)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quantized = quantize_model(cluster_weights(model, 4), calibration_data=np.eye(4, dtype="float32"))
+    assert len(np.unique(next(iter(integers_of(quantized).values())))) == integers
+    messages = [str(item.message) for item in caught if "become the same integer" in str(item.message)]
+    assert len(messages) == (integers < 4)
+    assert all(f"'dense/kernel' (4 values, {integers} integers)" in message for message in messages)
+
+
 def test_preserving_what_is_there_already():
     with pytest.raises(ValueError, match="masks and codebooks are kept in any case"):
         quantize_model(transformed(("mask",)), QuantizationScheme(preserve_sparsity=True))
