@@ -61,9 +61,13 @@ def snapshot(model):
     """Masks and weights (what else the model stores included), as NumPy arrays."""
     import keras
 
-    arrays = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
-    masks = [value for value in arrays if value.dtype == bool]
-    return masks, [value for value in arrays if value.dtype != bool]
+    from keras_mot.layers import transformed_weights
+    from keras_mot.transforms import Mask
+
+    masks = [weight.transform_of(Mask).mask for weight in transformed_weights(model)]
+    ids = {id(mask) for mask in masks}
+    others = [weight for weight in model.weights if id(weight) not in ids]
+    return tuple([keras.ops.convert_to_numpy(item) for item in part] for part in (masks, others))
 
 
 def difference(first, second):
@@ -97,6 +101,8 @@ def child(arguments):
         fit(pruned(base, steps, scope), x[:half], y[:half]).save(path)
         resumed = fit(keras.models.load_model(path), x[half:], y[half:])
     sparsity = keras_mot.sparsity.pruning_report(whole).sparsity
+    if not snapshot(whole)[0]:
+        raise SystemExit("There are no masks to compare.")
     masks, weights = difference(snapshot(whole), snapshot(resumed))
     repeated_masks, repeated_weights = difference(snapshot(whole), snapshot(again))
     send_result(
