@@ -289,18 +289,32 @@ def has_scheduled_transforms(model):
     )
 
 
+_AUTOMATIC = [(has_scheduled_transforms, UpdateTransforms)]
+
+
+def add_automatic_callback(applies, kind):
+    """Makes `fit` add a callback by itself, before those of the user.
+
+    Args:
+        applies: function from a model to whether it needs the callback.
+        kind: the callback's class, which takes no arguments.
+    """
+    _AUTOMATIC.append((applies, kind))
+
+
 def _install():
-    """Makes every `CallbackList` that serves a model with scheduled transforms begin with the callback."""
+    """Makes every `CallbackList` begin with the callbacks that its model needs."""
     plain_set_model = keras.callbacks.CallbackList.set_model
     if getattr(plain_set_model, "_keras_mot", False):
         return
 
     @functools.wraps(plain_set_model)
     def set_model(self, model):
-        if isinstance(model, keras.Model) and has_scheduled_transforms(model):
-            ours = [callback for callback in self.callbacks if isinstance(callback, UpdateTransforms)]
-            others = [callback for callback in self.callbacks if not isinstance(callback, UpdateTransforms)]
-            self.callbacks = [*(ours[:1] or [UpdateTransforms()]), *others]
+        for applies, kind in reversed(_AUTOMATIC) if isinstance(model, keras.Model) else ():
+            if applies(model):
+                ours = [callback for callback in self.callbacks if isinstance(callback, kind)]
+                others = [callback for callback in self.callbacks if not isinstance(callback, kind)]
+                self.callbacks = [*(ours[:1] or [kind()]), *others]
         plain_set_model(self, model)
 
     set_model._keras_mot = True

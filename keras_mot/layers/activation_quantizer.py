@@ -242,6 +242,11 @@ class ActivationQuantizer(keras.layers.Layer):
         # As settled as an average over many batches: a first batch of training moves it no more than later ones.
         self._batches.assign(1.0 if self.decay is None else self.calls / (1.0 - self.decay))
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a range, of finite numbers."""
+        return self.has_range and bool(np.isfinite(self._ends()).all())
+
     def _ends(self):
         return tuple(float(ops.convert_to_numpy(value)) for value in (self._low, self._high))
 

@@ -15,12 +15,12 @@ from keras_mot.layers._find import find_weights, require_built
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.quantization._carrying import Carried
 from keras_mot.quantization._lowering import lower
-from keras_mot.quantization._placement import WEIGHTED, place, quantizer_of
+from keras_mot.quantization._placement import place, quantizer_of
 from keras_mot.quantization._settings import settings_of_operations
+from keras_mot.quantization._settling import settle_biases
 from keras_mot.quantization.collaborative import with_transforms_read_off
 from keras_mot.quantization.schemes import QuantizationScheme, WeightsScheme
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
-from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
 
 def quantize(model, scheme, fitting, selected, overrides, function):
@@ -42,7 +42,7 @@ def quantize(model, scheme, fitting, selected, overrides, function):
     _settle_slopes(simulation)
     fitting.run(simulation)
     if fitting.data is not None:
-        _settle_biases(simulation)
+        settle_biases(simulation)
     _warn_of_merged_values(simulation)
     return simulation
 
@@ -170,30 +170,6 @@ def _settle_slopes(simulation):
             scale = np.abs(slopes).max() / np.float32(127)
             if scale > 0:
                 layer.alpha.assign(np.round(slopes / scale) * scale)
-
-
-def _settle_biases(simulation):
-    """Rounds each bias to the 32 bits that it has in integers: multiples of the scales of input times weight."""
-    calls = {}
-    for node in nodes_of(simulation):
-        calls.setdefault(id(node.operation), []).append(node.arguments.keras_tensors[0])
-    for layer in simulation.layers:
-        if not is_a(layer, WEIGHTED) or not layer.use_bias:
-            continue
-        quantizers = {id(item): item for item in (quantizer_of(tensor) for tensor in calls[id(layer)])}
-        kernels = [weight for weight in transformed_weights(layer) if weight.transform_of(FakeQuantize)]
-        if len(quantizers) != 1 or None in quantizers.values() or len(kernels) != 1:
-            continue  # no integers, or several grids at once
-        (quantizer,) = quantizers.values()
-        transform = kernels[0].transform_of(FakeQuantize)
-        _, scale = transform.integers(numpy_value(kernels[0].value_before(transform)))
-        scale = with_scales_for_zeros(scale)
-        steps = np.float32(quantizer.parameters().scale) * np.broadcast_to(scale.reshape(-1), layer.bias.shape)
-        steps = steps.astype("float64")
-        integers = np.round(numpy_value(layer.bias).astype("float64") / steps)
-        if quantizer.bits == 8:
-            integers = np.clip(integers, -(2**30), 2**30)  # the rest of 32 bits is for the sum
-        layer.bias.assign(integers * steps)
 
 
 def _check(model, scheme, selected, function):
