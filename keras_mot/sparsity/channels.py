@@ -17,7 +17,7 @@ from keras import layers, ops
 from keras_mot.graph import flatten, operations_of, rewrite, trace
 from keras_mot.graph._functional import is_a, nodes_of
 from keras_mot.graph.batch_norm import scale_and_offset
-from keras_mot.layers import copy_model, transformed_weights
+from keras_mot.layers import copy_model, find_weights, transformed_weights
 from keras_mot.layers._attach import numpy_value
 from keras_mot.layers._find import require_built
 
@@ -127,7 +127,7 @@ def layers_before_outputs(model: keras.Model) -> list[keras.layers.Layer]:
     found = {}
     while waiting:
         operation, node, _ = waiting.pop()._keras_history
-        if is_a(operation, (*_LINEAR, *_TRANSPOSED, *_SEPARABLE)):
+        if isinstance(operation, layers.Layer) and find_weights(operation)[0]:
             found[id(operation)] = originals[id(operation)]
         else:
             waiting.extend(operation._inbound_nodes[node].arguments.keras_tensors)

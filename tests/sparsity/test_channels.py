@@ -222,6 +222,20 @@ def test_nested_and_subclassed_models():
     assert len(found._inbound_nodes) == len(keras.models.clone_model(outer).layers[1].layers[0]._inbound_nodes)
 
 
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (lambda x: layers.Softmax()(layers.EinsumDense("ab,bc->ac", 4, name="head")(x)), "head"),
+        (lambda x: layers.LSTM(3, name="head")(layers.Reshape((2, 4))(x)), "head"),
+        (lambda x: layers.Activation("softmax")(layers.BatchNormalization()(layers.Dense(3, name="head")(x))), "head"),
+    ],
+)
+def test_layers_before_outputs(head, name):
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, head(layers.Dense(8, name="hidden")(inputs)))
+    assert [layer.name for layer in layers_before_outputs(model)] == [name]
+
+
 def test_bad_input():
     with pytest.raises(TypeError, match="expects a Keras model; received 3"):
         remove_pruned_channels(3)
