@@ -223,17 +223,17 @@ def test_nested_and_subclassed_models():
 
 
 @pytest.mark.parametrize(
-    ("head", "name"),
+    "head",
     [
-        (lambda x: layers.Softmax()(layers.EinsumDense("ab,bc->ac", 4, name="head")(x)), "head"),
-        (lambda x: layers.LSTM(3, name="head")(layers.Reshape((2, 4))(x)), "head"),
-        (lambda x: layers.Activation("softmax")(layers.BatchNormalization()(layers.Dense(3, name="head")(x))), "head"),
+        lambda x: layers.Softmax()(layers.EinsumDense("ab,bc->ac", 4, name="head")(x)),
+        lambda x: layers.LSTM(3, name="head")(layers.Reshape((2, 4))(x)),
+        lambda x: layers.Activation("softmax")(layers.BatchNormalization()(layers.Dense(3, name="head")(x))),
     ],
 )
-def test_layers_before_outputs(head, name):
+def test_layers_before_outputs(head):
     inputs = keras.Input((5,))
     model = keras.Model(inputs, head(layers.Dense(8, name="hidden")(inputs)))
-    assert [layer.name for layer in layers_before_outputs(model)] == [name]
+    assert [layer.name for layer in layers_before_outputs(model)] == ["head"]
 
 
 def test_bad_input():
