@@ -22,6 +22,7 @@ from keras_mot.quantization import (
     INT8,
     Default8BitClusterPreserveQuantizeScheme,
     Default8BitPrunePreserveQuantizeScheme,
+    MinMax,
     QuantizationScheme,
     quantize_annotate_model,
     quantize_apply,
@@ -34,6 +35,8 @@ from keras_mot.transforms import Codebook, FakeQuantize, Mask
 from tests.quantization.test_coverage import only_tensorflow
 
 CLUSTERS, SPARSITY = 6, 0.5
+# What is kept does not depend on how ranges are found, and searching for them takes most of the time.
+QUICK = {"estimator": MinMax(), "equalize": False, "correct_biases": False}
 KERNELS = 8  # of `network`: the separable convolution and the GRU have two each
 LABELS = np.random.default_rng(4).integers(0, 3, 24)
 
@@ -126,7 +129,7 @@ def test_what_was_made_is_kept(kinds, function, tmp_path):
     given = transformed(kinds)
     masked = masked_weights(given, kinds)
     expected = keras_mot.layers.strip(keras_mot.layers.copy_model(given)).predict(images(), verbose=0)
-    quantized = function(given, calibration_data=images())
+    quantized = function(given, calibration_data=images(), **QUICK)
     np.testing.assert_allclose(quantized.predict(images(), verbose=0), expected, atol=0.05)
     check(quantized, kinds, masked)
     trained(quantized, 1)
@@ -154,7 +157,7 @@ def test_what_was_made_is_kept(kinds, function, tmp_path):
 def test_the_integer_file_keeps_it(kinds, function, scheme, tmp_path):
     """TFMOT's files have up to 69 values where the model has 16, for each channel has a scale of its own."""
     given = transformed(kinds)
-    quantized = function(given, scheme, calibration_data=images())
+    quantized = function(given, scheme, calibration_data=images(), **QUICK)
     if function is quantize_model:
         trained(quantized, 1)
     check(quantized, kinds, masked_weights(given, kinds))
@@ -288,7 +291,7 @@ def test_values_of_channels():
         given = cluster_weights(
             network(), 3, cluster_per_channel=True, overrides={"depthwise": None, "separable": None, "gru": None}
         )
-    quantized = trained(quantize_model(given, calibration_data=images()), 1)
+    quantized = trained(quantize_model(given, calibration_data=images(), **QUICK), 1)
     integers = integers_of(quantized)
     kernel = next(item for path, item in integers.items() if "conv" in path and item.shape == (3, 3, 3, 8))
     assert max(len(np.unique(channel)) for channel in kernel.reshape(-1, 8).T) <= 3
@@ -308,7 +311,7 @@ def test_soft_codebooks_become_hard_ones():
 
 def test_layers_in_floats_keep_masks_too():
     given = transformed(("mask",))
-    quantized = trained(quantize_model(given, calibration_data=images(), overrides={"gru": None}), 1)
+    quantized = trained(quantize_model(given, calibration_data=images(), overrides={"gru": None}, **QUICK), 1)
     weights = transformed_weights(quantized.get_layer("gru"))
     assert len(weights) == 2
     for weight in weights:
@@ -339,7 +342,7 @@ def test_read_off_a_stripped_model():
     kernels = [item for item in pruned.weights if len(item.shape) > 1 and "bias" not in item.path]
     zeros = sum((ops.convert_to_numpy(item) == 0).sum() for item in kernels)
     for scheme in (Default8BitPrunePreserveQuantizeScheme(), INT8):
-        quantized = trained(quantize_model(pruned, scheme, calibration_data=images()), 4)
+        quantized = trained(quantize_model(pruned, scheme, calibration_data=images(), **QUICK), 4)
         left = sum((item == 0).sum() for item in integers_of(quantized).values())
         assert (left >= zeros) == scheme.preserve_sparsity
     with warnings.catch_warnings():
