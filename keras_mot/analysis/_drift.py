@@ -12,6 +12,7 @@ from keras_mot._keras import no_gradients
 from keras_mot.export._runner import LiteRTRunner
 from keras_mot.export._signature import check_inputs, read_signature
 from keras_mot.layers.activation_quantizer import intercepted, is_quantized
+from keras_mot.quantization.batch_norm import settled_fold
 from keras_mot.quantization.reference_kernels import ReferenceRounding
 
 _CHUNK = 16
@@ -89,6 +90,7 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
         raise TypeError(f"`measure_drift` expects a Keras model; received {model!r}.")
     if not is_quantized(model):
         raise ValueError(f"'{model.name}' is not quantized: pass the model that the file was exported from.")
+    model = settled_fold(model)
     signature = read_signature(model, None)
     arrays = check_inputs(signature, signature.flatten(inputs))
     runner = LiteRTRunner(source, kernels="reference", input_names=[tensor.name for tensor in signature.inputs])

@@ -15,7 +15,7 @@ import numpy as np
 from keras_mot.export._dependencies import require
 from keras_mot.export._integer_grids import on_grid
 from keras_mot.export._integer_rules import AVERAGING, INT4_WEIGHTS, LOOP, rule_for, version_of
-from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, parse_model
+from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, pack_model, parse_model
 from keras_mot.layers.activation_quantizer import QuantizationParameters
 
 
@@ -95,10 +95,7 @@ class _Rewriter:
                 except _InFloats as reason:
                     self._as_floats(operator, str(reason))
         self._finish(input_type, output_type)
-        flatbuffers = require("flatbuffers")
-        builder = flatbuffers.Builder(2**20)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        return IntegerFile(bytes(builder.Output()), tuple(self.floats))
+        return IntegerFile(pack_model(self.model), tuple(self.floats))
 
     # Marks
 

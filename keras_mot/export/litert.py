@@ -18,6 +18,7 @@ from keras_mot.export._sparse_choice import choose, is_worth_trying
 from keras_mot.export._subprocess_engine import convert_in_child
 from keras_mot.export._tensorflow_engine import convert_in_process
 from keras_mot.export._verification import ExportVerificationError, Verifier
+from keras_mot.graph.trained_batch_norm import fold_trained_batch_norm
 from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
 
 # An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
@@ -152,6 +153,7 @@ def export_litert(
     check_precision(model)
     integers = _check_integers(model, weights, sparse_encoding, input_type, output_type)
     check_installed("tensorflow", "ai_edge_litert")
+    model = fold_trained_batch_norm(model)
     with full_precision(model):
         signature = read_signature(model, input_signature)
         batch_sizes = _plan_batch_sizes(signature, batch_size)

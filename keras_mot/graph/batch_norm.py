@@ -46,6 +46,10 @@ class FoldableBatchNorm:
     linear: keras.layers.Layer
     batch_norm: keras.layers.BatchNormalization
 
+    def factors(self) -> np.ndarray:
+        """What it multiplies the output channels by: float64 array."""
+        return scale_and_offset(self.batch_norm)[0]
+
 
 def find_foldable_batch_norms(model: keras.Model) -> list[FoldableBatchNorm]:
     """The batch normalizations of a model, and of the models nested in it, that `fold_batch_norm` would fold.
@@ -123,18 +127,18 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     clustered = keras_mot.clustering.cluster_weights(folded, 32)
     ```
     """
-    return fold_with_factors(model)[0]
+    return fold_and_list(model)[0]
 
 
-def fold_with_factors(model: keras.Model) -> tuple[keras.Model, dict[str, np.ndarray]]:
-    """What `fold_batch_norm` returns, and what it has multiplied the output channels of each folded layer by.
+def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBatchNorm]]:
+    """What `fold_batch_norm` returns, and what it has folded.
 
     Args:
         model: as of `fold_batch_norm`.
 
     Returns:
-        The model; and a dictionary from the names of layers to float64 arrays, one number for each output channel. With
-        nested models, names need not be unique: flatten first.
+        The model; and a dictionary from the names of folded layers to `FoldableBatchNorm`s, with the weights that they
+        had. With nested models, names need not be unique: flatten first.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`fold_batch_norm` expects a Keras model; received {model!r}.")
@@ -153,9 +157,10 @@ def fold_with_factors(model: keras.Model) -> tuple[keras.Model, dict[str, np.nda
         return copy, {}
     rebuild = _Rebuild(folds)
     folded = rebuild.model(copy)
-    factors = {fold.linear.name: _take_over(rebuild.replaced[id(fold.linear)], fold) for fold in folds}
+    for fold in folds:
+        _take_over(rebuild.replaced[id(fold.linear)], fold)
     # Once more, so that no layer remembers its calls in the graph that was.
-    return copy_model(folded), factors
+    return copy_model(folded), {fold.linear.name: fold for fold in folds}
 
 
 class _Rebuild:
@@ -216,7 +221,7 @@ def scale_and_offset(batch_norm: keras.layers.BatchNormalization) -> tuple[np.nd
 
 
 def _take_over(layer, fold):
-    """Gives a layer the weights of a fold; returns the factors of its output channels."""
+    """Gives a layer the weights of a fold."""
     linear = fold.linear
     scale, bias = scale_and_offset(fold.batch_norm)
     if linear.use_bias:
@@ -229,4 +234,3 @@ def _take_over(layer, fold):
                 value = value * scale.reshape(shape(value))
             getattr(layer, key).assign(value)
     layer.bias.assign(bias)
-    return scale

@@ -41,12 +41,7 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
                 f"the rebuilt model has {len(new)} variables, or other shapes, not the {len(old)} it had",
             )
         )
-    for source, target in zip(old, new, strict=True):
-        # A real copy: JAX donates the buffers of a model in training.
-        target.assign(np.array(keras.ops.convert_to_numpy(source)))
-        if target.trainable != source.trainable:
-            target.trainable = source.trainable
-        target._path = source._path  # a layer rebuilt by itself does not know the model it was built in
+    _copy_variables(old, new)
     for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
         if type(target) is not type(source):
             names = type(source).__name__, type(target).__name__
@@ -56,9 +51,43 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
         if target.name != source.name:  # created without a name by its parent's code, and numbered anew
             target.name = source.name
         target._parent_path = source._parent_path
-        if isinstance(source, WeightTransform):
-            target.step, target.updated_at = source.step, source.updated_at
+        _copy_progress(source, target)
     return copy
+
+
+def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
+    """A copy of a built layer, transforms included, that has a bias or has none; a new bias is 0.
+
+    Args:
+        layer: a layer with the attributes `use_bias` and `bias`.
+        use_bias: whether the copy has a bias.
+    """
+    copy = _copy_layer(layer, use_bias=use_bias)
+    kept = [
+        [variable for variable in each.variables if not each.use_bias or variable is not each.bias]
+        for each in (layer, copy)
+    ]
+    _copy_variables(*kept)
+    if layer.use_bias and use_bias:
+        _copy_variables([layer.bias], [copy.bias])
+    for source, target in zip(layer._flatten_layers(), copy._flatten_layers(), strict=True):
+        target._trainable = source._trainable
+        _copy_progress(source, target)
+    return copy
+
+
+def _copy_variables(old, new):
+    for source, target in zip(old, new, strict=True):
+        # A real copy: JAX donates the buffers of a model in training.
+        target.assign(np.array(keras.ops.convert_to_numpy(source)))
+        if target.trainable != source.trainable:
+            target.trainable = source.trainable
+        target._path = source._path  # a layer rebuilt by itself does not know the model it was built in
+
+
+def _copy_progress(source, target):
+    if isinstance(source, WeightTransform):
+        target.step, target.updated_at = source.step, source.updated_at
 
 
 def _cannot_copy(model, reason):
@@ -97,7 +126,8 @@ def new_input(tensor):
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name, optional=optional)
 
 
-def _copy_layer(layer):
+def _copy_layer(layer, **changes):
+    """The layer from its configuration, with changes to that."""
     if type(layer) is keras.layers.Lambda:  # its function would lose its globals on the way through a config
         config = {**layer.get_config(), "function": layer.function}
         if "arguments" not in config:
@@ -107,6 +137,7 @@ def _copy_layer(layer):
         return keras.layers.Lambda(**config, output_shape=layer._output_shape, mask=layer.mask)
     config = keras.saving.serialize_keras_object(layer)
     config.pop("compile_config", None)
+    config["config"].update(changes)
     known = _custom_objects(layer)
     return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
 

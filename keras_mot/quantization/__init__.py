@@ -8,6 +8,7 @@ from keras_mot.quantization.aware_training import (
     quantize_scope,
     strip_quantization,
 )
+from keras_mot.quantization.batch_norm import freeze_batch_norm
 from keras_mot.quantization.collaborative import (
     Default8BitClusterPreserveQuantizeScheme,
     Default8BitPrunePreserveQuantizeScheme,
@@ -62,6 +63,7 @@ __all__ = [
     "RangeEstimator",
     "SeenValues",
     "WeightsScheme",
+    "freeze_batch_norm",
     "quantize_annotate_layer",
     "quantize_annotate_model",
     "quantize_apply",

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 
 from keras_mot.graph._functional import as_functional, is_a, nodes_of
+from keras_mot.graph.batch_norm import scale_and_offset
+from keras_mot.graph.trained_batch_norm import trained_pairs
 from keras_mot.layers._attach import numpy_value, transformed_weights
 from keras_mot.layers._updates import add_automatic_callback
 from keras_mot.layers.activation_quantizer import is_quantized
@@ -13,12 +15,17 @@ from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
 
 def settle_biases(simulation):
-    """Rounds each bias to the 32 bits that it has in integers: multiples of the scales of input times weight."""
+    """Rounds each bias to the 32 bits that it has in integers: multiples of the scales of input times weight.
+
+    Behind a layer whose batch normalization is trained, beta moves so that the bias that both come to is rounded.
+    """
+    batch_norms = {id(linear): batch_norm for linear, batch_norm in trained_pairs(simulation)}
     calls = {}
     for node in nodes_of(simulation):
         calls.setdefault(id(node.operation), []).append(node.arguments.keras_tensors[0])
     for layer in simulation.layers:
-        if not is_a(layer, WEIGHTED) or not layer.use_bias:
+        batch_norm = batch_norms.get(id(layer))
+        if not is_a(layer, WEIGHTED) or (not layer.use_bias and batch_norm is None):
             continue
         quantizers = {id(item): item for item in (quantizer_of(tensor) for tensor in calls[id(layer)])}
         kernels = [weight for weight in transformed_weights(layer) if weight.transform_of(FakeQuantize)]
@@ -29,13 +36,15 @@ def settle_biases(simulation):
             continue  # no batch seen yet, or training has diverged
         transform = kernels[0].transform_of(FakeQuantize)
         _, scale = transform.integers(numpy_value(kernels[0].value_before(transform)))
-        scale = with_scales_for_zeros(scale)
-        steps = np.float32(quantizer.parameters().scale) * np.broadcast_to(scale.reshape(-1), layer.bias.shape)
+        variable = layer.bias if batch_norm is None else batch_norm.beta
+        factors, bias = (1.0, numpy_value(layer.bias)) if batch_norm is None else scale_and_offset(batch_norm)
+        scale = np.broadcast_to(scale.reshape(-1), bias.shape) * factors
+        steps = np.float32(quantizer.parameters().scale) * with_scales_for_zeros(scale.astype("float32"))
         steps = steps.astype("float64")
-        integers = np.round(numpy_value(layer.bias).astype("float64") / steps)
+        integers = np.round(bias.astype("float64") / steps)
         if quantizer.bits == 8:
             integers = np.clip(integers, -(2**30), 2**30)  # the rest of 32 bits is for the sum
-        layer.bias.assign(integers * steps)
+        variable.assign(numpy_value(variable) + (integers * steps - bias))
 
 
 class SettleBiases(keras.callbacks.Callback):

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 
 from keras_mot.graph._functional import as_functional, is_a, nodes_of
-from keras_mot.graph.batch_norm import fold_with_factors
+from keras_mot.graph.batch_norm import fold_and_list
 from keras_mot.graph.rewrite import flatten, operations_of
 from keras_mot.graph.tracing import trace
+from keras_mot.graph.trained_batch_norm import unfold_batch_norm
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers._find import find_weights, require_built
@@ -23,7 +24,7 @@ from keras_mot.quantization.schemes import QuantizationScheme, WeightsScheme
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
 
 
-def quantize(model, scheme, fitting, selected, overrides, function):
+def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0):
     """A flat model that computes as its integer form will.
 
     Args:
@@ -33,27 +34,32 @@ def quantize(model, scheme, fitting, selected, overrides, function):
         selected: function from an operation to whether it shall be in integers, or `None` for all.
         overrides: dictionary from selectors to other settings, see `settings_of_operations`, or `None`.
         function: name of the public function, for messages.
+        batch_norm_steps: training steps in which batch normalization follows the batches; `None`: all of them.
 
     Returns:
         The model, which shares no variables with `model`.
     """
     _check(model, scheme, selected, function)
-    simulation = simulate(model, scheme, selected, overrides)
+    simulation, folds = simulate(model, scheme, selected, overrides)
     _settle_slopes(simulation)
     fitting.run(simulation)
     if fitting.data is not None:
         settle_biases(simulation)
     _warn_of_merged_values(simulation)
-    return simulation
+    return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
 
 
 def simulate(model, scheme, selected=None, overrides=None):
-    """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`."""
+    """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
+
+    Returns:
+        The model, and a dictionary from names of layers to the batch normalizations folded into them.
+    """
     settings = settings_of_operations(trace(model), scheme, selected, overrides)
     if scheme.preserve_sparsity or scheme.preserve_clusters:
         model = with_transforms_read_off(model, scheme)
     carried = Carried(model)
-    lowered, origins, joined, factors, chosen = _lowered(carried.plain, settings)
+    lowered, origins, joined, folds, chosen = _lowered(carried.plain, settings)
     carried.follow(lambda labelled: _lowered(labelled, settings)[0])
 
     def origin(operation):
@@ -69,6 +75,7 @@ def simulate(model, scheme, selected=None, overrides=None):
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     schemes = {layer.name: chosen[origin(layer)].scheme for layer in weighted}
+    factors = {name: fold.factors() for name, fold in folds.items()}
     simulation = copy_model(placed)
     for layer in simulation.layers:
         for number, found in enumerate(find_weights(layer)[0]):
@@ -86,7 +93,7 @@ def simulate(model, scheme, selected=None, overrides=None):
                 if fill is not None:
                     fill(transform, value, used)
     fit_scales(simulation)
-    return simulation
+    return simulation, folds
 
 
 def _lowered(model, settings):
@@ -97,14 +104,14 @@ def _lowered(model, settings):
         settings: those of each operation, in order; `None` for what stays in floats.
 
     Returns:
-        The lowered model, the origins of its operations and which are joined, as of `lower`; the factors of folded
-        batch normalizations by layer; and the settings by the name of the operation.
+        The lowered model, the origins of its operations and which are joined, as of `lower`; the folded batch
+        normalizations by layer; and the settings by the name of the operation.
     """
     flat = flatten(trace(model))
     named = zip(operations_of(flat), settings, strict=True)
     chosen = {operation.name: item for operation, item in named if item is not None}
-    folded, factors = fold_with_factors(flat)
-    return *lower(folded, lambda operation: operation.name in chosen), factors, chosen
+    folded, folds = fold_and_list(flat)
+    return *lower(folded, lambda operation: operation.name in chosen), folds, chosen
 
 
 def _weight_quantizer(scheme, found, stack, factors):

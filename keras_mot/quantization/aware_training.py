@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_mot.graph.rewrite import operations_of, rewrite
+from keras_mot.graph.trained_batch_norm import fold_trained_batch_norm
 from keras_mot.layers import strip
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
@@ -31,6 +32,7 @@ def quantize_model(
     equalize: bool | None = None,
     correct_biases: bool | None = None,
     overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
+    batch_norm_steps: int | None = 0,
 ) -> keras.Model:
     """Prepares a trained model for quantization-aware training.
 
@@ -39,10 +41,12 @@ def quantize_model(
     it, train it for an epoch or so at a low learning rate (1e-4 or less, for Adam), and export it with
     `keras_mot.export.export_litert`.
 
-    Batch normalization is folded into the layer before it, with its trained statistics, before training starts: what
-    is trained is what is shipped. Its factors become a part of the scales, so that kernels keep their size, and
-    learning rates that suit the float model go on to do so (with `per_channel=False` they do not: folded kernels can be
-    small, and want a lower rate, or an optimizer such as Lamb).
+    By default batch normalization is folded into the layer before it, with its trained statistics, before training
+    starts: what is trained is what is shipped. Its factors become a part of the scales, so that kernels keep their
+    size, and learning rates that suit the float model go on to do so (with `per_channel=False` they do not: folded
+    kernels can be small, and want a lower rate, or an optimizer such as Lamb). With `batch_norm_steps` it stays behind
+    the rounded kernel as a `TrainedBatchNorm`, goes on with the statistics of the batches, and is folded by the export,
+    or by `freeze_batch_norm`; a scale for each channel makes that exact.
 
     Masks and codebooks of a pruned or clustered model are kept: what is zero stays zero, what is shared stays shared.
 
@@ -58,6 +62,9 @@ def quantize_model(
         equalize: as in `quantize_post_training`; without calibration data only `True` does anything.
         correct_biases: as in `quantize_post_training`; `True` needs calibration data.
         overrides: as in `quantize_post_training`: other settings for some layers.
+        batch_norm_steps: for how many training steps batch normalization goes on with the statistics of each batch.
+            Then they are frozen, and gamma and beta trained on. 0: it is folded before training; `None`: it goes on as
+            long as training does. Needs a scale for each channel, and goes without equalization.
 
     Returns:
         A functional model that shares no variables with `to_quantize`. It is not compiled.
@@ -75,8 +82,27 @@ def quantize_model(
     keras_mot.export.export_litert(quantized, "model.tflite")
     ```
     """
+    equalize = _check_batch_norm_steps(batch_norm_steps, scheme, equalize)
     fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
-    return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model")
+    return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model", batch_norm_steps)
+
+
+def _check_batch_norm_steps(steps, scheme, equalize):
+    """Refuses what batch normalization in training does not go with; returns whether to equalize."""
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
+        raise TypeError(f"`batch_norm_steps` should be a number of training steps, or `None`; received {steps!r}.")
+    if steps == 0:
+        return equalize
+    if steps is not None and steps < 0:
+        raise ValueError(f"`batch_norm_steps` should be at least 0; received {steps}.")
+    if isinstance(scheme, QuantizationScheme) and not scheme.per_channel:
+        raise ValueError(
+            "`batch_norm_steps` needs a scale for each channel: with `per_channel=False` batch normalization is folded "
+            "before training, `batch_norm_steps=0`."
+        )
+    if equalize:
+        raise ValueError("`equalize=True` rescales folded kernels: it goes with `batch_norm_steps=0` only.")
+    return False if equalize is None else equalize
 
 
 def quantize_annotate_layer(
@@ -144,6 +170,7 @@ def quantize_apply(
     progress: bool | None = None,
     equalize: bool | None = None,
     correct_biases: bool | None = None,
+    batch_norm_steps: int | None = 0,
 ) -> keras.Model:
     """Quantizes the layers that `quantize_annotate_layer` or `quantize_annotate_model` has marked.
 
@@ -156,6 +183,7 @@ def quantize_apply(
         progress: see `quantize_model`.
         equalize: see `quantize_model`.
         correct_biases: see `quantize_model`.
+        batch_norm_steps: see `quantize_model`.
 
     Returns:
         As `quantize_model`.
@@ -176,8 +204,9 @@ def quantize_apply(
 
     marks = {operation: getattr(operation, _MARK, None) for operation in operations_of(model)}
     overrides = {operation: mark for operation, mark in marks.items() if isinstance(mark, QuantizeConfig)}
+    equalize = _check_batch_norm_steps(batch_norm_steps, scheme, equalize)
     fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
-    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply")
+    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", batch_norm_steps)
 
 
 def strip_quantization(model: keras.Model) -> keras.Model:
@@ -200,7 +229,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
     def call(operation, *args, **kwargs):
         return args[0] if isinstance(operation, ActivationQuantizer) else operation(*args, **kwargs)
 
-    return copy_model(rewrite(strip(copy_model(model)), call))
+    folded = fold_trained_batch_norm(model)
+    return copy_model(rewrite(strip(copy_model(folded)), call))
 
 
 @contextlib.contextmanager

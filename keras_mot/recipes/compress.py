@@ -212,6 +212,7 @@ class Run:
             _seed_layers(model, (self.seed, number))
             if stage.fine_tune is not None:
                 self._train(model, stage, teacher, f"stage {number}, {stage.key}")
+                model = stage.trained(model)
             self._finish(name, model, folder, time.perf_counter() - start, stage.export_options())
         name, _ = make_metric(self.metric)
         return CompressionResult(_plain(model), tuple(folder.stages), self.recipe.name, name, folder.path)

@@ -10,9 +10,16 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
+from keras_mot.graph.trained_batch_norm import has_trained_batch_norm
 from keras_mot.layers import copy_model, strip
 from keras_mot.layers._select import matches_layer
-from keras_mot.quantization import QuantizationScheme, WeightsScheme, quantize_model, quantize_post_training
+from keras_mot.quantization import (
+    QuantizationScheme,
+    WeightsScheme,
+    freeze_batch_norm,
+    quantize_model,
+    quantize_post_training,
+)
 from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
 from keras_mot.sparsity import Channel, PolynomialDecay, WholeModel, prune_low_magnitude, remove_pruned_channels
 from keras_mot.sparsity.channels import layers_before_outputs
@@ -44,6 +51,10 @@ class Stage(Config, abc.ABC):
             run: what is known of the run: `run.steps(fine_tune)`, the training steps; `run.calibration(samples)`,
                 inputs to calibrate with; `run.progress`; and `run.quantizes`, whether a stage of the recipe does.
         """
+
+    def trained(self, model: keras.Model) -> keras.Model:
+        """What the stage hands on once its model is trained; by default, the model as it is."""
+        return model
 
     def export_options(self) -> dict[str, Any]:
         """Arguments of `export_litert` for the file of this stage."""
@@ -294,13 +305,14 @@ class _Quantization(Stage):
         """The `QuantizationScheme`."""
         return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel)
 
-    def _quantized(self, function, model, run):
+    def _quantized(self, function, model, run, **options):
         return function(
             model,
             self.scheme(),
             calibration_data=run.calibration(self.calibration_samples),
             overrides=dict.fromkeys(self.skip),
             progress=run.progress,
+            **options,
         )
 
 
@@ -362,18 +374,25 @@ class QuantizeAware(_Quantization):
         calibration_samples: samples of the training data that ranges start from.
         skip: regular expressions of the layers to leave in floats.
         learned_scales: whether scales are trained too.
+        batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
+            is folded before training; `None`: it goes on to the end.
         fine_tune: a `FineTune`.
     """
 
     key: ClassVar[str] = "quantize_aware"
 
     learned_scales: bool = False
+    batch_norm_steps: int | None = 0
     fine_tune: FineTune = dataclasses.field(default_factory=FineTune)
 
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(self.fine_tune, FineTune):
             raise TypeError(f"`fine_tune` should be a `FineTune`; received {self.fine_tune!r}.")
+        if self.batch_norm_steps is not None:
+            check_whole("batch_norm_steps", self.batch_norm_steps, 0)
+        if self.batch_norm_steps != 0 and not self.per_channel:
+            raise ValueError("`batch_norm_steps` needs a scale for each channel: it goes with `per_channel` true.")
 
     def scheme(self):
         """The `QuantizationScheme`."""
@@ -381,7 +400,11 @@ class QuantizeAware(_Quantization):
 
     def apply(self, model, run):
         """A quantized copy."""
-        return self._quantized(quantize_model, model, run)
+        return self._quantized(quantize_model, model, run, batch_norm_steps=self.batch_norm_steps)
+
+    def trained(self, model):
+        """The model with its batch normalization folded."""
+        return freeze_batch_norm(model) if has_trained_batch_norm(model) else model
 
 
 STAGES = {

@@ -147,7 +147,7 @@ def test_corrected_means_are_those_of_the_float_model():
     model = uneven(with_random_statistics(chain()))
     headless = keras.Model(model.inputs[0], model.get_layer("pointwise").output)
     x = images(32)
-    simulation = simulate(headless, PER_TENSOR)
+    simulation, _ = simulate(headless, PER_TENSOR)
     calibrate(simulation, [x], MinMax())
     (expected,) = float_outputs(simulation, [x])
     np.testing.assert_allclose(expected, headless.predict(x, verbose=0), atol=1e-4)
