@@ -23,7 +23,7 @@ from _common import (
     write_results,
 )
 from _common import parser as common_parser
-from _training import Augmented, Recipe, cut, fine_tune, mean_row, speaker_parts, train_by_recipe
+from _training import Augmented, Recipe, cut, fine_tune, mean_row, speaker_parts, steps_of, train_by_recipe
 
 import keras_mot
 from keras_mot.analysis import zipped_bytes
@@ -203,7 +203,8 @@ def qat(task, arguments):
     rows = [exported("float", task.model, task)]
     schemes = SCHEMES | ({"int4 weights, learned scales": LEARNED} if arguments.all else {})
     for name in arguments.schemes or schemes:
-        rows += trained(name, schemes[name], task.model, task, (x, y), recipe, arguments.seed)
+        options = arguments.seed, arguments.batch_norm_share
+        rows += trained(name, schemes[name], task.model, task, (x, y), recipe, *options)
     return rows
 
 
@@ -222,7 +223,7 @@ def keyword_qat(task, arguments):
         found.append(exported("float, trained for as long", equal, part))
         tuned, _ = fine_tune(task.model, batches(task, train, recipe, number), first, number, from_logits=True)
         for name, scheme in SCHEMES.items():
-            found += trained(name, scheme, tuned, part, train, second, number)
+            found += trained(name, scheme, tuned, part, train, second, number, arguments.batch_norm_share)
         rows += [{**row, "clips": len(test_y)} for row in found]
     return [mean_of_parts(name, rows) for name in dict.fromkeys(row["name"] for row in rows)] + [
         {**row, "name": f"{row['name']} (a part)"} for row in rows
@@ -234,14 +235,18 @@ def mean_of_parts(name, rows):
     return {**mean_row(name, rows), "float_operators": floats}
 
 
-def trained(name, scheme, model, task, train, recipe, seed):
+def trained(name, scheme, model, task, train, recipe, seed, batch_norm_share=0.0):
     """Two rows: a model quantized by calibration, and after training by the recipe."""
     keras.utils.set_random_seed(seed)
     chosen = np.random.default_rng(0).permutation(len(train[0]))[:CALIBRATION]
-    quantized = quantize_model(model, scheme, calibration_data=train[0][chosen])
+    data = batches(task, train, recipe, seed)
+    steps = int(batch_norm_share * steps_of(data, recipe))
+    quantized = quantize_model(model, scheme, calibration_data=train[0][chosen], batch_norm_steps=steps)
     start = exported(f"{name}, not trained", quantized, task, quantized)
-    seconds = train_by_recipe(quantized, batches(task, train, recipe, seed), recipe, task.from_logits)
-    return [start, {**exported(f"{name}, trained", quantized, task, quantized), "fit_seconds": round(seconds, 1)}]
+    seconds = train_by_recipe(quantized, data, recipe, task.from_logits)
+    how = f", batch norm trained for {batch_norm_share:.0%}" if batch_norm_share else ""
+    row = exported(f"{name}, trained{how}", quantized, task, quantized)
+    return [start, {**row, "fit_seconds": round(seconds, 1), "recipe": dataclasses.asdict(recipe)}]
 
 
 def batches(task, train, recipe, seed):
@@ -290,6 +295,9 @@ def main():
     parser.add_argument("--learning-rate", type=float, help="qat")
     parser.add_argument("--optimizer", choices=["Adam", "Lamb"], help="qat (default: Lamb, for keyword spotting Adam)")
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, help="qat of mnist and resnet8 (default: all)")
+    parser.add_argument(
+        "--batch-norm-share", type=float, default=0.0, help="qat: share of the steps with the statistics of batches"
+    )
     parser.add_argument("--seed", type=int, default=0, help="qat")
     arguments = parser.parse_args()
     defaults = {"ptq": list(TASKS), "qat": ["mnist", "resnet8", "ds_cnn_l", "gru_s"]}

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import itertools
 import math
 
 import keras
@@ -81,21 +80,35 @@ def search_ranges(model, batches):
 
     Nobody chose the scales of a model's inputs with 8 bits in mind: features such as MFCCs have rare values that
     would cost all others their resolution. The same holds of what recurrent layers add up before a gate, which
-    large values saturate. Each such range is tried at shares of what was seen, on either side, by the squared error
-    of the outputs while nothing else is rounded.
+    large values saturate. Each such range is cut step by step, on the side where that brings the outputs nearest while
+    nothing else is rounded, until no step does.
     """
     expected = _outputs_with(compiled_call(model), batches, None)
     for quantizer in _searched(model):
         call = compiled_call(model)
-        low, high = (float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high))
-        best, chosen = math.inf, (low, high)
-        sides = [[side * share for share in _SEARCHED_SHARES] if side else [side] for side in (low, high)]
-        for pair in itertools.product(*sides):
-            quantizer.set_range(*pair)
-            error = squared_error(_outputs_with(call, batches, quantizer), expected)
-            if error < best * (1 - 1e-6):
-                best, chosen = error, pair
-        quantizer.set_range(*chosen)
+        ends = [float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high)]
+        sides = [[end * share for share in _SEARCHED_SHARES] if end else [end] for end in ends]
+
+        def error_of(place, quantizer=quantizer, call=call, sides=sides):
+            quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
+            return squared_error(_outputs_with(call, batches, quantizer), expected)
+
+        place = _descend(error_of, [len(side) for side in sides])
+        quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
+
+
+def _descend(error_of, lengths):
+    """The place, a tuple of steps from 0 on, from which no single further step along an axis lowers the error."""
+    place = (0,) * len(lengths)
+    best = error_of(place)
+    while True:
+        steps = [tuple(step + (axis == other) for other, step in enumerate(place)) for axis in range(len(lengths))]
+        steps = [step for step in steps if all(at < length for at, length in zip(step, lengths, strict=True))]
+        errors = {step: error_of(step) for step in steps}
+        nearest = min(errors, key=errors.get, default=None)
+        if nearest is None or errors[nearest] >= best * (1 - 1e-6):
+            return place
+        place, best = nearest, errors[nearest]
 
 
 def _searched(model):

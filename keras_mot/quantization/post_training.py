@@ -51,10 +51,10 @@ def quantize_post_training(
             that can.
         progress: whether to show a progress bar; by default, if the output is a terminal.
         equalize: whether the channels between layers are rescaled so that kernels use their integers evenly (Nagel et
-            al., 2019, arXiv:1906.04721); by default, if that halves the squared error of the outputs on 256 of the
-            calibration samples, against the float model.
+            al., 2019, arXiv:1906.04721); by default, if channels share scales, and it halves the squared error of the
+            outputs on 256 of the calibration samples, against the float model.
         correct_biases: whether biases take back what rounding shifts the mean of a channel by (same paper); by
-            default, on the same condition.
+            default, if that halves the error.
         overrides: dictionary from a selector to a `QuantizationScheme` or `QuantizeConfig` for some layers, or to
             `None` to leave them in floats. A selector is a layer of the given model, a layer class, a predicate, or a
             regular expression on the layer's path; the first that matches applies. Activations have as many bits as
