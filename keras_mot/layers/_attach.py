@@ -6,6 +6,7 @@ whose call runs with the weights substituted. Nothing is wrapped, so names, path
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import types
@@ -26,6 +27,21 @@ _PACKAGE = "keras_mot"
 _REGISTERED_NAME = "TransformedLayer"
 ANY = "*"
 """The place that stands for every transformable weight of a layer that is not built yet."""
+
+_EVALUATED = contextvars.ContextVar("evaluated_weights", default=None)
+
+
+@contextlib.contextmanager
+def evaluated_once():
+    """While open, each transformed weight is computed at its first use only.
+
+    For several eager calls of a model, between which no weight and no transform changes.
+    """
+    token = _EVALUATED.set({})
+    try:
+        yield
+    finally:
+        _EVALUATED.reset(token)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +87,12 @@ class TransformedWeight:
 
     def effective_value(self):
         """The weight that the forward pass uses."""
-        return self.value_before(None)
+        known = _EVALUATED.get()
+        if known is None:
+            return self.value_before(None)
+        if id(self.variable) not in known:
+            known[id(self.variable)] = self.value_before(None)
+        return known[id(self.variable)]
 
     def frozen_value(self):
         """The weight that stripping leaves."""

@@ -35,7 +35,7 @@ def settle_biases(simulation):
         if not quantizer.is_settled:
             continue  # no batch seen yet, or training has diverged
         transform = kernels[0].transform_of(FakeQuantize)
-        _, scale = transform.integers(numpy_value(kernels[0].value_before(transform)))
+        scale = transform.scales(numpy_value(kernels[0].value_before(transform)))
         variable = layer.bias if batch_norm is None else batch_norm.beta
         factors, bias = (1.0, numpy_value(layer.bias)) if batch_norm is None else scale_and_offset(batch_norm)
         scale = np.broadcast_to(scale.reshape(-1), bias.shape) * factors

@@ -11,7 +11,7 @@ from keras import ops
 from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._progress import progress_bar
 from keras_mot.graph._functional import nodes_of
-from keras_mot.layers._attach import transformed_weights
+from keras_mot.layers._attach import evaluated_once, transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
 from keras_mot.quantization._placement import quantizer_of
 from keras_mot.quantization.estimators import MinMax, MovingAverage, SeenValues
@@ -53,7 +53,7 @@ def calibrate(model, samples, estimator, progress=None):
             so_far.add(values, histogram, further=len(so_far.batches) > count)
         return inputs
 
-    with intercepted(watch), progress_bar(progress) as bar:
+    with intercepted(watch), evaluated_once(), progress_bar(progress) as bar:
         task = bar.add_task("calibrating", total=getattr(samples, "total", None))
         for inputs in samples:
             with no_gradients():
@@ -141,13 +141,13 @@ def _outputs_with(call, batches, active):
 
 def rounded_outputs(model, batches):
     """The outputs of a quantized model: list of float64 arrays."""
-    with no_gradients():
+    with evaluated_once(), no_gradients():
         return _outputs(functools.partial(model, training=False), batches)
 
 
 def float_outputs(model, batches):
     """The outputs of the float model that a quantized one was made from, or stays: list of float64 arrays."""
-    with in_floats(model):
+    with in_floats(model), evaluated_once():
         return _outputs(functools.partial(model, training=False), batches)
 
 

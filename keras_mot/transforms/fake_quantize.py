@@ -177,11 +177,16 @@ class FakeQuantize(WeightTransform):
         # Divided by the backend, as in `call`: JAX's quotients differ in the last bit from NumPy's, which decides ties.
         integers = np.round(ops.convert_to_numpy(value / scale))
         integers = np.clip(integers, -self.limit, self.limit).astype("int32")
-        scale = np.asarray(ops.convert_to_numpy(scale), "float32")
-        factors = self.factors_of()
+        return np.where(self.factors_of() == 0, 0, integers), self._with_factors(scale)
+
+    def scales(self, weight: np.ndarray) -> np.ndarray:
+        """The scales that `integers` returns."""
+        return self._with_factors(self._scale(ops.convert_to_tensor(np.asarray(weight, "float32"))))
+
+    def _with_factors(self, scale):
+        scale, factors = np.asarray(ops.convert_to_numpy(scale), "float32"), self.factors_of()
         unused = (scale <= _LEAST_SCALE) | (factors == 0)
-        scale = np.where(unused, _LEAST_SCALE, scale * factors).astype("float32")
-        return np.where(factors == 0, 0, integers), scale
+        return np.where(unused, _LEAST_SCALE, scale * factors).astype("float32")
 
     def storage_form(self, weight: np.ndarray) -> StorageForm:
         """Integers of 8 or 16 bits (two in a byte if they have 4), and the scales."""

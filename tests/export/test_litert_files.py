@@ -6,9 +6,11 @@ import types
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
-from keras_mot.export import LiteRTRunner
+from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.export._litert_file import _decode_sparse, _unpack, parameters, parse_model
+from keras_mot.quantization import quantize_post_training
 
 
 def level(size=None, segments=None, indices=None):
@@ -161,3 +163,23 @@ def test_quantized_inputs_and_outputs_are_floats_to_the_user():
     assert runner.inputs[0].dtype == "int8"
     received = next(iter(runner.run(data).values()))
     np.testing.assert_allclose(received, data @ weights.numpy(), atol=0.1)
+
+
+def test_equal_parameters_are_stored_once_and_contents_are_aligned(tmp_path):
+    """A kernel and its bias have as many zero points as channels, all 0; the schema aligns contents to 16 bytes."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(12, name="one"), layers.Dense(12, name="two")])
+    quantized = quantize_post_training(model, calibration_data=np.ones((4, 8), "float32"))
+    content = export_litert(quantized, tmp_path / "model.tflite").path.read_bytes()
+    file = schema.Model.GetRootAs(content)
+    graph = file.Subgraphs(0)
+    tensors = [graph.Tensors(number).Quantization() for number in range(graph.TensorsLength())]
+    wide = [item for item in tensors if item is not None and item.ZeroPointLength() == 12]
+    assert len(wide) == 4
+    assert len({item._tab.Vector(item._tab.Offset(10)) for item in wide}) == 1  # 10: the field of zero points
+    assert all(item.ZeroPointAsNumpy().tolist() == [0] * 12 for item in wide)
+    assert len({item.ScaleAsNumpy().tobytes() for item in wide}) == 4
+    filled = [file.Buffers(number) for number in range(file.BuffersLength()) if file.Buffers(number).DataLength()]
+    assert filled
+    assert all(buffer._tab.Vector(buffer._tab.Offset(4)) % 16 == 0 for buffer in filled)
