@@ -1,6 +1,7 @@
-"""Whether integer files compute what the Keras simulation computes, for many architectures with random weights.
+"""Whether integer files compute what the Keras simulation computes, for architectures with random and trained weights.
 
 KERAS_BACKEND=tensorflow python benchmarks/quantization_fidelity.py
+KERAS_BACKEND=tensorflow python benchmarks/quantization_fidelity.py --trained --samples 500
 """
 
 import os
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 from _common import Table, environment, write_results
 from _common import parser as common_parser
+from quantization_accuracy import CALIBRATION, TASKS
 
 from keras_mot._keras import no_gradients
 from keras_mot.export import LiteRTRunner, export_litert
@@ -98,10 +100,15 @@ def outputs(model, x):
 def measure(name, scheme, samples):
     generator = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
-    model = build(name, generator)
-    shape = model.input_shape[1:]
-    quantized = quantize_post_training(model, scheme, generator.normal(size=(64, *shape)).astype("float32"))
-    x = generator.normal(size=(samples, *shape)).astype("float32")
+    if name in TASKS:
+        task = TASKS[name]()
+        model, x = task.model, task.test[0][:samples]
+        calibration = task.train[0][generator.permutation(len(task.train[0]))[:CALIBRATION]]
+    else:
+        model = build(name, generator)
+        shape = model.input_shape[1:]
+        calibration, x = (generator.normal(size=(count, *shape)).astype("float32") for count in (64, samples))
+    quantized = quantize_post_training(model, scheme, calibration)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.tflite"
         started = time.perf_counter()
@@ -148,23 +155,27 @@ def main():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--scheme", choices=("int8", "int16x8"), default="int8")
     parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--trained", action="store_true", help="the real models and data of quantization_accuracy.py")
     arguments = parser.parse_args()
     samples = 16 if arguments.quick else arguments.samples
     scheme = {"int8": INT8, "int16x8": INT16X8}[arguments.scheme]
+    names, kind = (list(TASKS), "real") if arguments.trained else (arguments.models, "random")
     table = Table(
-        f"Integer files against the simulation, {arguments.scheme}, reference kernels, {samples} random inputs",
+        f"Integer files against the simulation, {arguments.scheme}, reference kernels, {samples} {kind} inputs",
         (
             *("model", "operators", "conversions", "float operators", "<= 1 step", "largest", "same argmax"),
             *("<= 1 step, XNNPACK", "same argmax", "<= 1 step, between kernels", "simulation moved", "export, s"),
         ),
         notes=(
-            "Random weights and batch statistics. Targets: 99 %, 4 steps, 99 %.",
+            "Trained weights. Targets: 99 %, 4 steps, 99.5 %."
+            if arguments.trained
+            else "Random weights and batch statistics. Targets: 99 %, 4 steps, 99 %.",
             "Beside reference kernels the simulation rounds as they do (`reference_rounding`); beside XNNPACK, once.",
             f"Moved: the simulation against itself, with {MOVED:.1%} of the input's values one step higher.",
         ),
     )
     rows = []
-    for name in arguments.models:
+    for name in names:
         row = measure(name, scheme, samples)
         rows.append(row)
         floats = sorted({kind for kind, _, _ in row["float_operators"]})
@@ -185,7 +196,9 @@ def main():
         print(row["name"], {key: value for key, value in row.items() if key != "float_operators"}, flush=True)
         print("   in floats:", row["float_operators"][:6], flush=True)
     values = {"environment": environment(), "load": os.getloadavg()[0], "rows": rows}
-    write_results(arguments, f"quantization_fidelity_{arguments.scheme}_{keras.backend.backend()}", values, [table])
+    trained = "_trained" if arguments.trained else ""
+    file = f"quantization_fidelity{trained}_{arguments.scheme}_{keras.backend.backend()}"
+    write_results(arguments, file, values, [table])
 
 
 if __name__ == "__main__":

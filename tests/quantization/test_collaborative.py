@@ -65,7 +65,7 @@ def network(sign=1.0):
     x = layers.ReLU()(batch_norm(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x), sign))
     x = layers.ReLU()(batch_norm(layers.SeparableConv2D(8, 3, name="separable")(x), sign))
     x = layers.Conv2D(8, 1, activation="relu", name="pixels")(x)  # TFMOT#979: PCQAT zeroes those of one pixel
-    x = layers.Reshape((4, 32))(x)
+    x = layers.Reshape((2, 64))(x)
     x = layers.GRU(6, name="gru")(x)
     return keras.Model(inputs, layers.Dense(3, activation="softmax", name="dense")(x))
 
