@@ -260,9 +260,8 @@ def means_and_parts(rows):
 
 
 RN_PRUNING = Recipe(epochs=4, learning_rate=1e-3, decay_shares=(0.7, 0.9), pruning_share=0.5)
-RN_CLUSTERING = Recipe(epochs=1, learning_rate=5e-4, decay_shares=(0.4, 0.8))
-RN_QUANTIZATION = Recipe(epochs=1, learning_rate=5e-4, decay_shares=(0.4, 0.8))
-RN_FEW_BITS = Recipe(epochs=2, learning_rate=1e-3, decay_shares=(0.5, 0.8))
+RN_CLUSTERING = Recipe(epochs=1, learning_rate=2e-4, decay_shares=(0.6, 0.85), frequency=10)
+RN_QUANTIZATION = Recipe(epochs=1, learning_rate=1e-4, decay_shares=(0.5, 0.8))
 RN_BATCH_NORM_SHARE = 0.8
 
 
@@ -279,18 +278,18 @@ def resnet8_rows(arguments):
     chosen = np.random.default_rng(0).permutation(len(train[1]))[:CALIBRATION]
     trial = Trial(model, data, train[0][chosen], test)
 
-    def trained(given, recipe=RN_QUANTIZATION, scheme=INT8):
-        return trial.quantized(given, recipe, scheme, batch_norm_share=RN_BATCH_NORM_SHARE)
+    def trained(given):
+        return trial.quantized(given, RN_QUANTIZATION, INT8, batch_norm_share=RN_BATCH_NORM_SHARE)
 
     rows = [trial.row("float", model), trial.row("int8 after training", *trial.quantized(model, None))]
-    rows.append(trial.row("4-bit weights", *trained(model, RN_FEW_BITS, INT4_WEIGHTS)))
+    rows.append(trial.row("4-bit weights after training", *trial.quantized(model, None, INT4_WEIGHTS)))
     for sparsity in (0.0, *arguments.sparsities):
         pruned, name = model, ""
         if sparsity:
             pruned, _ = trial.pruned(sparsity, RN_PRUNING, scope=WholeModel(min_density=0.2))
             name = f"prune {sparsity:.0%}, "
             rows.append(trial.row(f"{name}int8 after training", *trial.quantized(pruned, None)))
-        for clusters in (16, 8):
+        for clusters in (32, 16):
             clustered, _ = trial.clustered(pruned, clusters, RN_CLUSTERING)
             rows.append(trial.row(f"{name}cluster {clusters}, int8 after training", *trial.quantized(clustered, None)))
             rows.append(trial.row(f"{name}cluster {clusters}, int8 trained", *trained(clustered)))

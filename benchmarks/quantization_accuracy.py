@@ -119,6 +119,7 @@ def mobilenet_task():
 
 LEARNED = QuantizationScheme(weight_bits=4, learned_scales=True)
 SCHEMES = {"int8": INT8, "int4 weights": INT4_WEIGHTS}
+ALL_SCHEMES = {**SCHEMES, "int4 weights, learned scales": LEARNED}
 TASKS = {
     "mnist": mnist_task,
     "ds_cnn_l": lambda: keyword_task("ds_cnn_l", 0.4, 0.2),
@@ -201,10 +202,12 @@ def qat(task, arguments):
     x, y = (part[:640] for part in task.train) if arguments.quick else task.train
     recipe = adjusted(LAMB, arguments)
     rows = [exported("float", task.model, task)]
-    schemes = SCHEMES | ({"int4 weights, learned scales": LEARNED} if arguments.all else {})
-    for name in arguments.schemes or schemes:
-        options = arguments.seed, arguments.batch_norm_share
-        rows += trained(name, schemes[name], task.model, task, (x, y), recipe, *options)
+    weighted = [layer for layer in task.model.layers if getattr(layer, "kernel", None) is not None]
+    edges = dict.fromkeys((weighted[0], weighted[-1]), INT8) if arguments.edges_in_8_bits else {}
+    for name in arguments.schemes or (ALL_SCHEMES if arguments.all else SCHEMES):
+        options = {"batch_norm_share": arguments.batch_norm_share, "overrides": edges}
+        label = f"{name}, first and last layer in 8 bits" if edges else name
+        rows += trained(label, ALL_SCHEMES[name], task.model, task, (x, y), recipe, arguments.seed, **options)
     return rows
 
 
@@ -223,7 +226,8 @@ def keyword_qat(task, arguments):
         found.append(exported("float, trained for as long", equal, part))
         tuned, _ = fine_tune(task.model, batches(task, train, recipe, number), first, number, from_logits=True)
         for name, scheme in SCHEMES.items():
-            found += trained(name, scheme, tuned, part, train, second, number, arguments.batch_norm_share)
+            options = {"batch_norm_share": arguments.batch_norm_share}
+            found += trained(name, scheme, tuned, part, train, second, number, **options)
         rows += [{**row, "clips": len(test_y)} for row in found]
     return [mean_of_parts(name, rows) for name in dict.fromkeys(row["name"] for row in rows)] + [
         {**row, "name": f"{row['name']} (a part)"} for row in rows
@@ -235,13 +239,14 @@ def mean_of_parts(name, rows):
     return {**mean_row(name, rows), "float_operators": floats}
 
 
-def trained(name, scheme, model, task, train, recipe, seed, batch_norm_share=0.0):
+def trained(name, scheme, model, task, train, recipe, seed, batch_norm_share=0.0, overrides=None):
     """Two rows: a model quantized by calibration, and after training by the recipe."""
     keras.utils.set_random_seed(seed)
     chosen = np.random.default_rng(0).permutation(len(train[0]))[:CALIBRATION]
     data = batches(task, train, recipe, seed)
     steps = int(batch_norm_share * steps_of(data, recipe))
-    quantized = quantize_model(model, scheme, calibration_data=train[0][chosen], batch_norm_steps=steps)
+    options = {"batch_norm_steps": steps, "overrides": overrides}
+    quantized = quantize_model(model, scheme, calibration_data=train[0][chosen], **options)
     start = exported(f"{name}, not trained", quantized, task, quantized)
     seconds = train_by_recipe(quantized, data, recipe, task.from_logits)
     how = f", batch norm trained for {batch_norm_share:.0%}" if batch_norm_share else ""
@@ -294,7 +299,8 @@ def main():
     parser.add_argument("--epochs", type=int, help="qat")
     parser.add_argument("--learning-rate", type=float, help="qat")
     parser.add_argument("--optimizer", choices=["Adam", "Lamb"], help="qat (default: Lamb, for keyword spotting Adam)")
-    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, help="qat of mnist and resnet8 (default: all)")
+    parser.add_argument("--schemes", nargs="+", choices=ALL_SCHEMES, help="qat of mnist and resnet8 (default: all)")
+    parser.add_argument("--edges-in-8-bits", action="store_true", help="qat: the first and the last layer")
     parser.add_argument(
         "--batch-norm-share", type=float, default=0.0, help="qat: share of the steps with the statistics of batches"
     )

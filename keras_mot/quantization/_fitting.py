@@ -12,6 +12,7 @@ from keras_mot.quantization._samples import Samples
 from keras_mot.quantization._simulation import fit_scales
 from keras_mot.quantization.bias_correction import correct_biases
 from keras_mot.quantization.calibration import (
+    avoid_ties,
     calibrate,
     float_outputs,
     rounded_outputs,
@@ -91,6 +92,7 @@ class Fitting:
         elif self.equalized:
             _equalize_and_fit(simulation)
         calibrate(simulation, samples, estimator, self.progress)
+        avoid_ties(simulation, samples.head[0])
         if self.estimator is None:
             search_ranges(simulation, samples.head)
         if self.corrected is None:

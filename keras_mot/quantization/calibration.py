@@ -18,6 +18,7 @@ from keras_mot.quantization.estimators import MinMax, MovingAverage, SeenValues
 from keras_mot.transforms import FakeQuantize
 
 _SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
+_TIES = 0.1  # share of the values; by chance, one in five hundred lies so near to one
 
 
 def calibrate(model, samples, estimator, progress=None):
@@ -64,6 +65,32 @@ def calibrate(model, samples, estimator, progress=None):
         quantizer.set_range(*_checked_range(estimator, seen[id(quantizer)]))
 
 
+def avoid_ties(model, batch):
+    """Widens by a step each range in which many values lie half between two of its numbers.
+
+    Images of 256 shades between -1 and 1 do, every pixel of them, since 0 has to be one of the 256 numbers. Which way
+    each is rounded is then a matter of the last bit, in which model and runtime differ.
+
+    Args:
+        model: a model whose quantizers have ranges.
+        batch: inputs as the model takes them.
+    """
+    found = {}
+
+    def watch(quantizer, inputs, averages):
+        if quantizer.fixed is None and not averages and id(quantizer) not in found:
+            values = np.asarray(ops.convert_to_numpy(ops.cast(inputs, "float32"))).reshape(-1)
+            steps = values[:: max(1, values.size // 5000)].astype("float64") / quantizer.parameters().scale
+            near = np.abs(np.abs(steps - np.floor(steps)) - 0.5) < 1e-3
+            found[id(quantizer)] = quantizer if near.mean() > _TIES else None
+        return inputs
+
+    with intercepted(watch), evaluated_once(), no_gradients():
+        model(batch, training=False)
+    for quantizer in filter(None, found.values()):
+        quantizer.set_range(*(end * (1.0 + 2.0**-quantizer.bits) for end in quantizer._ends()))
+
+
 def _checked_range(estimator, seen):
     found = estimator.range(seen)
     try:
@@ -86,14 +113,14 @@ def search_ranges(model, batches):
     expected = _outputs_with(compiled_call(model), batches, None)
     for quantizer in _searched(model):
         call = compiled_call(model)
-        ends = [float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high)]
-        sides = [[end * share for share in _SEARCHED_SHARES] if end else [end] for end in ends]
 
-        def error_of(place, quantizer=quantizer, call=call, sides=sides):
+        def error_of(sides, place, quantizer=quantizer, call=call):
             quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
             return squared_error(_outputs_with(call, batches, quantizer), expected)
 
-        place = _descend(error_of, [len(side) for side in sides])
+        ends = [float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high)]
+        sides = [[end * share for share in _SEARCHED_SHARES] if end else [end] for end in ends]
+        place = _descend(functools.partial(error_of, sides), [len(side) for side in sides])
         quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
 
 

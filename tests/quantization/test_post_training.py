@@ -519,3 +519,23 @@ def with_lora():
 def test_layers_that_cannot_be_quantized(build, message):
     with pytest.raises(ValueError, match=message):
         quantize_post_training(build(), calibration_data=vectors(4, 8))
+
+
+@pytest.mark.parametrize("estimator", [None, MinMax()])
+def test_ranges_in_which_values_lie_halfway(estimator, tmp_path):
+    """Images of 256 shades between -1 and 1: with 0 among the numbers of the range, each is between two of them."""
+    generator = np.random.default_rng(0)
+    shades = generator.integers(0, 256, (64, 6, 6, 3))
+    model = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3)])
+    x = (shades / 127.5 - 1).astype("float32")
+    quantized = quantize_post_training(model, INT8, x, estimator=estimator)
+    quantizer = activation_quantizers(quantized)[0]
+    assert quantizer.parameters().range == pytest.approx((-128 / 127, 1.0), rel=1e-3)
+    steps = x / quantizer.parameters().scale
+    assert np.mean(np.abs(np.abs(steps - np.floor(steps)) - 0.5) < 1e-3) < 0.01
+    if keras.backend.backend() == "tensorflow":
+        export_litert(quantized, tmp_path / "model.tflite")
+        (received,) = LiteRTRunner(tmp_path / "model.tflite").run(x).values()
+        assert np.mean(received == quantized.predict(x, verbose=0)) > 0.99
+    exact = quantize_post_training(model, INT8, (shades / 255).astype("float32"), estimator=estimator)
+    assert activation_quantizers(exact)[0].parameters().range == pytest.approx((0.0, 1.0))
