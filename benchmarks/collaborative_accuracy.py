@@ -114,14 +114,18 @@ class Trial:
         return row
 
 
-def mnist_rows(arguments):
-    """TFMOT's chain on the MNIST CNN, with its epochs and learning rates."""
+def mnist_trial(arguments):
+    """(training data, test data, `Trial`) of the MNIST CNN."""
     train, test = mnist()
     if arguments.quick:
         train, test = cut(train, 640), cut(test, 500)
-    trial = Trial(
-        load_model("mnist/mnist_cnn.keras"), lambda recipe, seed, teacher: train, train[0][:CALIBRATION], test
-    )
+    model = load_model("mnist/mnist_cnn.keras")
+    return train, test, Trial(model, lambda recipe, seed, teacher: train, train[0][:CALIBRATION], test)
+
+
+def mnist_rows(arguments):
+    """TFMOT's chain on the MNIST CNN, with its epochs and learning rates."""
+    train, test, trial = mnist_trial(arguments)
     rows = [trial.row("float", trial.model)]
     pruned, seconds = trial.pruned(0.9, PRUNING)
     rows.append(trial.row("prune 90 %", pruned, seconds))
@@ -149,12 +153,7 @@ def mnist_rows(arguments):
 
 def mnist_sizes(arguments):
     """The same, with settings for the size: a coarser grid, and shared values that zip well."""
-    train, test = mnist()
-    if arguments.quick:
-        train, test = cut(train, 640), cut(test, 500)
-    trial = Trial(
-        load_model("mnist/mnist_cnn.keras"), lambda recipe, seed, teacher: train, train[0][:CALIBRATION], test
-    )
+    _, _, trial = mnist_trial(arguments)
     pruned, _ = trial.pruned(0.9, PRUNING)
     rows = []
     for bits in (8, 7, 6, 5):
@@ -209,7 +208,7 @@ def keyword_rows(arguments):
         rows.append(trial.row("float, trained for as long", *trial.trained(trial.plain(), equal, number), **clips))
         tuned, seconds = trial.trained(trial.plain(), tuning, number)
         rows.append(trial.row("float, tuned: the start of what follows", tuned, seconds, **clips))
-        trial = trial.taught_by(tuned)  # noqa: PLW2901
+        trial = trial.taught_by(tuned)
         pruned, seconds = trial.pruned(0.5, pruning, number)
         rows.append(trial.row("prune 50 %", pruned, seconds, **clips))
         rows.append(trial.row("prune 50 %, then int8 after training", *trial.quantized(pruned, None), **clips))
@@ -228,7 +227,7 @@ def keyword_rows(arguments):
     notes = [
         "Means over three parts of the speakers, each measured on after training on the others. Asked: PQAT at most "
         "0.3 points below float trained for as long; CQAT at most 0.5, 240,000 bytes zipped.",
-        "All start from the tuned model, which is the teacher from there on. Clustered with an entropy weight of 0.025.",
+        "All start from the tuned model, which is the teacher then. Clustered with an entropy weight of 0.025.",
     ]
     return means_and_parts(rows), notes
 
