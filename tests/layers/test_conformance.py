@@ -13,6 +13,7 @@ from keras import ops
 
 import keras_mot
 from keras_mot.layers import attach, copy_model, find_weights, is_transformed, strip, transformed_weights
+from keras_mot.layers._attach import evaluated_once
 from keras_mot.transforms import Codebook, FakeQuantize, Mask, SoftCodebook
 from tests.layers.model_zoo import MODELS, sample_batch
 
@@ -229,3 +230,19 @@ def test_an_unfinished_model_names_the_package_it_needs(tmp_path):
     config = zipfile.ZipFile(tmp_path / "unfinished.keras").read("config.json")
     assert b"keras_mot" in config
     assert pathlib.Path(tmp_path / "unfinished.keras").stat().st_size > 0
+
+
+def test_weights_evaluated_once():
+    """In one context a transformed weight is computed at its first use, and after it anew."""
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+    rounded = attach(model.layers[0], {"kernel": [FakeQuantize(name="kernel_quantize")]})
+    x, calls = np.eye(4, dtype="float32"), []
+    (weight,) = transformed_weights(model)
+    (transform,) = weight.transforms
+    plain, transform.call = transform.call, lambda value: calls.append(1) or plain(value)
+    with evaluated_once():
+        first = ops.convert_to_numpy(model(x, training=False))
+        rounded.kernel.assign(rounded.kernel * 2.0)
+        np.testing.assert_array_equal(ops.convert_to_numpy(model(x, training=False)), first)
+    assert len(calls) == 1
+    np.testing.assert_allclose(ops.convert_to_numpy(model(x, training=False)), 2 * first, rtol=1e-6)
