@@ -18,6 +18,7 @@ from keras_mot.quantization.estimators import MinMax, MovingAverage, SeenValues
 from keras_mot.transforms import FakeQuantize
 
 _SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
+_FAR = float(np.finfo("float32").max)
 _TIES = 0.1  # share of the values; by chance, one in five hundred lies so near to one
 
 
@@ -66,7 +67,7 @@ def calibrate(model, samples, estimator, progress=None):
 
 
 def avoid_ties(model, batch):
-    """Widens by a step each range in which many values lie half between two of its numbers.
+    """Widens by a step each range in which many values lie half between two of its numbers, and fixes it.
 
     Images of 256 shades between -1 and 1 do, every pixel of them, since 0 has to be one of the 256 numbers. Which way
     each is rounded is then a matter of the last bit, in which model and runtime differ.
@@ -88,6 +89,7 @@ def avoid_ties(model, batch):
     with intercepted(watch), evaluated_once(), no_gradients():
         model(batch, training=False)
     for quantizer in filter(None, found.values()):
+        quantizer.decay = None  # training would go back to the extremes
         quantizer.set_range(*(end * (1.0 + 2.0**-quantizer.bits) for end in quantizer._ends()))
 
 
@@ -108,7 +110,7 @@ def search_ranges(model, batches):
     Nobody chose the scales of a model's inputs with 8 bits in mind: features such as MFCCs have rare values that
     would cost all others their resolution. The same holds of what recurrent layers add up before a gate, which
     large values saturate. Each such range is cut step by step, on the side where that brings the outputs nearest while
-    nothing else is rounded, until no step does.
+    nothing else is rounded, until no step does. In training it becomes no wider again.
     """
     expected = _outputs_with(compiled_call(model), batches, None)
     for quantizer in _searched(model):
@@ -121,7 +123,12 @@ def search_ranges(model, batches):
         ends = [float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high)]
         sides = [[end * share for share in _SEARCHED_SHARES] if end else [end] for end in ends]
         place = _descend(functools.partial(error_of, sides), [len(side) for side in sides])
-        quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
+        low, high = (side[step] for side, step in zip(sides, place, strict=True))
+        quantizer.set_range(low, high)
+        if any(place):
+            # Training would follow the rare values that have been cut off.
+            least, greatest = quantizer.limits or (-_FAR, _FAR)
+            quantizer.limits = max(low, least) if place[0] else least, min(high, greatest) if place[1] else greatest
 
 
 def _descend(error_of, lengths):

@@ -170,6 +170,8 @@ def test_equal_parameters_are_stored_once_and_contents_are_aligned(tmp_path):
     from ai_edge_litert import schema_py_generated as schema
 
     model = keras.Sequential([keras.Input((8,)), layers.Dense(12, name="one"), layers.Dense(12, name="two")])
+    for layer in model.layers:
+        layer.bias.assign(np.linspace(0.1, 1.0, 12))
     quantized = quantize_post_training(model, calibration_data=np.ones((4, 8), "float32"))
     content = export_litert(quantized, tmp_path / "model.tflite").path.read_bytes()
     file = schema.Model.GetRootAs(content)
