@@ -49,7 +49,7 @@ class Augmented(keras.utils.PyDataset):
 
     def __init__(self, x, y, seed, recipe, shift, flip=False, mix=False, teacher=None, logits=False):
         super().__init__()
-        self.x = np.pad(x, ((0, 0), (shift[0],) * 2, (shift[1],) * 2, (0, 0)), mode="edge")
+        self.x = x
         self.y, self.batch_size, self.shape = y, recipe.batch_size, x.shape[1:3]
         self.shift, self.flip, self.mix, self.teacher, self.logits = shift, flip, mix, teacher, logits
         self.temperature = recipe.temperature
@@ -76,8 +76,9 @@ class Augmented(keras.utils.PyDataset):
 
     def _changed(self, chosen):
         tops, lefts = (self.generator.integers(0, 2 * limit + 1, len(chosen)) for limit in self.shift)
-        rows = tops[:, None, None] + np.arange(self.shape[0])[:, None]
-        columns = lefts[:, None, None] + np.arange(self.shape[1])
+        rows = tops[:, None, None] + np.arange(self.shape[0])[:, None] - self.shift[0]
+        columns = lefts[:, None, None] + np.arange(self.shape[1]) - self.shift[1]
+        rows, columns = (np.clip(at, 0, size - 1) for at, size in zip((rows, columns), self.shape, strict=True))
         x = self.x[chosen[:, None, None], rows, columns].astype("float32")
         if self.flip:
             flipped = self.generator.random(len(chosen)) < 0.5
