@@ -342,14 +342,25 @@ def plot(rows, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    for row in rows:
-        axes.plot(row["zipped_bytes"] / 1000, 100 * row["accuracy"], "o", color="tab:blue")
-        axes.annotate(row["name"], (row["zipped_bytes"] / 1000, 100 * row["accuracy"]), fontsize=7)
+    figure, axes = pyplot.subplots(figsize=(10, 5))
+    ordered = sorted(rows, key=lambda row: row["zipped_bytes"])
+    frontier, best = [], 0.0
+    for number, row in enumerate(ordered, 1):
+        point = row["zipped_bytes"] / 1000, 100 * row["accuracy"]
+        axes.plot(*point, "o", color="tab:blue", label=f"{number}: {row['name']}, {point[0]:.0f} kB, {point[1]:.2f} %")
+        axes.annotate(str(number), point, textcoords="offset points", xytext=(4, 4), fontsize=8)
+        if point[1] > best:
+            best = point[1]
+            frontier.append(point)
+    axes.step(*zip(*frontier, strict=True), where="post", color="tab:blue", alpha=0.4)
     axes.set_xscale("log")
+    ticks = (40, 50, 60, 80, 100, 200, 300)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("zipped .tflite, kB")
     axes.set_ylabel("accuracy in the runtime, %")
     axes.axhline(100 * rows[0]["accuracy"] - 0.5, linestyle=":", color="gray")
+    axes.legend(handlelength=0, markerscale=0, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
