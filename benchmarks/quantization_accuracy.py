@@ -6,6 +6,7 @@ KERAS_BACKEND=tensorflow python benchmarks/quantization_accuracy.py qat
 
 import dataclasses
 import pathlib
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from keras_mot.quantization import (
     quantize_post_training,
 )
 
+QUANTIZER_PEER = pathlib.Path(__file__).with_name("_litert_quantizer_peer.py")
 CALIBRATION = 500
 LAMB = Recipe(epochs=2, learning_rate=1e-3, decay_shares=(0.5, 0.8), optimizer="Lamb")
 KEYWORDS = Recipe(epochs=8, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
@@ -170,6 +172,21 @@ def stock(model, task, calibration, int16=False):
         return {"name": f"{name}: failed", "error": str(error)[:500]}
 
 
+def litert_quantizer(model, task, calibration, python):
+    """LiteRT Quantizer with the same calibration data, in the environment of another interpreter."""
+    name = "LiteRT Quantizer, int8"
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        source = export_litert(model, folder / "float.tflite", sparse_encoding=False).path
+        np.save(folder / "samples.npy", calibration)
+        command = [python, str(QUANTIZER_PEER), str(source), str(folder / "samples.npy"), str(folder / "int8.tflite")]
+        process = subprocess.run(command, capture_output=True, text=True)
+        if process.returncode:
+            print(f"{name} failed: {process.stderr[-600:]}", flush=True)
+            return {"name": f"{name}: failed", "error": process.stderr[-500:]}
+        return measured(name, (folder / "int8.tflite").read_bytes(), task)
+
+
 def ptq(task, arguments):
     """Post-training quantization with several schemes and estimators."""
     generator = np.random.default_rng(0)
@@ -192,6 +209,8 @@ def ptq(task, arguments):
         rows.append({**row, "quantize_seconds": round(seconds, 1)})
     if keras.backend.backend() == "tensorflow":
         rows += [stock(task.model, task, calibration), stock(task.model, task, calibration, int16=True)]
+    if arguments.litert_quantizer:
+        rows.append(litert_quantizer(task.model, task, calibration, arguments.litert_quantizer))
     return rows
 
 
@@ -296,6 +315,7 @@ def main():
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--models", nargs="+", choices=TASKS, default=None)
     parser.add_argument("--all", action="store_true", help="ptq: more estimators, and 4 bits; qat: learned scales")
+    parser.add_argument("--litert-quantizer", metavar="PYTHON", help="ptq: interpreter that has ai-edge-quantizer")
     parser.add_argument("--epochs", type=int, help="qat")
     parser.add_argument("--learning-rate", type=float, help="qat")
     parser.add_argument("--optimizer", choices=["Adam", "Lamb"], help="qat (default: Lamb, for keyword spotting Adam)")

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_mot.graph._functional import as_functional, nodes_of
 from keras_mot.graph.batch_norm import FoldableBatchNorm, scale_and_offset
-from keras_mot.graph.rewrite import rewrite
+from keras_mot.graph.rewrite import flatten, rewrite
 from keras_mot.layers._attach import numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model, with_bias
 from keras_mot.layers.trained_batch_norm import TrainedBatchNorm
@@ -20,7 +20,8 @@ def unfold_batch_norm(model: keras.Model, folds: dict[str, FoldableBatchNorm], s
 
     Args:
         model: a functional model, whose kernels have factors (`FakeQuantize.scaled_channels`) from the folds.
-        folds: dictionary from names of its layers to what they had taken over; other layers keep what they have.
+        folds: dictionary from names of its layers to what they had taken over; other layers keep what they have. So do
+            layers whose batch normalization is not trained, has `renorm`, or saw sequences that are one batch now.
         steps: of `TrainedBatchNorm`.
 
     Returns:
@@ -29,7 +30,7 @@ def unfold_batch_norm(model: keras.Model, folds: dict[str, FoldableBatchNorm], s
     replaced = {}
     for layer in model.layers:
         quantize = factored(layer)
-        if layer.name in folds and quantize is not None:
+        if layer.name in folds and quantize is not None and _can_be_trained(folds[layer.name].batch_norm, layer):
             replaced[id(layer)] = _unfolded(layer, quantize, folds[layer.name], steps)
 
     def call(operation, *args, **kwargs):
@@ -56,7 +57,7 @@ def fold_trained_batch_norm(model: keras.Model) -> keras.Model:
     """
     if not has_trained_batch_norm(model):
         return model
-    copy = copy_model(model)
+    copy = flatten(model)  # with names that are unique
     replaced = {}
     for linear, batch_norm in trained_pairs(copy):
         replaced[id(linear)] = _folded(linear, batch_norm)
@@ -94,6 +95,13 @@ def factored(layer: keras.layers.Layer) -> FakeQuantize | None:
     return None
 
 
+def _can_be_trained(batch_norm, layer):
+    """Whether a batch normalization behind `layer` would do what it did in the float model."""
+    # Dense layers on sequences are computed on one batch of all vectors, without the mask of the sequences.
+    same_rank = batch_norm.input_spec.ndim == len(layer.output.shape)
+    return batch_norm.trainable and not batch_norm.renorm and same_rank
+
+
 def _unfolded(layer, quantize, fold, steps):
     """The layer without factors and bias; its batch normalization; and a function that fills that once it is built."""
     source = fold.batch_norm
@@ -110,13 +118,13 @@ def _unfolded(layer, quantize, fold, steps):
     factored(linear).scale_channels(np.ones(factors.shape))
     batch_norm = TrainedBatchNorm(
         steps,
-        axis=source.axis,
+        axis=-1,  # layers in integers are channels_last
         momentum=source.momentum,
         epsilon=source.epsilon,
         synchronized=source.synchronized,
+        beta_constraint=source.beta_constraint,
         beta_regularizer=source.beta_regularizer,
         gamma_regularizer=source.gamma_regularizer,
-        trainable=source.trainable,
         dtype=source.dtype_policy,
         name=source.name,
     )

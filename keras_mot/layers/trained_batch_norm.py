@@ -10,17 +10,19 @@ from keras import ops
 class TrainedBatchNorm(keras.layers.BatchNormalization):
     """Batch normalization behind a layer with rounded weights, until it is folded into their scales.
 
-    What it multiplies channels by cannot become negative, since scales are positive.
+    It has gamma and beta. What it multiplies channels by cannot become negative, since scales are positive.
 
     Args:
-        steps: for how many training steps it goes on with the statistics of each batch. Then its statistics stay as
-            they are, and gamma and beta are trained beside them (Krishnamoorthi, 2018, arXiv:1806.08342, section
-            3.2.2). `None`: they never freeze.
-        **kwargs: arguments of `keras.layers.BatchNormalization`.
+        steps: for how many calls in training, one a step as a rule, it goes on with the statistics of each batch. Then
+            its statistics stay as they are, and gamma and beta are trained beside them (Krishnamoorthi, 2018,
+            arXiv:1806.08342, section 3.2.2). `None`: they never freeze.
+        **kwargs: arguments of `keras.layers.BatchNormalization`, but for `scale`, `center`, `renorm` and
+            `gamma_constraint`.
     """
 
     def __init__(self, steps: int | None = None, **kwargs: Any):
-        super().__init__(**{**kwargs, "gamma_constraint": keras.constraints.NonNeg()})
+        settings = {"scale": True, "center": True, "renorm": False}
+        super().__init__(**{**kwargs, **settings, "gamma_constraint": keras.constraints.NonNeg()})
         self.steps = steps
 
     def build(self, input_shape):

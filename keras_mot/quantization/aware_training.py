@@ -37,7 +37,7 @@ def quantize_model(
     """Prepares a trained model for quantization-aware training.
 
     The result computes with rounded weights and activations; gradients pass through the rounding (Jacob et al., 2018,
-    arXiv:1712.05877). It is what `quantize_post_training` returns, so that both simulate the same integers. Compile
+    arXiv:1712.05877). It computes what the result of `quantize_post_training` does, with the same integers. Compile
     it, train it for an epoch or so at a low learning rate (1e-4 or less, for Adam), and export it with
     `keras_mot.export.export_litert`.
 
@@ -64,7 +64,9 @@ def quantize_model(
         overrides: as in `quantize_post_training`: other settings for some layers.
         batch_norm_steps: for how many training steps batch normalization goes on with the statistics of each batch.
             Then they are frozen, and gamma and beta trained on. 0: it is folded before training; `None`: it goes on as
-            long as training does. Needs a scale for each channel, and goes without equalization.
+            long as training does. Needs a scale for each channel, and goes without equalization. What is not trained in
+            the float model, stands behind dense layers on sequences or layers left in floats, or uses `renorm`, is
+            folded before training all the same.
 
     Returns:
         A functional model that shares no variables with `to_quantize`. It is not compiled.

@@ -5,6 +5,7 @@ import keras
 from keras_mot.graph._functional import as_functional
 from keras_mot.graph.trained_batch_norm import fold_trained_batch_norm, has_trained_batch_norm
 from keras_mot.quantization._settling import settle_biases
+from keras_mot.quantization._simulation import check_model
 
 
 def freeze_batch_norm(model: keras.Model) -> keras.Model:
@@ -22,7 +23,7 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
 
     Raises:
         TypeError: if `model` is no Keras model.
-        ValueError: if it has no batch normalization that is trained.
+        ValueError: if it has no graph to be read, or no batch normalization that is trained.
 
     Example:
 
@@ -35,12 +36,11 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
     frozen.fit(x_train, y_train)
     ```
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`freeze_batch_norm` expects a Keras model; received {model!r}.")
+    check_model(model, "freeze_batch_norm")
     if not has_trained_batch_norm(model):
         raise ValueError(
-            f"'{model.name}' has no batch normalization in training: pass the result of `quantize_model` with "
-            "`batch_norm_steps`."
+            f"'{model.name}' has no batch normalization in training, which `quantize_model` with `batch_norm_steps` "
+            "leaves behind the layers that take one over."
         )
     return settled_fold(model)
 

@@ -81,8 +81,9 @@ def avoid_ties(model, batch):
     def watch(quantizer, inputs, averages):
         if quantizer.fixed is None and not averages and id(quantizer) not in found:
             values = np.asarray(ops.convert_to_numpy(ops.cast(inputs, "float32"))).reshape(-1)
-            steps = values[:: max(1, values.size // 5000)].astype("float64") / quantizer.parameters().scale
-            near = np.abs(np.abs(steps - np.floor(steps)) - 0.5) < 1e-3
+            chosen = values[np.random.default_rng(0).integers(0, values.size, min(values.size, 5000))]
+            steps = chosen.astype("float64") / quantizer.parameters().scale
+            near = np.abs(steps - np.floor(steps) - 0.5) < 1e-3
             found[id(quantizer)] = quantizer if near.mean() > _TIES else None
         return inputs
 
@@ -118,7 +119,8 @@ def search_ranges(model, batches):
 
         def error_of(sides, place, quantizer=quantizer, call=call):
             quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
-            return squared_error(_outputs_with(call, batches, quantizer), expected)
+            error = squared_error(_outputs_with(call, batches, quantizer), expected)
+            return error if math.isfinite(error) else math.inf  # of outputs that may be infinite
 
         ends = [float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high)]
         sides = [[end * share for share in _SEARCHED_SHARES] if end else [end] for end in ends]

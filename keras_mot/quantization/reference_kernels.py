@@ -44,7 +44,7 @@ def reference_rounding(model: keras.Model) -> contextlib.AbstractContextManager:
         A context manager.
 
     Raises:
-        ValueError: if `model` is not quantized.
+        ValueError: if `model` is not quantized, or still trains batch normalization.
 
     Example:
 

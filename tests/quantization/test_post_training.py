@@ -539,3 +539,13 @@ def test_ranges_in_which_values_lie_halfway(estimator, tmp_path):
         assert np.mean(received == quantized.predict(x, verbose=0)) > 0.99
     exact = quantize_post_training(model, INT8, (shades / 255).astype("float32"), estimator=estimator)
     assert activation_quantizers(exact)[0].parameters().range == pytest.approx((0.0, 1.0))
+
+
+def test_infinite_outputs_do_not_cut_ranges():
+    """The search for ranges compares outputs, and the difference of two infinite ones is no number."""
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, ops.log(ops.relu(layers.Dense(4)(inputs))))
+    x = np.random.default_rng(0).standard_normal((64, 6)).astype("float32")
+    with np.errstate(invalid="ignore"):
+        quantized = quantize_post_training(model, INT8, x, correct_biases=False)
+    assert activation_quantizers(quantized)[0].parameters().range == pytest.approx((x.min(), x.max()), rel=0.02)
