@@ -68,7 +68,7 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
     they do, see `reference_rounding`.
 
     Args:
-        model: the quantized model.
+        model: the quantized model. Batch normalization that it trains is folded first, as in the file.
         source: path of its `.tflite` file, or the content.
         inputs: arrays in the structure of the model's inputs, the batch first.
 

@@ -103,8 +103,9 @@ def export_litert(
     outputs.
 
     A quantized model (of `keras_mot.quantization`) becomes a file that computes in integers, with the scales that
-    the model simulates; it needs no data. What the runtime has no integer kernel for stays in floats, is listed in
-    the result, and is an error with `strict=True`.
+    the model simulates; it needs no data. Batch normalization that it trains is folded, as by `freeze_batch_norm`.
+    What the runtime has no integer kernel for stays in floats, is listed in the result, and is an error with
+    `strict=True`.
 
     Args:
         model: A built Keras model without weight transforms (strip a pruned model first), or a quantized one.

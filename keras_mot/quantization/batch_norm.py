@@ -3,7 +3,7 @@
 import keras
 
 from keras_mot.graph._functional import as_functional
-from keras_mot.graph.trained_batch_norm import fold_trained_batch_norm, has_trained_batch_norm
+from keras_mot.graph.trained_batch_norm import fold_trained_batch_norm
 from keras_mot.quantization._settling import settle_biases
 from keras_mot.quantization._simulation import check_model
 
@@ -37,18 +37,18 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
     ```
     """
     check_model(model, "freeze_batch_norm")
-    if not has_trained_batch_norm(model):
+    frozen = settled_fold(model)
+    if frozen is model:
         raise ValueError(
             f"'{model.name}' has no batch normalization in training, which `quantize_model` with `batch_norm_steps` "
             "leaves behind the layers that take one over."
         )
-    return settled_fold(model)
+    return frozen
 
 
 def settled_fold(model: keras.Model) -> keras.Model:
     """`model` with its batch normalizations folded, and biases rounded; itself, if there are none."""
-    if not has_trained_batch_norm(model):
-        return model
     folded = fold_trained_batch_norm(model)
-    settle_biases(as_functional(folded))
+    if folded is not model:
+        settle_biases(as_functional(folded))
     return folded

@@ -10,16 +10,10 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
-from keras_mot.graph.trained_batch_norm import has_trained_batch_norm
 from keras_mot.layers import copy_model, strip
 from keras_mot.layers._select import matches_layer
-from keras_mot.quantization import (
-    QuantizationScheme,
-    WeightsScheme,
-    freeze_batch_norm,
-    quantize_model,
-    quantize_post_training,
-)
+from keras_mot.quantization import QuantizationScheme, WeightsScheme, quantize_model, quantize_post_training
+from keras_mot.quantization.batch_norm import settled_fold
 from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
 from keras_mot.sparsity import Channel, PolynomialDecay, WholeModel, prune_low_magnitude, remove_pruned_channels
 from keras_mot.sparsity.channels import layers_before_outputs
@@ -404,7 +398,7 @@ class QuantizeAware(_Quantization):
 
     def trained(self, model):
         """The model with its batch normalization folded."""
-        return freeze_batch_norm(model) if has_trained_batch_norm(model) else model
+        return settled_fold(model)
 
 
 STAGES = {
