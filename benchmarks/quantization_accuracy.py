@@ -2,6 +2,7 @@
 
 KERAS_BACKEND=tensorflow python benchmarks/quantization_accuracy.py ptq
 KERAS_BACKEND=tensorflow python benchmarks/quantization_accuracy.py qat
+KERAS_BACKEND=tensorflow python benchmarks/quantization_accuracy.py by_loss
 """
 
 import dataclasses
@@ -24,7 +25,17 @@ from _common import (
     write_results,
 )
 from _common import parser as common_parser
-from _training import Augmented, Recipe, cut, fine_tune, mean_row, speaker_parts, steps_of, train_by_recipe
+from _training import (
+    Augmented,
+    Recipe,
+    cut,
+    fine_tune,
+    mean_row,
+    speaker_folds,
+    speaker_parts,
+    steps_of,
+    train_by_recipe,
+)
 
 import keras_mot
 from keras_mot.analysis import zipped_bytes
@@ -34,6 +45,7 @@ from keras_mot.quantization import (
     INT8,
     INT16X8,
     LeastSquares,
+    MeanMinMax,
     MinMax,
     Percentile,
     QuantizationScheme,
@@ -43,6 +55,7 @@ from keras_mot.quantization import (
 
 QUANTIZER_PEER = pathlib.Path(__file__).with_name("_litert_quantizer_peer.py")
 CALIBRATION = 500
+MOST_LABELLED = 2048
 LAMB = Recipe(epochs=2, learning_rate=1e-3, decay_shares=(0.5, 0.8), optimizer="Lamb")
 KEYWORDS = Recipe(epochs=8, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
 KEYWORDS_QUANTIZED = {"epochs": 1, "learning_rate": 1e-5}  # the last of those
@@ -198,6 +211,7 @@ def ptq(task, arguments):
         variants |= {
             "int8, percentile 99.99": (INT8, Percentile(99.99)),
             "int8, least squares": (INT8, LeastSquares()),
+            "int8, mean of extremes": (INT8, MeanMinMax()),
             "int8, min-max": (INT8, MinMax()),
             "int4 weights": (INT4_WEIGHTS, None),
         }
@@ -212,6 +226,32 @@ def ptq(task, arguments):
     if arguments.litert_quantizer:
         rows.append(litert_quantizer(task.model, task, calibration, arguments.litert_quantizer))
     return rows
+
+
+def by_loss(task, arguments):
+    """Post-training quantization with labels: half of the test samples to calibrate on, the other to measure on."""
+    x, y = task.test
+    if task.prepared is not None:  # no speaker in both halves
+        clips = loaders().keyword_spotting()
+        halves = speaker_folds(clips["speaker"][: len(x)], clips["x"][: len(x)], 2)
+    else:
+        halves = np.random.default_rng(0).permutation(len(x)) % 2
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=task.from_logits)
+    rows = []
+    for half in range(2):
+        (seen_x, seen_y), unseen = ((x[chosen], y[chosen]) for chosen in (halves != half, halves == half))
+        part = dataclasses.replace(task, test=unseen)
+        data = seen_x[:MOST_LABELLED], seen_y[:MOST_LABELLED]
+        variants = {"int8": {}, "int8, by loss": {"loss": loss}, "int8, mean of extremes": {"estimator": MeanMinMax()}}
+        found = [exported("float", task.model, part)]
+        for name, options in variants.items():
+            calibration = data if "loss" in options else data[0]
+            quantized = quantize_post_training(task.model, INT8, calibration, **options)
+            found.append(exported(name, quantized, part, quantized))
+        rows += [{**row, "clips": len(unseen[1])} for row in found]
+    return [mean_of_parts(name, rows) for name in dict.fromkeys(row["name"] for row in rows)] + [
+        {**row, "name": f"{row['name']} (a half)"} for row in rows
+    ]
 
 
 def qat(task, arguments):
@@ -307,7 +347,7 @@ def rows_table(name, rows, task, asked):
     return table
 
 
-EXPERIMENTS = {"ptq": ptq, "qat": qat}
+EXPERIMENTS = {"ptq": ptq, "qat": qat, "by_loss": by_loss}
 
 
 def main():
@@ -326,7 +366,7 @@ def main():
     )
     parser.add_argument("--seed", type=int, default=0, help="qat")
     arguments = parser.parse_args()
-    defaults = {"ptq": list(TASKS), "qat": ["mnist", "resnet8", "ds_cnn_l", "gru_s"]}
+    defaults = {"ptq": list(TASKS), "by_loss": list(TASKS), "qat": ["mnist", "resnet8", "ds_cnn_l", "gru_s"]}
     names = arguments.models or defaults[arguments.experiment]
     for name in names:
         print(f"=== {name}", flush=True)
@@ -334,7 +374,7 @@ def main():
         if arguments.quick:
             task = dataclasses.replace(task, test=cut(task.test, 200))
         rows = EXPERIMENTS[arguments.experiment](task, arguments)
-        asked = task.drop if arguments.experiment == "ptq" else task.qat_drop
+        asked = task.qat_drop if arguments.experiment == "qat" else task.drop
         table = rows_table(f"{name}, {arguments.experiment}", rows, task, asked)
         values = {"environment": environment(), "version": keras_mot.__version__, "rows": rows}
         file = f"quantization_{arguments.experiment}_{name}_{keras.backend.backend()}"

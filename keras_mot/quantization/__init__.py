@@ -16,6 +16,7 @@ from keras_mot.quantization.collaborative import (
 from keras_mot.quantization.estimators import (
     Entropy,
     LeastSquares,
+    MeanMinMax,
     MinMax,
     MovingAverage,
     Percentile,
@@ -54,6 +55,7 @@ __all__ = [
     "FixedQuantizer",
     "LastValueQuantizer",
     "LeastSquares",
+    "MeanMinMax",
     "MinMax",
     "MovingAverage",
     "MovingAverageQuantizer",

@@ -1,6 +1,8 @@
 """What calibration data decides: ranges, and whether equalized kernels and corrected biases help."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -8,6 +10,7 @@ import numpy as np
 
 from keras_mot.layers._attach import numpy_value, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.quantization._loss_aware import check_loss, keep_best, mean_loss
 from keras_mot.quantization._samples import Samples
 from keras_mot.quantization._simulation import fit_scales
 from keras_mot.quantization.bias_correction import correct_biases
@@ -15,15 +18,25 @@ from keras_mot.quantization.calibration import (
     avoid_ties,
     calibrate,
     float_outputs,
+    observe,
     rounded_outputs,
     search_ranges,
+    set_ranges,
     squared_error,
 )
 from keras_mot.quantization.equalization import equalize, find_pairs
-from keras_mot.quantization.estimators import MinMax, RangeEstimator
+from keras_mot.quantization.estimators import (
+    Entropy,
+    LeastSquares,
+    MeanMinMax,
+    MinMax,
+    Percentile,
+    RangeEstimator,
+)
 from keras_mot.transforms import FakeQuantize
 
 _CORRECTED_ON = 64
+_ESTIMATORS = (None, MeanMinMax(), Percentile(), LeastSquares(), Entropy())  # that a loss chooses from
 # A change is kept if it leaves at most this share of the squared error: on DS-CNN-S with 4-bit weights, bias correction
 # left 0.6 of it, and accuracy fell by two points.
 _WORTH = 0.5
@@ -41,6 +54,7 @@ class Fitting:
         equalized: whether the channels between layers are equalized; `None`: if channels share scales, and it brings
             the outputs nearer to those of the float model.
         corrected: whether biases are corrected; `None`: if it brings the outputs nearer.
+        loss: name or function of labels and outputs that chooses the estimator, or `None`.
     """
 
     data: Any
@@ -49,6 +63,7 @@ class Fitting:
     progress: bool | None
     equalized: bool | None
     corrected: bool | None
+    loss: str | Callable | None = None
 
     def __post_init__(self):
         if self.estimator is not None and not isinstance(self.estimator, RangeEstimator):
@@ -60,6 +75,12 @@ class Fitting:
         for name, value in (("equalize", self.equalized), ("correct_biases", self.corrected)):
             if value is not None and not isinstance(value, bool):
                 raise TypeError(f"`{name}` should be True, False, or None to see what helps; received {value!r}.")
+        if self.loss is not None and not (isinstance(self.loss, str) or callable(self.loss)):
+            raise TypeError(f"`loss` should be a Keras loss or its name, or a function; received {self.loss!r}.")
+        if isinstance(self.loss, str):
+            keras.losses.get(self.loss)
+        if self.loss is not None and self.estimator is not None:
+            raise ValueError("`loss` chooses the estimator: give one of `loss` and `estimator`.")
         if self.corrected and self.data is None:
             raise ValueError("`correct_biases=True` needs `calibration_data`: some dozen typical inputs.")
 
@@ -79,7 +100,9 @@ class Fitting:
             _equalize_and_fit(simulation)
 
     def _fit_to_data(self, simulation):
-        samples = Samples(simulation, self.data, self.batch_size)
+        samples = Samples(simulation, self.data, self.batch_size, labelled=self.loss is not None)
+        if self.loss is not None:
+            check_loss(simulation, samples.labelled, self.loss)
         estimator = self.estimator or MinMax()
         if self.equalized is None and _shares_scales(simulation) and find_pairs(simulation):
             calibrate(simulation, samples.head, estimator, progress=False)
@@ -91,14 +114,31 @@ class Fitting:
             _where_it_helps(simulation, samples.head, equalize_and_calibrate)
         elif self.equalized:
             _equalize_and_fit(simulation)
-        calibrate(simulation, samples, estimator, self.progress)
-        avoid_ties(simulation, samples.head[0])
-        if self.estimator is None:
-            search_ranges(simulation, samples.head)
+        if self.loss is None:
+            calibrate(simulation, samples, estimator, self.progress)
+            _refine_ranges(simulation, samples, searched=self.estimator is None)
+        else:
+            self._choose_estimator(simulation, samples)
         if self.corrected is None:
             _where_it_helps(simulation, samples.head, lambda: _correct(simulation, samples.head))
         elif self.corrected:
             _correct(simulation, samples.head)
+
+    def _choose_estimator(self, simulation, samples):
+        seen = observe(simulation, samples, self.progress)
+
+        def set_by(estimator):
+            set_ranges(seen, estimator or MinMax())
+            _refine_ranges(simulation, samples, searched=estimator is None)
+
+        choices = [functools.partial(set_by, estimator) for estimator in _ESTIMATORS]
+        keep_best(simulation, choices, lambda: mean_loss(simulation, samples.labelled, self.loss))
+
+
+def _refine_ranges(simulation, samples, searched):
+    avoid_ties(simulation, samples.head[0])
+    if searched:
+        search_ranges(simulation, samples.head)
 
 
 def _shares_scales(simulation):

@@ -1,4 +1,4 @@
-"""Calibration data as batches of inputs, the first of which can be had again."""
+"""Calibration data as batches of inputs, the first of which can be had again, with labels or without."""
 
 import itertools
 
@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 _KEPT = 256
+_KEPT_WITH_LABELS = 2048
 
 
 class Samples:
@@ -18,41 +19,78 @@ class Samples:
         model: the model that takes the inputs.
         data: inputs as arrays, or an iterable of batches of inputs or of (inputs, labels).
         batch_size: how many samples of arrays make a batch.
+        labelled: whether labels are needed. `data` may then be a pair of arrays, too.
 
     Attributes:
         head: list of the first batches, of 256 samples or somewhat more, to be run as often as needed.
+        labelled: list of the first pairs of inputs and labels, of 2048 samples or somewhat more; empty, if labels are
+            not needed.
         total: how many batches there are, or `None` if that is not known.
 
     Raises:
         TypeError: if `data` is no data.
-        ValueError: if there is no batch, or its shapes do not fit the model.
+        ValueError: if there is no batch, its shapes do not fit the model, or it lacks labels that are needed.
     """
 
-    def __init__(self, model, data, batch_size=32):
+    def __init__(self, model, data, batch_size=32, labelled=False):
         batch_size = model.inputs[0].shape[0] or batch_size  # a model may prescribe it
+        if labelled and _is_pair_of_arrays(model, data):
+            data = _LabelledArrays(*data, batch_size)
         self.total = _count(model, data, batch_size)
-        self._rest = _checked(model, _batches(model, data, batch_size))
-        self.head = []
-        while sum(map(_length, self.head)) < _KEPT:
-            batch = next(self._rest, None)
-            if batch is None:
-                break
-            self.head.append(batch)
-        if not self.head:
+        self._rest = _checked(model, _batches(model, data, batch_size), labelled)
+        self._kept = _first(self._rest, _KEPT_WITH_LABELS if labelled else _KEPT)
+        if not self._kept:
             raise ValueError("The calibration data is empty: a batch of typical inputs is needed.")
+        self.head = [inputs for inputs, _ in _first(iter(self._kept), _KEPT)]
+        self.labelled = self._kept if labelled else []
 
     def __iter__(self):
-        return itertools.chain(self.head, self._rest)
+        return (inputs for inputs, _ in itertools.chain(self._kept, self._rest))
 
 
-def _length(batch):
-    return len(keras.tree.flatten(batch)[0])
+class _LabelledArrays:
+    """Batches of a pair of arrays, or of structures of arrays."""
+
+    def __init__(self, inputs, labels, batch_size):
+        lengths = {len(leaf) for leaf in keras.tree.flatten((inputs, labels))}
+        if len(lengths) > 1:
+            raise ValueError(f"The calibration data has inputs and labels of different lengths: {sorted(lengths)}.")
+        self._pair, self._length, self._batch_size = (inputs, labels), lengths.pop(), batch_size
+
+    def __len__(self):
+        return -(-self._length // self._batch_size)
+
+    def __iter__(self):
+        for start in range(0, self._length, self._batch_size):
+            part = slice(start, start + self._batch_size)
+            yield keras.tree.map_structure(lambda leaf: leaf[part], self._pair)  # noqa: B023
 
 
-def _checked(model, batches):
-    for count, inputs in enumerate(batches):
+def _is_pair_of_arrays(model, data):
+    return isinstance(data, tuple) and len(data) == 2 and _is_arrays(model, data[0])
+
+
+def _first(batches, samples):
+    """The first pairs of an iterator of inputs and labels, of so many samples or somewhat more."""
+    taken, count = [], 0
+    while count < samples:
+        pair = next(batches, None)
+        if pair is None:
+            break
+        taken.append(pair)
+        count += len(keras.tree.flatten(pair[0])[0])
+    return taken
+
+
+def _checked(model, batches, labelled):
+    for count, (inputs, labels) in enumerate(batches):
+        if labelled and labels is None:
+            raise ValueError(
+                f"Batch {count} of the calibration data (counted from 0) has no labels, which `loss` needs: give "
+                "batches of (inputs, labels), or a pair of arrays."
+            )
         inputs = _in_order(model, inputs, count)
-        yield keras.tree.pack_sequence_as(model.input, _checked_arrays(model, inputs, count))
+        yield keras.tree.pack_sequence_as(model.input, _checked_arrays(model, inputs, count)), labels
 
 
 def _is_arrays(model, data):
@@ -74,17 +112,17 @@ def _count(model, data, batch_size):
 
 
 def _batches(model, data, batch_size):
-    """The batches of inputs in the data, in the structure of the model's inputs."""
+    """The batches in the data, as pairs of inputs, in the structure of the model's inputs, and labels or `None`."""
     if _is_arrays(model, data):
         for start in range(0, len(keras.tree.flatten(data)[0]), batch_size):
-            yield keras.tree.map_structure(lambda leaf: leaf[start : start + batch_size], data)  # noqa: B023
+            yield keras.tree.map_structure(lambda leaf: leaf[start : start + batch_size], data), None  # noqa: B023
         return
     if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
         raise TypeError(
             f"`calibration_data` should be arrays of inputs, or an iterable of batches; received {type(data).__name__}."
         )
     for batch in data:
-        yield batch[0] if _is_labelled(model, batch) else batch
+        yield batch[:2] if _is_labelled(model, batch) else (batch, None)
 
 
 def _is_labelled(model, batch):

@@ -14,7 +14,7 @@ from keras_mot.graph._functional import nodes_of
 from keras_mot.layers._attach import evaluated_once, transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
 from keras_mot.quantization._placement import quantizer_of
-from keras_mot.quantization.estimators import MinMax, MovingAverage, SeenValues
+from keras_mot.quantization.estimators import MeanMinMax, MinMax, MovingAverage, SeenValues
 from keras_mot.transforms import FakeQuantize
 
 _SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
@@ -34,9 +34,21 @@ def calibrate(model, samples, estimator, progress=None):
     Raises:
         ValueError: if a batch makes an activation NaN or infinite.
     """
-    following = [quantizer for quantizer in activation_quantizers(model) if quantizer.fixed is None]
-    seen = {id(quantizer): SeenValues(2**quantizer.bits - 1) for quantizer in following}
-    histogram = not isinstance(estimator, (MinMax, MovingAverage))
+    histograms = not isinstance(estimator, (MinMax, MeanMinMax, MovingAverage))
+    set_ranges(observe(model, samples, progress, histograms), estimator)
+
+
+def observe(model, samples, progress=None, histograms=True):
+    """What the activation quantizers of a model see of data, without rounding: list of (quantizer, `SeenValues`).
+
+    Quantizers with a fixed range are left out. The arguments are those of `calibrate`; `histograms` tells whether
+    histograms are needed.
+    """
+    seen = {
+        id(quantizer): (quantizer, SeenValues(2**quantizer.bits - 1))
+        for quantizer in activation_quantizers(model)
+        if quantizer.fixed is None
+    }
     count = 0
 
     def watch(quantizer, inputs, averages):
@@ -46,13 +58,14 @@ def calibrate(model, samples, estimator, progress=None):
             return ops.clip(inputs, *quantizer.fixed)
         if id(quantizer) in seen and not averages:
             values = np.asarray(ops.convert_to_numpy(ops.cast(inputs, "float32")))
-            if not np.isfinite(values.min()) or not np.isfinite(values.max()):
+            _, so_far = seen[id(quantizer)]
+            try:
+                so_far.add(values, histograms, further=len(so_far.batches) > count)
+            except ValueError:
                 raise ValueError(
                     f"Batch {count} of the calibration data (counted from 0) makes the activation at "
                     f"'{quantizer.name}' NaN or infinite. Look at that batch."
-                )
-            so_far = seen[id(quantizer)]
-            so_far.add(values, histogram, further=len(so_far.batches) > count)
+                ) from None
         return inputs
 
     with intercepted(watch), evaluated_once(), progress_bar(progress) as bar:
@@ -62,8 +75,13 @@ def calibrate(model, samples, estimator, progress=None):
                 model(inputs, training=False)
             count += 1
             bar.advance(task)
-    for quantizer in following:
-        quantizer.set_range(*_checked_range(estimator, seen[id(quantizer)]))
+    return list(seen.values())
+
+
+def set_ranges(seen, estimator):
+    """Sets the ranges that an estimator chooses, from what `observe` returned."""
+    for quantizer, values in seen:
+        quantizer.set_range(*_checked_range(estimator, values))
 
 
 def avoid_ties(model, batch):

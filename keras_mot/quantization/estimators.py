@@ -34,6 +34,7 @@ class SeenValues:
 
     Attributes:
         batches: list of (least, greatest) value of each batch.
+        mean_limits: float64 array of shape (2,): the mean of the least and of the greatest values of all samples.
         counts: int64 array of shape (2048,): how many values lie in each bin.
         reach: the bins divide [-reach, reach].
     """
@@ -41,12 +42,29 @@ class SeenValues:
     def __init__(self, steps: int = 255):
         self.steps = steps
         self.batches = []
+        self.mean_limits = np.zeros(2)
+        self._samples = 0
         self.counts = np.zeros(_BINS, "int64")
         self.reach = 0.0
 
     def add(self, values: np.ndarray, with_histogram: bool = True, further: bool = False) -> None:
-        """Takes in the values of one batch, or `further` ones of the batch before."""
-        low, high = float(values.min()), float(values.max())
+        """Takes in the values of one batch, the first axis of which counts its samples.
+
+        Args:
+            values: float array of any shape.
+            with_histogram: whether `counts` shall be kept.
+            further: whether the values are further ones of the batch before.
+
+        Raises:
+            ValueError: if a value is NaN or infinite.
+        """
+        rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
+        extremes = np.stack([rows.min(axis=1), rows.max(axis=1)]).astype("float64")
+        if not np.isfinite(extremes).all():
+            raise ValueError("A value is NaN or infinite.")
+        self._samples += len(rows)
+        self.mean_limits += (extremes - self.mean_limits[:, None]).sum(axis=1) / self._samples
+        low, high = float(extremes[0].min()), float(extremes[1].max())
         before = self.batches.pop() if further else (low, high)
         self.batches.append((min(before[0], low), max(before[1], high)))
         if not with_histogram:
@@ -83,6 +101,21 @@ class MinMax(Config, RangeEstimator):
     def range(self, seen: SeenValues) -> tuple[float, float]:
         """See `RangeEstimator.range`."""
         return seen.limits
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class MeanMinMax(Config, RangeEstimator):
+    """From the mean of the samples' least values to the mean of their greatest.
+
+    About half of the samples have values that are cut off, so it suits activations with rare large ones, and not
+    outputs whose largest values matter. Others call it the mean of per-sample statistics (NNCF), or a moving average
+    sample by sample (LiteRT Quantizer).
+    """
+
+    def range(self, seen: SeenValues) -> tuple[float, float]:
+        """See `RangeEstimator.range`."""
+        return tuple(seen.mean_limits)
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -36,7 +36,8 @@ def names():
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     batches = [(x[i * 32 : i * 32 + 32], y[i * 32 : i * 32 + 32]) for i in range(10)] * 4
-    return {"model": model, "x_train": x, "y_train": y, "x_test": x[:64], "y_test": y[:64], "batches": batches}
+    held_out = {"x_test": x[:64], "y_test": y[:64], "x_validation": x[64:128], "y_validation": y[64:128]}
+    return {"model": model, "x_train": x, "y_train": y, "batches": batches, **held_out}
 
 
 @pytest.mark.filterwarnings("ignore")
