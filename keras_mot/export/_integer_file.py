@@ -70,6 +70,7 @@ class _Rewriter:
         self.integers = {}  # index of a float tensor -> that of the same in integers
         self.float_of = {}  # index of an integer tensor -> that of the same in floats
         self.names = {}  # name of an integer tensor -> how many have it
+        self.buffers = {}  # content -> number of the buffer
         self.made = {}  # (index, in which way) -> index of the constant or conversion that was made of it
         self.readers = {}
         for operator in self.graph.operators:
@@ -385,10 +386,14 @@ class _Rewriter:
         return self.made[key]
 
     def _new_buffer(self, values):
-        buffer = self.schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), "uint8")
-        self.model.buffers.append(buffer)
-        return len(self.model.buffers) - 1
+        """The number of a buffer with this content; equal ones, such as biases of 0, are stored once."""
+        content = np.ascontiguousarray(values).tobytes()
+        if content not in self.buffers:
+            buffer = self.schema.BufferT()
+            buffer.data = np.frombuffer(content, "uint8")
+            self.model.buffers.append(buffer)
+            self.buffers[content] = len(self.model.buffers) - 1
+        return self.buffers[content]
 
     def _code(self, name, version):
         number = getattr(self.schema.BuiltinOperator, name)

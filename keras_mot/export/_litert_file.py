@@ -95,14 +95,14 @@ def parse_model(path_or_content):
 def pack_model(model):
     """The bytes of a file from the schema's object tree.
 
-    Equal vectors of scales and zero points are stored once: of the 24 bytes that a channel of a kernel and its bias
-    would take, 16 are zero points, all of them 0. Contents of tensors start at multiples of 16 bytes, as the schema
-    demands.
+    Equal vectors of scales, zero points and shapes are stored once: of the 24 bytes that a channel of a kernel and its
+    bias would take, 16 are zero points, all of them 0. Contents of tensors start at multiples of 16 bytes, as the
+    schema demands.
     """
     flatbuffers = require("flatbuffers")
 
     class Builder(flatbuffers.Builder):
-        """Remembers vectors of quantization parameters, and aligns contents."""
+        """Remembers vectors of numbers, and aligns contents."""
 
         def __init__(self):
             super().__init__(2**20)
@@ -115,7 +115,7 @@ def pack_model(model):
                 self.Bytes[self.head : self.head + x.size] = x.tobytes()
                 self.vectorNumElems = x.size
                 return self.EndVector()
-            if x.dtype not in (np.int64, np.float32):
+            if x.dtype not in (np.int32, np.int64, np.float32):
                 return super().CreateNumpyVector(x)
             key = x.dtype.str, x.tobytes()
             if key not in self._known:

@@ -185,3 +185,20 @@ def test_equal_parameters_are_stored_once_and_contents_are_aligned(tmp_path):
     filled = [file.Buffers(number) for number in range(file.BuffersLength()) if file.Buffers(number).DataLength()]
     assert filled
     assert all(buffer._tab.Vector(buffer._tab.Offset(4)) % 16 == 0 for buffer in filled)
+
+
+def test_equal_contents_are_stored_once(tmp_path):
+    """Biases that are 0 share their content, each with scales of its own; what the file computes is the same."""
+    keras.utils.set_random_seed(0)
+    hidden = [layers.Conv2D(24, 1, activation="relu", name=name) for name in ("one", "two", "three")]
+    model = keras.Sequential([keras.Input((4, 4, 8)), *hidden])
+    x = np.random.default_rng(0).standard_normal((16, 4, 4, 8)).astype("float32")
+    quantized = quantize_post_training(model, calibration_data=x, correct_biases=False)
+    path = export_litert(quantized, tmp_path / "model.tflite").path
+    file = parse_model(path)
+    biases = [tensor for tensor in file.subgraphs[0].tensors if tensor.type == 2 and list(tensor.shape) == [24]]
+    assert len(biases) == 3
+    assert len({tensor.buffer for tensor in biases}) == 1
+    assert len({tensor.quantization.scale.tobytes() for tensor in biases}) == 3
+    (received,) = LiteRTRunner(path).run(x).values()
+    np.testing.assert_allclose(received, quantized.predict(x, verbose=0), atol=1e-6)
