@@ -58,7 +58,7 @@ CALIBRATION = 500
 MOST_LABELLED = 2048
 LAMB = Recipe(epochs=2, learning_rate=1e-3, decay_shares=(0.5, 0.8), optimizer="Lamb")
 KEYWORDS = Recipe(epochs=8, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
-KEYWORDS_QUANTIZED = {"epochs": 1, "learning_rate": 1e-5}  # the last of those
+KEYWORDS_QUANTIZED = {"epochs": 1, "learning_rate": 1e-4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,9 +284,10 @@ def keyword_qat(task, arguments):
         equal, _ = fine_tune(task.model, batches(task, train, recipe, number), recipe, number, from_logits=True)
         found.append(exported("float, trained for as long", equal, part))
         tuned, _ = fine_tune(task.model, batches(task, train, recipe, number), first, number, from_logits=True)
+        taught = dataclasses.replace(part, model=tuned)  # by the model that is quantized
         for name, scheme in SCHEMES.items():
             options = {"batch_norm_share": arguments.batch_norm_share}
-            found += trained(name, scheme, tuned, part, train, second, number, **options)
+            found += trained(name, scheme, tuned, taught, train, second, number, **options)
         rows += [{**row, "clips": len(test_y)} for row in found]
     return [mean_of_parts(name, rows) for name in dict.fromkeys(row["name"] for row in rows)] + [
         {**row, "name": f"{row['name']} (a part)"} for row in rows
