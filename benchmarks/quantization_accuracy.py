@@ -58,7 +58,7 @@ CALIBRATION = 500
 MOST_LABELLED = 2048
 LAMB = Recipe(epochs=2, learning_rate=1e-3, decay_shares=(0.5, 0.8), optimizer="Lamb")
 KEYWORDS = Recipe(epochs=8, learning_rate=3e-4, batch_size=32, decay_shares=(0.6, 0.8), temperature=2.0)
-KEYWORDS_QUANTIZED = {"epochs": 1, "learning_rate": 1e-4}
+KEYWORDS_QUANTIZED = {"epochs": 1, "learning_rate": 1e-4}  # the last of those epochs
 
 
 @dataclasses.dataclass(frozen=True)
