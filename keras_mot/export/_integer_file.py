@@ -70,7 +70,7 @@ class _Rewriter:
         self.integers = {}  # index of a float tensor -> that of the same in integers
         self.float_of = {}  # index of an integer tensor -> that of the same in floats
         self.names = {}  # name of an integer tensor -> how many have it
-        self.buffers = {}  # content -> number of the buffer
+        self.biases = {}  # content -> number of the buffer
         self.made = {}  # (index, in which way) -> index of the constant or conversion that was made of it
         self.readers = {}
         for operator in self.graph.operators:
@@ -379,21 +379,27 @@ class _Rewriter:
             values = dense_values(self.model, tensor).astype("float64")
             integers = np.clip(np.round(values / scales.astype("float64")), limits.min, limits.max)
             new = copy.copy(tensor)
-            new.buffer = self._new_buffer(integers.astype(limits.dtype))
+            new.buffer = self._bias_buffer(integers.astype(limits.dtype))
             self._describe(new, bits, scales, np.zeros(len(scales)), 0)
             self.graph.tensors.append(new)
             self.made[key] = len(self.graph.tensors) - 1
         return self.made[key]
 
     def _new_buffer(self, values):
-        """The number of a buffer with this content; equal ones, such as biases of 0, are stored once."""
-        content = np.ascontiguousarray(values).tobytes()
-        if content not in self.buffers:
-            buffer = self.schema.BufferT()
-            buffer.data = np.frombuffer(content, "uint8")
-            self.model.buffers.append(buffer)
-            self.buffers[content] = len(self.model.buffers) - 1
-        return self.buffers[content]
+        buffer = self.schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), "uint8")
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
+
+    def _bias_buffer(self, values):
+        """The buffer of a bias; equal ones, most of them 0, are stored once.
+
+        Kernels are not: XNNPACK knows what it has packed, scales included, by where kernel and bias lie.
+        """
+        content = values.tobytes()
+        if content not in self.biases:
+            self.biases[content] = self._new_buffer(values)
+        return self.biases[content]
 
     def _code(self, name, version):
         number = getattr(self.schema.BuiltinOperator, name)

@@ -187,7 +187,7 @@ def test_equal_parameters_are_stored_once_and_contents_are_aligned(tmp_path):
     assert all(buffer._tab.Vector(buffer._tab.Offset(4)) % 16 == 0 for buffer in filled)
 
 
-def test_equal_contents_are_stored_once(tmp_path):
+def test_equal_biases_are_stored_once(tmp_path):
     """Biases that are 0 share their content, each with scales of its own; what the file computes is the same."""
     keras.utils.set_random_seed(0)
     hidden = [layers.Conv2D(24, 1, activation="relu", name=name) for name in ("one", "two", "three")]
