@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_mot._arrays import to_numpy
+
 
 def count_batches(data, batch_size):
     """The number of batches, or None if the data does not tell."""
@@ -59,15 +61,6 @@ def first_sample(x):
 def is_pair(data):
     """Whether the data are arrays (x, y), and not batches."""
     return isinstance(data, tuple) and len(data) == 2
-
-
-def to_numpy(structure):
-    """The structure, with NumPy arrays in place of tensors and lists of numbers."""
-    return keras.tree.map_structure(_leaf_to_numpy, structure)
-
-
-def _leaf_to_numpy(leaf):
-    return keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else np.asarray(leaf)
 
 
 def _check_batch(x, y):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._arrays import to_numpy
 from keras_mot._keras import no_gradients
 from keras_mot.layers._attach import evaluated_once
 from keras_mot.layers.activation_quantizer import activation_quantizers
@@ -26,7 +27,7 @@ def mean_loss(model, labelled, loss):
     total = count = 0.0
     with evaluated_once(), no_gradients():
         for inputs, labels in labelled:
-            labels = keras.tree.map_structure(_tensor, labels)
+            labels = keras.tree.map_structure(_tensor, to_numpy(labels))
             received = ops.convert_to_numpy(function(labels, model(inputs, training=False)))
             size = len(keras.tree.flatten(inputs)[0])
             total, count = total + size * float(np.mean(received)), count + size
@@ -56,7 +57,6 @@ def _put_back(ranges):
         quantizer.set_range(*ends)
 
 
-def _tensor(leaf):
+def _tensor(values):
     """Labels as `fit` gives them to a loss: a tensor of this backend, floats of the usual type."""
-    values = np.asarray(ops.convert_to_numpy(leaf) if ops.is_tensor(leaf) else leaf)
     return ops.convert_to_tensor(values, keras.config.floatx() if values.dtype.kind == "f" else None)

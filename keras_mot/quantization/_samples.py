@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._arrays import to_numpy
+
 _KEPT = 256
 _KEPT_WITH_LABELS = 2048
 
@@ -35,9 +37,10 @@ class Samples:
     def __init__(self, model, data, batch_size=32, labelled=False):
         batch_size = model.inputs[0].shape[0] or batch_size  # a model may prescribe it
         if labelled and _is_pair_of_arrays(model, data):
-            data = _LabelledArrays(*data, batch_size)
-        self.total = _count(model, data, batch_size)
-        self._rest = _checked(model, _batches(model, data, batch_size), labelled)
+            self.total, batches = _count(model, data[0], batch_size), _slices(data, batch_size)
+        else:
+            self.total, batches = _count(model, data, batch_size), _batches(model, data, batch_size)
+        self._rest = _checked(model, batches, labelled)
         self._kept = _first(self._rest, _KEPT_WITH_LABELS if labelled else _KEPT)
         if not self._kept:
             raise ValueError("The calibration data is empty: a batch of typical inputs is needed.")
@@ -48,26 +51,20 @@ class Samples:
         return (inputs for inputs, _ in itertools.chain(self._kept, self._rest))
 
 
-class _LabelledArrays:
-    """Batches of a pair of arrays, or of structures of arrays."""
-
-    def __init__(self, inputs, labels, batch_size):
-        lengths = {len(leaf) for leaf in keras.tree.flatten((inputs, labels))}
-        if len(lengths) > 1:
-            raise ValueError(f"The calibration data has inputs and labels of different lengths: {sorted(lengths)}.")
-        self._pair, self._length, self._batch_size = (inputs, labels), lengths.pop(), batch_size
-
-    def __len__(self):
-        return -(-self._length // self._batch_size)
-
-    def __iter__(self):
-        for start in range(0, self._length, self._batch_size):
-            part = slice(start, start + self._batch_size)
-            yield keras.tree.map_structure(lambda leaf: leaf[part], self._pair)  # noqa: B023
-
-
 def _is_pair_of_arrays(model, data):
-    return isinstance(data, tuple) and len(data) == 2 and _is_arrays(model, data[0])
+    """Whether `data` is arrays of inputs and of labels, of one length; raises ValueError if the lengths differ."""
+    if not isinstance(data, tuple) or len(data) != 2 or not _is_arrays(model, data[0]):
+        return False
+    lengths = {len(leaf) for leaf in keras.tree.flatten(data)}
+    if len(lengths) > 1:
+        raise ValueError(f"The calibration data has inputs and labels of different lengths: {sorted(lengths)}.")
+    return True
+
+
+def _slices(arrays, batch_size):
+    """The batches of a structure of arrays."""
+    for start in range(0, len(keras.tree.flatten(arrays)[0]), batch_size):
+        yield keras.tree.map_structure(lambda leaf: leaf[start : start + batch_size], arrays)  # noqa: B023
 
 
 def _first(batches, samples):
@@ -114,8 +111,7 @@ def _count(model, data, batch_size):
 def _batches(model, data, batch_size):
     """The batches in the data, as pairs of inputs, in the structure of the model's inputs, and labels or `None`."""
     if _is_arrays(model, data):
-        for start in range(0, len(keras.tree.flatten(data)[0]), batch_size):
-            yield keras.tree.map_structure(lambda leaf: leaf[start : start + batch_size], data), None  # noqa: B023
+        yield from ((inputs, None) for inputs in _slices(data, batch_size))
         return
     if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
         raise TypeError(
@@ -167,7 +163,7 @@ def _checked_arrays(model, inputs, count):
             f"Batch {count} of the calibration data (counted from 0) has inputs of different numbers of samples: "
             f"{shapes}."
         )
-    arrays = [np.asarray(ops.convert_to_numpy(leaf) if ops.is_tensor(leaf) else leaf) for leaf in given]
+    arrays = to_numpy(given)
     for values in arrays:
         if values.dtype.kind not in "iufb" and "float" not in str(values.dtype):
             raise ValueError(

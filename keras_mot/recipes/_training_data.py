@@ -6,7 +6,8 @@ import itertools
 import keras
 import numpy as np
 
-from keras_mot.analysis._data import check_data, count_batches, is_pair, to_numpy
+from keras_mot._arrays import to_numpy
+from keras_mot.analysis._data import check_data, count_batches, is_pair
 
 _FINGERPRINTED = 64  # samples
 
