@@ -1,11 +1,16 @@
 """keras-mot, the Keras Model Optimization Toolkit: smaller and faster Keras 3 models on three backends."""
 
+# ruff: noqa: E402 (what follows the choice of the backend imports Keras)
 import sys
 import types
 
+from keras_mot._backend import choose_backend
+from keras_mot._version import __version__
+
+choose_backend()
+
 from keras_mot import analysis, clustering, export, graph, layers, quantization, recipes, sparsity, transforms
 from keras_mot._config import Config
-from keras_mot._version import __version__
 from keras_mot.layers import update_step
 from keras_mot.recipes import compress
 

@@ -53,7 +53,7 @@ def _digits():
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise FailedError('The demo needs scikit-learn: pip install "keras-mot[demo]".') from error
+        raise FailedError("The demo needs scikit-learn: pip install scikit-learn") from error
     images, labels = load_digits(return_X_y=True)
     return images.reshape(-1, 8, 8, 1).astype("float32") / 16.0, labels.astype("int32")
 

@@ -1,9 +1,8 @@
-"""Imports of optional packages, with an error that names the extra to install."""
+"""Imports of optional packages, with an error that says how to install what is missing."""
 
 import importlib
-import importlib.util
 
-_EXTRA = "litert"
+from keras_mot._packages import how_to_install, is_installed
 
 
 def require(module):
@@ -11,22 +10,22 @@ def require(module):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise _missing(module) from error
+        name = module.split(".")[0]
+        if is_installed(name):
+            raise ImportError(
+                f"The package '{name}' is needed for LiteRT files, and its import fails: {error}"
+            ) from error
+        raise _missing([name]) from error
 
 
 def check_installed(*modules):
-    """Raises ImportError if a package is not installed, without importing it."""
-    for module in modules:
-        try:
-            found = importlib.util.find_spec(module) is not None
-        except (ImportError, ValueError):
-            found = False
-        if not found:
-            raise _missing(module)
+    """Raises ImportError if packages are not installed, without importing them."""
+    missing = [module for module in modules if not is_installed(module)]
+    if missing:
+        raise _missing(missing)
 
 
-def _missing(module):
-    return ImportError(
-        f"The package '{module.split('.')[0]}' is needed for LiteRT files and could not be imported. Install "
-        f'it with: pip install "keras-mot[{_EXTRA}]"'
-    )
+def _missing(modules):
+    names = " and ".join(f"'{module}'" for module in modules)
+    are = "are needed for LiteRT files, and are" if len(modules) > 1 else "is needed for LiteRT files, and is"
+    return ImportError(f"{names} {are} not installed. Install with: {how_to_install(*modules)}")

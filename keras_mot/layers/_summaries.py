@@ -31,7 +31,7 @@ class TransformSummaries(keras.callbacks.Callback, abc.ABC):
             import tensorboard  # noqa: F401
         except ImportError as error:
             name = type(self).__name__
-            raise ImportError(f'`{name}` needs TensorBoard: pip install "keras-mot[tensorboard]".') from error
+            raise ImportError(f"`{name}` needs TensorBoard: pip install tensorboard") from error
         self.log_dir = os.path.join(os.fspath(log_dir), "metrics")
         self.update_freq = update_freq
         self._writer = None

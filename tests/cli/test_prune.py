@@ -298,4 +298,4 @@ def test_a_missing_runtime_is_told_before_the_work(run, model, data, tmp_path, m
     )
     result = run("prune", model, "--data", data, "--sparsity", "0.5", "-o", tmp_path / "small.tflite")
     assert result.code == 1
-    assert 'pip install "keras-mot[litert]"' in result.err
+    assert "pip install ai-edge-litert" in result.err

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from keras_mot.export import ExportVerificationError, export_litert
+from keras_mot.export._dependencies import require
 from keras_mot.export._verification import _compare_output
 
 on_tensorflow = keras.backend.backend() == "tensorflow"
@@ -102,11 +103,28 @@ def test_half_precision_variables(tmp_path, no_conversion):
         export_litert(model, tmp_path / "model.tflite")
 
 
-@pytest.mark.parametrize("package", ["tensorflow", "ai_edge_litert"])
-def test_missing_package(package, small_model, tmp_path, no_conversion, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"'{package}' is needed.*pip install \"keras-mot\[litert\]\""):
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (["tensorflow"], r"'tensorflow' is needed.* not installed.*pip install tensorflow \(or tensorflow-cpu"),
+        (["ai_edge_litert"], r"'ai_edge_litert' is needed.* not installed.*pip install ai-edge-litert$"),
+        (["tensorflow", "ai_edge_litert"], r"'tensorflow' and 'ai_edge_litert' are.*pip install tensorflow ai-edge-l"),
+    ],
+)
+def test_missing_packages(missing, message, small_model, tmp_path, no_conversion, monkeypatch):
+    for package in missing:
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=message):
         export_litert(small_model, tmp_path / "model.tflite")
+
+
+def test_a_package_that_fails_to_import_is_not_called_missing(monkeypatch, tmp_path):
+    (tmp_path / "broken_package.py").write_text("import a_module_that_nobody_has")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"'broken_package' is needed.*import fails: No module named 'a_module_that"):
+        require("broken_package")
+    with pytest.raises(ImportError, match="not installed"):
+        require("a_module_that_nobody_has.part")
 
 
 def test_subclassed_model_of_unknown_inputs(tmp_path, no_conversion):

@@ -1,0 +1,30 @@
+"""Which optional packages are there, and how those that are missing are installed."""
+
+import importlib.util
+
+_DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "sklearn": "scikit-learn"}
+"""Names of the distributions, where they are not those of the modules."""
+_NOTES = {"tensorflow": " (or tensorflow-cpu, the smaller one without GPUs, where it exists)"}
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported, as far as can be told without doing so.
+
+    A folder of that name without an `__init__.py`, such as one of the user's beside the script, is not a package.
+    """
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None
+
+
+def how_to_install(*modules: str) -> str:
+    """The command that installs modules' packages, by the names that are published.
+
+    Args:
+        modules: names of modules; of dotted ones, the first part counts.
+    """
+    modules = [module.split(".")[0] for module in modules]
+    names = " ".join(_DISTRIBUTIONS.get(module, module) for module in modules)
+    return f"pip install {names}{''.join(_NOTES.get(module, '') for module in modules)}"
