@@ -102,7 +102,7 @@ class TransformedWeight:
         return value
 
 
-class _TransformedRegularizer:
+class _TransformedRegularizer(keras.regularizers.Regularizer):
     """Penalises the weight that is used, so that a weight out of use gets no gradient from its penalty."""
 
     def __init__(self, regularizer, weight):
