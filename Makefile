@@ -1,18 +1,33 @@
-# One virtual environment in the checkout, rebuilt only when pyproject.toml or this file changes.
+# One virtual environment in the checkout, rebuilt only when pyproject.toml or this file changes. On Windows, run it in a
+# shell that has `rm` and `touch`, such as Git Bash.
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := .venv/Scripts
+else
 PYTHON ?= python3
+BIN := .venv/bin
+endif
 VENV := .venv
-BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BACKENDS ?= tensorflow jax torch
 WORKERS ?= 2
+VERSIONS ?= lowest newest
+# The release that the suite runs with, and not a newer one that may come with gigabytes for GPUs.
+TORCH := torch==2.13.0
+# Errors only: warnings are of the machine's configuration of pip, or of packages' own making.
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format clean install
+.PHONY: demo test smoke lint format clean install
 
 demo: $(STAMP)
 	KERAS_BACKEND=tensorflow $(BIN)/keras-mot demo
 
 test: lint
 	$(BIN)/python tests/run_backends.py --workers $(WORKERS) $(BACKENDS)
+
+# Everything once with the lowest and the newest versions that pyproject.toml allows. PYTHON may be another interpreter.
+smoke: $(STAMP)
+	$(BIN)/python tests/versions/run.py --python $(PYTHON) --backends $(BACKENDS) --pin $(TORCH) -- $(VERSIONS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -25,11 +40,12 @@ format: $(STAMP)
 install: $(STAMP)
 
 $(STAMP): pyproject.toml Makefile
+	@echo "Installing keras-mot and all backends into $(VENV), which takes some minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[test,all]"
+	$(PIP) install --upgrade pip
+	$(PIP) install $(TORCH)
+	$(PIP) install --editable ".[test]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-newest build dist *.egg-info

@@ -1,0 +1,69 @@
+"""What `pyproject.toml` promises: bounds that the smoke script can hold, and packages that each platform has."""
+
+import pathlib
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.versions.run import constraints, lower_bounds
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PLATFORMS = {
+    "Apple Silicon": ("darwin", "arm64", "tensorflow"),
+    "Linux aarch64": ("linux", "aarch64", "tensorflow"),
+    "Linux x86-64": ("linux", "x86_64", "tensorflow-cpu"),
+    "Windows": ("win32", "AMD64", "tensorflow-cpu"),
+}
+
+
+def members(extra):
+    """The requirements of an extra, those of the extras that it names included."""
+    found = []
+    for requirement in map(Requirement, EXTRAS[extra]):
+        if requirement.name == "keras-mot":
+            found += [each for name in requirement.extras for each in members(name)]
+        else:
+            found.append(requirement)
+    return found
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("extra", ["tensorflow", "all"])
+def test_each_platform_gets_the_tensorflow_that_has_wheels(platform, extra):
+    system, machine, expected = PLATFORMS[platform]
+    target = {"sys_platform": system, "platform_machine": machine}
+    names = [each.name for each in members(extra) if each.marker is None or each.marker.evaluate(target)]
+    assert [name for name in names if name.startswith("tensorflow")] == [expected]
+
+
+@pytest.mark.parametrize("extra", ["litert", "jax", "torch", "tensorboard", "demo"])
+def test_no_other_extra_brings_a_second_tensorflow(extra):
+    assert not [each.name for each in members(extra) if each.name.startswith("tensorflow")]
+
+
+def test_every_requirement_has_a_lowest_version_that_the_smoke_script_takes():
+    every = [Requirement(line) for line in PROJECT["dependencies"]] + [
+        each for name in EXTRAS for each in members(name)
+    ]
+    assert {each.name for each in every} == {line.split("==")[0] for line in lower_bounds(PROJECT)}
+    for line in lower_bounds(PROJECT):
+        name, version = line.split("==")
+        assert all(each.specifier.contains(version) for each in every if each.name == name), line
+
+
+def test_pins_take_the_place_of_bounds():
+    lines = constraints("lowest", ["torch==2.13.0"])
+    assert [line for line in lines if line.startswith("torch==")] == ["torch==2.13.0"]
+    assert any(line.startswith("keras==") for line in lines)
+    assert constraints("newest", ["torch==2.13.0"]) == ["torch==2.13.0"]
+
+
+def test_no_message_names_a_package_that_is_not_published():
+    wrong = re.compile(r"""pip install ["']?keras-mot|["']keras-mot\[""")
+    files = sorted((ROOT / "keras_mot").rglob("*.py"))
+    assert files
+    assert not [str(file.relative_to(ROOT)) for file in files if wrong.search(file.read_text())]
