@@ -4,7 +4,7 @@ import importlib.util
 
 _DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "sklearn": "scikit-learn"}
 """Names of the distributions, where they are not those of the modules."""
-_NOTES = {"tensorflow": " (or tensorflow-cpu, the smaller one without GPUs, where it exists)"}
+_NOTES = {"tensorflow": " (or tensorflow-cpu)"}
 
 
 def is_installed(module: str) -> bool:

@@ -3,7 +3,6 @@
 import argparse
 import json
 
-from keras_mot.cli._errors import FailedError
 from keras_mot.cli._files import output_folder
 from keras_mot.cli._result import Result
 
@@ -49,11 +48,9 @@ def _backend():
 def _digits():
     from keras_mot.export._dependencies import check_installed
 
-    check_installed("tensorflow", "ai_edge_litert")
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise FailedError("The demo needs scikit-learn: pip install scikit-learn") from error
+    check_installed("tensorflow", "ai_edge_litert", "sklearn", purpose="the demo")
+    from sklearn.datasets import load_digits
+
     images, labels = load_digits(return_X_y=True)
     return images.reshape(-1, 8, 8, 1).astype("float32") / 16.0, labels.astype("int32")
 

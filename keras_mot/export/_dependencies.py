@@ -18,14 +18,16 @@ def require(module):
         raise _missing([name]) from error
 
 
-def check_installed(*modules):
+def check_installed(*modules, purpose="LiteRT files"):
     """Raises ImportError if packages are not installed, without importing them."""
     missing = [module for module in modules if not is_installed(module)]
     if missing:
-        raise _missing(missing)
+        raise _missing(missing, purpose)
 
 
-def _missing(modules):
-    names = " and ".join(f"'{module}'" for module in modules)
-    are = "are needed for LiteRT files, and are" if len(modules) > 1 else "is needed for LiteRT files, and is"
-    return ImportError(f"{names} {are} not installed. Install with: {how_to_install(*modules)}")
+def _missing(modules, purpose="LiteRT files"):
+    names = ", ".join(f"'{module}'" for module in modules)
+    are = "are" if len(modules) > 1 else "is"
+    return ImportError(
+        f"{names} {are} needed for {purpose}, and {are} not installed. Install with: {how_to_install(*modules)}"
+    )

@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 
 import keras
 import pytest
@@ -54,3 +55,11 @@ def test_a_failure_leaves_nothing(run, tmp_path, monkeypatch):
     assert result.code == 1
     assert "out of luck" in result.err
     assert os.listdir(tmp_path) == []
+
+
+def test_all_that_is_missing_is_named_at_once(run, monkeypatch):
+    for package in ("ai_edge_litert", "sklearn"):
+        monkeypatch.setitem(sys.modules, package, None)
+    result = run("demo")
+    assert result.code == 1
+    assert "pip install ai-edge-litert scikit-learn" in result.err

@@ -108,7 +108,10 @@ def test_half_precision_variables(tmp_path, no_conversion):
     [
         (["tensorflow"], r"'tensorflow' is needed.* not installed.*pip install tensorflow \(or tensorflow-cpu"),
         (["ai_edge_litert"], r"'ai_edge_litert' is needed.* not installed.*pip install ai-edge-litert$"),
-        (["tensorflow", "ai_edge_litert"], r"'tensorflow' and 'ai_edge_litert' are.*pip install tensorflow ai-edge-l"),
+        (
+            ["tensorflow", "ai_edge_litert"],
+            r"'tensorflow', 'ai_edge_litert' are needed.*install tensorflow ai-edge-l",
+        ),
     ],
 )
 def test_missing_packages(missing, message, small_model, tmp_path, no_conversion, monkeypatch):
