@@ -16,6 +16,8 @@ VERSIONS ?= lowest newest
 TORCH := torch==2.13.0
 # Errors only: warnings are of the machine's configuration of pip, or of packages' own making.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+CHECK_PYTHON := import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit( \
+	"Python %d.%d cannot hold all backends: TensorFlow has wheels for 3.11 to 3.13. Set one: make PYTHON=python3.12" % v)
 
 .PHONY: demo test smoke lint format clean install
 
@@ -40,6 +42,7 @@ format: $(STAMP)
 install: $(STAMP)
 
 $(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	@echo "Installing keras-mot and all backends into $(VENV), which takes some minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade pip

@@ -16,7 +16,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 BACKENDS = ("tensorflow", "jax", "torch")
-_PACKAGES = ("keras", "keras-mot", "numpy", "tensorflow-cpu", "jax", "torch", "ai-edge-litert")
+_PACKAGES = ("keras", "keras-mot", "numpy", "tensorflow", "tensorflow-cpu", "jax", "torch", "ai-edge-litert")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
