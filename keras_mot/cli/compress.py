@@ -1,8 +1,6 @@
 """`keras-mot compress`: runs a recipe on a saved model."""
 
 import argparse
-import json
-import pathlib
 
 from keras_mot.cli._errors import FailedError, UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
@@ -52,7 +50,6 @@ def run(options: argparse.Namespace) -> Result:
         names = {"model": "MODEL.keras", "recipe": "--recipe", "data": "--data", "output": "--output"}
         raise UsageError(f"The following arguments are required: {', '.join(names[name] for name in missing)}.")
     from keras_mot.cli._data import check_against_model, load_data
-    from keras_mot.export._files import replacing
     from keras_mot.recipes import compress, find_recipe
 
     with blamed_on_input():
@@ -75,8 +72,4 @@ def run(options: argparse.Namespace) -> Result:
             )
     except FloatingPointError as error:
         raise FailedError(str(error)) from error
-    reports = {"report.json": json.dumps(result.to_dict(), indent=2), "report.md": result.to_markdown()}
-    for name, text in reports.items():
-        with replacing(pathlib.Path(options.output) / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
     return Result(f"{result}\nThe last file: {result.artifact}", result.to_dict())
