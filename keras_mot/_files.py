@@ -67,10 +67,8 @@ def writable_file(
     for name in (path, target):
         _check_suffix(name, suffixes)
     if not target.parent.is_dir():
-        where = (
-            f"'{path}' is a symbolic link to '{target}', whose" if target is not path else f"The output '{path}': its"
-        )
-        raise ValueError(f"{where} folder '{target.parent}' does not exist: create it first.")
+        link = "" if target is path else f"'{path}' is a symbolic link to '{target}'. "
+        raise ValueError(f"{link}The folder '{target.parent}' of the output does not exist: create it first.")
     if status is not None and not os.access(target, os.W_OK):
         raise ValueError(f"'{path}' is write-protected: name another file, or change its permissions.")
     _check_folder_takes_files(target.parent)
@@ -104,7 +102,7 @@ def writable_folder(path: str | os.PathLike, parents: bool = False) -> pathlib.P
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a file")
         raise ValueError(f"The output '{path}' is {kind}; expected a folder.")
     if not parents and not path.parent.is_dir():
-        raise ValueError(f"The folder '{path.parent}' of the output '{path}' does not exist: create it first.")
+        raise ValueError(f"The folder '{path.parent}' of the output does not exist: create it first.")
     try:
         path.mkdir(parents=parents, exist_ok=True)
     except OSError as error:

@@ -1,6 +1,7 @@
 """`keras-mot compress`: runs a recipe on a saved model."""
 
 import argparse
+import pathlib
 
 from keras_mot.cli._errors import FailedError, UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> Result:
 
     with blamed_on_input():
         recipe = find_recipe(options.recipe)
+    _check_model_stays(options)
     data = load_data(options.data)
     model = load_model(options.model, compile=True)
     check_against_model(data, model)
@@ -73,3 +75,14 @@ def run(options: argparse.Namespace) -> Result:
     except FloatingPointError as error:
         raise FailedError(str(error)) from error
     return Result(f"{result}\nThe last file: {result.artifact}", result.to_dict())
+
+
+def _check_model_stays(options):
+    """Refuses to begin anew where the given model is a file of the old run, which is removed."""
+    from keras_mot.recipes._run_folder import is_file_of_a_stage
+
+    model, output = pathlib.Path(options.model).resolve(), pathlib.Path(options.output).resolve()
+    if options.restart and model.parent == output and is_file_of_a_stage(model.name):
+        raise UsageError(
+            f"`--restart` removes the files of the run in '{options.output}', and '{options.model}' is one."
+        )

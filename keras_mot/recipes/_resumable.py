@@ -41,13 +41,13 @@ def _problem(model):
             return None
         except Exception as error:
             raise ValueError(
-                f"'{model.name}' cannot be saved, as it is after each stage: {_first_lines(error)} Give its layers "
+                f"'{model.name}' cannot be saved, as it is after each stage: {reason(error)} Give its layers "
                 "`get_config`, and register them with Keras."
             ) from error
         try:
             loaded = keras.models.load_model(path, compile=False)
         except Exception as error:
-            return f"cannot be loaded: {_first_lines(error)}"
+            return f"cannot be loaded: {reason(error)}"
     old, new = model.weights, loaded.weights
     if len(old) != len(new):
         return f"has {len(new)} weights, not {len(old)}."
@@ -62,5 +62,7 @@ def _bits(variable):
     return np.frombuffer(np.ascontiguousarray(numpy_value(variable)).tobytes(), "uint8")
 
 
-def _first_lines(error):
-    return " ".join(str(error).split())[:400] or type(error).__name__
+def reason(error: Exception) -> str:
+    """What Keras says of a failure, without the configurations of models that it was met in."""
+    innermost = str(error).rsplit("Exception encountered:", 1)[-1]
+    return " ".join(innermost.split())[:400] or type(error).__name__

@@ -16,6 +16,7 @@ from keras_mot._keras_files import damage
 from keras_mot._lock import locked
 from keras_mot.layers._attach import numpy_value
 from keras_mot.recipes import _run_log
+from keras_mot.recipes._resumable import reason
 from keras_mot.recipes._run_log import RunLog, digest, files_of
 from keras_mot.recipes.stages import STAGES
 
@@ -140,10 +141,12 @@ class RunFolder:
         except Exception as error:
             broken = damage(path)
             if broken:
-                raise ValueError(f"The checkpoint '{path}' is damaged: it {broken}.") from error
+                raise ValueError(
+                    f"The checkpoint '{path}' is damaged: it {broken}. Run it again: the stage is done anew."
+                ) from error
             raise ValueError(
-                f"The checkpoint '{path}' cannot be loaded: {error} Custom layers must be registered with Keras; or "
-                "pass `resume=False` to begin anew."
+                f"The checkpoint '{path}' cannot be loaded: {reason(error)} Layers of your own must be registered with "
+                "Keras; or pass `resume=False` to begin anew."
             ) from error
 
 
@@ -200,7 +203,7 @@ def _remove_run(path, names):
         old = _run_log.read(path)
         owned = {file for number, name in enumerate(old.names) for file in files_of(number, name)}.__contains__
     except (OSError, ValueError):
-        old, owned = None, _looks_like_a_stage
+        old, owned = None, is_file_of_a_stage
     for file in path.iterdir():
         if (file.name in REPORTS or owned(file.name)) and (file.is_symlink() or file.is_file()):
             file.unlink()
@@ -210,7 +213,8 @@ def _remove_run(path, names):
         log.unlink()
 
 
-def _looks_like_a_stage(file):
+def is_file_of_a_stage(file: str) -> bool:
+    """Whether a run may have given a file this name."""
     kinds = "|".join(map(re.escape, ("float", *STAGES)))
     return re.fullmatch(rf"\d\d-({kinds})(_\d+)?\.(keras|tflite)", file) is not None
 

@@ -68,10 +68,7 @@ def read(folder: pathlib.Path) -> RunLog:
     _expect(all(isinstance(value, str) for value in identity.values()), "'identity' holds something else than texts")
     _expect(all(isinstance(name, str) for name in names), "'names' holds something else than texts")
     _expect(len(values["stages"]) <= len(names), "it has more stages than names")
-    stages = tuple(
-        _stage(stage, number, name, folder)
-        for number, (stage, name) in enumerate(zip(values["stages"], names, strict=False))
-    )
+    stages = tuple(_stage(stage, number, names[number], folder) for number, stage in enumerate(values["stages"]))
     for stage in stages:
         for path in (stage.model_path, stage.artifact):
             _expect(isinstance(digests.get(path.name), str), f"the digest of '{path.name}' is missing")
