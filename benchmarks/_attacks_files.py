@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 
 from _forked import Workshop
 
@@ -183,7 +184,7 @@ def disk_full(scratch, seed):
 
 
 def _run_on_full_disk(workshop, scratch, name, sizes, share):
-    with _disk(scratch / name, int(share * sum(sizes))) as disk:
+    with _Disk(scratch / name, int(share * sum(sizes))) as disk:
         limit = None if disk.mounted else int(share * sizes[-1])
         outcome = workshop.call("command", *_compress(scratch, f"{name}/run"), file_size=limit)
         if outcome.code == 0:
@@ -201,7 +202,7 @@ def _run_on_full_disk(workshop, scratch, name, sizes, share):
 def _write_on_full_disk(workshop, scratch, name, room, how):
     """What is written to a full disk leaves the old file; `how` is what to write, or the arguments of a command."""
     folder = scratch / f"disk-{name}"
-    with _disk(folder, room, _OLD, name) as disk:
+    with _Disk(folder, room, _OLD, name) as disk:
         limit = None if disk.mounted else room
         path = folder / name
         if isinstance(how, str):
@@ -211,7 +212,7 @@ def _write_on_full_disk(workshop, scratch, name, room, how):
             outcome = workshop.call("command", *filled, file_size=limit)
         if outcome.code == 0:
             return "it says that all went well"
-        if not _tells_of_full_disk(outcome):
+        if not _tells_of_full_disk(outcome) or name not in outcome.text:
             return f"it says: {outcome.last_line}"
         if path.read_bytes() != _OLD:
             return "the old file is lost"
@@ -361,12 +362,13 @@ def _half_of_a_run(folder):
 
 
 def _is_old_or_whole(path):
-    from keras_mot._keras_files import damage
-
     content = path.read_bytes()
     if content == _OLD:
         return True
-    return damage(path) is None if path.suffix == ".keras" else content[4:8] == b"TFL3"
+    if path.suffix != ".keras":
+        return content[4:8] == b"TFL3"
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None
 
 
 # Tools.
@@ -391,7 +393,7 @@ def _prune(scratch, output):
     return ["prune", str(scratch / "model.keras"), "--data", str(scratch / "data.npz"), *training, "-o", str(output)]
 
 
-class _disk(contextlib.AbstractContextManager):
+class _Disk(contextlib.AbstractContextManager):
     """A folder with room for so many bytes beside a first file; a plain folder where nothing can be mounted."""
 
     def __init__(self, folder, room, content=b"", name=None):

@@ -147,15 +147,22 @@ def replacing(path: str | os.PathLike, follow_links: bool = True) -> Iterator[pa
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike, content: bytes, follow_links: bool = True) -> None:
-    """Writes a file as a whole; an `OSError` names it."""
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Where an `OSError` that names no file, or a temporary one, names the one that was to be written."""
     try:
-        with replacing(path, follow_links) as temporary:
-            temporary.write_bytes(content)
+        yield
     except OSError as error:
-        if error.errno is None:
+        named = error.filename is not None and not is_temporary(os.path.basename(str(error.filename)))
+        if named or error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_bytes(path: str | os.PathLike, content: bytes, follow_links: bool = True) -> None:
+    """Writes a file as a whole; an `OSError` names it."""
+    with naming(path), replacing(path, follow_links) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: str | os.PathLike, text: str, follow_links: bool = True) -> None:

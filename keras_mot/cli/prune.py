@@ -7,7 +7,7 @@ import pathlib
 import re
 import tempfile
 
-from keras_mot._files import replacing
+from keras_mot._files import naming, replacing
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import writable_file
 from keras_mot.cli._models import load_model
@@ -230,13 +230,15 @@ def _work(options, plan):
         small = keras_mot.sparsity.strip_pruning(plan.pruned)
         if options.channels:
             small = keras_mot.sparsity.remove_pruned_channels(small)
-        for temporary in temporaries:
-            if temporary.suffix == ".keras":
-                small.save(temporary)
+        for path, temporary in zip(plan.outputs, temporaries, strict=True):
+            if path.suffix == ".keras":
+                with naming(path):
+                    small.save(temporary)
                 subjects |= {"before (.keras)": plan.model, "after (.keras)": small}
             else:
                 say("exporting the pruned model to LiteRT")
-                after = _export(small, temporary, plan.data)
+                with naming(path):
+                    after = _export(small, temporary, plan.data)
                 say(f"sparse encoding: {'yes' if after.sparse_encoding else 'no'}, {after.sparse_reason}")
                 subjects |= {"before (.tflite)": before, "after (.tflite)": after}
         measured = keras_mot.analysis.measure(subjects, data=plan.data.evaluation, metric=plan.objective.metric)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import keras
 
 from keras_mot._files import is_temporary, replacing, writable_folder, write_text
-from keras_mot._keras_files import damage
 from keras_mot._lock import locked
 from keras_mot.layers._attach import numpy_value
 from keras_mot.recipes import _run_log
@@ -139,11 +138,9 @@ class RunFolder:
         try:
             return keras.models.load_model(path, compile=False)
         except Exception as error:
-            broken = damage(path)
-            if broken:
-                raise ValueError(
-                    f"The checkpoint '{path}' is damaged: it {broken}. Run it again: the stage is done anew."
-                ) from error
+            changed = _problem(self.stages[-1], self._log.digests)
+            if changed:
+                raise ValueError(f"{changed} in '{self.path}': call it again, and the stage is done anew.") from error
             raise ValueError(
                 f"The checkpoint '{path}' cannot be loaded: {reason(error)} Layers of your own must be registered with "
                 "Keras; or pass `resume=False` to begin anew."

@@ -286,3 +286,17 @@ def test_a_model_that_cannot_be_saved():
 
     with pytest.raises(ValueError, match="'odd' cannot be saved, as it is after each stage: no configuration"):
         check_resumable(keras.Sequential([keras.Input((2,)), Odd(2)], name="odd"))
+
+
+def test_a_checkpoint_that_cannot_be_loaded(model, tmp_path):
+    doubtful = keras.Sequential([keras.Input((2,)), Unregistered(2)], name="doubtful")
+    with run_folder(tmp_path, IDENTITY, NAMES, True) as folder:
+        checkpoint, file, _ = folder.add("float", doubtful, lambda path: path.write_text(""))
+        folder.finish(_result("float", checkpoint, file))
+        with pytest.raises(
+            ValueError, match=r"cannot be loaded: .*Unregistered.* Layers of your own must be registered"
+        ):
+            folder.last_model()
+        checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+        with pytest.raises(ValueError, match=r"'00-float\.keras' is not as it was written in .*: call it again"):
+            folder.last_model()
