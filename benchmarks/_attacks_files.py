@@ -272,26 +272,26 @@ def _kind(path):
 
 def concurrent_runs(scratch, seed):
     """Two runs in one folder at once: the same, and one that begins anew."""
-    for case, others in (("the same run", []), ("another recipe, begun anew", ["--restart"])):
-        with tempfile.TemporaryDirectory(dir=scratch) as place, _workshop(pathlib.Path(place)) as workshop:
-            yield f"two at once: {case}", _two_at_once(workshop, pathlib.Path(place), others)
+    with _workshop(scratch) as workshop:
+        yield "two at once: the same run", _two_at_once(workshop, scratch, "same", "tiny", [])
+        problem = _two_at_once(workshop, scratch, "other", "other", ["--restart"])
+        yield "two at once: another recipe, begun anew", problem
 
 
-def _two_at_once(workshop, place, others):
-    first = workshop.start("command", *_compress(place, "run"))
+def _two_at_once(workshop, scratch, name, recipe, options):
+    first = workshop.start("command", *_compress(scratch, name))
     deadline = time.monotonic() + 300
-    while not (place / "run" / "run.lock").exists():
+    while not (scratch / name / "run.lock").exists():
         if time.monotonic() > deadline:
             return _failure(workshop.end(first)) or "the first run never locked its folder"
         time.sleep(0.01)
-    arguments = _compress(place, "run", "other" if others else "tiny")
-    second = workshop.call("command", *arguments, *others)
+    second = workshop.call("command", *_compress(scratch, name, recipe), *options)
     outcome = workshop.end(first)
     if second.code == 0:
         return "the second run was not refused"
     if f"process {first} on " not in second.text:
         return f"the second run does not say who is there: {second.last_line}"
-    return _failure(outcome) or _broken(place / "run")
+    return _failure(outcome) or _broken(scratch / name)
 
 
 # What must hold.

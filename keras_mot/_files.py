@@ -35,7 +35,8 @@ _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
 }
-_TEMPORARY = ".keras_mot-"
+_TEMPORARY, _OWNED = ".keras_mot-", ".keras_mot-run-"
+"""How temporary names begin: anywhere, and in folders that belong to one process."""
 
 
 def writable_file(
@@ -124,20 +125,24 @@ def obstacle_to_writing(folder: str | os.PathLike) -> str | None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike, follow_links: bool = True) -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike, owned: bool = False) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, with its extension, that takes its place if all goes well.
 
     A file that was there hands on its permissions; another hard link to it keeps the old content.
 
     Args:
         path: of the file to write.
-        follow_links: whether a symbolic link is kept and what it leads to is replaced, or it is replaced itself.
+        owned: whether the folder is the caller's alone. Then a symbolic link is replaced itself, where otherwise what
+            it leads to is; and what a killed process leaves there `is_left_over`.
     """
     path = pathlib.Path(path)
-    if follow_links and path.is_symlink():
+    if is_temporary(path.name):  # another call of this replaces the file behind it
+        yield path
+        return
+    if path.is_symlink() and not owned:
         path = pathlib.Path(os.path.realpath(path))
-    suffix = path.suffix if len(path.suffix) < 32 else ""
-    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex[:8]}{suffix}")  # a long name leaves no room for more
+    suffix = path.suffix if len(path.suffix) < 32 else ""  # a long name leaves no room for more
+    temporary = path.with_name(f"{_OWNED if owned else _TEMPORARY}{uuid.uuid4().hex[:8]}{suffix}")
     try:
         yield temporary
         _flush(temporary)
@@ -159,20 +164,25 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_bytes(path: str | os.PathLike, content: bytes, follow_links: bool = True) -> None:
+def write_bytes(path: str | os.PathLike, content: bytes, owned: bool = False) -> None:
     """Writes a file as a whole; an `OSError` names it."""
-    with naming(path), replacing(path, follow_links) as temporary:
+    with naming(path), replacing(path, owned) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(path: str | os.PathLike, text: str, follow_links: bool = True) -> None:
+def write_text(path: str | os.PathLike, text: str, owned: bool = False) -> None:
     """Writes a text file as a whole, in UTF-8; an `OSError` names it."""
-    write_bytes(path, text.encode(), follow_links)
+    write_bytes(path, text.encode(), owned)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name is one of `replacing`: of a file that a killed process left."""
-    return re.fullmatch(rf"{re.escape(_TEMPORARY)}[0-9a-f]{{8}}(\.\w+)?", name) is not None
+    """Whether a name is one that `replacing` gives."""
+    return re.fullmatch(rf"({re.escape(_TEMPORARY)}|{re.escape(_OWNED)})[0-9a-f]{{8}}(\.\w+)?", name) is not None
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a name is one that `replacing` gives in an owned folder: of a file that a killed process left."""
+    return is_temporary(name) and name.startswith(_OWNED)
 
 
 def _status(path):

@@ -8,7 +8,15 @@ import stat
 
 import pytest
 
-from keras_mot._files import is_temporary, replacing, writable_file, writable_folder, write_bytes, write_text
+from keras_mot._files import (
+    is_left_over,
+    is_temporary,
+    replacing,
+    writable_file,
+    writable_folder,
+    write_bytes,
+    write_text,
+)
 
 LITERT = (".tflite", ".lite")
 needs_links = pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege")
@@ -91,7 +99,7 @@ def test_links_are_written_through(tmp_path):
     assert link.is_symlink()
     assert (tmp_path / "store" / "model.tflite").read_text() == "new"
     assert os.listdir(tmp_path / "store") == ["model.tflite"]
-    write_text(link, "own", follow_links=False)
+    write_text(link, "own", owned=True)
     assert not link.is_symlink()
     assert (tmp_path / "store" / "model.tflite").read_text() == "new"
 
@@ -209,6 +217,15 @@ def test_replacing_takes_the_place_of_the_old_file(tmp_path):
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["small.keras"]
     assert not is_temporary(path.name)
+
+
+def test_a_temporary_path_is_written_as_it_is(tmp_path):
+    path = tmp_path / "small.keras"
+    with replacing(path, owned=True) as temporary:
+        assert is_left_over(temporary.name)
+        write_text(temporary, "new")
+        assert os.listdir(tmp_path) == [temporary.name]
+    assert path.read_text() == "new"
 
 
 def _fail_while_replacing(path):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import keras
 
-from keras_mot._files import is_temporary, replacing, writable_folder, write_text
+from keras_mot._files import is_left_over, replacing, writable_folder, write_text
 from keras_mot._lock import locked
 from keras_mot.layers._attach import numpy_value
 from keras_mot.recipes import _run_log
@@ -40,11 +40,11 @@ def run_folder(path, identity: dict[str, str], names: tuple[str, ...], resume: b
     with locked(path):
         _check_names(path, names)
         for file in path.iterdir():
-            if is_temporary(file.name) and file.is_file():  # of a run that was killed
+            if is_left_over(file.name) and file.is_file():
                 file.unlink()
         log = RunLog(identity, tuple(names), (), {})
         if not resume:
-            _remove_run(path, names)
+            _remove_run(path)
         elif (path / _run_log.NAME).exists():
             log = _read(path, log)
         yield RunFolder(path, log)
@@ -93,9 +93,9 @@ class RunFolder:
         """
         checkpoint, file = (self.path / each for each in files_of(len(self.stages), name))
         with self._explaining(name):
-            with replacing(checkpoint, follow_links=False) as temporary:
+            with replacing(checkpoint, owned=True) as temporary:
                 model.save(temporary)
-            with replacing(file, follow_links=False) as temporary:
+            with replacing(file, owned=True) as temporary:
                 described = artifact(temporary)
         return checkpoint, file, described
 
@@ -118,7 +118,7 @@ class RunFolder:
         texts = (json.dumps(result.to_dict(), indent=2), result.to_markdown())
         with self._explaining("report"):
             for name, text in zip(REPORTS, texts, strict=True):
-                write_text(self.path / name, text, follow_links=False)
+                write_text(self.path / name, text, owned=True)
 
     @contextlib.contextmanager
     def _explaining(self, name):
@@ -191,7 +191,7 @@ def _check_names(path, names):
                 )
 
 
-def _remove_run(path, names):
+def _remove_run(path):
     """Removes the files of the run in a folder, and nothing else. A log that cannot be read is kept aside."""
     log = path / _run_log.NAME
     if not os.path.lexists(log):

@@ -42,7 +42,7 @@ class RunLog:
             "stages": [stage.to_dict() for stage in self.stages],
             "sha256": self.digests,
         }
-        write_text(folder / NAME, json.dumps(values, indent=2), follow_links=False)
+        write_text(folder / NAME, json.dumps(values, indent=2), owned=True)
 
 
 def files_of(number: int, name: str) -> tuple[str, str]:

@@ -120,9 +120,16 @@ def test_beginning_anew_leaves_no_old_stages_and_takes_nothing_else(run, tmp_pat
 def test_what_a_killed_run_left_is_removed(run, tmp_path):
     run(stop=1)
     (tmp_path / "02-cluster.keras").write_text("not in the log yet")
-    (tmp_path / ".keras_mot-0123abcd.keras").write_text("half")
+    (tmp_path / ".keras_mot-run-0123abcd.keras").write_text("half")
+    (tmp_path / ".keras_mot-0123abcd.tflite").write_text("of a process that is at work")
     run(resume=False, names=NAMES[:2])
-    assert sorted(os.listdir(tmp_path)) == [*FILES[:4], "report.json", "report.md", "run.json"]
+    assert sorted(os.listdir(tmp_path)) == [
+        ".keras_mot-0123abcd.tflite",
+        *FILES[:4],
+        "report.json",
+        "report.md",
+        "run.json",
+    ]
 
 
 LOGS = {
