@@ -140,7 +140,10 @@ def kills(scratch, seed):
         for kill in range(16):
             folder = scratch / f"loop-{kill}"
             folder.mkdir()
-            workshop.call("write_again_and_again", folder, kill_after=dice.uniform(0.05, 0.6))
+            moment = dice.uniform(0.1, 0.6)
+            while not (folder / "run" / "run.json").exists() and moment < 60:  # a slow machine has not yet begun
+                workshop.call("write_again_and_again", folder, kill_after=moment)
+                moment *= 2
             yield f"writing all the time, kill {kill}", _broken_loop(folder)
 
 
@@ -351,7 +354,7 @@ def _broken_loop(folder):
 def _half_of_a_run(folder):
     """Every file is whole, though a run that begins anew may have removed some that are listed."""
     if not folder.exists():
-        return None
+        return "nothing was written"
     with contextlib.suppress(FileNotFoundError):
         json.loads((folder / "run.json").read_text())
     for path in [*folder.glob("0*.keras"), *folder.glob("0*.tflite")]:

@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--loss", metavar="NAME", help="a Keras loss (default: that of the model, else inferred)")
     parser.add_argument("--metric", metavar="NAME", help="a Keras metric (default: what suits the labels)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-    parser.add_argument("--restart", action="store_true", help="begin anew, whatever the folder holds")
+    parser.add_argument("--restart", action="store_true", help="begin anew, and remove the old files of a run in DIR")
     parser.add_argument("--show", metavar="RECIPE", help="print a recipe as YAML, and do nothing else")
     parser.set_defaults(run=run)
 
