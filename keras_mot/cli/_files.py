@@ -1,14 +1,18 @@
 """Files that commands read and write: checked before any work, written completely or not at all."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 
-from keras_mot.cli._errors import UsageError
-from keras_mot.export._files import obstacle_to_writing
+from keras_mot import _files
+from keras_mot._lock import locked
+from keras_mot.cli._errors import UsageError, blamed_on_input
+
+_UNFINISHED = ".keras_mot-unfinished_"
 
 
 def existing_file(path: str | os.PathLike, what: str) -> pathlib.Path:
@@ -23,28 +27,22 @@ def existing_file(path: str | os.PathLike, what: str) -> pathlib.Path:
     return path
 
 
-def writable_file(path: str | os.PathLike) -> pathlib.Path:
-    """`path` as a `pathlib.Path`, if a file can be written there."""
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise UsageError(f"The output '{path}' is a folder; name a file, such as '{path / 'small.keras'}'.")
-    if not path.parent.is_dir():
-        raise UsageError(f"The folder '{path.parent}' of the output does not exist: create it first.")
-    _check_writable(path.parent)
-    return path
-
-
-def _check_writable(folder):
-    obstacle = obstacle_to_writing(folder)
-    if obstacle is not None:
-        raise UsageError(f"The output folder '{folder}' cannot be written to: {obstacle}.")
+def writable_file(path: str | os.PathLike, *suffixes: str) -> pathlib.Path:
+    """`path` as a `pathlib.Path`, if a file with one of the suffixes can be written there."""
+    with blamed_on_input():
+        return _files.writable_file(path, suffixes, exact=bool(suffixes))
 
 
 @contextlib.contextmanager
-def output_folder(path: str | os.PathLike | None) -> Iterator[pathlib.Path]:
+def output_folder(
+    path: str | os.PathLike | None, names: tuple[str, ...] = (), recipe: str | None = None
+) -> Iterator[pathlib.Path]:
     """Yields a temporary folder; what was written to it is moved to `path` if all goes well.
 
-    If `path` is `None`, nothing is kept.
+    Args:
+        path: of the folder; if it is `None`, nothing is kept.
+        names: of files that will be written; a folder that holds one of them is refused.
+        recipe: name of the recipe whose earlier runs may be replaced nevertheless.
     """
     if path is None:
         with tempfile.TemporaryDirectory(prefix="keras_mot_") as temporary:
@@ -52,26 +50,40 @@ def output_folder(path: str | os.PathLike | None) -> Iterator[pathlib.Path]:
         return
     path = pathlib.Path(path)
     created = not path.exists()
-    try:
-        path.mkdir(exist_ok=True)
-    except FileExistsError:
-        raise UsageError(f"The output '{path}' is a file; expected a folder.") from None
-    except FileNotFoundError:
-        raise UsageError(f"The folder '{path.parent}' of the output does not exist: create it first.") from None
-    except OSError as error:
-        raise UsageError(f"The output folder '{path}' cannot be created: {error.strerror}.") from error
     finished = False
     try:
-        _check_writable(path)
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=".unfinished_", dir=path))
-        try:
-            yield temporary
-            for file in sorted(temporary.iterdir()):
-                os.replace(file, path / file.name)
-            finished = True
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with blamed_on_input():
+            _files.writable_folder(path)
+            stack = contextlib.ExitStack()
+            stack.enter_context(locked(path))
+        with stack:
+            _check_names(path, names, recipe)
+            for left in path.glob(f"{_UNFINISHED}*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            temporary = pathlib.Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path))
+            try:
+                yield temporary
+                for file in sorted(temporary.iterdir()):
+                    os.replace(file, path / file.name)
+                finished = True
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     finally:
         if created and not finished:
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+def _check_names(folder, names, recipe):
+    there = [name for name in names if (folder / name).exists()]
+    if there and not _is_of_recipe(folder, recipe):
+        raise UsageError(
+            f"The output folder '{folder}' holds '{there[0]}', which would be replaced: name another folder."
+        )
+
+
+def _is_of_recipe(folder, recipe):
+    try:
+        return json.loads((folder / "report.json").read_text(encoding="utf-8"))["recipe"] == recipe
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False

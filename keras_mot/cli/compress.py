@@ -1,7 +1,6 @@
 """`keras-mot compress`: runs a recipe on a saved model."""
 
 import argparse
-import json
 import pathlib
 
 from keras_mot.cli._errors import FailedError, UsageError, blamed_on_input
@@ -34,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--loss", metavar="NAME", help="a Keras loss (default: that of the model, else inferred)")
     parser.add_argument("--metric", metavar="NAME", help="a Keras metric (default: what suits the labels)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-    parser.add_argument("--restart", action="store_true", help="begin anew, whatever the folder holds")
+    parser.add_argument("--restart", action="store_true", help="begin anew, and remove the old files of a run in DIR")
     parser.add_argument("--show", metavar="RECIPE", help="print a recipe as YAML, and do nothing else")
     parser.set_defaults(run=run)
 
@@ -52,11 +51,11 @@ def run(options: argparse.Namespace) -> Result:
         names = {"model": "MODEL.keras", "recipe": "--recipe", "data": "--data", "output": "--output"}
         raise UsageError(f"The following arguments are required: {', '.join(names[name] for name in missing)}.")
     from keras_mot.cli._data import check_against_model, load_data
-    from keras_mot.export._files import replacing
     from keras_mot.recipes import compress, find_recipe
 
     with blamed_on_input():
         recipe = find_recipe(options.recipe)
+    _check_model_stays(options)
     data = load_data(options.data)
     model = load_model(options.model, compile=True)
     check_against_model(data, model)
@@ -75,8 +74,15 @@ def run(options: argparse.Namespace) -> Result:
             )
     except FloatingPointError as error:
         raise FailedError(str(error)) from error
-    reports = {"report.json": json.dumps(result.to_dict(), indent=2), "report.md": result.to_markdown()}
-    for name, text in reports.items():
-        with replacing(pathlib.Path(options.output) / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
     return Result(f"{result}\nThe last file: {result.artifact}", result.to_dict())
+
+
+def _check_model_stays(options):
+    """Refuses to begin anew where the given model is a file of the old run, which is removed."""
+    from keras_mot.recipes._run_folder import is_file_of_a_stage
+
+    model, output = pathlib.Path(options.model).resolve(), pathlib.Path(options.output).resolve()
+    if options.restart and model.parent == output and is_file_of_a_stage(model.name):
+        raise UsageError(
+            f"`--restart` removes the files of the run in '{options.output}', and '{options.model}' is one."
+        )

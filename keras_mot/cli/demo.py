@@ -10,6 +10,7 @@ _EPOCHS, _BATCH = 10, 32
 _STAGES = {"prune": 8, "cluster": 2, "quantize_aware": 2}
 """Epochs of the stages."""
 _TEST = 360
+_FILES = ("digits.npz", "recipe.yaml", "report.json", "report.md", "run.json")
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     images, labels = _digits()
-    with output_folder(options.output) as folder:
+    with output_folder(options.output, _FILES, "demo") as folder:
         result = _build(folder, images, labels)
         data = {"backend": _backend(), **result.to_dict(), "output_dir": options.output}
         (folder / "report.json").write_text(json.dumps(data, indent=2))

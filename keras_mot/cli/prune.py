@@ -7,11 +7,11 @@ import pathlib
 import re
 import tempfile
 
+from keras_mot._files import naming, replacing
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import writable_file
 from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
-from keras_mot.export._files import replacing
 
 _DESCRIPTION = """\
 Prunes a saved Keras model while fine-tuning it, and writes the small model. The sparsity rises over the first
@@ -136,15 +136,13 @@ def _check(options):
 
 
 def _outputs(options):
-    path = writable_file(options.output)
-    if path.suffix not in (".keras", ".tflite"):
-        raise UsageError(f"The output '{path}' should end in .keras or .tflite.")
+    path = writable_file(options.output, ".keras", ".tflite")
     model = pathlib.Path(options.model)
     if path.exists() and model.exists() and path.samefile(model):
         raise UsageError(f"The output '{path}' is the model itself: name another file.")
     paths = (path,)
     if path.suffix == ".keras" and options.tflite:
-        paths = (path, writable_file(path.with_suffix(".tflite")))
+        paths = (path, writable_file(path.with_suffix(".tflite"), ".tflite"))
     if paths[-1].suffix == ".tflite":
         from keras_mot.export._dependencies import check_installed
 
@@ -232,13 +230,15 @@ def _work(options, plan):
         small = keras_mot.sparsity.strip_pruning(plan.pruned)
         if options.channels:
             small = keras_mot.sparsity.remove_pruned_channels(small)
-        for temporary in temporaries:
-            if temporary.suffix == ".keras":
-                small.save(temporary)
+        for path, temporary in zip(plan.outputs, temporaries, strict=True):
+            if path.suffix == ".keras":
+                with naming(path):
+                    small.save(temporary)
                 subjects |= {"before (.keras)": plan.model, "after (.keras)": small}
             else:
                 say("exporting the pruned model to LiteRT")
-                after = _export(small, temporary, plan.data)
+                with naming(path):
+                    after = _export(small, temporary, plan.data)
                 say(f"sparse encoding: {'yes' if after.sparse_encoding else 'no'}, {after.sparse_reason}")
                 subjects |= {"before (.tflite)": before, "after (.tflite)": after}
         measured = keras_mot.analysis.measure(subjects, data=plan.data.evaluation, metric=plan.objective.metric)

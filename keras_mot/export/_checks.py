@@ -6,11 +6,12 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_mot.export._files import obstacle_to_writing
+from keras_mot._files import writable_file
 from keras_mot.layers import is_transformed
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
 
 WEIGHTS = ("float32", "float16", "int8")
+SUFFIXES = (".tflite", ".lite")
 
 
 def check_options(weights, sparse_encoding, batch_size, verify, tolerance):
@@ -35,20 +36,7 @@ def check_options(weights, sparse_encoding, batch_size, verify, tolerance):
 
 def check_path(path: str | os.PathLike) -> pathlib.Path:
     """Checks that a file can be written at `path`, and returns it as a `pathlib.Path`."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"`path` must be the path of the file to write. Received: {path!r}.")
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise ValueError(f"`path` must name a file such as 'model.tflite'. Received: '{path}', a directory.")
-    if not path.parent.is_dir():
-        raise ValueError(f"The directory '{path.parent}' of `path` does not exist. Create it before exporting.")
-    obstacle = obstacle_to_writing(path.parent)
-    if obstacle is not None:
-        raise ValueError(
-            f"The directory '{path.parent}' of `path` is not writable: {obstacle}. Choose another directory or "
-            f"change its permissions."
-        )
-    return path
+    return writable_file(path, SUFFIXES)
 
 
 def check_model(model: keras.Model) -> None:

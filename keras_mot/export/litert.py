@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import keras
 
+from keras_mot._files import write_bytes
 from keras_mot.export import _checks
 from keras_mot.export._conversion import ConversionRequest
 from keras_mot.export._dependencies import check_installed
-from keras_mot.export._files import replacing
 from keras_mot.export._integer_engine import IntegerEngine
 from keras_mot.export._precision import check_precision, full_precision
 from keras_mot.export._signature import check_inputs, random_inputs, read_signature
@@ -109,7 +109,8 @@ def export_litert(
 
     Args:
         model: A built Keras model without weight transforms (strip a pruned model first), or a quantized one.
-        path: Path of the file to write; its directory must exist.
+        path: Path of the file to write, `.tflite`; its directory must exist. Suffixes of other formats are refused, and
+            so is whatever is no regular file. Of a symbolic link, the target is written.
         weights: "float32"; "float16" for weights of half the size that are computed with in float32; or "int8" for
             large weights of a quarter of the size beside float activations (dynamic range quantization: LiteRT's
             converter rounds them, and its kernels round activations as they run, by ranges that they measure). The
@@ -136,9 +137,9 @@ def export_litert(
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: An argument has a wrong value, the model cannot be exported (not built, transforms not
-            stripped, weights not finite, an operation that LiteRT lacks), or `sparse_encoding=True` cannot
-            be fulfilled.
+        ValueError: An argument has a wrong value, no file can be written at `path`, the model cannot be exported
+            (not built, transforms not stripped, weights not finite, an operation that LiteRT lacks), or
+            `sparse_encoding=True` cannot be fulfilled.
         ExportVerificationError: The file does not compute what the model computes.
         ImportError: TensorFlow or ai-edge-litert is not installed.
 
@@ -175,8 +176,7 @@ def export_litert(
             convert = IntegerEngine(convert, input_type, output_type, strict)
             sparse_encoding = False
         conversion, choice = _convert_and_choose(convert, model, signature, request, sparse_encoding, verifier)
-    with replacing(path) as temporary:
-        temporary.write_bytes(choice.content)
+    write_bytes(path, choice.content)
     return LiteRTExport(
         path=path,
         bytes=len(choice.content),

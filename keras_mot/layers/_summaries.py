@@ -23,6 +23,8 @@ class TransformSummaries(keras.callbacks.Callback, abc.ABC):
         super().__init__()
         if not isinstance(log_dir, str | os.PathLike) or not os.fspath(log_dir):
             raise ValueError(f"`log_dir` should be a non-empty path; received {log_dir!r}.")
+        if os.path.exists(log_dir) and not os.path.isdir(log_dir):
+            raise ValueError(f"`log_dir` should be a directory; '{log_dir}' is none.")
         if update_freq != "epoch" and not (isinstance(update_freq, int) and update_freq > 0):
             raise ValueError(
                 f"`update_freq` should be 'epoch' or a positive number of batches; received {update_freq!r}."

@@ -1,62 +1,84 @@
 """The folder of a run: a checkpoint and a file for each finished stage, and what was measured."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
-import pathlib
+import os
+import re
+import warnings
+from collections.abc import Iterator
 
 import keras
 
-from keras_mot._version import __version__
-from keras_mot.export._files import obstacle_to_writing, replacing
+from keras_mot._files import is_left_over, replacing, writable_folder, write_text
+from keras_mot._lock import locked
 from keras_mot.layers._attach import numpy_value
-from keras_mot.recipes.result import StageResult
+from keras_mot.recipes import _run_log
+from keras_mot.recipes._resumable import reason
+from keras_mot.recipes._run_log import RunLog, digest, files_of
+from keras_mot.recipes.stages import STAGES
 
-_LOG = "run.json"
+REPORTS = ("report.json", "report.md")
+_OTHERWISE = "name another folder, or pass `resume=False` (on the command line `--restart`) to begin anew."
+
+
+@contextlib.contextmanager
+def run_folder(path, identity: dict[str, str], names: tuple[str, ...], resume: bool) -> Iterator["RunFolder"]:
+    """The folder of a run, which no other run can use meanwhile.
+
+    Args:
+        path: of the folder, which need not exist.
+        identity: dictionary of texts: what a run must have in common with one that it goes on with.
+        names: of the stages, "float" first.
+        resume: whether to go on with the finished stages in the folder.
+
+    Raises:
+        ValueError: if the folder cannot be written to, is in use, or holds something else.
+    """
+    path = writable_folder(path, parents=True)
+    with locked(path):
+        _check_names(path, names)
+        for file in path.iterdir():
+            if is_left_over(file.name) and file.is_file():
+                file.unlink()
+        log = RunLog(identity, tuple(names), (), {})
+        if not resume:
+            _remove_run(path)
+        elif (path / _run_log.NAME).exists():
+            log = _read(path, log)
+        yield RunFolder(path, log)
 
 
 class RunFolder:
     """The folder of a run.
 
     Args:
-        path: of the folder, which need not exist.
-        identity: dictionary of texts: what a run must have in common with one that it goes on with.
-        resume: whether to go on with the finished stages in the folder.
+        path: of the folder.
+        log: the `RunLog` of what is finished.
 
     Attributes:
-        stages: list of the `StageResult`s of finished stages.
-
-    Raises:
-        ValueError: if the folder cannot be written to, or holds a run of something else.
+        stages: tuple of the `StageResult`s of finished stages, up to the first whose files are missing or damaged.
     """
 
-    def __init__(self, path, identity, resume):
-        self.path = pathlib.Path(path)
-        self._identity, self.stages = identity, []
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"The folder '{path}' cannot be made: {error.strerror or error}.") from error
-        obstacle = obstacle_to_writing(self.path)
-        if obstacle:
-            raise ValueError(f"The folder '{path}' cannot be written to: {obstacle}.")
-        if resume and (self.path / _LOG).exists():
-            self._read()
+    def __init__(self, path, log):
+        self.path, self._log = path, log
+        self._intact = [_problem(stage, log.digests) for stage in log.stages]
+        self.stages = self._finished(0)
+        found = next((problem for problem in self._intact if problem), None)
+        if found:
+            warnings.warn(
+                f"{found} in '{self.path}': the stage is done again, and so are those after it, unless it comes out as "
+                "it was.",
+                stacklevel=2,
+            )
 
-    def _read(self):
-        try:
-            log = json.loads((self.path / _LOG).read_text(encoding="utf-8"))
-            stages = [_from_dict(stage, self.path) for stage in log["stages"]]
-            identity = log["identity"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"'{self.path / _LOG}' is damaged ({error}): {_OTHERWISE}") from error
-        different = [name for name, value in self._identity.items() if identity.get(name) != value]
-        if different:
-            raise ValueError(f"'{self.path}' holds a run with another {' and another '.join(different)}: {_OTHERWISE}")
-        for stage in stages:
-            if not (stage.artifact.exists() and stage.model_path.exists()):
-                break  # this one, and what followed from it, is made again
-            self.stages.append(stage)
+    def _finished(self, start):
+        """The stages before the first, from `start` on, that is not intact."""
+        end = start
+        while end < len(self._intact) and not self._intact[end]:
+            end += 1
+        return self._log.stages[:end]
 
     def add(self, name, model, artifact):
         """Keeps the model of a stage.
@@ -69,26 +91,34 @@ class RunFolder:
         Returns:
             The paths of the checkpoint and of the file, and what `artifact` returned.
         """
-        stem = f"{len(self.stages):02d}-{name}"
-        checkpoint, file = self.path / f"{stem}.keras", self.path / f"{stem}.tflite"
+        checkpoint, file = (self.path / each for each in files_of(len(self.stages), name))
         with self._explaining(name):
-            with replacing(checkpoint) as temporary:
+            with replacing(checkpoint, owned=True) as temporary:
                 model.save(temporary)
-            with replacing(file) as temporary:
+            with replacing(file, owned=True) as temporary:
                 described = artifact(temporary)
         return checkpoint, file, described
 
     def finish(self, stage):
-        """Notes a finished stage."""
-        stages = [*self.stages, stage]
-        log = {
-            "keras_mot": __version__,
-            "identity": self._identity,
-            "stages": [finished.to_dict() for finished in stages],
-        }
-        with self._explaining(stage.name), replacing(self.path / _LOG) as temporary:
-            temporary.write_text(json.dumps(log, indent=2), encoding="utf-8")
-        self.stages = stages
+        """Notes a finished stage. Those that followed it in an earlier run stay, if its file came out as it was."""
+        with self._explaining(stage.name):
+            old, number = self._log, len(self.stages)
+            digests = {path.name: digest(path) for path in (stage.model_path, stage.artifact)}
+            later = ()
+            if old.digests.get(stage.artifact.name) == digests[stage.artifact.name]:
+                later = old.stages[number + 1 :]
+            log = dataclasses.replace(old, stages=(*self.stages, stage, *later), digests={**old.digests, **digests})
+            log.write(self.path)
+            self._log = log
+            self._intact = [None] * (number + 1) + self._intact[number + 1 :][: len(later)]
+        self.stages = self._finished(number)
+
+    def report(self, result):
+        """Writes what was measured, for programs and for people."""
+        texts = (json.dumps(result.to_dict(), indent=2), result.to_markdown())
+        with self._explaining("report"):
+            for name, text in zip(REPORTS, texts, strict=True):
+                write_text(self.path / name, text, owned=True)
 
     @contextlib.contextmanager
     def _explaining(self, name):
@@ -108,19 +138,82 @@ class RunFolder:
         try:
             return keras.models.load_model(path, compile=False)
         except Exception as error:
+            changed = _problem(self.stages[-1], self._log.digests)
+            if changed:
+                raise ValueError(f"{changed} in '{self.path}': call it again, and the stage is done anew.") from error
             raise ValueError(
-                f"The checkpoint '{path}' cannot be loaded: {error} Custom layers must be registered with Keras; or "
-                "pass `resume=False` to begin anew."
+                f"The checkpoint '{path}' cannot be loaded: {reason(error)} Layers of your own must be registered with "
+                "Keras; or pass `resume=False` to begin anew."
             ) from error
 
 
-_OTHERWISE = "name another folder, or pass `resume=False` (on the command line `--restart`) to begin anew."
+def _read(path, new):
+    """The log in a folder, if it is of the run that `new` describes."""
+    try:
+        log = _run_log.read(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"'{path / _run_log.NAME}' is damaged, or of no run: {error}. Nothing was changed: {_OTHERWISE}"
+        ) from error
+    different = [name for name, value in new.identity.items() if log.identity.get(name) != value]
+    if different:
+        raise ValueError(f"'{path}' holds a run with another {' and another '.join(different)}: {_OTHERWISE}")
+    if log.names != new.names:
+        raise ValueError(f"'{path}' holds a run of other stages: {_OTHERWISE}")
+    return log
 
 
-def _from_dict(values, folder):
-    return StageResult(
-        **{**values, "artifact": folder / values["artifact"], "model_path": folder / values["model_path"]}
-    )
+def _problem(stage, digests):
+    """Which file of a finished stage is not as it was written, or None."""
+    for path in (stage.model_path, stage.artifact):
+        if not path.is_file():
+            return f"'{path.name}' is missing"
+        try:
+            if digest(path) != digests[path.name]:
+                return f"'{path.name}' is not as it was written"
+        except OSError as error:
+            return f"'{path.name}' cannot be read ({error.strerror or error})"
+    return None
+
+
+def _check_names(path, names):
+    """Refuses a folder in which something that is no file, or not of a run, has a name that the run needs."""
+    stages = [file for number, name in enumerate(names) for file in files_of(number, name)]
+    for name in (*stages, _run_log.NAME, *REPORTS):
+        file = path / name
+        if os.path.lexists(file) and not file.is_symlink() and not file.is_file():
+            raise ValueError(f"'{file}' is no file; a run writes one of that name: name another folder.")
+    if not os.path.lexists(path / _run_log.NAME):
+        for name in REPORTS:
+            if os.path.lexists(path / name):
+                raise ValueError(
+                    f"The folder '{path}' holds no run, but '{name}', which a run would replace: name another folder."
+                )
+
+
+def _remove_run(path):
+    """Removes the files of the run in a folder, and nothing else. A log that cannot be read is kept aside."""
+    log = path / _run_log.NAME
+    if not os.path.lexists(log):
+        return
+    try:
+        old = _run_log.read(path)
+        owned = {file for number, name in enumerate(old.names) for file in files_of(number, name)}.__contains__
+    except (OSError, ValueError):
+        old, owned = None, is_file_of_a_stage
+    for file in path.iterdir():
+        if (file.name in REPORTS or owned(file.name)) and (file.is_symlink() or file.is_file()):
+            file.unlink()
+    if old is None:
+        os.replace(log, path / f"{log.name}.old")
+    else:
+        log.unlink()
+
+
+def is_file_of_a_stage(file: str) -> bool:
+    """Whether a run may have given a file this name."""
+    kinds = "|".join(map(re.escape, ("float", *STAGES)))
+    return re.fullmatch(rf"\d\d-({kinds})(_\d+)?\.(keras|tflite)", file) is not None
 
 
 def fingerprint(model):

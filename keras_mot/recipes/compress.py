@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import tempfile
 import time
 import warnings
@@ -26,6 +25,7 @@ from keras_mot.layers._updates import has_scheduled_transforms
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.recipes import _run_folder
 from keras_mot.recipes._objective import choose_objective
+from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._training_data import TrainingData
 from keras_mot.recipes.fine_tuning import FineTune, train
 from keras_mot.recipes.recipe import Recipe, find_recipe
@@ -52,8 +52,9 @@ def compress(
     """Runs a recipe on a trained model: prunes, clusters, quantizes and fine-tunes it, exports and measures each stage.
 
     Every stage is tried out first, without training, so that whatever does not fit the model is an error at once.
-    After each stage a checkpoint and a `.tflite` file are written to `output_dir`; a run that was killed goes on after
-    the last finished stage when it is called again, with the same result.
+    After each stage a checkpoint and a `.tflite` file are written to `output_dir`, and at the end `report.json` and
+    `report.md`; a run that was killed goes on after the last finished stage when it is called again, with the same
+    result. No second run can use the folder meanwhile.
 
     Args:
         model: a built, trained Keras model of any kind. It is not changed.
@@ -66,7 +67,8 @@ def compress(
         loss: name of a Keras loss, or a loss itself; by default that of the compiled model, or what suits the labels.
         output_dir: folder for checkpoints, files and the log of the run; by default a new one for temporary files,
             whose path is in the result.
-        resume: whether to go on with a run in `output_dir`; with `False`, it is overwritten.
+        resume: whether to go on with a run in `output_dir`; a stage whose files are missing or damaged is done again.
+            With `False`, the files of that run are removed.
         seed: of the random numbers; each stage begins with one of its own, so that resumed runs equal others.
         latency_runs: timed runs of each file, on one thread; 0 to time nothing.
         progress: whether to show what is being done, on stderr.
@@ -76,7 +78,8 @@ def compress(
 
     Raises:
         TypeError: if an argument is of the wrong type.
-        ValueError: if the recipe, the data or the metric does not fit the model, or `output_dir` holds another run.
+        ValueError: if the recipe, the data or the metric does not fit the model, or `output_dir` holds another run, or
+            is in use by one.
         OSError: if a file could not be written; the finished stages stay usable.
         FloatingPointError: if training diverges.
 
@@ -104,8 +107,10 @@ def compress(
     identity |= {"seed": str(seed), "metric": metric_name, "loss": objective.description}
     if output_dir is None:
         output_dir = tempfile.mkdtemp(prefix="keras_mot_")
-    folder = _run_folder.RunFolder(pathlib.Path(output_dir), identity, resume)
-    return run.work(model, folder)
+    with _run_folder.run_folder(output_dir, identity, ("float", *recipe.stage_names), resume) as folder:
+        result = run.work(model, folder)
+        folder.report(result)
+    return result
 
 
 def _check_model(model):
@@ -177,7 +182,7 @@ class Run:
                     f"Stage '{stage.key}': `distillation` is for models that choose one of several classes; the labels "
                     f"here are {self.objective.kind or 'of another kind'}. Set it to 0."
                 )
-        rehearsal = dataclasses.replace(self, rehearsing=True, progress=False)
+        given, rehearsal = model, dataclasses.replace(self, rehearsing=True, progress=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for number, stage in enumerate(self.recipe.stages, 1):
@@ -185,6 +190,7 @@ class Run:
                     model = rehearsal._applied(stage, model)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"Stage {number}, '{stage.key}': {error}") from error
+        check_resumable(given, model)
 
     def _applied(self, stage, model):
         """The model as the stage trains it, at the first step of its schedules."""
@@ -201,11 +207,11 @@ class Run:
         else:
             self._say(self.objective.description)
             self._finish("float", model, folder, 0.0, {})
-        done = len(folder.stages) - 1
-        if done:
-            model = folder.last_model()
-        stages = list(zip(self.recipe.stages, self.recipe.stage_names, strict=True))
-        for number, (stage, name) in list(enumerate(stages, 1))[done:]:
+        reached = 0  # the stage that `model` is of
+        while (number := len(folder.stages)) <= len(self.recipe.stages):
+            if number > reached + 1:  # what lies between was finished before
+                model = folder.last_model()
+            stage, name = self.recipe.stages[number - 1], self.recipe.stage_names[number - 1]
             keras.utils.set_random_seed(self.seed + number)
             start = time.perf_counter()
             model = self._applied(stage, model)
@@ -214,6 +220,9 @@ class Run:
                 self._train(model, stage, teacher, f"stage {number}, {stage.key}")
                 model = stage.trained(model)
             self._finish(name, model, folder, time.perf_counter() - start, stage.export_options())
+            reached = number
+        if len(folder.stages) > reached + 1:
+            model = folder.last_model()
         name, _ = make_metric(self.metric)
         return CompressionResult(_plain(model), tuple(folder.stages), self.recipe.name, name, folder.path)
 

@@ -8,6 +8,7 @@ import re
 import keras
 
 from keras_mot._config import Config
+from keras_mot._files import writable_file, write_text
 from keras_mot.recipes import _yaml
 from keras_mot.recipes.fine_tuning import FineTune, nearest
 from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, Stage, StoreWeights
@@ -76,17 +77,18 @@ class Recipe(Config):
         """The recipe as YAML, with all its settings.
 
         Args:
-            path: of a file to write it to.
+            path: of a file to write it to, `.yaml`; a file of that name is replaced.
 
         Returns:
             The text.
 
         Raises:
-            OSError: if the file cannot be written.
+            ValueError: if no file can be written there, or the name is one of another format.
+            OSError: if the disk is full.
         """
         text = _yaml.write(self)
         if path is not None:
-            pathlib.Path(path).write_text(text, encoding="utf-8")
+            write_text(writable_file(path, (".yaml", ".yml")), text)
         return text
 
     @property

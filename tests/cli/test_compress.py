@@ -43,6 +43,11 @@ def test_a_run_and_its_continuation(run, model, data, recipe, tmp_path):
         assert "post_training" in again.out
         assert run(*arguments, "--seed", 3).code == 2
         assert run(*arguments, "--seed", 3, "--restart").code == 0
+        given = ["compress", output / "00-float.keras", *arguments[2:]]
+        refused = run(*given, "--restart")
+        assert refused.code == 2
+        assert "`--restart` removes the files of the run" in refused.err
+        assert (output / "00-float.keras").exists()
 
 
 def test_showing_a_recipe(run):

@@ -3,10 +3,10 @@ import tempfile
 
 import pytest
 
+from keras_mot._lock import locked
 from keras_mot.cli import _files
 from keras_mot.cli._errors import UsageError
 from keras_mot.cli._files import existing_file, output_folder, writable_file
-from keras_mot.export._files import replacing
 
 
 def _refuse_to_write(monkeypatch):
@@ -49,33 +49,6 @@ def test_output_in_a_read_only_folder(tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_replacing_takes_the_place_of_the_old_file(tmp_path):
-    path = tmp_path / "small.keras"
-    path.write_text("old")
-    with replacing(path) as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.suffix == ".keras"
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["small.keras"]
-
-
-def _fail_while_replacing(path):
-    with replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-
-
-def test_replacing_leaves_the_old_file_after_an_error(tmp_path):
-    path = tmp_path / "small.keras"
-    path.write_text("old")
-    with pytest.raises(RuntimeError):
-        _fail_while_replacing(path)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["small.keras"]
-
-
 def test_output_folder_keeps_what_was_finished(tmp_path):
     (tmp_path / "other").write_text("stays")
     with output_folder(tmp_path) as folder:
@@ -115,3 +88,43 @@ def test_output_folders_that_cannot_be(tmp_path, monkeypatch):
         pass
     assert os.listdir(tmp_path) == ["file"]
     assert _files.tempfile is tempfile
+
+
+@pytest.mark.skipif(os.name == "nt", reason="of POSIX systems")
+def test_outputs_that_are_no_files(tmp_path):
+    with pytest.raises(UsageError, match="is a device; name a file"):
+        writable_file("/dev/null", ".keras")
+    with pytest.raises(UsageError, match="is too long for the file system"):
+        writable_file(tmp_path / f"{'n' * 260}.keras")
+
+
+def test_names_that_commands_write(tmp_path):
+    assert writable_file(tmp_path / "small.tflite", ".keras", ".tflite")
+    with pytest.raises(UsageError, match=r"should end in \.keras or \.tflite"):
+        writable_file(tmp_path / "small.KERAS", ".keras", ".tflite")
+
+
+def test_an_output_folder_with_files_of_others(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("own")
+    for report in (None, '{"recipe": "mine"}', "[[", "[]"):
+        if report is not None:
+            (tmp_path / "report.json").write_text(report)
+        message = r"holds 'recipe\.yaml', which would be replaced: name another folder"
+        with pytest.raises(UsageError, match=message), output_folder(tmp_path, ("recipe.yaml",), "demo"):
+            pass
+    (tmp_path / "report.json").write_text('{"recipe": "demo"}')
+    with output_folder(tmp_path, ("recipe.yaml",), "demo") as folder:
+        (folder / "recipe.yaml").write_text("new")
+    assert (tmp_path / "recipe.yaml").read_text() == "new"
+
+
+def test_an_output_folder_in_use(tmp_path):
+    with locked(tmp_path), pytest.raises(UsageError, match="is in use by another run"), output_folder(tmp_path):
+        pass
+
+
+def test_what_a_killed_command_left_in_an_output_folder(tmp_path):
+    (tmp_path / f"{_files._UNFINISHED}abc").mkdir()
+    with output_folder(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == []

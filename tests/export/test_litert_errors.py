@@ -56,17 +56,30 @@ def test_wrong_options(options, error, message, small_model, tmp_path, no_conver
 def test_wrong_paths(small_model, tmp_path, no_conversion, monkeypatch):
     with pytest.raises(ValueError, match="does not exist"):
         export_litert(small_model, tmp_path / "missing" / "model.tflite")
-    with pytest.raises(ValueError, match="a directory"):
+    with pytest.raises(ValueError, match="is a folder; name a file"):
         export_litert(small_model, tmp_path)
     with pytest.raises(TypeError, match="`path` must be the path"):
         export_litert(small_model, 3)
+    with pytest.raises(ValueError, match="is too long for the file system"):
+        export_litert(small_model, tmp_path / ("n" * 300))
+    with pytest.raises(ValueError, match=r"is a device; name a file, such as 'small\.tflite'"):
+        export_litert(small_model, os.devnull)
+    assert not os.path.isfile(os.devnull)
 
     def refuse(**arguments):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    with pytest.raises(ValueError, match="not writable: Read-only file system"):
+    with pytest.raises(ValueError, match="cannot be written to: Read-only file system"):
         export_litert(small_model, tmp_path / "model.tflite")
+
+
+@pytest.mark.parametrize("name", ["mine.keras", "mine.h5", "mine.onnx", "data.npz", "recipe.yaml", "train.py"])
+def test_files_of_other_formats_stay(name, small_model, tmp_path, no_conversion):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(ValueError, match=r"has the suffix of .*; expected \.tflite or \.lite, such as '.*\.tflite'"):
+        export_litert(small_model, tmp_path / name)
+    assert (tmp_path / name).read_text() == "precious"
 
 
 def test_not_a_model(tmp_path, no_conversion):

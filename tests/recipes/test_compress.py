@@ -142,6 +142,35 @@ def test_a_killed_run_goes_on_with_the_same_result(result, model, arrays, tmp_pa
 
 
 @only_tensorflow
+def test_damaged_files_are_made_again(model, arrays, tmp_path, monkeypatch):
+    recipe = Recipe([Prune(0.5, fine_tune=SHORT), Tune(SHORT), PostTraining()])
+    first = run(model, arrays, recipe, output_dir=tmp_path)
+    contents = {stage.artifact: stage.artifact.read_bytes() for stage in first.stages}
+    plain_fit, fits = keras.Model.fit, []
+    monkeypatch.setattr(keras.Model, "fit", lambda self, *a, **k: (fits.append(self), plain_fit(self, *a, **k))[1])
+    (tmp_path / "00-float.tflite").write_bytes(b"")
+    (tmp_path / "02-tune.keras").write_bytes(first["tune"].model_path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"'00-float\.tflite' is not as it was written in"):
+        again = run(model, arrays, recipe, output_dir=tmp_path)
+    assert len(fits) == 1  # of the damaged stage; the one before it and the one after it stand as they were
+    assert {stage.artifact: stage.artifact.read_bytes() for stage in again.stages} == contents
+    assert [stage.metric for stage in again.stages] == [stage.metric for stage in first.stages]
+    expected = first.model.get_weights()
+    for mine, theirs in zip(again.model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@only_tensorflow
+def test_a_run_that_could_not_be_resumed_says_so_before_training(arrays, tmp_path):
+    network = keras.Sequential(
+        [keras.Input((8,)), layers.Lambda(lambda x: 2.0 * x), layers.Dense(3, activation="softmax")], name="doubled"
+    )
+    with pytest.warns(UserWarning, match="This run cannot be resumed, .*'doubled' cannot be loaded"):
+        result = run(network, arrays, Recipe([Prune(0.5, fine_tune=None)]), output_dir=tmp_path)
+    assert [stage.name for stage in result.stages] == ["float", "prune"]
+
+
+@only_tensorflow
 def test_a_folder_of_another_run(result, model, arrays, tmp_path):
     other = keras.models.clone_model(model)
     with pytest.raises(
@@ -164,7 +193,8 @@ def test_a_full_disk_leaves_what_was_done(model, arrays, tmp_path, monkeypatch):
     plain_save, saves = keras.Model.save, []
 
     def save(self, path, *args, **kwargs):
-        saves.append(path)
+        if pathlib.Path(path).parent == tmp_path:  # others are tries
+            saves.append(path)
         if len(saves) == 2:
             pathlib.Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")

@@ -164,3 +164,16 @@ def test_finding():
         find_recipe("deep-compresion")
     with pytest.raises(TypeError, match="name of a preset"):
         find_recipe(3)
+
+
+def test_other_files_are_not_overwritten_by_a_recipe(tmp_path):
+    (tmp_path / "mine.keras").write_text("precious")
+    with pytest.raises(ValueError, match=r"has the suffix of a Keras model; expected \.yaml or \.yml"):
+        PRESETS["size"].to_yaml(tmp_path / "mine.keras")
+    assert (tmp_path / "mine.keras").read_text() == "precious"
+    for path, message in ((tmp_path, "is a folder"), (tmp_path / "no" / "r.yaml", "does not exist")):
+        with pytest.raises(ValueError, match=message):
+            PRESETS["size"].to_yaml(path)
+    (tmp_path / "name").write_text("old")
+    PRESETS["size"].to_yaml(tmp_path / "name")
+    assert find_recipe(tmp_path / "name") == PRESETS["size"]

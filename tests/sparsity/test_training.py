@@ -371,6 +371,12 @@ def test_summaries_need_a_folder(log_dir):
         PruningSummaries(log_dir)
 
 
+def test_summaries_do_not_take_a_file_for_a_folder(tmp_path):
+    (tmp_path / "log").write_text("")
+    with pytest.raises(ValueError, match="`log_dir` should be a directory"):
+        PruningSummaries(tmp_path / "log")
+
+
 TRAIN = """
 import tempfile
 model = compiled_on_devices(lambda: classifier(), lambda start: prune_low_magnitude(start, SCHEDULE))
