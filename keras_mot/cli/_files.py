@@ -7,8 +7,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from keras_mot._files import obstacle_to_writing
 from keras_mot.cli._errors import UsageError
-from keras_mot.export._files import obstacle_to_writing
 
 
 def existing_file(path: str | os.PathLike, what: str) -> pathlib.Path:

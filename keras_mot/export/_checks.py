@@ -6,7 +6,7 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_mot.export._files import obstacle_to_writing
+from keras_mot._files import obstacle_to_writing
 from keras_mot.layers import is_transformed
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
 

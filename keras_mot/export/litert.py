@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import keras
 
+from keras_mot._files import replacing
 from keras_mot.export import _checks
 from keras_mot.export._conversion import ConversionRequest
 from keras_mot.export._dependencies import check_installed
-from keras_mot.export._files import replacing
 from keras_mot.export._integer_engine import IntegerEngine
 from keras_mot.export._precision import check_precision, full_precision
 from keras_mot.export._signature import check_inputs, random_inputs, read_signature

@@ -7,8 +7,8 @@ import pathlib
 
 import keras
 
+from keras_mot._files import obstacle_to_writing, replacing
 from keras_mot._version import __version__
-from keras_mot.export._files import obstacle_to_writing, replacing
 from keras_mot.layers._attach import numpy_value
 from keras_mot.recipes.result import StageResult
 

@@ -3,10 +3,10 @@ import tempfile
 
 import pytest
 
+from keras_mot._files import replacing
 from keras_mot.cli import _files
 from keras_mot.cli._errors import UsageError
 from keras_mot.cli._files import existing_file, output_folder, writable_file
-from keras_mot.export._files import replacing
 
 
 def _refuse_to_write(monkeypatch):
