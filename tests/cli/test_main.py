@@ -44,7 +44,8 @@ def test_runs_as_a_module():
 
 
 def _inspect_does(monkeypatch, work):
-    # The parser takes `run` from the module when it is made, which is at each call of `main`.
+    # The parser takes both from the module when it is made, which is at each call of `main`.
+    monkeypatch.setattr(inspect, "check", lambda options: None)
     monkeypatch.setattr(inspect, "run", work)
 
 
