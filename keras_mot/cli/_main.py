@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import importlib.util
+import importlib
 import json
 import logging
 import os
@@ -47,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.check(options)
             _import_library()
             result = options.run(options)
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="replace")  # tables have lines that not every terminal can show
-        print(json.dumps(result.data, indent=2) if options.json else result.text, flush=True)
+        _print(json.dumps(result.data, indent=2) if options.json else result.text)
     except KeyboardInterrupt:
         return _complain(options, "interrupted; nothing unfinished was left behind", EXIT_INTERRUPTED)
     except UsageError as error:
@@ -57,6 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _complain(options, str(error) or type(error).__name__, EXIT_FAILED)
     return 0
+
+
+def _print(text):
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # tables have lines that not every terminal can show
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # as `head` closes the pipe once it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
 
 
 def _quieten():
@@ -76,9 +83,8 @@ def _import_library():
     with quiet():
         from keras_mot import _rooms
 
-        if importlib.util.find_spec("tensorflow") is not None:
+        with contextlib.suppress(ImportError):
             importlib.import_module("tensorflow")
-
     for name in _rooms.__all__:
         setattr(keras_mot, name, getattr(_rooms, name))
 

@@ -87,7 +87,9 @@ def add_calibration(group):
 
 def check_inputs(options):
     """Refuses a model or a file of data that is not there."""
-    existing_file(options.model, "a `.keras` file")
+    path = existing_file(options.model, "a `.keras` file")
+    if path.suffix != ".keras":
+        raise UsageError(f"'{path}' is not a `.keras` file: save the model with `model.save('model.keras')`.")
     if options.data is not None:
         existing_file(options.data, "a `.npz` file of arrays")
 
