@@ -15,10 +15,12 @@ from keras_mot.export._litert_file import dense_values, enum_name, operator_code
 from keras_mot.layers._attach import numpy_value
 
 _WEIGHT_TYPES = ("FLOAT32", "FLOAT16", "INT8")
+_INTO_LOOPS = ("Enter", "Merge", "Switch", "Identity")  # operations of TensorFlow's graphs
 _CONVERSIONS = ("DEQUANTIZE", "QUANTIZE")
 _BIASES = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2, "TRANSPOSE_CONV": 3}
 """Which of their inputs the biases of weighted operators are; the second is the kernel."""
-_ADDED = ("bias", "beta")  # what is left of a folded batch normalization is added like a bias
+_FOLDED = ("bias", "beta", "gamma")
+"""Of variables that were folded into one vector, that which gives the name: what is added, else what multiplies."""
 
 
 def variables_of_operations(frozen, captures, variables):
@@ -38,12 +40,15 @@ def variables_of_operations(frozen, captures, variables):
     operations = frozen.get_operations()
     waiting = {operation.name: {tensor.op.name for tensor in operation.inputs} for operation in operations}
     constant = [operation for operation in operations if operation.type == "Const"]
+    folded = {operation.name for operation in constant}
     while constant:
         operation = constant.pop()
         for reader in {reader.name: reader for output in operation.outputs for reader in output.consumers()}.values():
             places.setdefault(reader.name, set()).update(places.get(operation.name, ()))
             waiting[reader.name].discard(operation.name)
-            if not waiting[reader.name]:  # it has constant inputs alone: the converter folds it
+            # With constant inputs alone, the converter folds it; into a loop it takes what does not change there.
+            if (not waiting[reader.name] or reader.type in _INTO_LOOPS) and reader.name not in folded:
+                folded.add(reader.name)
                 constant.append(reader)
     return {name: [variables[place] for place in sorted(found)] for name, found in places.items() if found}
 
@@ -154,14 +159,19 @@ def _source(constant, variables, readers):
         if len(found) == 1:
             return next(iter(found.values()))
         chosen = _equal(constant, found.values()) or [
-            variable for name in _ADDED for variable in found.values() if variable.path.split("/")[-1] == name
+            variable for name in _FOLDED for variable in found.values() if variable.path.split("/")[-1] == name
         ]
         if chosen:
             return chosen[0]
     if size < 2 or (constant.values == constant.values.flat[0]).all():
         return None  # zeros and ones are found everywhere
-    equal = _equal(constant, [variable for variable in variables if np.prod(variable.shape) == size])
-    return equal[0] if len(equal) == 1 else None
+    for candidates in (
+        _equal(constant, [variable for variable in variables if np.prod(variable.shape) == size]),
+        _containing(constant, [variable for variable in variables if np.prod(variable.shape) > size]),
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
 
 
 def _read_at(place, readers):
@@ -174,9 +184,16 @@ def _read_at(place, readers):
 def _equal(constant, variables):
     """Those of the variables that have the values of the constant, in whatever order."""
     values = np.sort(constant.values, axis=None)
-    equal = []
-    for variable in variables:
-        own = numpy_value(variable)
-        if own.dtype.kind == values.dtype.kind and np.array_equal(np.sort(own.astype(values.dtype), axis=None), values):
-            equal.append(variable)
-    return equal
+    return [variable for variable in variables if np.array_equal(np.sort(_cast(variable, values), axis=None), values)]
+
+
+def _containing(constant, variables):
+    """Those of the variables that the constant may be cut out of, as the kernel of one gate is."""
+    values = np.unique(constant.values)
+    return [variable for variable in variables if np.isin(values, _cast(variable, values)).all()]
+
+
+def _cast(variable, values):
+    """The values of a variable in the type of others; none, if one are integers and the others floats."""
+    own = numpy_value(variable)
+    return own.astype(values.dtype) if own.dtype.kind == values.dtype.kind else own[:0]

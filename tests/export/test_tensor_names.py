@@ -103,6 +103,27 @@ def test_recurrent_layers_and_attention(tmp_path):
     assert not [name for name in found if "arith" in name or ";" in name]
 
 
+def test_weights_in_a_loop_that_the_converter_rounds(tmp_path):
+    model = keras.Sequential([keras.Input((4, 32)), layers.LSTM(48, name="lstm"), layers.Dense(40, name="classes")])
+    export_litert(_randomized(model), tmp_path / "model.tflite", weights="int8", batch_size=1)
+    rounded = {t.name: t.shape for t in tensor_stats(tmp_path / "model.tflite") if t.dtype == "int8"}
+    shapes = {"kernel": (192, 32), "recurrent_kernel": (192, 48)}
+    assert rounded == {**{f"lstm/lstm_cell/{name}": shapes[name] for name in shapes}, "classes/kernel": (40, 48)}
+
+
+def test_parts_of_a_kernel_and_normalization_by_itself(tmp_path):
+    inputs = keras.Input((6, 4))
+    x = layers.BatchNormalization(name="norm")(layers.ReLU()(inputs))  # nothing before it that it could be folded into
+    x = layers.GRU(5, reset_after=False, name="gru")(x)  # takes its recurrent kernel in two parts
+    model = _randomized(keras.Model(inputs, layers.Dense(2, name="classes")(x)))
+    export_litert(model, tmp_path / "model.tflite")
+    shapes = {tensor.name: tensor.shape for tensor in tensor_stats(tmp_path / "model.tflite")}
+    assert shapes["gru/gru_cell/kernel"] == (15, 4)
+    name = "gru/gru_cell/recurrent_kernel"
+    assert sorted([shapes[name], shapes[f"{name}:2"]]) == [(5, 5), (10, 5)]
+    assert {"norm/gamma", "norm/beta"} <= set(shapes)
+
+
 def test_models_and_layers_within_others(tmp_path):
     model = nested()
     export_litert(model, tmp_path / "model.tflite")
