@@ -2,16 +2,20 @@
 
 import argparse
 import contextlib
+import importlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
+from keras_mot._quiet import quiet
+from keras_mot._tables import fitting
 from keras_mot._version import __version__
-from keras_mot.cli import compress, demo, inspect, prune
+from keras_mot.cli import cluster, compress, demo, export, inspect, measure, prune, quantize, train_quantized
 from keras_mot.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
+_COMMANDS = (demo, inspect, prune, cluster, quantize, train_quantized, compress, export, measure)
 _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."
 _EPILOG = "The Keras backend is chosen as always: KERAS_BACKEND=tensorflow, jax or torch."
 
@@ -35,17 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ```
     """
     options = _parser().parse_args(arguments)
-    # Native libraries read this when they are first loaded; an error of theirs arrives as an exception.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow warns of what it traces again: here every stage has a model of its own.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    _quieten()
     try:
         # The result alone goes to stdout: what libraries print on the way is progress, and goes to stderr.
-        with contextlib.redirect_stdout(sys.stderr):
+        with fitting(sys.stdout), contextlib.redirect_stdout(sys.stderr):
+            if hasattr(options, "check"):
+                options.check(options)
+            _import_library()
             result = options.run(options)
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="replace")  # tables have lines that not every terminal can show
-        print(json.dumps(result.data, indent=2) if options.json else result.text, flush=True)
+        _print(json.dumps(result.data, indent=2) if options.json else result.text)
     except KeyboardInterrupt:
         return _complain(options, "interrupted; nothing unfinished was left behind", EXIT_INTERRUPTED)
     except UsageError as error:
@@ -53,6 +55,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _complain(options, str(error) or type(error).__name__, EXIT_FAILED)
     return 0
+
+
+def _print(text):
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # tables have lines that not every terminal can show
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # as `head` closes the pipe once it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+
+
+def _quieten():
+    """Keeps the backends' own words off the terminal: an error of theirs arrives as an exception."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read by native libraries when they are first loaded
+    # TensorFlow warns of what it traces again, where every stage has a model of its own; JAX of accelerators unused.
+    for name in ("tensorflow", "absl", "jax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _import_library():
+    """Imports all rooms, as `import keras_mot` does elsewhere: a file may hold layers and transforms of any of them."""
+    import keras_mot
+
+    # TensorFlow says what it was built with when it is loaded, whatever its level of messages; and where it is
+    # installed, Keras loads it sooner or later on every backend.
+    with quiet():
+        from keras_mot import _rooms
+
+        with contextlib.suppress(ImportError):
+            importlib.import_module("tensorflow")
+    for name in _rooms.__all__:
+        setattr(keras_mot, name, getattr(_rooms, name))
 
 
 def _complain(options, message, code):
@@ -69,6 +103,6 @@ def _parser():
     common.add_argument("--json", action="store_true", help="print the result as JSON")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (demo, inspect, prune, compress):
+    for command in _COMMANDS:
         command.add_parser(commands, common)
     return parser

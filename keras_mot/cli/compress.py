@@ -5,6 +5,7 @@ import pathlib
 
 from keras_mot.cli._errors import FailedError, UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
+from keras_mot.cli._options import check_inputs
 from keras_mot.cli._result import Result
 
 _DESCRIPTION = """\
@@ -35,21 +36,35 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument("--restart", action="store_true", help="begin anew, and remove the old files of a run in DIR")
     parser.add_argument("--show", metavar="RECIPE", help="print a recipe as YAML, and do nothing else")
-    parser.set_defaults(run=run)
+    parser.add_argument("--list", action="store_true", help="list the presets, and do nothing else")
+    parser.set_defaults(run=run, check=check)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Finds what is wrong with the arguments, before a backend is loaded."""
+    if options.list or options.show is not None:
+        return
+    missing = [name for name in ("model", "recipe", "data", "output") if getattr(options, name) is None]
+    if missing:
+        names = {"model": "MODEL.keras", "recipe": "--recipe", "data": "--data", "output": "--output"}
+        raise UsageError(f"The following arguments are required: {', '.join(names[name] for name in missing)}.")
+    check_inputs(options)
 
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
+    if options.list:
+        from keras_mot.cli._presets import PRESET_NOTES
+
+        width = max(map(len, PRESET_NOTES))
+        lines = [f"{name:{width}}  {note}" for name, note in PRESET_NOTES.items()]
+        return Result("\n".join(lines), {"presets": dict(PRESET_NOTES)})
     if options.show is not None:
         from keras_mot.recipes import find_recipe
 
         with blamed_on_input():
             text = find_recipe(options.show).to_yaml()
         return Result(text, {"recipe": text})
-    missing = [name for name in ("model", "recipe", "data", "output") if getattr(options, name) is None]
-    if missing:
-        names = {"model": "MODEL.keras", "recipe": "--recipe", "data": "--data", "output": "--output"}
-        raise UsageError(f"The following arguments are required: {', '.join(names[name] for name in missing)}.")
     from keras_mot.cli._data import check_against_model, load_data
     from keras_mot.recipes import compress, find_recipe
 

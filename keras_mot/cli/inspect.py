@@ -1,12 +1,22 @@
 """`keras-mot inspect`: what a `.keras` or `.tflite` file holds."""
 
 import argparse
+import pathlib
 
-from keras_mot._tables import text_table
+from keras_mot._tables import text_table, wrapped
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import existing_file
 from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
+
+_DESCRIPTION = """\
+Shows parameters, sizes and the sparsity of each tensor of a .keras or .tflite file.
+Of a model saved in the middle of pruning or clustering it also shows how far that is."""
+
+_ENTROPY = (
+    "entropy: the bits that a value needs at least, to say which of the different values it is, without the table of "
+    "these; in the file a value has the bits of its type."
+)
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -15,20 +25,26 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         "inspect",
         parents=[common],
         help="show parameters, sizes and the sparsity of each tensor of a file",
-        description="Shows parameters, sizes and the sparsity of each tensor of a .keras or .tflite file. "
-        "Of a model saved in the middle of pruning it also shows how far pruning is.",
+        description=_DESCRIPTION,
+        epilog="example:\n  keras-mot inspect small.tflite",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="a .keras or .tflite file")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, check=check)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Finds what is wrong with the arguments, before a backend is loaded."""
+    path = existing_file(options.file, "a `.keras` or `.tflite` file")
+    if path.suffix not in (".keras", ".tflite"):
+        raise UsageError(f"'{path}' is neither a `.keras` nor a `.tflite` file.")
 
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
-    path = existing_file(options.file, "a `.keras` or `.tflite` file")
+    path = pathlib.Path(options.file)
     if path.suffix == ".keras":
         return _inspect_keras(path)
-    if path.suffix != ".tflite":
-        raise UsageError(f"'{path}' is neither a `.keras` nor a `.tflite` file.")
     import keras_mot
     from keras_mot.export._dependencies import check_installed
 
@@ -112,7 +128,7 @@ def _result(path, data, note=None):
         )
         for tensor in data["tensors"]
     ]
-    headers = ["tensor", "shape", "type", "values", "sparsity", "different", "bits each", "sparse encoding"]
+    headers = ["tensor", "shape", "type", "values", "sparsity", "different", "entropy (bits)", "sparse encoding"]
     if not any(row[-1] for row in rows):
         headers, rows = headers[:-1], [row[:-1] for row in rows]
     head = (
@@ -120,4 +136,4 @@ def _result(path, data, note=None):
         f"{data['zipped_bytes']:,} zipped; sparsity {data['sparsity']:.1%} of kernels, "
         f"{data['overall_sparsity']:.1%} of all parameters."
     )
-    return Result("\n".join(part for part in (head, text_table(headers, rows), note) if part), data)
+    return Result("\n".join(part for part in (wrapped(head), text_table(headers, rows, _ENTROPY), note) if part), data)

@@ -363,6 +363,7 @@ class _Rewriter:
             limits = np.iinfo(f"int{parameters.bits}")
             integers = np.round(values / np.float32(parameters.scale)) + parameters.zero_point
             self.made[key] = self._new_tensor(index, parameters)
+            self.graph.tensors[self.made[key]].name = self.graph.tensors[index].name
             integers = np.clip(integers, limits.min, limits.max).astype(limits.dtype)
             self.graph.tensors[self.made[key]].buffer = self._new_buffer(integers)
         return self.made[key]

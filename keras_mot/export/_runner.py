@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from keras_mot._quiet import quiet
 from keras_mot.export._dependencies import require
 from keras_mot.export._litert_file import parse_model, read_content
-from keras_mot.export._quiet import quiet
 
 # Files that take any batch are run on this many samples at a time, which bounds the memory.
 _LARGEST_CHUNK = 64

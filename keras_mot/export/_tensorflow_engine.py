@@ -5,9 +5,10 @@ import logging
 import re
 import tempfile
 
+from keras_mot._quiet import quiet
 from keras_mot.export._conversion import UnsupportedOperationError, convert_with
-from keras_mot.export._quiet import quiet
 from keras_mot.export._signature import name_outputs
+from keras_mot.export._tensor_names import name_weights, variables_of_operations
 from keras_mot.layers.activation_quantizer import marked
 
 
@@ -26,7 +27,7 @@ def _convert(model, signature, request, batch_size, sparse):
 
     try:
         with marked(model) if request.marked else contextlib.nullcontext():
-            function, output_names = _freeze(model, signature, batch_size)
+            function, output_names, readers = _freeze(model, signature, batch_size)
     except Exception as error:
         raise ValueError(
             f"TensorFlow could not trace the model '{model.name}' ({type(error).__name__}): {error} A custom "
@@ -38,7 +39,7 @@ def _convert(model, signature, request, batch_size, sparse):
         tf.saved_model.save(tf.Module(), directory, signatures=function, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
         content = _run_converter(converter, function, request.weights, sparse)
-    return content, output_names
+    return name_weights(content, model, readers), output_names
 
 
 def _run_converter(converter, function, weights, sparse):
@@ -64,7 +65,8 @@ def _freeze(model, signature, batch_size):
 
     The converter folds variables too, but only after it has looked for patterns; with constants in place
     from the start it fuses batch normalization and finds the weights of quantized layers. Freezing loses
-    the names of the outputs, so the frozen function is wrapped once more, under names.
+    the names of the outputs, so the frozen function is wrapped once more, under names. Returns it, the names, and
+    which variables its operations read.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -88,8 +90,10 @@ def _freeze(model, signature, batch_size):
         outputs = frozen(**tensors)
         return dict(zip(names, outputs, strict=True))
 
-    frozen = convert_variables_to_constants_v2(tf.function(call).get_concrete_function(**specs))
-    return tf.function(call_frozen).get_concrete_function(**specs), list(names)
+    traced = tf.function(call).get_concrete_function(**specs)
+    frozen = convert_variables_to_constants_v2(traced)
+    readers = variables_of_operations(frozen.graph, traced.graph.captures, model.variables)
+    return tf.function(call_frozen).get_concrete_function(**specs), list(names), readers
 
 
 def _explain(error, function):

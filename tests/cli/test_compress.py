@@ -30,6 +30,8 @@ def test_a_run_and_its_continuation(run, model, data, recipe, tmp_path):
     assert [stage["name"] for stage in values["stages"]] == ["float", "prune", "post_training"]
     assert values["samples"] == 64
     assert all(stage["metric"] > 0.7 for stage in values["stages"])
+    for stage in values["stages"]:  # by the model's layers, in each file
+        assert set(stage["values_of_kernels"]) == {"hidden/kernel", "classes/kernel"}
     names = ["00-float", "01-prune", "02-post_training"]
     expected = [f"{name}.{kind}" for name in names for kind in ("keras", "tflite")]
     assert sorted(os.listdir(output)) == [*expected, "report.json", "report.md", "run.json"]
@@ -54,6 +56,15 @@ def test_showing_a_recipe(run):
     result = run("compress", "--show", "size")
     assert result.code == 0
     assert Recipe.from_yaml(result.out) == PRESETS["size"]
+
+
+def test_listing_the_presets(run):
+    result = run("compress", "--list")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert [line.split()[0] for line in lines] == list(PRESETS)  # each, once
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
+    assert list(json.loads(run("compress", "--list", "--json").out)["presets"]) == list(PRESETS)
 
 
 @pytest.mark.parametrize(

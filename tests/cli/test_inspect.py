@@ -31,7 +31,28 @@ def test_tflite_file(run, both_files):
     assert values["parameters"] == 212
     assert values["bytes"] == both_files[1].stat().st_size
     assert values["sparsity"] == 0.75
-    assert sorted(tensor["zeros"] for tensor in values["tensors"] if len(tensor["shape"]) == 2) == [48, 96]
+    zeros = {tensor["name"]: tensor["zeros"] for tensor in values["tensors"] if len(tensor["shape"]) == 2}
+    assert zeros == {"hidden/kernel": 96, "classes/kernel": 48}  # by the model's names, not the converter's
+    assert {tensor["name"] for tensor in values["tensors"]} == {*zeros, "hidden/bias", "classes/bias"}
+
+
+def test_what_is_said_of_bits_is_true(run, model):
+    """A float of which there are 128 different ones takes 32 bits, not the 7 bits of their entropy."""
+    text = run("inspect", model).out
+    line = next(line for line in text.splitlines() if "hidden/kernel" in line)
+    assert "float32" in line
+    assert "7.00" in line
+    assert "entropy (bits)" in text
+    assert "bits each" not in text
+    assert "without the table" in text
+
+
+@pytest.mark.parametrize("columns", ["100", "80", "60"])
+def test_tables_fit(run, model, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    result = run("inspect", model)
+    assert all(len(line) <= int(columns) for line in result.out.splitlines() if str(model) not in line)
+    assert {"hidden/kernel", "8x16", "128", "7.00", "212"} <= set(result.out.replace("│", " ").split())
 
 
 def test_model_in_the_middle_of_pruning(run, tmp_path):

@@ -9,12 +9,16 @@ from keras_mot import __version__
 from keras_mot.cli import _main, inspect
 from keras_mot.cli._result import Result
 
+COMMANDS = ["demo", "inspect", "prune", "cluster", "quantize", "train-quantized", "compress", "export", "measure"]
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["inspect", "--help"], ["prune", "--help"]])
+
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help(run, arguments):
     result = run(*arguments)
     assert result.code == 0
     assert "usage: keras-mot" in result.out
+    if len(arguments) == 2 and arguments[0] not in ("demo", "compress"):
+        assert f"example:\n  keras-mot {arguments[0]} " in result.out
 
 
 def test_version(run):
@@ -44,7 +48,8 @@ def test_runs_as_a_module():
 
 
 def _inspect_does(monkeypatch, work):
-    # The parser takes `run` from the module when it is made, which is at each call of `main`.
+    # The parser takes both from the module when it is made, which is at each call of `main`.
+    monkeypatch.setattr(inspect, "check", lambda options: None)
     monkeypatch.setattr(inspect, "run", work)
 
 
@@ -91,3 +96,12 @@ def test_stdout_holds_the_result_alone(run, monkeypatch):
     assert json.loads(result.out) == {"value": 1}
     assert "a library says something" in result.err
     assert run("inspect", "a.keras").out == "text\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_error(monkeypatch, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert _main.main(["compress", "--list"]) == 0
+    assert capsys.readouterr().err == ""

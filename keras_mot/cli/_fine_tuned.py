@@ -1,0 +1,208 @@
+"""What the commands that train share: `prune`, `cluster` and `train-quantized`.
+
+Whatever can be wrong is found by `prepare`; `train_and_write` then does the long work.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from keras_mot._tables import wrapped
+from keras_mot.cli._errors import UsageError, blamed_on_input
+from keras_mot.cli._models import load_model
+from keras_mot.cli._result import Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that was checked before training.
+
+    Attributes:
+        model: the given model.
+        changed: the model to train, with its transforms.
+        data: the `Data`.
+        objective: the `Objective`.
+        outputs: paths to write.
+    """
+
+    model: Any
+    changed: Any
+    data: Any
+    objective: Any
+    outputs: tuple[pathlib.Path, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What came of it: a `Report` with the models before and after, and the logs of the last epoch."""
+
+    plan: Plan
+    measured: Any
+    logs: dict[str, float]
+
+
+def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
+    """Loads model and data, checks that they fit each other, and changes the model.
+
+    Args:
+        options: those of the command.
+        outputs: paths to write.
+        change: function of (model, data, training steps) that returns the model to train.
+    """
+    import keras
+
+    from keras_mot.cli._data import check_against_model, load_data
+    from keras_mot.recipes._objective import choose_objective
+
+    check_runtime(outputs)
+    data = load_data(options.data)
+    model = load_model(options.model, compile=True)
+    check_plain(model, options.model)
+    keras.utils.set_random_seed(options.seed)
+    outputs_of_model = check_against_model(data, model)
+    with blamed_on_input():
+        objective = choose_objective(model, options.loss, data.y, outputs_of_model)
+    steps = -(-samples_in(data.x) // options.batch_size) * options.epochs
+    with blamed_on_input(" On the command line: `--skip REGEX`."):
+        changed = change(model, data, steps)
+    return Plan(model, changed, data, objective, outputs)
+
+
+def check_runtime(outputs):
+    """Raises an error that says what to install, if a `.tflite` file is to be written and cannot be."""
+    if any(path.suffix == ".tflite" for path in outputs):
+        from keras_mot.export._dependencies import check_installed
+
+        check_installed("tensorflow", "ai_edge_litert")
+
+
+def check_plain(model, path):
+    """Refuses a model that has no weights yet, or is in the middle of something."""
+    from keras_mot.layers import transformed_weights
+    from keras_mot.layers.activation_quantizer import is_quantized
+
+    if not model.built:
+        raise UsageError(f"The model in '{path}' is not built: call it once on data before saving it.")
+    if is_quantized(model):
+        raise UsageError(f"The model in '{path}' is quantized already: give the float model.")
+    if transformed_weights(model):
+        raise UsageError(
+            f"The model in '{path}' was saved in the middle of pruning or clustering. Load it in Python and go on with "
+            "`fit`, or make it final with `keras_mot.sparsity.strip_pruning` or "
+            "`keras_mot.clustering.strip_clustering`."
+        )
+
+
+def samples_in(x) -> int:
+    """How many samples there are, in an array or a structure of arrays."""
+    import keras
+
+    return len(keras.tree.flatten(x)[0])
+
+
+def train_and_write(
+    options, plan: Plan, activity: str, finish: Callable[[Any], Any], measured_suffixes=(".keras", ".tflite"), **export
+) -> Trained:
+    """Trains the changed model, writes it, and measures it beside the given one.
+
+    Args:
+        options: those of the command.
+        plan: what `prepare` returned.
+        activity: what the progress is called, such as "pruning".
+        finish: function from the trained model to the one that is written.
+        measured_suffixes: which of the outputs are measured.
+        **export: arguments of `export_litert` for the file of the changed model.
+    """
+    import keras
+
+    import keras_mot
+    from keras_mot._files import naming, replacing
+    from keras_mot._progress import say
+    from keras_mot.cli._training import fit
+
+    say(plan.objective.description)
+    say_what_it_is_measured_on(plan.data)
+    subjects = {}
+    # The outputs are put in place together, when all is done: a command that fails leaves none of them.
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keras_mot_")))
+        temporaries = [stack.enter_context(replacing(path)) for path in plan.outputs]
+        before = None
+        if any(path.suffix == ".tflite" for path in plan.outputs):
+            # Before the training, so that a model that cannot be exported costs none.
+            say("exporting the given model to LiteRT, to compare with")
+            before = write_litert(plan.model, folder / "before.tflite", plan.data)
+        plan.changed.compile(
+            keras.optimizers.Adam(options.learning_rate),
+            plan.objective.loss,
+            loss_weights=plan.objective.loss_weights,
+            metrics=plan.objective.fit_metrics,
+        )
+        arguments = {"epochs": options.epochs, "batch_size": options.batch_size}
+        logs = fit(plan.changed, plan.data.x, plan.data.y, activity, **arguments)
+        final = finish(plan.changed)
+        for path, temporary in zip(plan.outputs, temporaries, strict=True):
+            if path.suffix == ".keras":
+                with naming(path):
+                    final.save(temporary)
+                pair = {"before (.keras)": plan.model, "after (.keras)": final}
+            else:
+                say("exporting the new model to LiteRT")
+                with naming(path):
+                    after = write_litert(final, temporary, plan.data, **export)
+                say(f"sparse encoding: {'yes' if after.sparse_encoding else 'no'}, {after.sparse_reason}")
+                pair = {"before (.tflite)": before, "after (.tflite)": after}
+            if path.suffix in measured_suffixes:
+                subjects |= pair
+        measured = keras_mot.analysis.measure(subjects, data=plan.data.evaluation, metric=plan.objective.metric)
+    return Trained(plan, measured, logs)
+
+
+def say_what_it_is_measured_on(data):
+    """Says so, where there is nothing else than the training data to measure on."""
+    from keras_mot._progress import say
+
+    if data.evaluation_name == "x_train":
+        say("no 'x_test' and 'y_test' in the data: evaluating on the training data")
+
+
+def write_litert(model, path, data, **arguments):
+    """Exports a model, verified on samples of the data, or on random ones where there are none."""
+    import keras_mot
+    from keras_mot.cli._data import first_samples
+
+    samples = None if data is None else first_samples(data.evaluation[0], model)
+    return keras_mot.export.export_litert(model, path, verification_data=samples, **arguments)
+
+
+def result_of(trained: Trained, left_alone, verb: str, **more) -> Result:
+    """The `Result` of a command.
+
+    Args:
+        trained: what `train_and_write` returned.
+        left_alone: (path, reason) of weights that were left as they are.
+        verb: what was not done to them, such as "pruned".
+        **more: JSON values of this command alone.
+    """
+    plan = trained.plan
+    left_alone = [{"path": path, "reason": reason} for path, reason in left_alone]
+    data = {
+        "files": [str(path) for path in plan.outputs],
+        "loss": plan.objective.description.removeprefix("loss: "),
+        "evaluated_on": plan.data.evaluation_name,
+        "training": trained.logs,
+        "left_alone": left_alone,
+        **more,
+        **trained.measured.to_dict(),
+    }
+    written = {path.suffix: str(path) for path in plan.outputs}
+    for row in data["measurements"]:
+        # Measured before they were put in place, so under other names.
+        row["path"] = written[".tflite"] if row["name"] == "after (.tflite)" else None
+    lines = [str(trained.measured), f"Wrote {' and '.join(data['files'])}."]
+    if left_alone:
+        lines.insert(1, wrapped(f"Not {verb}: {', '.join(item['path'] for item in left_alone)}."))
+    return Result("\n".join(lines), data)

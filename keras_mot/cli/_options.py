@@ -1,0 +1,148 @@
+"""Options that several commands have, and what can be checked of them before a backend is loaded."""
+
+import argparse
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+
+from keras_mot.cli._errors import UsageError
+from keras_mot.cli._files import existing_file, writable_file
+
+_TYPES = ("float32", "int8", "uint8", "int16")
+
+
+def add_model(parser):
+    """Adds the model that a command starts from."""
+    parser.add_argument("model", metavar="MODEL.keras", help="the trained model")
+
+
+def add_data(parser, what, required=True):
+    """Adds the file of arrays."""
+    parser.add_argument("--data", metavar="FILE.npz", required=required, help=what)
+
+
+def add_output(parser, what):
+    """Adds the file to write."""
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help=what)
+
+
+def add_skip(group):
+    """Adds the expressions of layers to leave alone."""
+    group.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="leave layers alone whose path matches; may be repeated",
+    )
+
+
+def add_training(parser, epochs, learning_rate):
+    """Adds the options of fine-tuning, with these defaults; returns their group."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=positive(int), default=epochs, metavar="N", help=f"(default: {epochs})")
+    group.add_argument("--batch-size", type=positive(int), default=128, metavar="N", help="(default: 128)")
+    group.add_argument(
+        "--learning-rate",
+        type=positive(float),
+        default=learning_rate,
+        metavar="R",
+        help=f"of Adam (default: {learning_rate:g})",
+    )
+    group.add_argument("--loss", metavar="NAME", help="a Keras loss (default: that of the saved model, else inferred)")
+    add_seed(group)
+    return group
+
+
+def add_seed(group):
+    """Adds the seed of the random numbers."""
+    group.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="(default: 0)")
+
+
+def add_integer_file(parser):
+    """Adds the options of files that compute in integers."""
+    group = parser.add_argument_group("integer files")
+    for side in ("input", "output"):
+        group.add_argument(
+            f"--{side}-type", choices=_TYPES, default="float32", help=f"type of the file's {side}s (default: float32)"
+        )
+    group.add_argument("--strict", action="store_true", help="refuse a file that computes partly in floats")
+
+
+def of_integer_file(options) -> dict:
+    """These options, as arguments of `export_litert`."""
+    return {name: getattr(options, name) for name in ("input_type", "output_type", "strict")}
+
+
+def add_calibration(group):
+    """Adds how many samples ranges are calibrated on."""
+    group.add_argument(
+        "--calibration-samples",
+        type=positive(int),
+        default=512,
+        metavar="N",
+        help="samples of x_train that ranges are chosen on (default: 512)",
+    )
+
+
+def check_inputs(options):
+    """Refuses a model or a file of data that is not there."""
+    path = existing_file(options.model, "a `.keras` file")
+    if path.suffix != ".keras":
+        raise UsageError(f"'{path}' is not a `.keras` file: save the model with `model.save('model.keras')`.")
+    if options.data is not None:
+        existing_file(options.data, "a `.npz` file of arrays")
+
+
+def output_paths(options, suffixes: Sequence[str], beside: str | None = None) -> tuple[pathlib.Path, ...]:
+    """The path of the output, and that of a second file beside it; a `UsageError` if they cannot be written.
+
+    Args:
+        options: with `model` and `output`.
+        suffixes: what the output may end in.
+        beside: the ending of a second file to write, or `None`.
+    """
+    path = pathlib.Path(options.output)
+    paths = (path,) if beside in (None, path.suffix) else (path, path.with_suffix(beside))
+    if not path.is_dir() and path.suffix not in suffixes:
+        raise UsageError(f"The output '{path}' should end in {' or '.join(suffixes)}.")
+    model = pathlib.Path(options.model)
+    for path in paths:
+        if path.exists() and model.exists() and path.samefile(model):
+            raise UsageError(f"The output '{path}' is the model itself: name another file.")
+    return tuple(writable_file(path, path.suffix) for path in paths)
+
+
+def check_expressions(expressions):
+    """Refuses what is no regular expression."""
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise UsageError(f"`--skip {expression}` is not a regular expression: {error}.") from error
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """A parser of numbers of this kind that are greater than 0, and finite."""
+
+    def parse(text):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"should be greater than 0; received {text}")
+        return value
+
+    parse.__name__ = "number" if kind is float else "integer"
+    return parse
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A parser of integers of at least `least`."""
+
+    def parse(text):
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"should be {least} or more; received {text}")
+        return value
+
+    parse.__name__ = "integer"  # what argparse calls it in messages
+    return parse

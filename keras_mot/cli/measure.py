@@ -1,0 +1,94 @@
+"""`keras-mot measure`: sizes, sparsity, quality and latency of files, side by side."""
+
+import argparse
+
+from keras_mot.cli import _options
+from keras_mot.cli._errors import UsageError, blamed_on_input
+from keras_mot.cli._files import existing_file
+from keras_mot.cli._result import Result
+
+_DESCRIPTION = """\
+Measures files side by side: their size, zipped size, share of zeros and, with
+data, a metric. What runs in LiteRT is judged and timed in its runtime."""
+
+_EPILOG = """\
+The data are the arrays x_test and y_test (or x_val and y_val) of a `.npz` file
+that holds x_train and y_train too; without them, those are measured on.
+
+example:
+  keras-mot measure model.keras small.tflite --data data.npz"""
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "measure",
+        parents=[common],
+        help="compare files: sizes, zeros, a metric, latency",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help=".keras and .tflite files")
+    _options.add_data(parser, "arrays to evaluate on", required=False)
+    parser.add_argument(
+        "--metric", metavar="NAME", help="a Keras metric (default: accuracy, where the labels are classes)"
+    )
+    parser.add_argument(
+        "--latency-runs",
+        type=_options.at_least(0),
+        default=50,
+        metavar="N",
+        help="timed runs of each .tflite file; 0 for none (default: 50)",
+    )
+    parser.add_argument(
+        "--threads", type=_options.at_least(1), default=1, metavar="N", help="of the runtime (default: 1)"
+    )
+    parser.set_defaults(run=run, check=check)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Finds what is wrong with the arguments, before a backend is loaded."""
+    for file in options.files:
+        if existing_file(file, "a `.keras` or `.tflite` file").suffix not in (".keras", ".tflite"):
+            raise UsageError(f"'{file}' is neither a `.keras` nor a `.tflite` file.")
+    if options.data is not None:
+        existing_file(options.data, "a `.npz` file of arrays")
+    elif options.metric is not None:
+        raise UsageError("`--metric` needs `--data FILE.npz`, to compute it on.")
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Runs the command."""
+    import keras_mot
+    from keras_mot.cli._data import load_data
+    from keras_mot.cli._fine_tuned import say_what_it_is_measured_on
+    from keras_mot.export._dependencies import check_installed
+
+    if any(file.endswith(".tflite") for file in options.files):
+        check_installed("ai_edge_litert")
+    evaluation = None
+    if options.data is not None:
+        data = load_data(options.data)
+        evaluation = data.evaluation
+        say_what_it_is_measured_on(data)
+        if options.metric is None:
+            _check_classes(data)
+    with blamed_on_input():
+        report = keras_mot.analysis.measure(
+            *options.files,
+            data=evaluation,
+            metric=options.metric or "accuracy",
+            latency_runs=options.latency_runs,
+            num_threads=options.threads,
+        )
+    return Result(str(report), report.to_dict())
+
+
+def _check_classes(data):
+    """Refuses labels that are no classes, whose accuracy would be a number without a meaning."""
+    import keras
+
+    for labels in keras.tree.flatten(data.evaluation[1]):
+        if (labels != labels.round()).any() or (labels < 0).any():
+            raise UsageError("The labels are no classes: name a metric, such as `--metric mean_absolute_error`.")

@@ -1,0 +1,152 @@
+"""`keras-mot quantize`: makes a saved model compute in integers without training, and writes the file."""
+
+import argparse
+import contextlib
+import pathlib
+import tempfile
+
+from keras_mot.cli import _options
+from keras_mot.cli._errors import UsageError, blamed_on_input
+from keras_mot.cli._fine_tuned import check_plain, check_runtime, say_what_it_is_measured_on, write_litert
+from keras_mot.cli._models import load_model
+from keras_mot.cli._result import Result
+from keras_mot.cli._schemes import TRAINED, WEIGHTS_ALONE, calibration_samples, scheme_named
+
+_DESCRIPTION = """\
+Quantizes a saved Keras model after training, without training it further, and
+writes a file for LiteRT, verified in the runtime."""
+
+_EPILOG = """\
+schemes:
+  int8            weights and activations of 8 bits
+  int16x8         weights of 8 bits, activations of 16
+  int4-weights    weights of 4 bits, activations of 8
+  float16         weights of 16 bits; computes in floats, needs no data
+  dynamic-range   large weights of 8 bits; computes in floats, needs no data
+
+The data are the arrays x_train, on some of which ranges are calibrated, and
+y_train, and optionally x_test and y_test (or x_val and y_val) to evaluate on.
+
+example:
+  keras-mot quantize model.keras --data data.npz --scheme int8 -o small.tflite"""
+
+
+def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser(
+        "quantize",
+        parents=[common],
+        help="quantize a saved model, without training",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _options.add_model(parser)
+    _options.add_data(parser, "arrays to calibrate and evaluate on", required=False)
+    _options.add_output(parser, "file to write, .tflite")
+    parser.add_argument("--keras", action="store_true", help="write the quantized Keras model beside it")
+    how = parser.add_argument_group("how it is quantized")
+    how.add_argument("--scheme", choices=(*TRAINED, *WEIGHTS_ALONE), default="int8", help="(default: int8)")
+    _options.add_calibration(how)
+    _options.add_skip(how)
+    _options.add_seed(how)
+    _options.add_integer_file(parser)
+    parser.set_defaults(run=run, check=check)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Finds what is wrong with the arguments, before a backend is loaded."""
+    _options.check_expressions(options.skip)
+    if options.scheme in WEIGHTS_ALONE:
+        _check_weights_alone(options)
+    elif options.data is None:
+        raise UsageError(f"`--scheme {options.scheme}` needs `--data FILE.npz`, to calibrate on.")
+    _options.check_inputs(options)
+    _outputs(options)
+
+
+def _check_weights_alone(options):
+    integers = (("--skip", options.skip), ("--strict", options.strict), ("--keras", options.keras))
+    types = ((f"--{side}-type", getattr(options, f"{side}_type") != "float32") for side in ("input", "output"))
+    for name, given in (*integers, *types):
+        if given:
+            raise UsageError(f"`--scheme {options.scheme}` computes in floats: leave `{name}` out.")
+
+
+def _outputs(options):
+    return _options.output_paths(options, (".tflite",), ".keras" if options.keras else None)
+
+
+def run(options: argparse.Namespace) -> Result:
+    """Runs the command."""
+    outputs = _outputs(options)
+    check_runtime(outputs)
+    model, data = _loaded(options)
+    if options.scheme in WEIGHTS_ALONE:
+        return _write(options, outputs, model, model, data, {"weights": scheme_named(options.scheme)})
+    import keras_mot
+
+    with blamed_on_input(" On the command line: `--skip REGEX`."):
+        quantized = keras_mot.quantization.quantize_post_training(
+            model,
+            scheme_named(options.scheme),
+            calibration_samples(data.x, options.calibration_samples, options.seed),
+            overrides=dict.fromkeys(options.skip),
+        )
+    return _write(options, outputs, model, quantized, data, _options.of_integer_file(options))
+
+
+def _loaded(options):
+    """The model, and the data, checked against it; `None` where there are none."""
+    from keras_mot.cli._data import check_against_model, load_data
+
+    data = None if options.data is None else load_data(options.data)
+    model = load_model(options.model)
+    check_plain(model, options.model)
+    if data is not None:
+        check_against_model(data, model)
+    return model, data
+
+
+def _write(options, outputs, model, quantized, data, arguments):
+    from keras_mot._files import replacing
+    from keras_mot._progress import say
+
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keras_mot_")))
+        temporaries = {path.suffix: stack.enter_context(replacing(path)) for path in outputs}
+        say("exporting to LiteRT")
+        with blamed_on_input():
+            before = write_litert(model, folder / "before.tflite", data)
+            after = write_litert(quantized, temporaries[".tflite"], data, **arguments)
+        if ".keras" in temporaries:
+            quantized.save(temporaries[".keras"])
+        measured = _measured(model, {"before (.tflite)": before, "after (.tflite)": after}, data)
+    values = {
+        "files": [str(path) for path in outputs],
+        "scheme": options.scheme,
+        "evaluated_on": None if data is None else data.evaluation_name,
+        "float_operators": [
+            {"operator": name, "result": result, "reason": reason} for name, result, reason in after.float_operators
+        ],
+        **measured.to_dict(),
+    }
+    for row in values["measurements"]:  # measured before they were put in place, so under other names
+        row["path"] = str(outputs[0]) if row["name"] == "after (.tflite)" else None
+    floats = "".join(f"In floats: {name} ({result}): {reason}.\n" for name, result, reason in after.float_operators)
+    return Result(f"{measured}\n{floats}Wrote {' and '.join(values['files'])}.", values)
+
+
+def _measured(model, subjects, data):
+    import keras_mot
+    from keras_mot.cli._data import first_samples
+    from keras_mot.recipes._objective import choose_objective
+
+    if data is None:
+        return keras_mot.analysis.measure(subjects)
+    say_what_it_is_measured_on(data)
+    with blamed_on_input():
+        # The loss does not matter here: it is named so that none has to suit.
+        outputs = model.predict_on_batch(first_samples(data.x, model))
+        metric = choose_objective(model, "mean_squared_error", data.y, outputs).metric
+    return keras_mot.analysis.measure(subjects, data=data.evaluation, metric=metric)
