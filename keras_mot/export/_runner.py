@@ -1,5 +1,6 @@
 """Runs a `.tflite` file in the LiteRT runtime."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -7,8 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from keras_mot._messages import shortened
 from keras_mot.export._dependencies import require
 from keras_mot.export._litert_file import parse_model, read_content
+from keras_mot.export._probe import check_runs
 from keras_mot.export._quiet import quiet
 
 # Files that take any batch are run on this many samples at a time, which bounds the memory.
@@ -33,6 +36,9 @@ class LiteRTRunner:
     as often as the batch needs. Floats given to a quantized integer input are quantized, and quantized
     outputs are returned as floats.
 
+    A file that this process has not exported is tried in a child process first, once for each content: what ends
+    that process is an error here.
+
     Args:
         source: Path of a `.tflite` file, or its content as bytes.
         num_threads: Number of threads of the runtime. Defaults to 1.
@@ -42,7 +48,7 @@ class LiteRTRunner:
             define what integers compute; with these, `inner_values` can be read.
 
     Raises:
-        ValueError: The file is not a `.tflite` file, is damaged, or the runtime refuses it.
+        ValueError: The file is not a `.tflite` file, is damaged, or the runtime refuses it or fails at it.
         TypeError: `source` is neither a path nor bytes.
         ImportError: `ai-edge-litert` is not installed.
 
@@ -72,19 +78,17 @@ class LiteRTRunner:
             options["experimental_op_resolver_type"] = interpreter_module.OpResolverType.BUILTIN_REF
             options["experimental_preserve_all_tensors"] = True
         self._keeps_values = bool(options)
-        parse_model(source)  # the runtime may crash the process on a damaged file
+        parse_model(source)
+        check_runs([source], kernels)  # the runtime ends the process where it does not check
         content, self._label = read_content(source)
-        try:
-            with quiet():
-                self._interpreter = interpreter_module.Interpreter(
-                    model_content=content, num_threads=num_threads, **options
-                )
-                self._interpreter.allocate_tensors()
-                inputs, outputs = self._signature_details()
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"The LiteRT runtime cannot load {self._label}: {error}") from error
-        self.inputs = tuple(_describe(name, details) for name, details in inputs.items())
-        self.outputs = tuple(_describe(name, details) for name, details in outputs.items())
+        with self._blaming("load"), quiet():
+            self._interpreter = interpreter_module.Interpreter(
+                model_content=content, num_threads=num_threads, **options
+            )
+            self._interpreter.allocate_tensors()
+            inputs, outputs = self._signature_details()
+            self.inputs = tuple(_describe(name, details) for name, details in inputs.items())
+            self.outputs = tuple(_describe(name, details) for name, details in outputs.items())
         if input_names is not None:
             by_name = {tensor.name: tensor for tensor in self.inputs}
             if sorted(by_name) != sorted(input_names):
@@ -129,11 +133,13 @@ class LiteRTRunner:
     def set_inputs(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> None:
         """Writes one batch into the runtime, resizing its inputs, for repeated `invoke`."""
         arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
-        self._set([self._pad(array, self.batch_size or len(array)) for array in arrays])
+        with self._blaming("run"):
+            self._set([self._pad(array, self.batch_size or len(array)) for array in arrays])
 
     def invoke(self) -> None:
         """Runs the runtime once on the inputs that it holds."""
-        self._interpreter.invoke()
+        with self._blaming("run"):
+            self._interpreter.invoke()
 
     def inner_values(self) -> dict[str, np.ndarray]:
         """The values of all tensors after the last `invoke`, by their names, integers as the floats they stand for.
@@ -152,6 +158,14 @@ class LiteRTRunner:
             except ValueError:  # scratch memory of an operator
                 continue
         return values
+
+    @contextlib.contextmanager
+    def _blaming(self, action):
+        """Where an error is one of the file: the runtime and its bindings raise what they like."""
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(f"The LiteRT runtime cannot {action} {self._label}: {shortened(error)}") from error
 
     def _signature_details(self):
         """Details of the inputs and outputs under the names of the file's signature, if it has one."""
@@ -198,12 +212,10 @@ class LiteRTRunner:
         return counts.pop() if counts else 1
 
     def _invoke(self, arrays, step):
-        try:
+        with self._blaming("run"):
             self._set([self._pad(array, step) for array in arrays])
             self._interpreter.invoke()
-        except RuntimeError as error:
-            raise ValueError(f"The LiteRT runtime cannot run {self._label}: {error}") from error
-        return {tensor.name: self._dequantize(tensor) for tensor in self.outputs}
+            return {tensor.name: self._dequantize(tensor) for tensor in self.outputs}
 
     def _pad(self, array, step):
         """Repeats the last sample until the batch is full; the surplus is cut off the outputs."""
