@@ -14,19 +14,29 @@ _LARGEST_EXPANSION, _ALWAYS_READ = 100, 2**28
 _ENCRYPTED = 1  # a bit of the flags of a member
 
 
-@contextlib.contextmanager
-def opened_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip archive; whatever goes wrong with it inside of the block is a ValueError.
+def open_archive(path: str | os.PathLike) -> zipfile.ZipFile:
+    """Opens a zip archive.
 
     Raises:
         ValueError: The file is not a zip archive, is truncated, damaged or encrypted, names a member twice, or is
             much smaller than what it says to hold.
         OSError: The file cannot be read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
+    with damage_named():
+        archive = zipfile.ZipFile(path)
+        try:
             _check_members(archive.infolist())
-            yield archive
+        except BaseException:
+            archive.close()
+            raise
+        return archive
+
+
+@contextlib.contextmanager
+def damage_named() -> Iterator[None]:
+    """Makes whatever reading an archive raises in the block a ValueError or an OSError."""
+    try:
+        yield
     except (OSError, ValueError):
         raise
     except MemoryError as error:

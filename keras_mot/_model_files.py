@@ -9,7 +9,7 @@ import pathlib
 
 import keras
 
-from keras_mot._archives import opened_archive
+from keras_mot._archives import damage_named, open_archive
 from keras_mot._keras import bounded_weights
 from keras_mot._messages import shortened
 from keras_mot._weights_files import count_values
@@ -65,7 +65,7 @@ def _read(path):
     if not path.is_file():
         raise ValueError(f"Expected the path of a `.keras` file. Received: '{path}', which is not a file.")
     try:
-        with opened_archive(path) as archive:
+        with damage_named(), open_archive(path) as archive:
             names = archive.namelist()
             weights = [name for name in _WEIGHTS if name in names]
             if _CONFIG not in names or not weights:

@@ -17,8 +17,9 @@ _BITS = {
     **dict.fromkeys(("FLOAT64", "INT64", "UINT64", "COMPLEX64"), 64),
     "COMPLEX128": 128,
 }
-# What a sparse tensor may take when it is decoded: this many bytes, or this many times the file.
-_ALWAYS_DECODED, _LARGEST_EXPANSION = 2**28, 1000
+# What a single tensor may take when it is computed, or decoded from a sparse one: this many bytes, or this many times
+# the file. No device that such files are for has as much.
+_ALWAYS_ALLOWED, _LARGEST_EXPANSION = 2**31, 1000
 
 
 def check_model(model, length, type_names):
@@ -78,12 +79,10 @@ def _check_tensor(tensor, model, length, type_names):
     if kind not in _BITS:
         return
     needed = _bytes(math.prod(shape), kind)
-    if needed >= 2**63:
-        raise ValueError(f"its shape {shape} has more values than can be counted")
+    if needed > max(_ALWAYS_ALLOWED, _LARGEST_EXPANSION * length):
+        raise ValueError(f"its shape {shape} would take {needed:,} bytes, the file having {length:,}")
     stored = len(_list(model.buffers[tensor.buffer].data))
     if tensor.sparsity is not None:
-        if needed > max(_ALWAYS_DECODED, _LARGEST_EXPANSION * length):
-            raise ValueError(f"it would take {needed:,} bytes when decoded, the file having {length:,}")
         values = _check_sparsity(tensor.sparsity, shape)
         needed = _bytes(values, kind)
     if stored and stored < needed:

@@ -21,7 +21,7 @@ from keras_mot.export._litert_file import read_content
 
 _WORKER = pathlib.Path(__file__).with_name("_probe_worker.py")
 _KERNELS = ("default", "reference")
-_SECONDS = 120
+_SECONDS = 60
 _SECONDS_VARIABLE = "KERAS_MOT_PROBE_SECONDS"
 
 _known = set()  # (digest of the content, kernels) of files that need no trial, or have passed it
