@@ -27,8 +27,8 @@ def measure(
     """Measures size, sparsity, quality and latency of models and files, side by side.
 
     A file is judged by what its runtime computes, not by the model that it was made from. A `.tflite` file that
-    this process has not exported is tried in a child process first; without data and with `latency_runs=0`, files
-    are read but not run.
+    this process has not exported runs in a child process, where it is timed too; without data and with
+    `latency_runs=0`, files are read but not run.
 
     Latency is given for runtime artifacts only, which are `.tflite` files here; for Keras models, in memory
     or in `.keras` files, it is None. The time of a Keras model is that of Python and of the backend it

@@ -12,7 +12,6 @@ from keras_mot._model_files import load_model_file
 from keras_mot.analysis._sizes import saved_content
 from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
 from keras_mot.export._litert_file import is_litert
-from keras_mot.export._probe import check_runs
 from keras_mot.export._runner import LiteRTRunner
 from keras_mot.export._signature import name_outputs
 from keras_mot.export.litert import LiteRTExport
@@ -97,8 +96,7 @@ def _predict_in_steps(model, x, step):
 
 
 def start(subjects, num_threads):
-    """Loads the files among the subjects into the runtime, after a trial of those from elsewhere."""
-    check_runs([subject.path for subject in subjects if isinstance(subject, LiteRTSubject)])
+    """Loads the files among the subjects into the runtime."""
     for subject in subjects:
         subject.start(num_threads)
 

@@ -59,10 +59,11 @@ def open_arrays(path: str | os.PathLike) -> Arrays:
 
 def _check_header(member, size):
     """Checks that an array is as large as its header says, before numpy makes room for it."""
-    version = np.lib.format.read_magic(member)
-    if version not in _HEADERS:
-        raise ValueError(f"it is written in version {version} of numpy's format, which arrays of numbers are not")
-    shape, _, dtype = _HEADERS[version](member)
+    try:
+        version = np.lib.format.read_magic(member)
+        shape, _, dtype = _HEADERS[version](member)
+    except (KeyError, ValueError) as error:
+        raise ValueError("its header is not one of an array of numbers") from error
     if dtype.hasobject:
         raise ValueError(
             "it holds Python objects. These are pickled, and reading them can run any code: save an array of numbers"

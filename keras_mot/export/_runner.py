@@ -10,9 +10,8 @@ import numpy as np
 
 from keras_mot._messages import shortened
 from keras_mot.export._dependencies import require
+from keras_mot.export._isolation import open_interpreter
 from keras_mot.export._litert_file import parse_model, read_content
-from keras_mot.export._probe import check_runs
-from keras_mot.export._quiet import quiet
 
 # Files that take any batch are run on this many samples at a time, which bounds the memory.
 _LARGEST_CHUNK = 64
@@ -36,8 +35,8 @@ class LiteRTRunner:
     as often as the batch needs. Floats given to a quantized integer input are quantized, and quantized
     outputs are returned as floats.
 
-    A file that this process has not exported is tried in a child process first, once for each content: what ends
-    that process is an error here.
+    A file that this process has not exported runs in a child process of its own: what ends that process is an error
+    here.
 
     Args:
         source: Path of a `.tflite` file, or its content as bytes.
@@ -68,25 +67,17 @@ class LiteRTRunner:
         input_names: Sequence[str] | None = None,
         kernels: Literal["default", "reference"] = "default",
     ):
-        interpreter_module = require("ai_edge_litert.interpreter")
+        require("ai_edge_litert.interpreter")
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
             raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {num_threads!r}.")
         if kernels not in ("default", "reference"):
             raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {kernels!r}.")
-        options = {}
-        if kernels == "reference":
-            options["experimental_op_resolver_type"] = interpreter_module.OpResolverType.BUILTIN_REF
-            options["experimental_preserve_all_tensors"] = True
-        self._keeps_values = bool(options)
+        self._keeps_values = kernels == "reference"
         parse_model(source)
-        check_runs([source], kernels)  # the runtime ends the process where it does not check
         content, self._label = read_content(source)
-        with self._blaming("load"), quiet():
-            self._interpreter = interpreter_module.Interpreter(
-                model_content=content, num_threads=num_threads, **options
-            )
-            self._interpreter.allocate_tensors()
-            inputs, outputs = self._signature_details()
+        with self._blaming("load"):
+            self._interpreter = open_interpreter(content, num_threads, kernels)
+            inputs, outputs = self._interpreter.inputs, self._interpreter.outputs
             self.inputs = tuple(_describe(name, details) for name, details in inputs.items())
             self.outputs = tuple(_describe(name, details) for name, details in outputs.items())
         if input_names is not None:
@@ -97,7 +88,6 @@ class LiteRTRunner:
                     f"Received: {list(input_names)}."
                 )
             self.inputs = tuple(by_name[name] for name in input_names)
-        self._shapes = [tuple(int(size) for size in inputs[t.name]["shape"]) for t in self.inputs]
 
     @property
     def batch_size(self) -> int | None:
@@ -141,6 +131,11 @@ class LiteRTRunner:
         with self._blaming("run"):
             self._interpreter.invoke()
 
+    def timed_invoke(self) -> float:
+        """Runs the runtime once on the inputs that it holds, and returns the seconds that this took."""
+        with self._blaming("run"):
+            return self._interpreter.timed_invoke()
+
     def inner_values(self) -> dict[str, np.ndarray]:
         """The values of all tensors after the last `invoke`, by their names, integers as the floats they stand for.
 
@@ -150,8 +145,8 @@ class LiteRTRunner:
         if not self._keeps_values:
             raise ValueError('Only a `LiteRTRunner(..., kernels="reference")` keeps inner values.')
         values = {}
-        for details in self._interpreter.get_tensor_details():
-            if len(details["quantization_parameters"]["scales"]) > 1:
+        for details in self._interpreter.tensors():
+            if details["scales"] > 1:
                 continue  # a weight
             try:
                 values[details["name"]] = self._dequantize(_describe(details["name"], details))
@@ -166,15 +161,6 @@ class LiteRTRunner:
             yield
         except Exception as error:
             raise ValueError(f"The LiteRT runtime cannot {action} {self._label}: {shortened(error)}") from error
-
-    def _signature_details(self):
-        """Details of the inputs and outputs under the names of the file's signature, if it has one."""
-        signatures = self._interpreter.get_signature_list()
-        if len(signatures) == 1:
-            runner = self._interpreter.get_signature_runner(next(iter(signatures)))
-            return runner.get_input_details(), runner.get_output_details()
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        return {d["name"]: d for d in inputs}, {d["name"]: d for d in outputs}
 
     def _arrange(self, inputs):
         """Brings the user's inputs into the order of `self.inputs`."""
@@ -224,14 +210,7 @@ class LiteRTRunner:
         return np.concatenate([array, np.repeat(array[-1:], step - len(array), axis=0)])
 
     def _set(self, arrays):
-        shapes = [array.shape for array in arrays]
-        if shapes != self._shapes:
-            for tensor, shape in zip(self.inputs, shapes, strict=True):
-                self._interpreter.resize_tensor_input(tensor.index, shape, strict=True)
-            self._interpreter.allocate_tensors()
-            self._shapes = shapes
-        for tensor, array in zip(self.inputs, arrays, strict=True):
-            self._interpreter.set_tensor(tensor.index, np.ascontiguousarray(array))
+        self._interpreter.set_inputs([tensor.index for tensor in self.inputs], arrays)
 
     def _quantize(self, array, tensor):
         scale, zero_point = tensor.quantization
@@ -241,13 +220,12 @@ class LiteRTRunner:
         return array.astype(tensor.dtype)
 
     def _dequantize(self, tensor):
-        array = self._interpreter.get_tensor(tensor.index)
+        array = self._interpreter.values(tensor.index)
         scale, zero_point = tensor.quantization
         return (array.astype("float32") - zero_point) * np.float32(scale) if scale else array
 
 
 def _describe(name, details):
-    sizes = details.get("shape_signature")
-    sizes = details["shape"] if sizes is None or len(sizes) == 0 else sizes
-    shape = tuple(None if size < 0 else int(size) for size in sizes)
-    return RunnerTensor(name, shape, np.dtype(details["dtype"]).name, details["quantization"], details["index"])
+    sizes = details["shape_signature"] or details["shape"]
+    shape = tuple(None if size < 0 else size for size in sizes)
+    return RunnerTensor(name, shape, details["dtype"], tuple(details["quantization"]), details["index"])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_mot._keras import no_gradients
-from keras_mot.export._probe import trust
+from keras_mot.export._isolation import trust
 from keras_mot.export._runner import LiteRTRunner
 
 _CHUNK = 32
