@@ -1,7 +1,7 @@
-"""Attacks on the library and its command line, by hundreds: bad arguments, damaged and hostile files, kills, full disks.
+"""Attacks on the library and its command line: bad arguments, damaged and hostile files, kills, full disks.
 
-An attack has held if nothing was lost and nothing silent: no process was killed, no code of a file has run, and what was
-refused was refused with an error that says why, in bounded time and memory. Each group runs in a process of its own.
+The library has held if nothing was lost and nothing silent: no process was killed, no code of a file has run, and what
+was refused was refused with an error that says why, in bounded time and memory. Each group runs in its own process.
 
     python benchmarks/attacks.py                       # everything, about ten minutes
     python benchmarks/attacks.py --groups mutants --mutants 5000 --seed 1
