@@ -7,7 +7,7 @@ from _attacks_common import called, tiny_model
 
 
 def bad_arguments(scratch, seed):
-    """116 calls; each is refused with a `TypeError` or `ValueError` that says something."""
+    """Some 150 calls; each is refused with a `TypeError` or `ValueError` that says something."""
     model = tiny_model()
     generator = np.random.default_rng(seed)
     x, y = generator.random((16, 8, 8, 3), "float32"), generator.integers(0, 4, 16)

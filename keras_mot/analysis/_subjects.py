@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_mot._messages import shortened
 from keras_mot._model_files import load_model_file
 from keras_mot.analysis._sizes import saved_content
 from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
@@ -134,7 +135,7 @@ def open_subject(item):
     if not isinstance(item, (str, os.PathLike)):
         raise TypeError(
             f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export. "
-            f"Received: {item!r} of type {type(item).__name__}."
+            f"Received: {shortened(repr(item), 200)} of type {type(item).__name__}."
         )
     path = _existing_file(pathlib.Path(item))
     with path.open("rb") as file:

@@ -70,8 +70,8 @@ def read_content(path_or_content):
         content, label = path.read_bytes(), f"'{path}'"
     else:
         raise TypeError(
-            f"Expected the path or the bytes of a `.tflite` file. Received: {path_or_content!r} of type "
-            f"{type(path_or_content).__name__}."
+            f"Expected the path or the bytes of a `.tflite` file. Received: {shortened(repr(path_or_content), 200)} "
+            f"of type {type(path_or_content).__name__}."
         )
     if len(content) < 32 or not is_litert(content):
         raise ValueError(
