@@ -60,11 +60,10 @@ def _check_members(members):
                 f"its member '{member.filename}' says to hold {member.file_size:,} bytes in {member.compress_size:,} "
                 f"of the file, more than {_LARGEST_EXPANSION} times as many. If it does, write it without compression"
             )
-    check_memory(sum(member.file_size for member in members))
 
 
 def check_memory(size: int) -> None:
     """Raises a ValueError if `size` bytes cannot be had."""
     available = available_bytes()
     if available is not None and size > available:
-        raise ValueError(f"it holds {size:,} bytes when it is read, and {available:,} bytes of memory are available")
+        raise ValueError(f"it takes {size:,} bytes when it is read, and {available:,} bytes of memory are available")

@@ -9,7 +9,7 @@ import pathlib
 
 import keras
 
-from keras_mot._archives import damage_named, open_archive
+from keras_mot._archives import check_memory, damage_named, open_archive
 from keras_mot._keras import bounded_weights
 from keras_mot._messages import shortened
 from keras_mot._weights_files import count_values
@@ -71,6 +71,7 @@ def _read(path):
             if _CONFIG not in names or not weights:
                 missing = _WEIGHTS[0] if _CONFIG in names else _CONFIG
                 raise ValueError(f"it lacks '{missing}', so that it is no `.keras` file or a damaged one")
+            check_memory(sum(member.file_size for member in archive.infolist()))
             damaged = archive.testzip()
             if damaged is not None:
                 raise ValueError(f"its member '{damaged}' is damaged: its checksum is wrong")

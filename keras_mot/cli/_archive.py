@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from keras_mot._archives import damage_named, open_archive
+from keras_mot._archives import check_memory, damage_named, open_archive
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -36,9 +36,10 @@ class Arrays:
         """Reads an array.
 
         Raises:
-            ValueError: it is damaged, or of Python objects.
+            ValueError: it is damaged, of Python objects, or does not fit into the memory.
         """
         info = self._archive.getinfo(self._members[name])
+        check_memory(info.file_size)
         with damage_named():
             with self._archive.open(info) as member:
                 _check_header(member, info.file_size)
@@ -51,7 +52,7 @@ def open_arrays(path: str | os.PathLike) -> Arrays:
 
     Raises:
         ValueError: it is no zip archive, is damaged or encrypted, names an array twice, or says to hold far more than
-            its size tells, or than fits into the memory.
+            its size tells.
         OSError: it cannot be read.
     """
     return Arrays(open_archive(path))
