@@ -6,6 +6,7 @@ by `make smoke` among others.
 """
 
 import contextlib
+import math
 
 import keras
 from keras.src.backend.common.stateless_scope import in_stateless_scope
@@ -19,6 +20,7 @@ __all__ = [
     "ConvLSTMCell",
     "Functional",
     "Sequential",
+    "bounded_weights",
     "compiled_call",
     "forget_compilation",
     "forget_torch_parameters",
@@ -100,3 +102,26 @@ def compiled_call(model):
             inputs,
         )
     return lambda inputs: model(inputs, training=False)
+
+
+@contextlib.contextmanager
+def bounded_weights(most):
+    """Within the block, layers that together make more than `most` values raise a ValueError.
+
+    A configuration of a few bytes can ask for weights that no memory holds; they would be made before the file's own
+    weights are looked at. For the time of loading, in all threads.
+    """
+    add_weight, left = keras.layers.Layer.add_weight, most
+
+    def bounded(self, shape=None, *args, **kwargs):
+        nonlocal left
+        left -= math.prod(() if shape is None else (shape,) if isinstance(shape, int) else shape)
+        if left < 0:
+            raise ValueError(f"its configuration asks for more weights than the file holds ('{self.path}': {shape}).")
+        return add_weight(self, shape, *args, **kwargs)
+
+    keras.layers.Layer.add_weight = bounded
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = add_weight

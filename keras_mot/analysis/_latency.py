@@ -1,7 +1,6 @@
 """Time of inference in the runtime."""
 
 import statistics
-import time
 
 _WARM_UP_RUNS = 3
 
@@ -23,9 +22,7 @@ def median_latencies(runners, runs, advance=lambda: None):
             runner.invoke()
     for _ in range(runs):
         for runner, values in zip(runners, times, strict=True):
-            started = time.perf_counter()
-            runner.invoke()
-            values.append(time.perf_counter() - started)
+            values.append(runner.timed_invoke())
         advance()
     return [
         statistics.median(values) * 1000 / (runner.batch_size or 1)

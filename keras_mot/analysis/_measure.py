@@ -10,7 +10,7 @@ from keras_mot.analysis._data import batches, check_data, count_batches, first_s
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._metrics import make_metric
 from keras_mot.analysis._sizes import zipped_bytes
-from keras_mot.analysis._subjects import Subject, collect, open_subject
+from keras_mot.analysis._subjects import Subject, collect, open_subject, start
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 from keras_mot.analysis.report import Measurement, Report
 
@@ -26,7 +26,9 @@ def measure(
 ) -> Report:
     """Measures size, sparsity, quality and latency of models and files, side by side.
 
-    A file is judged by what its runtime computes, not by the model that it was made from.
+    A file is judged by what its runtime computes, not by the model that it was made from. A `.tflite` file that
+    this process has not exported runs in a child process, where it is timed too; without data and with
+    `latency_runs=0`, files are read but not run.
 
     Latency is given for runtime artifacts only, which are `.tflite` files here; for Keras models, in memory
     or in `.keras` files, it is None. The time of a Keras model is that of Python and of the backend it
@@ -67,12 +69,14 @@ def measure(
     _check_count("batch_size", batch_size, 1)
     _check_count("latency_runs", latency_runs, 0)
     _check_count("num_threads", num_threads, 1)
-    metric_name, start = (None, None) if data is None or metric is None else make_metric(metric)
+    metric_name, make_accumulator = (None, None) if data is None or metric is None else make_metric(metric)
     if data is not None:
         check_data(data)
-    named = collect(subjects, num_threads)
+    named = collect(subjects)
+    if data is not None or latency_runs:
+        start([subject for _, subject in named], num_threads)
     with progress_bar(progress) as bar:
-        metrics, samples, sample = _evaluate(named, data, start, batch_size, bar)
+        metrics, samples, sample = _evaluate(named, data, make_accumulator, batch_size, bar)
         latencies = _time(named, sample, latency_runs, bar)
     rows = tuple(
         _row(name, subject, value, latency)
@@ -131,7 +135,7 @@ def _check_count(name, value, smallest):
         raise ValueError(f"`{name}` must be {smallest} or more. Received: {value}.")
 
 
-def _evaluate(named, data, start, batch_size, bar):
+def _evaluate(named, data, make_accumulator, batch_size, bar):
     """Goes through the data once, through all subjects with each batch.
 
     Returns:
@@ -139,7 +143,7 @@ def _evaluate(named, data, start, batch_size, bar):
     """
     if data is None:
         return [None] * len(named), 0, None
-    accumulators = [] if start is None else [start() for _ in named]
+    accumulators = [] if make_accumulator is None else [make_accumulator() for _ in named]
     samples, sample = 0, None
     task = bar.add_task("evaluating", total=count_batches(data, batch_size))
     for x, y in batches(data, batch_size):

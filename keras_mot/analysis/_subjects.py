@@ -8,6 +8,8 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_mot._messages import shortened
+from keras_mot._model_files import load_model_file
 from keras_mot.analysis._sizes import saved_content
 from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
 from keras_mot.export._litert_file import is_litert
@@ -31,19 +33,26 @@ class KerasSubject:
     def content(self):
         return self.path.read_bytes() if self.path else saved_content(self.model)
 
+    def start(self, num_threads):
+        """Nothing to do: a model is called as it is."""
+
     def predict(self, x):
         return predict(self.model, x)
 
 
 class LiteRTSubject:
-    """A `.tflite` file in the LiteRT runtime."""
+    """A `.tflite` file, which is read here, and run by the LiteRT runtime once it is started."""
 
     kind = "litert"
+    runner = None
 
-    def __init__(self, path, num_threads, input_names=None):
-        self.name, self.path = path.name, path
-        self.runner = LiteRTRunner(path, num_threads, input_names)
+    def __init__(self, path, input_names=None):
+        self.name, self.path, self._input_names = path.name, path, input_names
         self.tensors = litert_tensor_stats(path)
+
+    def start(self, num_threads):
+        """Loads the file into the runtime."""
+        self.runner = LiteRTRunner(self.path, num_threads, self._input_names)
 
     def content(self):
         return self.path.read_bytes()
@@ -87,12 +96,18 @@ def _predict_in_steps(model, x, step):
     return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
-def collect(subjects, num_threads):
+def start(subjects, num_threads):
+    """Loads the files among the subjects into the runtime."""
+    for subject in subjects:
+        subject.start(num_threads)
+
+
+def collect(subjects):
     """Turns what the user passed into a list of (name, subject), with distinct names."""
     if len(subjects) == 1 and isinstance(subjects[0], collections.abc.Mapping):
-        pairs = [(str(name), open_subject(item, num_threads)) for name, item in subjects[0].items()]
+        pairs = [(str(name), open_subject(item)) for name, item in subjects[0].items()]
     else:
-        opened = [open_subject(item, num_threads) for item in subjects]
+        opened = [open_subject(item) for item in subjects]
         pairs = [(subject.name, subject) for subject in opened]
     if not pairs:
         raise ValueError(
@@ -106,8 +121,8 @@ def collect(subjects, num_threads):
     return result
 
 
-def open_subject(item, num_threads=1):
-    """Opens one subject by its type, files by their content."""
+def open_subject(item):
+    """Opens one subject by its type, files by their content. Nothing is run."""
     if isinstance(item, keras.Model):
         if not item.built:
             raise ValueError(
@@ -116,34 +131,22 @@ def open_subject(item, num_threads=1):
             )
         return KerasSubject(item)
     if isinstance(item, LiteRTExport):
-        return LiteRTSubject(_existing_file(item.path), num_threads, item.input_names)
+        return LiteRTSubject(_existing_file(item.path), item.input_names)
     if not isinstance(item, (str, os.PathLike)):
         raise TypeError(
             f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export. "
-            f"Received: {item!r} of type {type(item).__name__}."
+            f"Received: {shortened(repr(item), 200)} of type {type(item).__name__}."
         )
     path = _existing_file(pathlib.Path(item))
     with path.open("rb") as file:
         if is_litert(file.read(8)):  # first, for a zip archive of metadata may follow the model
-            return LiteRTSubject(path, num_threads)
-    if zipfile.is_zipfile(path):
-        return KerasSubject(_load(path), path)
-    if path.suffix == ".keras":
-        raise ValueError(f"The `.keras` file '{path}' is damaged: it is not a zip archive. Save it again.")
-    return LiteRTSubject(path, num_threads)
+            return LiteRTSubject(path)
+    if path.suffix == ".keras" or zipfile.is_zipfile(path):
+        return KerasSubject(load_model_file(path), path)
+    return LiteRTSubject(path)
 
 
 def _existing_file(path):
     if not path.is_file():
         raise ValueError(f"Expected the path of a `.keras` or `.tflite` file. Received: '{path}', not a file.")
     return path
-
-
-def _load(path):
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:
-        raise ValueError(
-            f"The file '{path}' cannot be loaded as a Keras model: {error} If it has custom objects, load it "
-            f"with `keras.models.load_model(..., custom_objects=...)` and pass the model."
-        ) from error

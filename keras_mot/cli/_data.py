@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 
+from keras_mot.cli._archive import open_arrays
 from keras_mot.cli._errors import UsageError
 from keras_mot.cli._files import existing_file
 
@@ -37,8 +38,8 @@ def load_data(path: str | os.PathLike) -> Data:
             f"'{path}' is not a `.npz` file: write one with `numpy.savez(file, x_train=..., y_train=...)`."
         )
     try:
-        archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        archive = open_arrays(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"'{path}' cannot be read: {error}.") from error
     with archive:
         found = archive.files
@@ -103,7 +104,7 @@ def _read_pair(archive, path, x_name, y_name):
 def _read(archive, path, name):
     try:
         array = archive[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"'{path}': the array '{name}' cannot be read: {error}") from error
     if array.dtype.kind not in "fiub":
         raise UsageError(f"'{path}': the array '{name}' should hold numbers; it is of type {array.dtype}.")

@@ -5,12 +5,16 @@ generates from it.
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 
 import numpy as np
 
+from keras_mot._messages import shortened
 from keras_mot.export._dependencies import require
+from keras_mot.export._file_checks import check_model
+from keras_mot.export._flatbuffer import verify
 
 _IDENTIFIER = b"TFL3"
 # Tensors of these types are parameters whatever else is said about them; an int32 tensor is a parameter (a
@@ -66,8 +70,8 @@ def read_content(path_or_content):
         content, label = path.read_bytes(), f"'{path}'"
     else:
         raise TypeError(
-            f"Expected the path or the bytes of a `.tflite` file. Received: {path_or_content!r} of type "
-            f"{type(path_or_content).__name__}."
+            f"Expected the path or the bytes of a `.tflite` file. Received: {shortened(repr(path_or_content), 200)} "
+            f"of type {type(path_or_content).__name__}."
         )
     if len(content) < 32 or not is_litert(content):
         raise ValueError(
@@ -82,12 +86,14 @@ def parse_model(path_or_content):
     schema = require("ai_edge_litert.schema_py_generated")
     content, label = read_content(path_or_content)
     try:
+        verify(content)
         model = schema.ModelT.InitFromPackedBuf(content, 0)
-        _check_references(model, len(content))
-    except Exception as error:
+        check_model(model, len(content), {number: name for name, number in _public(schema.TensorType)})
+    except Exception as error:  # generated classes raise anything
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         raise ValueError(
-            f"The `.tflite` file is damaged or truncated: {label} ({len(content)} bytes) cannot be parsed "
-            f"({type(error).__name__}: {error}). Export or copy the file again."
+            f"The `.tflite` file is damaged or truncated: {label} ({len(content):,} bytes): "
+            f"{shortened(f'{kind}{error}')}. Export or copy the file again."
         ) from error
     return model
 
@@ -127,31 +133,6 @@ def pack_model(model):
     return bytes(builder.Output())
 
 
-def _check_references(model, length):
-    """Follows the indices of the file, which the runtime follows without asking."""
-    if not model.subgraphs or not model.buffers or model.version != 3:
-        raise ValueError("no graph, no buffers or an unknown version")
-    for buffer in model.buffers:
-        if buffer.offset + buffer.size > length:
-            raise ValueError("a buffer ends after the end of the file")
-    for graph in model.subgraphs:
-        count = len(graph.tensors)
-        for tensor in graph.tensors:
-            _check_index(tensor.buffer, len(model.buffers))
-        for operator in graph.operators if graph.operators is not None else []:
-            _check_index(operator.opcodeIndex, len(model.operatorCodes))
-            for indices in (operator.inputs, operator.outputs):
-                for index in indices if indices is not None else []:
-                    _check_index(index + 1, count + 1)  # -1 stands for an optional input
-        for index in [*graph.inputs, *graph.outputs]:
-            _check_index(index, count)
-
-
-def _check_index(index, count):
-    if not 0 <= index < count:
-        raise ValueError(f"an index of {index} into a list of {count}")
-
-
 def operator_codes(model):
     """The builtin operator behind each entry of the file's operator table.
 
@@ -162,7 +143,11 @@ def operator_codes(model):
 
 def enum_name(enum, value):
     """The name of `value` in one of the schema's enumerations."""
-    return next((name for name, number in vars(enum).items() if number == value), str(value))
+    return next((name for name, number in _public(enum) if number == value), str(value))
+
+
+def _public(enum):
+    return [(name, number) for name, number in vars(enum).items() if not name.startswith("_")]
 
 
 def parameters(model):
@@ -204,10 +189,12 @@ def dense_values(model, tensor):
     kind = enum_name(schema.TensorType, tensor.type)
     raw = np.asarray(model.buffers[tensor.buffer].data, dtype=np.uint8)
     shape = [] if tensor.shape is None else [int(size) for size in tensor.shape]
+    if kind in _NUMPY_TYPES:
+        raw = raw[: len(raw) - len(raw) % np.dtype(_NUMPY_TYPES[kind]).itemsize]  # a buffer may be padded
     stored = _unpack(raw, kind)
     if tensor.sparsity is not None:
         return _decode_sparse(stored, tensor.sparsity, shape)
-    return stored[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
+    return stored[: math.prod(shape)].reshape(shape)
 
 
 def _unpack(raw, kind):

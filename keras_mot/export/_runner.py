@@ -1,5 +1,6 @@
 """Runs a `.tflite` file in the LiteRT runtime."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -7,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from keras_mot._quiet import quiet
+from keras_mot._messages import shortened
 from keras_mot.export._dependencies import require
+from keras_mot.export._isolation import open_interpreter
 from keras_mot.export._litert_file import parse_model, read_content
 
 # Files that take any batch are run on this many samples at a time, which bounds the memory.
@@ -33,6 +35,9 @@ class LiteRTRunner:
     as often as the batch needs. Floats given to a quantized integer input are quantized, and quantized
     outputs are returned as floats.
 
+    A file that this process has not exported runs in a child process of its own: what ends that process is an error
+    here.
+
     Args:
         source: Path of a `.tflite` file, or its content as bytes.
         num_threads: Number of threads of the runtime. Defaults to 1.
@@ -42,7 +47,7 @@ class LiteRTRunner:
             define what integers compute; with these, `inner_values` can be read.
 
     Raises:
-        ValueError: The file is not a `.tflite` file, is damaged, or the runtime refuses it.
+        ValueError: The file is not a `.tflite` file, is damaged, or the runtime refuses it or fails at it.
         TypeError: `source` is neither a path nor bytes.
         ImportError: `ai-edge-litert` is not installed.
 
@@ -62,29 +67,19 @@ class LiteRTRunner:
         input_names: Sequence[str] | None = None,
         kernels: Literal["default", "reference"] = "default",
     ):
-        interpreter_module = require("ai_edge_litert.interpreter")
+        require("ai_edge_litert.interpreter")
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
             raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {num_threads!r}.")
         if kernels not in ("default", "reference"):
             raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {kernels!r}.")
-        options = {}
-        if kernels == "reference":
-            options["experimental_op_resolver_type"] = interpreter_module.OpResolverType.BUILTIN_REF
-            options["experimental_preserve_all_tensors"] = True
-        self._keeps_values = bool(options)
-        parse_model(source)  # the runtime may crash the process on a damaged file
+        self._keeps_values = kernels == "reference"
+        parse_model(source)
         content, self._label = read_content(source)
-        try:
-            with quiet():
-                self._interpreter = interpreter_module.Interpreter(
-                    model_content=content, num_threads=num_threads, **options
-                )
-                self._interpreter.allocate_tensors()
-                inputs, outputs = self._signature_details()
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"The LiteRT runtime cannot load {self._label}: {error}") from error
-        self.inputs = tuple(_describe(name, details) for name, details in inputs.items())
-        self.outputs = tuple(_describe(name, details) for name, details in outputs.items())
+        with self._blaming("load"):
+            self._interpreter = open_interpreter(content, num_threads, kernels)
+            inputs, outputs = self._interpreter.inputs, self._interpreter.outputs
+            self.inputs = tuple(_describe(name, details) for name, details in inputs.items())
+            self.outputs = tuple(_describe(name, details) for name, details in outputs.items())
         if input_names is not None:
             by_name = {tensor.name: tensor for tensor in self.inputs}
             if sorted(by_name) != sorted(input_names):
@@ -93,7 +88,6 @@ class LiteRTRunner:
                     f"Received: {list(input_names)}."
                 )
             self.inputs = tuple(by_name[name] for name in input_names)
-        self._shapes = [tuple(int(size) for size in inputs[t.name]["shape"]) for t in self.inputs]
 
     @property
     def batch_size(self) -> int | None:
@@ -129,11 +123,18 @@ class LiteRTRunner:
     def set_inputs(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> None:
         """Writes one batch into the runtime, resizing its inputs, for repeated `invoke`."""
         arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
-        self._set([self._pad(array, self.batch_size or len(array)) for array in arrays])
+        with self._blaming("run"):
+            self._set([self._pad(array, self.batch_size or len(array)) for array in arrays])
 
     def invoke(self) -> None:
         """Runs the runtime once on the inputs that it holds."""
-        self._interpreter.invoke()
+        with self._blaming("run"):
+            self._interpreter.invoke()
+
+    def timed_invoke(self) -> float:
+        """Runs the runtime once on the inputs that it holds, and returns the seconds that this took."""
+        with self._blaming("run"):
+            return self._interpreter.timed_invoke()
 
     def inner_values(self) -> dict[str, np.ndarray]:
         """The values of all tensors after the last `invoke`, by their names, integers as the floats they stand for.
@@ -144,8 +145,8 @@ class LiteRTRunner:
         if not self._keeps_values:
             raise ValueError('Only a `LiteRTRunner(..., kernels="reference")` keeps inner values.')
         values = {}
-        for details in self._interpreter.get_tensor_details():
-            if len(details["quantization_parameters"]["scales"]) > 1:
+        for details in self._interpreter.tensors():
+            if details["scales"] > 1:
                 continue  # a weight
             try:
                 values[details["name"]] = self._dequantize(_describe(details["name"], details))
@@ -153,14 +154,13 @@ class LiteRTRunner:
                 continue
         return values
 
-    def _signature_details(self):
-        """Details of the inputs and outputs under the names of the file's signature, if it has one."""
-        signatures = self._interpreter.get_signature_list()
-        if len(signatures) == 1:
-            runner = self._interpreter.get_signature_runner(next(iter(signatures)))
-            return runner.get_input_details(), runner.get_output_details()
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        return {d["name"]: d for d in inputs}, {d["name"]: d for d in outputs}
+    @contextlib.contextmanager
+    def _blaming(self, action):
+        """Where an error is one of the file: the runtime and its bindings raise what they like."""
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(f"The LiteRT runtime cannot {action} {self._label}: {shortened(error)}") from error
 
     def _arrange(self, inputs):
         """Brings the user's inputs into the order of `self.inputs`."""
@@ -198,12 +198,10 @@ class LiteRTRunner:
         return counts.pop() if counts else 1
 
     def _invoke(self, arrays, step):
-        try:
+        with self._blaming("run"):
             self._set([self._pad(array, step) for array in arrays])
             self._interpreter.invoke()
-        except RuntimeError as error:
-            raise ValueError(f"The LiteRT runtime cannot run {self._label}: {error}") from error
-        return {tensor.name: self._dequantize(tensor) for tensor in self.outputs}
+            return {tensor.name: self._dequantize(tensor) for tensor in self.outputs}
 
     def _pad(self, array, step):
         """Repeats the last sample until the batch is full; the surplus is cut off the outputs."""
@@ -212,14 +210,7 @@ class LiteRTRunner:
         return np.concatenate([array, np.repeat(array[-1:], step - len(array), axis=0)])
 
     def _set(self, arrays):
-        shapes = [array.shape for array in arrays]
-        if shapes != self._shapes:
-            for tensor, shape in zip(self.inputs, shapes, strict=True):
-                self._interpreter.resize_tensor_input(tensor.index, shape, strict=True)
-            self._interpreter.allocate_tensors()
-            self._shapes = shapes
-        for tensor, array in zip(self.inputs, arrays, strict=True):
-            self._interpreter.set_tensor(tensor.index, np.ascontiguousarray(array))
+        self._interpreter.set_inputs([tensor.index for tensor in self.inputs], arrays)
 
     def _quantize(self, array, tensor):
         scale, zero_point = tensor.quantization
@@ -229,13 +220,12 @@ class LiteRTRunner:
         return array.astype(tensor.dtype)
 
     def _dequantize(self, tensor):
-        array = self._interpreter.get_tensor(tensor.index)
+        array = self._interpreter.values(tensor.index)
         scale, zero_point = tensor.quantization
         return (array.astype("float32") - zero_point) * np.float32(scale) if scale else array
 
 
 def _describe(name, details):
-    sizes = details.get("shape_signature")
-    sizes = details["shape"] if sizes is None or len(sizes) == 0 else sizes
-    shape = tuple(None if size < 0 else int(size) for size in sizes)
-    return RunnerTensor(name, shape, np.dtype(details["dtype"]).name, details["quantization"], details["index"])
+    sizes = details["shape_signature"] or details["shape"]
+    shape = tuple(None if size < 0 else size for size in sizes)
+    return RunnerTensor(name, shape, details["dtype"], tuple(details["quantization"]), details["index"])

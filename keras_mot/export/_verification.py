@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_mot._keras import no_gradients
+from keras_mot.export._isolation import trust
 from keras_mot.export._runner import LiteRTRunner
 
 _CHUNK = 32
@@ -38,6 +39,7 @@ class Verifier:
         """
 
         def verify(content, must_load=False):
+            trust(content)
             if self._arrays is None:
                 if must_load:
                     LiteRTRunner(content)

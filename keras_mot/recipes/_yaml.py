@@ -6,6 +6,8 @@ import re
 
 import yaml
 
+from keras_mot._messages import shortened
+from keras_mot.recipes._yaml_text import compose
 from keras_mot.recipes.fine_tuning import FineTune, nearest
 from keras_mot.recipes.stages import STAGES
 
@@ -47,14 +49,7 @@ class _Reader:
         self._name = name
 
     def read(self, text, recipe, order_refusal):
-        try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            raise ValueError(
-                f"{self._name}{f':{mark.line + 1}' if mark else ''}: this is no YAML: "
-                f"{getattr(error, 'problem', None) or error}."
-            ) from error
+        node = compose(text, self._name)
         if node is None:
             raise ValueError(f"{self._name}: the recipe is empty; it should have `stages`.")
         values = self._mapping(node, "a recipe", ("name", "stages"))
@@ -82,11 +77,17 @@ class _Reader:
         if not isinstance(node, yaml.MappingNode) or len(node.value) != 1:
             raise self._error(node, "a stage should be one name, such as `prune:`, with its settings indented.")
         key, settings = node.value[0]
-        return self._configured(self._class_of(key, key.value), settings, key)
+        return self._configured(self._class_of(key, self._key(key)), settings, key)
+
+    def _key(self, node):
+        if not isinstance(node, yaml.ScalarNode):
+            raise self._error(node, "a key should be a name, such as `prune`.")
+        return node.value
 
     def _class_of(self, node, key):
         if key not in STAGES:
-            raise self._error(node, f"there is no stage '{key}'.{nearest(key, STAGES)} Stages: {', '.join(STAGES)}.")
+            shown = shortened(key, 100)
+            raise self._error(node, f"there is no stage '{shown}'.{nearest(key, STAGES)} Stages: {', '.join(STAGES)}.")
         return STAGES[key]
 
     def _configured(self, kind, node, start):
@@ -110,20 +111,22 @@ class _Reader:
             raise self._error(node, f"{label} should be settings, such as `name: value`.")
         values = {}
         for key, value in node.value:
-            if key.value not in known:
-                hint = nearest(key.value, known)
-                raise self._error(key, f"{label} has no setting '{key.value}'.{hint} Settings: {', '.join(known)}.")
-            if key.value in values:
-                raise self._error(key, f"'{key.value}' is there twice.")
-            values[key.value] = (key, value)
+            name = self._key(key)
+            if name not in known:
+                hint, shown = nearest(name, known), shortened(name, 100)
+                raise self._error(key, f"{label} has no setting '{shown}'.{hint} Settings: {', '.join(known)}.")
+            if name in values:
+                raise self._error(key, f"'{name}' is there twice.")
+            values[name] = (key, value)
         return values
 
     def _value(self, node):
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_object(node, deep=True)
-        except yaml.YAMLError as error:
-            raise self._error(node, f"this value cannot be read: {error}") from error
+        except Exception as error:  # an impossible date, a number of too many digits, an unknown tag, ...
+            reason = getattr(error, "problem", None) or error
+            raise self._error(node, f"this value cannot be read: {reason}") from error
         # YAML 1.1 takes 1e-4 for text: a number needs a dot there.
         if isinstance(value, str) and node.style is None and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
             return float(value)
@@ -143,4 +146,4 @@ class _Reader:
             raise self._error(values[named[0]][0] if named else start, str(error)) from error
 
     def _error(self, node, message):
-        return ValueError(f"{self._name}:{node.start_mark.line + 1}: {message}")
+        return ValueError(f"{self._name}:{node.start_mark.line + 1}: {shortened(message)}")

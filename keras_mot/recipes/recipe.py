@@ -10,6 +10,7 @@ import keras
 from keras_mot._config import Config
 from keras_mot._files import writable_file, write_text
 from keras_mot.recipes import _yaml
+from keras_mot.recipes._yaml_text import read_text
 from keras_mot.recipes.fine_tuning import FineTune, nearest
 from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, Stage, StoreWeights
 
@@ -70,7 +71,7 @@ class Recipe(Config):
         if isinstance(source, str) and "\n" in source:
             name, text = "recipe", source
         else:
-            name, text = str(source), pathlib.Path(source).read_text(encoding="utf-8")
+            name, text = str(source), read_text(source)
         return _yaml.read(text, name, cls, order_refusal)
 
     def to_yaml(self, path: str | os.PathLike | None = None) -> str:

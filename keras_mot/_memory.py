@@ -1,0 +1,39 @@
+"""How much memory there is to read into."""
+
+import os
+import pathlib
+import re
+
+
+def available_bytes() -> int | None:
+    """Bytes of memory that can be taken without swapping; `None` where the system does not tell.
+
+    In a container that is what its limit leaves.
+    """
+    sizes = [size for size in (_of_the_machine(), _of_the_container()) if size is not None]
+    return min(sizes, default=None)
+
+
+def _of_the_machine():
+    try:
+        text = pathlib.Path("/proc/meminfo").read_text()
+        return int(re.search(r"MemAvailable:\s*(\d+) kB", text)[1]) * 1024
+    except (OSError, TypeError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _of_the_container():
+    folder = pathlib.Path("/sys/fs/cgroup")
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return max(0, int((folder / limit).read_text()) - int((folder / used).read_text()))
+        except (OSError, ValueError):  # no such limit
+            continue
+    return None

@@ -1,0 +1,183 @@
+"""The LiteRT interpreter behind the few calls that `LiteRTRunner` needs, here or, as a script, in a child process.
+
+As a script it imports nothing of this package, to start quickly: it reads calls from its input and writes what they
+return, each as a length, JSON of that length, and the bytes of the arrays that the JSON describes.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_LENGTH_BYTES = 8
+_LONGEST_ERROR = 500
+
+
+class LocalInterpreter:
+    """Runs a `.tflite` file in this process.
+
+    Args:
+        content: The file.
+        num_threads: Number of threads.
+        kernels: "default" or "reference".
+
+    Attributes:
+        inputs: Details of the inputs by their names in the file's signature, if it has one; JSON values.
+        outputs: The same of the outputs.
+    """
+
+    def __init__(self, content: bytes, num_threads: int, kernels: str):
+        from ai_edge_litert import interpreter as runtime
+
+        options = {}
+        if kernels == "reference":
+            options["experimental_op_resolver_type"] = runtime.OpResolverType.BUILTIN_REF
+            options["experimental_preserve_all_tensors"] = True
+        self._interpreter = runtime.Interpreter(model_content=content, num_threads=num_threads, **options)
+        self._interpreter.allocate_tensors()
+        signatures = self._interpreter.get_signature_list()
+        if len(signatures) == 1:
+            runner = self._interpreter.get_signature_runner(next(iter(signatures)))
+            inputs, outputs = runner.get_input_details(), runner.get_output_details()
+        else:
+            inputs = {details["name"]: details for details in self._interpreter.get_input_details()}
+            outputs = {details["name"]: details for details in self._interpreter.get_output_details()}
+        self.inputs = {name: _plain(details) for name, details in inputs.items()}
+        self.outputs = {name: _plain(details) for name, details in outputs.items()}
+        self._shapes = [tuple(details["shape"]) for details in self.inputs.values()]
+
+    def tensors(self) -> list[dict[str, Any]]:
+        """Details of all tensors."""
+        return [_plain(details) for details in self._interpreter.get_tensor_details()]
+
+    def set_inputs(self, indices: list[int], arrays: list[np.ndarray]) -> None:
+        """Writes arrays into the inputs of these indices, which are resized where need be."""
+        shapes = [array.shape for array in arrays]
+        if shapes != self._shapes:
+            for index, shape in zip(indices, shapes, strict=True):
+                self._interpreter.resize_tensor_input(index, shape, strict=True)
+            self._interpreter.allocate_tensors()
+            self._shapes = shapes
+        for index, array in zip(indices, arrays, strict=True):
+            self._interpreter.set_tensor(index, np.ascontiguousarray(array))
+
+    def invoke(self) -> None:
+        """Runs the file once."""
+        self._interpreter.invoke()
+
+    def timed_invoke(self) -> float:
+        """Runs the file once, and returns the seconds that it took."""
+        started = time.perf_counter()
+        self._interpreter.invoke()
+        return time.perf_counter() - started
+
+    def values(self, index: int) -> np.ndarray:
+        """The values of a tensor."""
+        return self._interpreter.get_tensor(index)
+
+
+def _plain(details):
+    """What is needed of the runtime's details of a tensor, as JSON values."""
+    signature = details.get("shape_signature")
+    scale, zero_point = details["quantization"]
+    return {
+        "name": details["name"],
+        "index": int(details["index"]),
+        "shape": [int(size) for size in details["shape"]],
+        "shape_signature": [] if signature is None else [int(size) for size in signature],
+        "dtype": np.dtype(details["dtype"]).name,
+        "quantization": [float(scale), int(zero_point)],
+        "scales": len(details["quantization_parameters"]["scales"]),
+    }
+
+
+def send(stream: BinaryIO, values: Any, arrays: list[np.ndarray]) -> None:
+    """Writes JSON values and arrays of numbers."""
+    arrays = [np.ascontiguousarray(array) if array.ndim else array for array in map(np.asarray, arrays)]
+    if any(array.dtype.hasobject for array in arrays):
+        raise ValueError("texts cannot be given to, or taken from, a file that runs in a process of its own")
+    header = json.dumps([values, [[array.dtype.str, array.shape] for array in arrays]]).encode()
+    stream.write(len(header).to_bytes(_LENGTH_BYTES, "little") + header)
+    for array in arrays:
+        stream.write(array.tobytes())
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> tuple[Any, list[np.ndarray]]:
+    """Reads what `send` wrote; raises EOFError where nothing more comes."""
+    header = _read(stream, int.from_bytes(_read(stream, _LENGTH_BYTES), "little"))
+    values, described = json.loads(header)
+    arrays = []
+    for dtype, shape in described:
+        array = np.empty(shape, dtype)
+        array[...] = np.frombuffer(_read(stream, array.nbytes), dtype).reshape(shape)
+        arrays.append(array)
+    return values, arrays
+
+
+def _read(stream, size):
+    content = stream.read(size)
+    if len(content) < size:
+        raise EOFError
+    return content
+
+
+def serve(calls: BinaryIO, answers: BinaryIO) -> None:
+    """Answers calls until no more come."""
+    interpreter = None
+    while True:
+        try:
+            (name, arguments), arrays = receive(calls)
+        except EOFError:
+            return
+        try:
+            if name == "open":
+                interpreter = LocalInterpreter(arrays[0].tobytes(), *arguments)
+                returned, values = [interpreter.inputs, interpreter.outputs], []
+            elif name == "values":
+                returned, values = None, [interpreter.values(*arguments)]
+            elif name == "set_inputs":
+                returned, values = interpreter.set_inputs(*arguments, arrays), []
+            elif name == "timed_invoke":
+                interpreter.invoke()  # waiting for the call has left the caches to others
+                returned, values = interpreter.timed_invoke(), []
+            else:
+                returned, values = getattr(interpreter, name)(*arguments), []
+            send(answers, [None, returned], values)
+        except Exception as error:
+            send(answers, [str(error)[:_LONGEST_ERROR] or type(error).__name__, None], [])
+
+
+def main() -> None:
+    """Serves on the standard streams."""
+    answers = os.fdopen(os.dup(1), "wb")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):  # what native code writes
+        os.dup2(silence, descriptor)
+    if len(sys.argv) > 1:
+        _limit_memory(int(sys.argv[1]))
+    serve(sys.stdin.buffer, answers)
+
+
+def _limit_memory(available):
+    """An allocation of more than there is fails, instead of the system ending some process."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/statm") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    wanted = taken + available
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+if __name__ == "__main__":
+    main()
