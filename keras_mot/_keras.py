@@ -7,6 +7,7 @@ What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses
 import contextlib
 
 import keras
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
@@ -21,9 +22,11 @@ __all__ = [
     "compiled_call",
     "forget_compilation",
     "forget_torch_parameters",
+    "get_keras_mask",
     "is_eager",
     "is_graph_model",
     "no_gradients",
+    "set_keras_mask",
     "sublayers",
 ]
 
