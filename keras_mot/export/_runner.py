@@ -79,7 +79,9 @@ class LiteRTRunner:
                 self._interpreter = interpreter_module.Interpreter(
                     model_content=content, num_threads=num_threads, **options
                 )
-                self._interpreter.allocate_tensors()
+                fixed = not self._has_open_sizes()
+                if fixed:  # others get their sizes from the first inputs
+                    self._interpreter.allocate_tensors()
                 inputs, outputs = self._signature_details()
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"The LiteRT runtime cannot load {self._label}: {error}") from error
@@ -93,7 +95,8 @@ class LiteRTRunner:
                     f"Received: {list(input_names)}."
                 )
             self.inputs = tuple(by_name[name] for name in input_names)
-        self._shapes = [tuple(int(size) for size in inputs[t.name]["shape"]) for t in self.inputs]
+        # Those that memory is allocated for.
+        self._shapes = [tuple(int(size) for size in inputs[t.name]["shape"]) for t in self.inputs] if fixed else None
 
     @property
     def batch_size(self) -> int | None:
@@ -152,6 +155,10 @@ class LiteRTRunner:
             except ValueError:  # scratch memory of an operator
                 continue
         return values
+
+    def _has_open_sizes(self):
+        """Whether sizes beside the batch are open: the sizes of 1 that the file has in their place may fit nothing."""
+        return any(-1 in details["shape_signature"][1:] for details in self._interpreter.get_input_details())
 
     def _signature_details(self):
         """Details of the inputs and outputs under the names of the file's signature, if it has one."""
