@@ -48,8 +48,8 @@ def fitting_inputs(model, signature, batch_size):
             return random_inputs(signature, batch_size, size)
     raise ValueError(
         f"The model '{model.name}' leaves dimensions of its inputs open, "
-        f"{[(tensor.name, tensor.shape) for tensor in signature.inputs]}, and gives no results on random data of any of "
-        f"the sizes {sorted(OPEN_SIZES)}. Pass `verification_data` of a size that it takes, or verify=False. "
+        f"{[(tensor.name, tensor.shape) for tensor in signature.inputs]}, and gives no results on random data of any "
+        f"of the sizes {sorted(OPEN_SIZES)}. Pass `verification_data` of a size that it takes, or verify=False. "
         f"It says of size {size}: {problem}"
     )
 

@@ -6,8 +6,10 @@ import re
 import tempfile
 
 from keras_mot.export._conversion import UnsupportedOperationError, convert_with
+from keras_mot.export._filling import fill
 from keras_mot.export._quiet import quiet
 from keras_mot.export._signature import name_outputs
+from keras_mot.export._stand_ins import StandIns
 from keras_mot.layers.activation_quantizer import marked
 
 
@@ -22,23 +24,46 @@ def convert_in_process(model, signature, request):
 
 
 def _convert(model, signature, request, batch_size, sparse):
+    """The content of a file and the names of its outputs; large weights go through the converter as stand-ins."""
+    stand_ins = StandIns(model) if not sparse else ()  # zeros are encoded by where they are
+    left = set()
+    while stand_ins:
+        content, names, unknown = _convert_with(stand_ins, model, signature, request, batch_size, sparse)
+        if content is not None:
+            content, unknown = fill(content, stand_ins)
+        if not unknown:
+            return content, names
+        left |= unknown
+        stand_ins = StandIns(model, left)
+    content, names, _ = _convert_with(None, model, signature, request, batch_size, sparse)
+    return content, names
+
+
+def _convert_with(stand_ins, model, signature, request, batch_size, sparse):
+    """Converts a model with stand-ins, or `None`.
+
+    Returns:
+        The content; the names of the outputs; and the ids of variables that cannot have stand-ins. If there are any,
+        there is no content.
+    """
     import tensorflow as tf
 
     try:
         with marked(model) if request.marked else contextlib.nullcontext():
-            function, output_names = _freeze(model, signature, batch_size)
+            function, names, unknown = _freeze(model, signature, batch_size, stand_ins)
     except Exception as error:
         raise ValueError(
             f"TensorFlow could not trace the model '{model.name}' ({type(error).__name__}): {error} A custom "
             f"layer must compute with `keras.ops` alone, and `input_signature` must fit the model's `call`."
         ) from error
+    if unknown:
+        return None, names, unknown
     with tempfile.TemporaryDirectory(prefix="keras_mot_export_") as directory:
         # Gradients are of no use in the file, and those of some activations (silu) cannot be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(tf.Module(), directory, signatures=function, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        content = _run_converter(converter, function, request.weights, sparse)
-    return content, output_names
+        return _run_converter(converter, function, request.weights, sparse), names, unknown
 
 
 def _run_converter(converter, function, weights, sparse):
@@ -59,12 +84,15 @@ def _run_converter(converter, function, weights, sparse):
         raise _explain(error, function) from error
 
 
-def _freeze(model, signature, batch_size):
+def _freeze(model, signature, batch_size, stand_ins):
     """Traces the model and folds its variables into constants.
 
     The converter folds variables too, but only after it has looked for patterns; with constants in place
     from the start it fuses batch normalization and finds the weights of quantized layers. Freezing loses
     the names of the outputs, so the frozen function is wrapped once more, under names.
+
+    Returns:
+        The function, the names of its outputs, and the ids of variables that cannot have stand-ins.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -76,10 +104,14 @@ def _freeze(model, signature, batch_size):
             shape[0] = batch_size
         specs[tensor.name] = tf.TensorSpec(shape, tensor.dtype, name=tensor.name)
     order = [tensor.name for tensor in signature.inputs]
-    names = []
+    names, constants = [], []
 
     def call(**tensors):
-        outputs = signature.call(model, [tensors[name] for name in order])
+        scope = contextlib.nullcontext()
+        if stand_ins is not None:
+            scope, constants[:] = stand_ins.scope()
+        with scope:
+            outputs = signature.call(model, [tensors[name] for name in order])
         names[:], flat = name_outputs(model, outputs)
         return [tf.identity(tensor) for tensor in flat]
 
@@ -88,8 +120,12 @@ def _freeze(model, signature, batch_size):
         outputs = frozen(**tensors)
         return dict(zip(names, outputs, strict=True))
 
-    frozen = convert_variables_to_constants_v2(tf.function(call).get_concrete_function(**specs))
-    return tf.function(call_frozen).get_concrete_function(**specs), list(names)
+    traced = tf.function(call).get_concrete_function(**specs)
+    unknown = stand_ins.find_readers(constants) if stand_ins is not None else set()
+    if unknown:
+        return None, list(names), unknown
+    frozen = convert_variables_to_constants_v2(traced)
+    return tf.function(call_frozen).get_concrete_function(**specs), list(names), unknown
 
 
 def _explain(error, function):
