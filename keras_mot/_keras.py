@@ -9,6 +9,7 @@ import contextlib
 import math
 
 import keras
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
@@ -24,9 +25,11 @@ __all__ = [
     "compiled_call",
     "forget_compilation",
     "forget_torch_parameters",
+    "get_keras_mask",
     "is_eager",
     "is_graph_model",
     "no_gradients",
+    "set_keras_mask",
     "sublayers",
 ]
 

@@ -13,6 +13,7 @@ from keras_mot._model_files import load_model_file
 from keras_mot.analysis._sizes import saved_content
 from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
 from keras_mot.export._litert_file import is_litert
+from keras_mot.export._random_inputs import OPEN_SIZES
 from keras_mot.export._runner import LiteRTRunner
 from keras_mot.export._signature import name_outputs
 from keras_mot.export.litert import LiteRTExport
@@ -62,11 +63,23 @@ class LiteRTSubject:
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def example(self):
-        """Random inputs for one sample, for timing without data."""
+        """Random inputs for one sample, for timing without data; open sizes are such that the file takes them."""
+        for size in OPEN_SIZES:
+            arrays = self._random_inputs(size)
+            try:
+                self.runner.set_inputs(arrays)
+            except (RuntimeError, ValueError):
+                if size == OPEN_SIZES[-1]:
+                    raise
+            else:
+                break
+        return arrays
+
+    def _random_inputs(self, open_size):
         generator = np.random.default_rng(0)
         arrays = []
         for tensor in self.runner.inputs:
-            shape = [1, *(size or 16 for size in tensor.shape[1:])]
+            shape = [1, *(size or open_size for size in tensor.shape[1:])]
             values = generator.standard_normal(shape)
             arrays.append(values if "float" in tensor.dtype else np.abs(values) > 1)
         return [array.astype(tensor.dtype) for array, tensor in zip(arrays, self.runner.inputs, strict=True)]

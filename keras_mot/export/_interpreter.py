@@ -37,7 +37,9 @@ class LocalInterpreter:
             options["experimental_op_resolver_type"] = runtime.OpResolverType.BUILTIN_REF
             options["experimental_preserve_all_tensors"] = True
         self._interpreter = runtime.Interpreter(model_content=content, num_threads=num_threads, **options)
-        self._interpreter.allocate_tensors()
+        fixed = not self._has_open_sizes()
+        if fixed:  # others get their sizes from the first inputs
+            self._interpreter.allocate_tensors()
         signatures = self._interpreter.get_signature_list()
         if len(signatures) == 1:
             runner = self._interpreter.get_signature_runner(next(iter(signatures)))
@@ -47,7 +49,12 @@ class LocalInterpreter:
             outputs = {details["name"]: details for details in self._interpreter.get_output_details()}
         self.inputs = {name: _plain(details) for name, details in inputs.items()}
         self.outputs = {name: _plain(details) for name, details in outputs.items()}
-        self._shapes = [tuple(details["shape"]) for details in self.inputs.values()]
+        # Those that memory is allocated for.
+        self._shapes = [tuple(details["shape"]) for details in self.inputs.values()] if fixed else None
+
+    def _has_open_sizes(self):
+        """Whether sizes beside the batch are open: the sizes of 1 that the file has in their place may fit nothing."""
+        return any(-1 in details["shape_signature"][1:] for details in self._interpreter.get_input_details())
 
     def tensors(self) -> list[dict[str, Any]]:
         """Details of all tensors."""

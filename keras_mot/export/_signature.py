@@ -8,9 +8,6 @@ import numpy as np
 
 from keras_mot.graph.tracing import input_specs
 
-# Used where a model leaves a dimension other than the batch open and nobody says how long it is.
-_OPEN_DIMENSION = 16
-
 
 @dataclasses.dataclass(frozen=True)
 class InputTensor:
@@ -34,8 +31,11 @@ class Signature:
 
     def call(self, model, tensors):
         """Calls `model` in inference mode on the flat `tensors`."""
-        packed = keras.tree.map_structure(lambda position: tensors[position], list(self.arguments))
-        return model(*packed, training=False)
+        return model(*self.packed(tensors), training=False)
+
+    def packed(self, tensors):
+        """The flat `tensors` as the positional arguments of the model's `call`."""
+        return keras.tree.map_structure(lambda position: tensors[position], list(self.arguments))
 
     def flatten(self, data):
         """Flattens user data, given in the model's own input structure, into a list of NumPy arrays."""
@@ -137,20 +137,6 @@ def name_outputs(model, outputs):
         if not names or len(names) != len(flat):
             names = [f"output_{position}" for position in range(len(flat))]
     return unique_names(names), flat
-
-
-def random_inputs(signature, batch_size, seed=0):
-    """Random data in sensible ranges: normal for floats, 0 and 1 for ids and flags."""
-    generator = np.random.default_rng(seed)
-    arrays = []
-    for tensor in signature.inputs:
-        shape = [_OPEN_DIMENSION if size is None else size for size in tensor.shape]
-        if shape:
-            shape[0] = batch_size
-        floating = "float" in tensor.dtype
-        array = generator.standard_normal(shape) if floating else generator.integers(0, 2, shape)
-        arrays.append(array.astype("float32" if tensor.dtype == "bfloat16" else tensor.dtype))
-    return arrays
 
 
 def check_inputs(signature, arrays):

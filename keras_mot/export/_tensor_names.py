@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_mot.export._dependencies import require
-from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, pack_model, parse_model
+from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, parse_model
 from keras_mot.layers._attach import numpy_value
 
 _WEIGHT_TYPES = ("FLOAT32", "FLOAT16", "INT8")
@@ -19,24 +19,24 @@ _INTO_LOOPS = ("Enter", "Merge", "Switch", "Identity")  # operations of TensorFl
 _CONVERSIONS = ("DEQUANTIZE", "QUANTIZE")
 _BIASES = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2, "TRANSPOSE_CONV": 3}
 """Which of their inputs the biases of weighted operators are; the second is the kernel."""
+_NAME_FIELD = 10  # of a tensor in the schema, as an offset in its table of fields
 _FOLDED = ("bias", "beta", "gamma")
 """Of variables that were folded into one vector, that which gives the name: what is added, else what multiplies."""
 
 
-def variables_of_operations(frozen, captures, variables):
+def variables_of_operations(frozen, sources, variables):
     """Which variables the operations of a graph get their constant inputs from.
 
     Args:
         frozen: a TensorFlow graph with constants in place of variables.
-        captures: pairs of (handle of a variable, its placeholder) of the graph before; the constants are called as
-            the placeholders were.
-        variables: list of Keras variables.
+        sources: dictionary from names of constants to the Keras variables that they stand for.
+        variables: list of all Keras variables, which gives their order.
 
     Returns:
         A dictionary from the name of an operation to a list of variables.
     """
-    order = {id(variable.value.handle): place for place, variable in enumerate(variables)}
-    places = {inner.op.name: {order[id(outer)]} for outer, inner in captures if id(outer) in order}
+    order = {id(variable): place for place, variable in enumerate(variables)}
+    places = {name: {order[id(variable)]} for name, variable in sources.items() if id(variable) in order}
     operations = frozen.get_operations()
     waiting = {operation.name: {tensor.op.name for tensor in operation.inputs} for operation in operations}
     constant = [operation for operation in operations if operation.type == "Const"]
@@ -79,9 +79,29 @@ def name_weights(content, keras_model, readers):
         if path.endswith("kernel") and bias.buffer not in paths.of_buffers:
             # A layer without a bias, or with zeros, is given zeros by the converter.
             paths.add(bias.buffer, path.removesuffix("kernel") + "bias")
-    for constant in constants:
-        constant.tensor.name = paths.of_buffers.get(constant.tensor.buffer, constant.tensor.name)
-    return pack_model(model)
+    return _renamed(content, paths.of_buffers)
+
+
+def _renamed(content, names):
+    """The file with other names of the constants in the buffers of these numbers; their contents are not touched.
+
+    The new names stand at the end of the file, and the tensors refer to them there.
+    """
+    schema = require("ai_edge_litert.schema_py_generated")
+    file, result, places = schema.Model.GetRootAs(content, 0), bytearray(content), {}
+    for graph in (file.Subgraphs(number) for number in range(file.SubgraphsLength())):
+        for tensor in (graph.Tensors(number) for number in range(graph.TensorsLength())):
+            name, field = names.get(tensor.Buffer()), tensor._tab.Offset(_NAME_FIELD)
+            if name is None or not field:
+                continue
+            if name not in places:
+                result += bytes(-len(result) % 4)
+                places[name] = len(result)
+                text = name.encode()
+                result += len(text).to_bytes(4, "little") + text + b"\0"
+            position = tensor._tab.Pos + field
+            result[position : position + 4] = (places[name] - position).to_bytes(4, "little")
+    return bytes(result + bytes(-len(result) % 16))
 
 
 class _Paths:

@@ -7,7 +7,9 @@ import tempfile
 
 from keras_mot._quiet import quiet
 from keras_mot.export._conversion import UnsupportedOperationError, convert_with
+from keras_mot.export._filling import fill
 from keras_mot.export._signature import name_outputs
+from keras_mot.export._stand_ins import StandIns
 from keras_mot.export._tensor_names import name_weights, variables_of_operations
 from keras_mot.layers.activation_quantizer import marked
 
@@ -23,23 +25,46 @@ def convert_in_process(model, signature, request):
 
 
 def _convert(model, signature, request, batch_size, sparse):
+    """The content of a file and the names of its outputs; large weights go through the converter as stand-ins."""
+    stand_ins = StandIns(model) if not sparse else ()  # zeros are encoded by where they are
+    left = set()
+    while stand_ins:
+        content, names, unknown, readers = _convert_with(stand_ins, model, signature, request, batch_size, sparse)
+        if content is not None:
+            content, unknown = fill(content, stand_ins)
+        if not unknown:
+            return name_weights(content, model, readers), names
+        left |= unknown
+        stand_ins = StandIns(model, left)
+    content, names, _, readers = _convert_with(None, model, signature, request, batch_size, sparse)
+    return name_weights(content, model, readers), names
+
+
+def _convert_with(stand_ins, model, signature, request, batch_size, sparse):
+    """Converts a model with stand-ins, or `None`.
+
+    Returns:
+        The content; the names of the outputs; the ids of variables that cannot have stand-ins; and which variables the
+        operations of the graph read. If some cannot have stand-ins, there is no content.
+    """
     import tensorflow as tf
 
     try:
         with marked(model) if request.marked else contextlib.nullcontext():
-            function, output_names, readers = _freeze(model, signature, batch_size)
+            function, names, unknown, readers = _freeze(model, signature, batch_size, stand_ins)
     except Exception as error:
         raise ValueError(
             f"TensorFlow could not trace the model '{model.name}' ({type(error).__name__}): {error} A custom "
             f"layer must compute with `keras.ops` alone, and `input_signature` must fit the model's `call`."
         ) from error
+    if unknown:
+        return None, names, unknown, readers
     with tempfile.TemporaryDirectory(prefix="keras_mot_export_") as directory:
         # Gradients are of no use in the file, and those of some activations (silu) cannot be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(tf.Module(), directory, signatures=function, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
-        content = _run_converter(converter, function, request.weights, sparse)
-    return name_weights(content, model, readers), output_names
+        return _run_converter(converter, function, request.weights, sparse), names, unknown, readers
 
 
 def _run_converter(converter, function, weights, sparse):
@@ -60,13 +85,16 @@ def _run_converter(converter, function, weights, sparse):
         raise _explain(error, function) from error
 
 
-def _freeze(model, signature, batch_size):
+def _freeze(model, signature, batch_size, stand_ins):
     """Traces the model and folds its variables into constants.
 
     The converter folds variables too, but only after it has looked for patterns; with constants in place
     from the start it fuses batch normalization and finds the weights of quantized layers. Freezing loses
-    the names of the outputs, so the frozen function is wrapped once more, under names. Returns it, the names, and
-    which variables its operations read.
+    the names of the outputs, so the frozen function is wrapped once more, under names.
+
+    Returns:
+        The function, the names of its outputs, the ids of variables that cannot have stand-ins, and which variables
+        the operations of the graph read.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -78,10 +106,14 @@ def _freeze(model, signature, batch_size):
             shape[0] = batch_size
         specs[tensor.name] = tf.TensorSpec(shape, tensor.dtype, name=tensor.name)
     order = [tensor.name for tensor in signature.inputs]
-    names = []
+    names, constants, replaced = [], [], []
 
     def call(**tensors):
-        outputs = signature.call(model, [tensors[name] for name in order])
+        scope = contextlib.nullcontext()
+        if stand_ins is not None:
+            scope, constants[:], replaced[:] = stand_ins.scope()
+        with scope:
+            outputs = signature.call(model, [tensors[name] for name in order])
         names[:], flat = name_outputs(model, outputs)
         return [tf.identity(tensor) for tensor in flat]
 
@@ -91,9 +123,15 @@ def _freeze(model, signature, batch_size):
         return dict(zip(names, outputs, strict=True))
 
     traced = tf.function(call).get_concrete_function(**specs)
+    unknown = stand_ins.find_readers(constants) if stand_ins is not None else set()
+    if unknown:
+        return None, list(names), unknown, {}
     frozen = convert_variables_to_constants_v2(traced)
-    readers = variables_of_operations(frozen.graph, traced.graph.captures, model.variables)
-    return tf.function(call_frozen).get_concrete_function(**specs), list(names), readers
+    by_handle = {id(variable.value.handle): variable for variable in model.variables}
+    captured = {inner.op.name: by_handle[id(outer)] for outer, inner in traced.graph.captures if id(outer) in by_handle}
+    sources = {**captured, **{constant.op.name: variable for variable, constant in replaced}}
+    readers = variables_of_operations(frozen.graph, sources, model.variables)
+    return tf.function(call_frozen).get_concrete_function(**specs), list(names), unknown, readers
 
 
 def _explain(error, function):

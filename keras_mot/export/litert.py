@@ -13,7 +13,8 @@ from keras_mot.export._conversion import ConversionRequest
 from keras_mot.export._dependencies import check_installed
 from keras_mot.export._integer_engine import IntegerEngine
 from keras_mot.export._precision import check_precision, full_precision
-from keras_mot.export._signature import check_inputs, random_inputs, read_signature
+from keras_mot.export._random_inputs import fitting_inputs
+from keras_mot.export._signature import check_inputs, read_signature
 from keras_mot.export._sparse_choice import choose, is_worth_trying
 from keras_mot.export._subprocess_engine import convert_in_child
 from keras_mot.export._tensorflow_engine import convert_in_process
@@ -123,7 +124,8 @@ def export_litert(
         verify: Whether to run the file and compare it with the model. Defaults to True.
         verification_data: Inputs to verify on, in the model's input structure, the batch first. Defaults to
             three random samples: standard normal for floats (for a quantized model within the ranges of its
-            inputs), 0 and 1 for integers.
+            inputs), 0 and 1 for integers. Sizes that the model leaves open become 16, or another power of two up to
+            512 that it gives results for.
         tolerance: Largest accepted error of an output relative to its largest magnitude. Defaults to 1e-3
             for float32 and 2e-2 for float16 weights, 0.1 for int8 weights, and 0.25 for quantized models, whose
             rounding differs in rare cases by one step at every layer. It finds broken files, not lost accuracy.
@@ -250,5 +252,5 @@ def _batch_reason(signature, asked, used):
 def _verification_inputs(model, signature, data, batch_size):
     if data is None:
         count = signature.fixed_batch_size or batch_size or _VERIFICATION_SAMPLES
-        return in_input_ranges(model, random_inputs(signature, count))
+        return in_input_ranges(model, fitting_inputs(model, signature, count))
     return check_inputs(signature, signature.flatten(data))

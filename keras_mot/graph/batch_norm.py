@@ -220,17 +220,24 @@ def scale_and_offset(batch_norm: keras.layers.BatchNormalization) -> tuple[np.nd
     return scale, offset
 
 
+def kernel_factors(fold: FoldableBatchNorm) -> np.ndarray:
+    """What the kernel is multiplied by that takes a batch normalization over: float64 array, broadcastable to it."""
+    name, shape = _FOLDABLE[plain_class(fold.linear)]
+    return fold.factors().reshape(shape(getattr(fold.linear, name)))
+
+
+def folded_bias(fold: FoldableBatchNorm) -> np.ndarray:
+    """The bias of the layer that has taken a batch normalization over: float64 array."""
+    scale, bias = scale_and_offset(fold.batch_norm)
+    return bias + ops.convert_to_numpy(fold.linear.bias) * scale if fold.linear.use_bias else bias
+
+
 def _take_over(layer, fold):
     """Gives a layer the weights of a fold."""
     linear = fold.linear
-    scale, bias = scale_and_offset(fold.batch_norm)
-    if linear.use_bias:
-        bias = bias + ops.convert_to_numpy(linear.bias) * scale
-    name, shape = _FOLDABLE[plain_class(linear)]
+    name = _FOLDABLE[plain_class(linear)][0]
     for key in ("kernel", "depthwise_kernel", "pointwise_kernel"):
         if isinstance(getattr(linear, key, None), keras.Variable):
             value = ops.convert_to_numpy(getattr(linear, key))
-            if key == name:
-                value = value * scale.reshape(shape(value))
-            getattr(layer, key).assign(value)
-    layer.bias.assign(bias)
+            getattr(layer, key).assign(value * kernel_factors(fold) if key == name else value)
+    layer.bias.assign(folded_bias(fold))

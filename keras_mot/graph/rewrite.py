@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import keras
 
+from keras_mot._keras import set_keras_mask
+from keras_mot.graph._arguments import pass_mask_on, with_masks
 from keras_mot.graph._functional import as_functional
 from keras_mot.layers._copy import copy_model, new_input
 
@@ -15,7 +17,7 @@ def rewrite(model: keras.Model, call: Callable) -> keras.Model:
         model: a sequential or functional model; the models nested in it are dissolved.
         call: function of (operation, *args, **kwargs), an operation (a layer or one of `keras.ops`) and the new
             symbolic arguments of one of its calls, that returns the new outputs. It may call the operation, or other
-            ones, or return one of the arguments.
+            ones, or return one of the arguments. Masks that inputs carry are among the arguments.
 
     Returns:
         The new model, with the same name and the same structures of inputs and outputs. It shares those layers
@@ -39,14 +41,35 @@ def _run(functional, inputs, call, training):
             nested = as_functional(operation)
             mode = kwargs.get("training") if kwargs.get("training") is not None else training
             if nested is not None:
-                return _run(nested, args[0] if args else kwargs["inputs"], call, mode)
+                inputs = args[0] if args else kwargs["inputs"]
+                return _run(nested, _masked(inputs, kwargs.get("mask")), call, mode)
             if mode is not None and getattr(operation, "_call_has_training_arg", False):
                 kwargs = {**kwargs, "training": mode}
-            return call(operation, *args, **kwargs)
+            kwargs = with_masks(operation, args, kwargs)
+            outputs = call(operation, *args, **kwargs)
+            pass_mask_on(operation, args, kwargs, outputs)
+            return outputs
 
         return run
 
     return functional._run_through_graph(inputs, operation_fn=step)
+
+
+def _masked(inputs, mask):
+    """The inputs of a nested model, with the mask that it is called with."""
+    if mask is None:
+        return inputs
+
+    def masked(tensor, own):
+        if own is None:
+            return tensor
+        same = keras.layers.Identity(dtype=tensor.dtype)(tensor)  # others may read the tensor, without this mask
+        set_keras_mask(same, own)
+        return same
+
+    masks = keras.tree.flatten(mask) if isinstance(mask, (list, tuple, dict)) else [mask]
+    tensors = keras.tree.flatten(inputs)
+    return keras.tree.pack_sequence_as(inputs, [masked(*pair) for pair in zip(tensors, masks, strict=True)])
 
 
 def operations_of(model: keras.Model) -> list:
@@ -67,13 +90,23 @@ def operations_of(model: keras.Model) -> list:
 
 def flatten(model: keras.Model) -> keras.Model:
     """A copy of a model without nested models; layers of one name get numbers."""
+    return flatten_and_name(model)[0]
+
+
+def flatten_and_name(model: keras.Model) -> tuple[keras.Model, list[str]]:
+    """What `flatten` returns, and the names that the `operations_of` the model have there, in their order.
+
+    It may have more operations: those that compute masks.
+    """
     copy = copy_model(model)
-    names = set(getattr(as_functional(copy), "input_names", ()))
+    used = set(getattr(as_functional(copy), "input_names", ()))
+    names = []
     for operation in operations_of(copy):
         name, number = operation.name, 1
-        while name in names:
+        while name in used:
             name, number = f"{operation.name}_{number}", number + 1
-        names.add(name)
+        used.add(name)
+        names.append(name)
         if name != operation.name:
             operation.name = name
-    return rewrite(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
+    return rewrite(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs)), names

@@ -4,6 +4,7 @@ import inspect
 
 import keras
 
+from keras_mot.graph._arguments import accepted_arguments
 from keras_mot.graph._functional import as_functional
 from keras_mot.graph.rewrite import rewrite
 
@@ -69,7 +70,7 @@ def _inputs(structure):
 
 def _call_within(operation, *args, **kwargs):
     if isinstance(operation, keras.Model):
-        return operation.call(*args, **kwargs)
+        return operation.call(*args, **accepted_arguments(operation.call, kwargs))
     return operation(*args, **kwargs)
 
 

@@ -57,13 +57,13 @@ def einsum_dense(lowering, layer, inputs, name=None):
     return _transposed(results, (*kept, *made), output)
 
 
-def multi_head(lowering, layer, query, value, key=None, **kwargs):
+def multi_head(lowering, layer, query, value, key=None):
     """`MultiHeadAttention` or `GroupQueryAttention` on sequences without masks as matrix products, or `None`."""
     key = value if key is None else key
     tensors = (query, key, value)
     if _has_extras(layer):
         return None
-    if _is_masked(tensors, kwargs) or any(len(tensor.shape) != 3 or None in tensor.shape[1:] for tensor in tensors):
+    if any(len(tensor.shape) != 3 or None in tensor.shape[1:] for tensor in tensors):
         return None
     heads = []
     for part, tensor in zip(("query", "key", "value"), tensors, strict=True):
@@ -79,11 +79,11 @@ def multi_head(lowering, layer, query, value, key=None, **kwargs):
     return einsum_dense(lowering, layer._output_dense, mixed, f"{layer.name}_output")
 
 
-def attention(lowering, layer, inputs, **kwargs):
+def attention(lowering, layer, inputs):
     """`Attention` by dot products without masks as matrix products, or `None`."""
     query, value, key = (*inputs, inputs[1])[:3]
     dot = layer.score_mode == "dot" and not layer.use_scale
-    if not dot or _is_masked(inputs, kwargs) or any(len(tensor.shape) != 3 for tensor in inputs):
+    if not dot or any(len(tensor.shape) != 3 for tensor in inputs):
         return None
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
     return ops.matmul(_dropped(lowering, layer, lowering.softmax(layer, scores)), value)
@@ -99,13 +99,6 @@ def _has_extras(layer):
 def _transposed(tensor, letters, order):
     axes = [list(letters).index(letter) for letter in order]
     return tensor if axes == sorted(axes) else ops.transpose(tensor, axes)
-
-
-def _is_masked(tensors, kwargs):
-    settings = {name: value for name, value in kwargs.items() if name != "training"}
-    return any(value is not None and value is not False for value in settings.values()) or any(
-        getattr(tensor, "_keras_mask", None) is not None for tensor in tensors
-    )
 
 
 def _dropped(lowering, layer, weights):

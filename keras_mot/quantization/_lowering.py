@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import activations, layers, ops
 
+from keras_mot._keras import get_keras_mask
+from keras_mot.graph._arguments import accepts, deciding_arguments
 from keras_mot.graph._functional import is_a
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.rewrite import operations_of, rewrite
@@ -115,9 +117,11 @@ class _Lowering:
 
     def steps(self, operation, *args, **kwargs):
         """The results of an operation, by the steps that it consists of if it is broken down."""
+        arguments = deciding_arguments(operation, args, kwargs)
         for kind, method in _METHODS:
             if is_a(operation, kind):
-                result = method(self, operation, *args, **kwargs)
+                # What has no parameter there changes the result in a way that the steps do not follow.
+                result = method(self, operation, **arguments) if accepts(method, arguments) else None
                 return operation(*args, **kwargs) if result is None else result
         if type(operation).__name__ in ("Divide", "TrueDivide") and isinstance(args[1], (int, float)):
             return args[0] * (1.0 / args[1])
@@ -126,8 +130,8 @@ class _Lowering:
         if type(operation).__name__ == "Negative":
             return args[0] * -1.0
         activation = activation_of(operation)
-        if activation in _ACTIVATION_STEPS and len(args) == 1:
-            return _ACTIVATION_STEPS[activation](self, operation, args[0])
+        if activation in _ACTIVATION_STEPS and len(arguments) == 1:
+            return _ACTIVATION_STEPS[activation](self, operation, *arguments.values())
         return operation(*args, **kwargs)
 
     def join(self, key, tensor):
@@ -141,13 +145,13 @@ class _Lowering:
             self._made[key] = (build(), layer)  # the layer is kept, so that its id stays its own
         return self._made[key][0]
 
-    def _with_activation(self, layer, inputs, **kwargs):
+    def _with_activation(self, layer, inputs):
         """A layer whose activation no kernel has built in: the layer without it, and the activation."""
         name = _FUNCTIONS.get(layer.activation)
         if name in ("linear", *FUSED_ACTIVATIONS):
             return None
         plain = self.make(layer, "linear", lambda: _changed(layer, activation="linear"))
-        outputs = plain(inputs, **kwargs)
+        outputs = plain(inputs)
         _copy_weights(layer, plain)
         step = layers.Activation(layer.activation, name=f"{layer.name}_{name or 'activation'}")
         return self.steps(self.make(layer, "activation", lambda: step), outputs)
@@ -191,7 +195,7 @@ class _Lowering:
             pointwise.bias.assign(layer.bias)
         return self.steps(pointwise, middle)
 
-    def _batch_norm(self, layer, inputs, **kwargs):
+    def _batch_norm(self, layer, inputs, mask=None):  # which says what statistics are taken of, in training
         return self._affine(layer, inputs, layer.axis, *scale_and_offset(layer))
 
     def _normalization(self, layer, inputs):
@@ -220,11 +224,11 @@ class _Lowering:
         if rank < 4:
             if None in shape[1:]:
                 return None
-            inputs = layers.Reshape((1, 1, channels) if rank == 2 else (1, *shape[1:]))(inputs)
+            inputs = ops.reshape(inputs, (-1, 1, 1, channels) if rank == 2 else (-1, 1, *shape[1:]))
         outputs = convolution(inputs)
         convolution.kernel.assign(np.broadcast_to(scale, channels).reshape(1, 1, channels, 1))
         convolution.bias.assign(np.broadcast_to(offset, channels))
-        return outputs if rank == 4 else layers.Reshape(shape[1:])(outputs)
+        return outputs if rank == 4 else ops.reshape(outputs, (-1, *shape[1:]))
 
     def _chain(self, layer, inputs):
         """A sum or product of many as a chain of two each."""
@@ -266,8 +270,8 @@ class _Lowering:
 
     def _on_sequences(self, layer, inputs):
         """A dense layer on more than vectors: on a batch of all the vectors, where the bias is part of the product."""
-        if len(inputs.shape) < 3 or None in inputs.shape[1:]:
-            return self._with_activation(layer, inputs)
+        if len(inputs.shape) < 3 or None in inputs.shape[1:] or get_keras_mask(inputs) is not None:
+            return self._with_activation(layer, inputs)  # which passes a mask on
         outputs = self.steps(layer, ops.reshape(inputs, (-1, inputs.shape[-1])))
         return ops.reshape(outputs, (-1, *inputs.shape[1:-1], outputs.shape[-1]))
 

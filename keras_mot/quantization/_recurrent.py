@@ -16,7 +16,7 @@ LONGEST = 256
 """Timesteps of the longest sequence that is unrolled."""
 
 
-def unroll(lowering, layer, sequences, initial_state=None, mask=None, training=False):
+def unroll(lowering, layer, sequences, initial_state=None):
     """The results of a recurrent layer as a chain of steps, or `None` if it cannot be unrolled.
 
     Dropout of the inputs stays; that of the state, which only training has, is left out.
@@ -26,23 +26,21 @@ def unroll(lowering, layer, sequences, initial_state=None, mask=None, training=F
         layer: an `RNN` layer.
         sequences: symbolic tensor of shape (batch, timesteps, features).
         initial_state: symbolic tensors, or `None` for zeros.
-        mask: as of the layer.
-        training: not used.
 
     Returns:
         As the layer.
     """
-    if not _can_unroll(layer, sequences, mask):
+    if not _can_unroll(layer, sequences):
         return None
     outputs, states = _run(lowering, layer, layer.name, sequences, initial_state)
     output = ops.stack(outputs, axis=1) if layer.return_sequences else outputs[-1]
     return (output, *states) if layer.return_state else output
 
 
-def unroll_bidirectional(lowering, layer, sequences, initial_state=None, mask=None, training=False):
+def unroll_bidirectional(lowering, layer, sequences, initial_state=None):
     """As `unroll`, for `Bidirectional`."""
     both = (layer.forward_layer, layer.backward_layer)
-    if not all(_can_unroll(one, sequences, mask) for one in both):
+    if not all(_can_unroll(one, sequences) for one in both):
         return None
     given = keras.tree.flatten(initial_state)
     halves = (given[: len(given) // 2], given[len(given) // 2 :]) if initial_state is not None else (None, None)
@@ -60,10 +58,10 @@ def unroll_bidirectional(lowering, layer, sequences, initial_state=None, mask=No
     return (*output, *states) if layer.merge_mode is None else (output, *states)
 
 
-def distribute(lowering, layer, inputs, mask=None, training=None):
+def distribute(lowering, layer, inputs):
     """`TimeDistributed` as the wrapped layer called for all timesteps as one batch, or `None`."""
     shape = tuple(inputs.shape)
-    if mask is not None or _has_mask(inputs) or None in shape[1:] or isinstance(layer.layer, keras.Model):
+    if None in shape[1:] or isinstance(layer.layer, keras.Model):
         return None
     outputs = lowering.steps(layer.layer, ops.reshape(inputs, (-1, *shape[2:])))
     if not hasattr(outputs, "shape") or None in outputs.shape[1:]:
@@ -79,22 +77,16 @@ def _merged(lowering, layer, results):
     return lowering.steps(merge, results)
 
 
-def _can_unroll(layer, sequences, mask):
+def _can_unroll(layer, sequences):
     timesteps = sequences.shape[1]
     return (
         is_a(layer, KINDS)
         and all(type(cell) in _CELLS for cell in _cells(layer))
         and not layer.stateful
         and (len(_cells(layer)) == 1 or not layer.return_state)
-        and mask is None
-        and not _has_mask(sequences)
         and timesteps is not None
         and timesteps <= LONGEST
     )
-
-
-def _has_mask(tensor):
-    return getattr(tensor, "_keras_mask", None) is not None
 
 
 def _cells(layer):

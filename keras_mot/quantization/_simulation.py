@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_mot.graph._functional import as_functional, is_a, nodes_of
 from keras_mot.graph.batch_norm import fold_and_list
-from keras_mot.graph.rewrite import flatten, operations_of
+from keras_mot.graph.rewrite import flatten_and_name
 from keras_mot.graph.tracing import trace
 from keras_mot.graph.trained_batch_norm import unfold_batch_norm
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
@@ -63,7 +63,7 @@ def simulate(model, scheme, selected=None, overrides=None):
     carried.follow(lambda labelled: _lowered(labelled, settings)[0])
 
     def origin(operation):
-        return origins[id(operation)].name
+        return origins.get(id(operation), operation).name  # what computes masks has none
 
     placed, weighted = place(
         lowered,
@@ -107,9 +107,8 @@ def _lowered(model, settings):
         The lowered model, the origins of its operations and which are joined, as of `lower`; the folded batch
         normalizations by layer; and the settings by the name of the operation.
     """
-    flat = flatten(trace(model))
-    named = zip(operations_of(flat), settings, strict=True)
-    chosen = {operation.name: item for operation, item in named if item is not None}
+    flat, names = flatten_and_name(trace(model))
+    chosen = {name: item for name, item in zip(names, settings, strict=True) if item is not None}
     folded, folds = fold_and_list(flat)
     return *lower(folded, lambda operation: operation.name in chosen), folds, chosen
 

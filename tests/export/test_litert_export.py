@@ -7,6 +7,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from export_helpers import zero_smallest
 
+import keras_mot
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.quantization import FLOAT16
 
@@ -251,11 +252,44 @@ def test_subclassed_model_remembers_its_input_shape(tmp_path):
     assert details[0]["shape_signature"].tolist() == [-1, 5]
 
 
+def downsampling(*head):
+    """Images of any size, of which five convolutions without padding and strides of two leave the sixtieth part."""
+    steps = [keras.layers.Conv2D(2, 3, strides=2) for _ in range(5)]
+    return keras.Sequential([keras.Input((None, None, 3)), *steps, *head])
+
+
+OPEN_SIZES = {
+    "padded": lambda: keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3, padding="same")]),
+    "valid": lambda: keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3)]),
+    "downsampling": downsampling,
+    "downsampling and pooling": lambda: downsampling(keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)),
+    "sequences": lambda: keras.Sequential([keras.Input((None, 3)), keras.layers.Conv1D(2, 20)]),
+}
+
+
 @only_tensorflow
-def test_open_dimensions_other_than_the_batch(tmp_path):
-    model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 3, padding="same")])
+@pytest.mark.parametrize("name", OPEN_SIZES)
+def test_open_dimensions_other_than_the_batch(name, tmp_path):
+    model = OPEN_SIZES[name]()
     result = export_litert(model, tmp_path / "model.tflite")
-    assert result.max_abs_error < 1e-5
+    assert 0 <= result.max_abs_error < 1e-5
+    runner = LiteRTRunner(result.path)
+    assert None in runner.inputs[0].shape[1:]
+    for size in (70, 100):
+        x = np.random.default_rng(0).standard_normal((2, *(size if n is None else n for n in model.input_shape[1:])))
+        (received,) = runner.run(x.astype("float32")).values()
+        np.testing.assert_allclose(received, call(model, x), atol=1e-5)
+    assert keras_mot.analysis.measure({"file": result})["file"].bytes == result.bytes
+
+
+@only_tensorflow
+def test_no_open_size_fits(tmp_path):
+    layers = [keras.layers.Conv2D(1, 1, strides=16), keras.layers.Conv2D(1, 1, strides=16), keras.layers.Conv2D(1, 4)]
+    model = keras.Sequential([keras.Input((None, None, 1)), *layers])
+    with pytest.raises(ValueError, match=r"leaves dimensions of its inputs open.*Pass `verification_data`"):
+        export_litert(model, tmp_path / "model.tflite")
+    data = np.ones((1, 1024, 1024, 1), "float32")
+    assert export_litert(model, tmp_path / "model.tflite", verification_data=data).max_abs_error < 1e-5
 
 
 @only_tensorflow
