@@ -164,7 +164,7 @@ def test_what_is_read_in_unknown_ways_is_converted_as_it_is(monkeypatch):
     monkeypatch.setattr(_stand_ins, "_LEAST_SIZE", 32)
     model = built(tied)
     stand_ins = _stand_ins.StandIns(model)
-    _, _, unknown = _tensorflow_engine._freeze(model, read_signature(model), None, stand_ins)
+    _, _, unknown, _ = _tensorflow_engine._freeze(model, read_signature(model), None, stand_ins)
     assert unknown == {id(model.layers[-1].kernel)}
 
 
