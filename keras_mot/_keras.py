@@ -18,7 +18,9 @@ __all__ = [
     "ConvLSTMCell",
     "Functional",
     "Sequential",
+    "applied_gradients",
     "compiled_call",
+    "finish_callbacks",
     "forget_compilation",
     "forget_torch_parameters",
     "is_eager",
@@ -57,6 +59,28 @@ def forget_torch_parameters(root):
         for owner in (layer, getattr(layer, "_functional", None)):
             if "_torch_params" in getattr(owner, "_modules", {}):
                 owner._track_variables()
+
+
+def applied_gradients(model):
+    """How often the optimizer of a model has been given gradients; `None` if it has no counter, or skips some steps.
+
+    In the middle of JAX's epoch the variables are empty: the number is then taken from the trainer's state.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    counter = getattr(optimizer, "_iterations", None)
+    if counter is None or hasattr(optimizer, "inner_optimizer"):
+        return None
+    state = getattr(model, "_jax_state", None)
+    if state and not model._jax_state_synced:
+        values = zip(optimizer.variables, state["optimizer_variables"], strict=True)
+        return next((int(value) for variable, value in values if variable is counter), None)
+    return int(keras.ops.convert_to_numpy(counter))
+
+
+def finish_callbacks(callback_list):
+    """Waits for the callbacks that a `CallbackList` has sent to threads of its own."""
+    if callback_list is not None and callback_list._futures:
+        callback_list._flush_futures()
 
 
 def is_eager():
