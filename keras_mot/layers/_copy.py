@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mot._keras import Functional, is_graph_model
+from keras_mot.layers._find import check_layer
 from keras_mot.transforms import WeightTransform
 
 
@@ -24,8 +25,10 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
         The copy.
 
     Raises:
+        TypeError: if `model` is not a Keras model or layer.
         ValueError: if the model cannot be rebuilt from its configuration.
     """
+    check_layer(model, "copy_model")
     try:
         with strategy_scope(model):
             copy = _copy_structure(model, {})

@@ -1,7 +1,7 @@
 """How many training steps of an epoch have really ended.
 
-Keras numbers a batch before it knows whether there is one: with data of unknown length an epoch ends with a batch that is
-announced and never trained, and an execution of several steps may have run only some of them.
+Keras numbers a batch before it knows whether there is one: with data of unknown length an epoch ends with a batch that
+is announced and never trained, and an execution of several steps may have run only some of them.
 """
 
 import threading

@@ -97,11 +97,18 @@ class TransformSchedule:
             if hasattr(updater, "follow"):
                 following = [member for member in members if id(member[0].variable) in changed]
                 self._update(updater.follow, following, step)
-            if due is not None:
-                others = [member for member in members if member not in following]
+            others = [member for member in members if member not in following]
+            if due is not None and not self._keeps_loaded(updater, others, due):
                 self._update(updater.update, others, due)
                 changed.update(id(weight.variable) for weight, _ in members)
         return bool(changed)
+
+    def _keeps_loaded(self, updater, members, step):
+        """Whether transforms that this model never updated have a state from elsewhere, which is to stay for now."""
+        if not hasattr(updater, "keeps_loaded") or any(transform.updated_at >= 0 for _, transform in members):
+            return False
+        self._before_update()
+        return updater.keeps_loaded([weight for weight, _ in members], step)
 
     def _update(self, update, members, step):
         if not members:

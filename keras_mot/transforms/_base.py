@@ -47,9 +47,10 @@ class WeightTransform(keras.layers.Layer):
             weights (`keras_mot.layers.TransformedWeight`) whose transforms hold an equal updater. `check(weights)`
             raises an error if weights do not suit it, given (path, shape, axes) of each. The static
             `logs(weights)` returns a dictionary of floats for the logs of `fit`, given the weights of all
-            updaters of its type. Three methods are optional: `initialize(weights)` gives transforms that
+            updaters of its type. Four methods are optional: `initialize(weights)` gives transforms that
             start from the weights' values their first state, when they are attached; `follow(weights, step)` is
             called in place of `update` when a transform before this one in the stack has been updated;
+            `keeps_loaded(weights, step)` says whether a state that weights were loaded with, before any update, stays;
             `before_strip(weights)` raises an error or warns if it is too early to strip.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -121,7 +122,16 @@ class WeightTransform(keras.layers.Layer):
         store["progress"] = np.array([self.step, self.updated_at], "int64")
 
     def load_own_variables(self, store):
-        """Loads the variables and the progress of the schedule."""
+        """Loads the variables and the progress of the schedule.
+
+        Raises:
+            ValueError: if the file has nothing for this transform.
+        """
+        if self.variables and not store.keys():
+            raise ValueError(
+                f"The file has nothing for the {type(self).__name__} '{self.name}': it was saved from a model with "
+                "other transforms. Load it into a model that was pruned, clustered or quantized the same way."
+            )
         super().load_own_variables({key: store[key] for key in store.keys() if key != "progress"})  # noqa: SIM118
         if "progress" in store.keys():  # noqa: SIM118
             self.step, self.updated_at = (int(value) for value in store["progress"])

@@ -60,7 +60,7 @@ def mask_of(model):
 
 
 class Ends(keras.callbacks.Callback):
-    """Makes Keras call the ends of steps in the training thread, and notes the progress that a checkpoint would have."""
+    """Makes Keras call the ends of steps in the training thread, and notes what a checkpoint would say."""
 
     def __init__(self):
         super().__init__()
