@@ -22,7 +22,7 @@ from keras_mot.layers._refusals import guard_models, refused_methods
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers._weights import WeightAxes
 from keras_mot.transforms import WeightTransform
-from keras_mot.transforms._base import order_error
+from keras_mot.transforms._base import order_error, updaters_by_reference
 
 _PACKAGE = "keras_mot"
 _REGISTERED_NAME = "TransformedLayer"
@@ -265,9 +265,12 @@ def _expand_any(transforms, found):
     if ANY not in transforms:
         return transforms
     expanded = {place: stack for place, stack in transforms.items() if place != ANY}
-    for place in found:
-        configs = [keras.saving.serialize_keras_object(transform) for transform in transforms[ANY]]
-        expanded.setdefault(place, [keras.saving.deserialize_keras_object(config) for config in configs])
+    for place in found.keys() - expanded.keys():
+        with updaters_by_reference():
+            configs = [keras.saving.serialize_keras_object(transform) for transform in transforms[ANY]]
+            expanded[place] = [keras.saving.deserialize_keras_object(config) for config in configs]
+        for transform in expanded[place]:
+            transform.suit(tuple(found[place].variable.shape), found[place].axes)
     return expanded
 
 

@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mot._config import Config
+from keras_mot._config import Config, check_hashable
 from keras_mot.layers._attach import numpy_value
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest_with_floors
 from keras_mot.sparsity.criteria import Criterion, Magnitude
@@ -72,6 +72,7 @@ class PruningConfig(Config):
             if not isinstance(value, kind):
                 expected = getattr(kind, "__name__", str(kind))
                 raise TypeError(f"`{name}` should be a `{expected}` object; received {value!r}.")
+            check_hashable(name, value)
         if isinstance(self.granularity, NofM) and isinstance(self.scope, WholeModel):
             raise ValueError("N:M sparsity is the same in every group: it cannot be combined with `WholeModel`.")
 

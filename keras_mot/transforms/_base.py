@@ -1,5 +1,7 @@
 """The base class of weight transforms, and the form in which a transformed weight would be stored."""
 
+import contextlib
+import contextvars
 import dataclasses
 import types
 from collections.abc import Mapping, Sequence
@@ -7,6 +9,18 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+
+_SHARED = contextvars.ContextVar("shared_updaters", default=None)
+
+
+@contextlib.contextmanager
+def updaters_by_reference():
+    """While open, configurations of transforms refer to the updaters themselves: for copies that no file holds."""
+    token = _SHARED.set([])
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +88,14 @@ class WeightTransform(keras.layers.Layer):
         self.step = 0
         self.updated_at = -1
 
+    def suit(self, weight_shape: tuple[int, ...], axes: Any) -> None:
+        """Settles what depends on the weight that a technique chose this transform for, before it is built.
+
+        Args:
+            weight_shape: shape of the weight.
+            axes: what its axes mean, `keras_mot.layers.WeightAxes`.
+        """
+
     def freeze(self, weight):
         """The weight that stripping leaves: what `call` returns, unless training uses an approximation of it.
 
@@ -99,14 +121,23 @@ class WeightTransform(keras.layers.Layer):
     def get_config(self):
         """The constructor's arguments; the updater goes along, so that a loaded model continues."""
         config = super().get_config()
-        config["updater"] = keras.saving.serialize_keras_object(self.updater)
+        shared = _SHARED.get()
+        if shared is None or self.updater is None:
+            config["updater"] = keras.saving.serialize_keras_object(self.updater)
+        else:
+            config["updater"] = {"shared": len(shared)}
+            shared.append(self.updater)
         return config
 
     @classmethod
     def from_config(cls, config):
         """The transform that `get_config` described."""
         config = dict(config)
-        config["updater"] = keras.saving.deserialize_keras_object(config.get("updater"))
+        updater = config.get("updater")
+        if isinstance(updater, dict) and set(updater) == {"shared"}:
+            config["updater"] = _SHARED.get()[updater["shared"]]
+        else:
+            config["updater"] = keras.saving.deserialize_keras_object(updater)
         return cls(**config)
 
     def get_build_config(self):
