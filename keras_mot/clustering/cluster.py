@@ -100,8 +100,8 @@ def _warn_of_zeros(clustered):
     if lost:
         path, zeros = lost[0]
         warnings.warn(
-            f"{zeros:.0%} of '{path}' is zero{f' (and {len(lost) - 1} more such weights)' if len(lost) > 1 else ''}, and "
-            "will not stay so: zero becomes a shared value like the others, which are trained. Pass "
+            f"{zeros:.0%} of '{path}' is zero{f' (and {len(lost) - 1} more such weights)' if len(lost) > 1 else ''}, "
+            "and will not stay so: zero becomes a shared value like the others, which are trained. Pass "
             "`preserve_sparsity=True` to `cluster_weights` to keep the zeros, or cluster the result of "
             "`prune_low_magnitude` before it is stripped.",
             stacklevel=3,

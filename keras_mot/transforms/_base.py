@@ -96,6 +96,18 @@ class WeightTransform(keras.layers.Layer):
             axes: what its axes mean, `keras_mot.layers.WeightAxes`.
         """
 
+    def follow_assignment(self, before: Any, after: Any) -> Any:
+        """Takes note that the layer itself assigned its weight in its call, as spectral normalization does.
+
+        Args:
+            before: tensor of the weight's shape, what the whole stack returned.
+            after: tensor of the weight's shape, what it is to return now.
+
+        Returns:
+            `after`, with `before` where this transform lets no change through.
+        """
+        return after
+
     def freeze(self, weight):
         """The weight that stripping leaves: what `call` returns, unless training uses an approximation of it.
 
