@@ -113,7 +113,8 @@ def compiled_call(model):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(lambda inputs: model(inputs, training=False), autograph=False)
+        # Batches of other sizes are traced together, without TensorFlow's warnings of retracing.
+        return tf.function(lambda inputs: model(inputs, training=False), autograph=False, reduce_retracing=True)
     if backend == "jax":
         import jax
 
