@@ -1,8 +1,8 @@
 """Keras classes without a public name that the toolkit relies on, and helpers around Keras's private state.
 
 What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses`, `_path` in `layers/`, and
-`CallbackList.set_model`, which `layers/_updates.py` extends. A new Keras release is checked against these,
-by `make smoke` among others.
+`CallbackList.set_model`, which `layers/_updates.py` extends, as `layers/_refusals.py` does `Model.load_weights` and
+`Model.quantize`. A new Keras release is checked against these, by `make smoke` among others.
 """
 
 import contextlib
@@ -21,8 +21,10 @@ __all__ = [
     "ConvLSTMCell",
     "Functional",
     "Sequential",
+    "applied_gradients",
     "bounded_weights",
     "compiled_call",
+    "finish_callbacks",
     "forget_compilation",
     "forget_torch_parameters",
     "get_keras_mask",
@@ -65,6 +67,28 @@ def forget_torch_parameters(root):
                 owner._track_variables()
 
 
+def applied_gradients(model):
+    """How often the optimizer of a model has been given gradients; `None` if it has no counter, or skips some steps.
+
+    In the middle of JAX's epoch the variables are empty: the number is then taken from the trainer's state.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    counter = getattr(optimizer, "_iterations", None)
+    if counter is None or hasattr(optimizer, "inner_optimizer"):
+        return None
+    state = getattr(model, "_jax_state", None)
+    if state and not model._jax_state_synced:
+        values = zip(optimizer.variables, state["optimizer_variables"], strict=True)
+        return next((int(value) for variable, value in values if variable is counter), None)
+    return int(keras.ops.convert_to_numpy(counter))
+
+
+def finish_callbacks(callback_list):
+    """Waits for the callbacks that a `CallbackList` has sent to threads of its own."""
+    if callback_list is not None and callback_list._futures:
+        callback_list._flush_futures()
+
+
 def is_eager():
     """Whether the values of variables can be read now: not while a function is traced or compiled."""
     if in_stateless_scope():
@@ -94,7 +118,8 @@ def compiled_call(model):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(lambda inputs: model(inputs, training=False), autograph=False)
+        # Batches of other sizes are traced together, without TensorFlow's warnings of retracing.
+        return tf.function(lambda inputs: model(inputs, training=False), autograph=False, reduce_retracing=True)
     if backend == "jax":
         import jax
 

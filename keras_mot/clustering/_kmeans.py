@@ -132,6 +132,8 @@ def _best_borders(sums, positions, clusters, bit_price):
         best = total[np.arange(len(positions)), choice]
         choices.append(choice)
         totals.append(best[-1])
+        if bit_price and len(totals) - int(np.argmin(totals)) > MAX_OPTIMAL:
+            break  # so many more clusters have only cost bits
     fewer = int(np.argmin(totals)) if bit_price else len(choices)
     borders = [len(positions) - 1]
     for choice in reversed(choices[:fewer]):

@@ -1,11 +1,13 @@
 """Weight clustering of layers and models while they train: `cluster_weights` and `strip_clustering`."""
 
 import contextlib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mot.clustering.centroids import CentroidInitialization
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
@@ -14,6 +16,9 @@ from keras_mot.layers import transformed_weights
 from keras_mot.layers._attach import numpy_value
 from keras_mot.layers._technique import Technique, check_layer, strip_model, transform_name
 from keras_mot.transforms import Mask, PaletteTransform
+
+MANY_ZEROS = 0.1
+"""From this share of zeros on, a weight counts as pruned: `cluster_weights` warns if they are not preserved."""
 
 
 def cluster_weights(
@@ -35,11 +40,13 @@ def cluster_weights(
     Args:
         to_cluster: a built Keras model of any kind, a layer (which need not be built), or a list of layers.
         number_of_clusters: how many different values each weight tensor may have, at least 2; or a
-            `ClusteringConfig` with more settings. A tensor with fewer different values keeps those it has.
+            `ClusteringConfig` with more settings. A tensor with fewer different values keeps those it has; numbers
+            beyond its size count as its size.
         cluster_centroids_init: a `CentroidInitialization`. Defaults to `CentroidInitialization.KMEANS`.
         cluster_per_channel: whether each output channel has its own values.
         preserve_sparsity: whether weights that are zero stay zero. Zero is then one of the values. A weight with a
-            mask, from `prune_low_magnitude`, always keeps its zeros.
+            mask, from `prune_low_magnitude`, always keeps its zeros. Without it, a weight that is a tenth zeros or more
+            is warned of.
         overrides: dictionary from a selector to a `ClusteringConfig`, or to `None` to leave layers alone. A
             selector is a layer of the given model, a layer class, a predicate, or a regular expression on the
             layer's path. The first that matches applies.
@@ -75,9 +82,30 @@ def cluster_weights(
     if preserve_sparsity:
         _require_zeros(to_cluster)
     clustered = _technique(preserve_sparsity).apply(to_cluster, config, overrides, inplace, input_shape)
+    _warn_of_zeros(clustered)
     if isinstance(clustered, keras.Model):
         _warn_of_batch_norms(clustered)
     return clustered
+
+
+def _warn_of_zeros(clustered):
+    """Says so if pruned weights, whose masks are gone, are clustered without preserving their zeros."""
+    lost = [
+        (weight.path, 1 - np.count_nonzero(numpy_value(weight.variable)) / math.prod(weight.variable.shape))
+        for layer in (clustered if isinstance(clustered, list) else [clustered])
+        for weight in transformed_weights(layer)
+        if codebook_of(weight) and not codebook_of(weight).preserve_zeros
+    ]
+    lost = [(path, zeros) for path, zeros in lost if zeros >= MANY_ZEROS]
+    if lost:
+        path, zeros = lost[0]
+        warnings.warn(
+            f"{zeros:.0%} of '{path}' is zero{f' (and {len(lost) - 1} more such weights)' if len(lost) > 1 else ''}, "
+            "and will not stay so: zero becomes a shared value like the others, which are trained. Pass "
+            "`preserve_sparsity=True` to `cluster_weights` to keep the zeros, or cluster the result of "
+            "`prune_low_magnitude` before it is stripped.",
+            stacklevel=3,
+        )
 
 
 def _warn_of_batch_norms(model):
@@ -113,7 +141,7 @@ def _technique(preserve_sparsity):
     def transforms(config, weight, stack):
         masked = any(isinstance(transform, Mask) for transform in stack)
         zeros = preserve_sparsity and not masked and not numpy_value(weight.variable).all()
-        codebook = config.codebook(masked or zeros, transform_name(weight, "codebook"))
+        codebook = config.codebook(masked or zeros, transform_name(weight, "codebook"), weight)
         # The mask is filled from the weight's zeros when the centroids are chosen.
         return [Mask(name=transform_name(weight, "mask")), codebook] if zeros else [codebook]
 

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_mot._config import Config
+from keras_mot._config import Config, check_hashable
 from keras_mot.clustering.centroids import CentroidInitialization, ExactKMeans
 from keras_mot.clustering.methods import ClusteringMethod, SharedValues
 from keras_mot.layers._attach import numpy_value
@@ -19,7 +19,7 @@ class ClusteringConfig(Config):
 
     Args:
         number_of_clusters: how many different values a weight (or a channel) may have, at least 2. A zero that
-            is preserved is one of them.
+            is preserved is one of them. More than a weight has values count as that many.
         initialization: a `CentroidInitialization`.
         per_channel: whether each output channel has its own values.
         frequency: number of training steps after which weights are assigned anew to the nearest centroid.
@@ -55,6 +55,11 @@ class ClusteringConfig(Config):
             raise TypeError(f"`per_channel` should be True or False; received {self.per_channel!r}.")
         if not isinstance(self.method, ClusteringMethod):
             raise TypeError(f"`method` should be a `ClusteringMethod`; received {self.method!r}.")
+        check_hashable("initialization", self.initialization)
+        check_hashable("method", self.method)
+        most = self.method.most_clusters
+        if most is not None and self.number_of_clusters > most:
+            raise ValueError(f"{self.method!r} is for up to {most} clusters; received {self.number_of_clusters}.")
         if self.per_channel and not self.method.supports_channels:
             raise ValueError(f"{self.method!r} has one palette for each weight: it cannot cluster per channel.")
 
@@ -66,9 +71,14 @@ class ClusteringConfig(Config):
             return True
         return step % self.frequency == 0 and (self.end_step < 0 or step <= self.end_step)
 
-    def codebook(self, preserve_zeros, name):
-        """The transform for one weight."""
-        return self.method.codebook(self.number_of_clusters, self.per_channel, preserve_zeros, updater=self, name=name)
+    def codebook(self, preserve_zeros, name, weight=None):
+        """The transform for one weight; `weight` is a `FoundWeight`, or `None` as long as its layer is not built."""
+        codebook = self.method.codebook(
+            self.number_of_clusters, self.per_channel, preserve_zeros, updater=self, name=name
+        )
+        if weight is not None:
+            codebook.suit(tuple(weight.variable.shape), weight.axes)
+        return codebook
 
     def initialize(self, weights):
         """Chooses the centroids of those `weights` (`keras_mot.layers.TransformedWeight`) that have none."""
@@ -124,14 +134,14 @@ class ClusteringConfig(Config):
 
     def choose_centroids(self, codebook, values):
         """Gives a codebook the centroids that suit `values`, the weight as the codebook receives it."""
-        palette = np.zeros((codebook.channels, self.number_of_clusters), "float32")
+        palette = np.zeros((codebook.channels, codebook.number_of_clusters), "float32")
         fixed = int(codebook.preserve_zeros)
         for channel, entries in enumerate(palette):
             members = values[codebook.channel_slice(channel)].reshape(-1)
             if fixed:
                 members = members[members != 0]
             if members.size:
-                entries[fixed:] = self._centroids(members, self.number_of_clusters - fixed)
+                entries[fixed:] = self._centroids(members, codebook.number_of_clusters - fixed)
         codebook.assign(palette, np.zeros(values.shape, "int32"))
         codebook.assign_nearest(values)
 

@@ -15,6 +15,9 @@ class ClusteringMethod(EqualByConfig, abc.ABC):
     supports_channels = True
     """Whether each output channel may have its own values."""
 
+    most_clusters = None
+    """The largest number of clusters that it is made for, or `None`."""
+
     @abc.abstractmethod
     def codebook(self, number_of_clusters: int, per_channel: bool, preserve_zeros: bool, **settings) -> WeightTransform:
         """A transform with the methods of `keras_mot.transforms.Codebook`.
@@ -53,8 +56,8 @@ class SharedValues(Config, ClusteringMethod):
 class DifferentiableKMeans(Config, ClusteringMethod):
     """Each weight is a mixture of centroids, which are means of weights (DKM; Cho et al., 2022, arXiv:2108.12659).
 
-    For very few clusters, 2 to 8. Training costs more, in proportion to their number. Evaluate the stripped model:
-    until then the weights are mixtures, closer to the centroids the lower the temperature is.
+    For very few clusters, 2 to 8, and at most 256. Training costs more, in proportion to their number. Evaluate the
+    stripped model: until then the weights are mixtures, closer to the centroids the lower the temperature is.
 
     Args:
         temperature: of the attention, relative to the squared mean distance of neighbouring centroids.
@@ -63,6 +66,7 @@ class DifferentiableKMeans(Config, ClusteringMethod):
     temperature: float = 0.1
 
     supports_channels = False
+    most_clusters = 256
 
     def __post_init__(self):
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):

@@ -17,11 +17,12 @@ import numpy as np
 from keras import ops
 
 from keras_mot._keras import forget_torch_parameters, is_eager
-from keras_mot.layers._find import find_weights
+from keras_mot.layers._find import check_layer, find_weights
+from keras_mot.layers._refusals import guard_models, refused_methods
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers._weights import WeightAxes
 from keras_mot.transforms import WeightTransform
-from keras_mot.transforms._base import order_error
+from keras_mot.transforms._base import order_error, updaters_by_reference
 
 _PACKAGE = "keras_mot"
 _REGISTERED_NAME = "TransformedLayer"
@@ -159,6 +160,7 @@ class _Stacks:
         self.own = []  # TransformedWeights that this layer owns
         self.hosted = []  # TransformedWeights whose configuration this layer carries
         self.pending = {}  # place -> transforms, while the layer is not built
+        self.plain_quantize = None  # Keras's own, which it puts on each layer object
 
     @property
     def weights_in_call(self):
@@ -176,7 +178,12 @@ def _transformed_class(plain_class):
         f"Transformed{plain_class.__name__}",
         (TransformedLayer, plain_class),
         exec_body=lambda namespace: namespace.update(
-            {"__module__": __name__, "__doc__": plain_class.__doc__, "_plain_class": plain_class}
+            {
+                **refused_methods(plain_class),
+                "__module__": __name__,
+                "__doc__": plain_class.__doc__,
+                "_plain_class": plain_class,
+            }
         ),
     )
     return keras.saving.register_keras_serializable(_PACKAGE, _REGISTERED_NAME)(new_class)
@@ -212,6 +219,9 @@ def pending_transforms(root):
     ]
 
 
+guard_models(lambda model: bool(transformed_weights(model) or pending_transforms(model)))
+
+
 def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTransform]]) -> keras.layers.Layer:
     """Attaches stacks of transforms to weights of a layer, in place.
 
@@ -225,8 +235,10 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
         `host`, its class changed to a subclass of what it was.
 
     Raises:
+        TypeError: if `host` is not a Keras model or layer.
         ValueError: if a place does not exist, or a transform changes the shape or dtype of its weight.
     """
+    check_layer(host, "attach")
     if not host.built:
         return _attach_when_built(host, transforms)
     found = {weight.place: weight for weight in find_weights_of_host(host)}
@@ -253,9 +265,12 @@ def _expand_any(transforms, found):
     if ANY not in transforms:
         return transforms
     expanded = {place: stack for place, stack in transforms.items() if place != ANY}
-    for place in found:
-        configs = [keras.saving.serialize_keras_object(transform) for transform in transforms[ANY]]
-        expanded.setdefault(place, [keras.saving.deserialize_keras_object(config) for config in configs])
+    for place in found.keys() - expanded.keys():
+        with updaters_by_reference():
+            configs = [keras.saving.serialize_keras_object(transform) for transform in transforms[ANY]]
+            expanded[place] = [keras.saving.deserialize_keras_object(config) for config in configs]
+        for transform in expanded[place]:
+            transform.suit(tuple(found[place].variable.shape), found[place].axes)
     return expanded
 
 
@@ -317,6 +332,7 @@ def weights_by_updater(weights):
 def _ensure_transformed(layer):
     if not is_transformed(layer):
         object.__setattr__(layer, "_weight_stacks", _Stacks())
+        layer._weight_stacks.plain_quantize = vars(layer).pop("quantize", None)
         layer.__class__ = _transformed_class(type(layer))
 
 
@@ -434,7 +450,11 @@ def strip(root: keras.layers.Layer) -> keras.layers.Layer:
 
     Returns:
         `root`.
+
+    Raises:
+        TypeError: if `root` is not a Keras model or layer.
     """
+    check_layer(root, "strip")
     for weight in transformed_weights(root):
         weight.variable.assign(weight.frozen_value())
         if isinstance(weight.variable.regularizer, _TransformedRegularizer):
@@ -444,6 +464,8 @@ def strip(root: keras.layers.Layer) -> keras.layers.Layer:
             if layer._weight_stacks.own:
                 _untrack(layer)
             layer.__class__ = type(layer)._plain_class
+            if layer._weight_stacks.plain_quantize is not None:
+                object.__setattr__(layer, "quantize", layer._weight_stacks.plain_quantize)
             object.__delattr__(layer, "_weight_stacks")
     forget_torch_parameters(root)
     return root

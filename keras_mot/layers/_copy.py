@@ -8,7 +8,9 @@ import keras
 import numpy as np
 
 from keras_mot._keras import Functional, is_graph_model
+from keras_mot.layers._find import check_layer
 from keras_mot.transforms import WeightTransform
+from keras_mot.transforms._base import updaters_by_reference
 
 
 def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
@@ -24,8 +26,10 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
         The copy.
 
     Raises:
+        TypeError: if `model` is not a Keras model or layer.
         ValueError: if the model cannot be rebuilt from its configuration.
     """
+    check_layer(model, "copy_model")
     try:
         with strategy_scope(model):
             copy = _copy_structure(model, {})
@@ -135,11 +139,12 @@ def _copy_layer(layer, **changes):
         for key in ("output_shape", "mask"):
             config.pop(key, None)
         return keras.layers.Lambda(**config, output_shape=layer._output_shape, mask=layer.mask)
-    config = keras.saving.serialize_keras_object(layer)
-    config.pop("compile_config", None)
-    config["config"].update(changes)
-    known = _custom_objects(layer)
-    return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
+    with updaters_by_reference():
+        config = keras.saving.serialize_keras_object(layer)
+        config.pop("compile_config", None)
+        config["config"].update(changes)
+        known = _custom_objects(layer)
+        return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
 
 
 def _copy_preprocessing(source, target):

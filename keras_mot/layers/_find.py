@@ -45,7 +45,11 @@ def find_weights(root: keras.layers.Layer) -> tuple[list[FoundWeight], list[Left
 
     Returns:
         A pair of lists: `FoundWeight`, and `LeftAlone` for the weights that no table entry covers.
+
+    Raises:
+        TypeError: if `root` is not a Keras model or layer.
     """
+    check_layer(root, "find_weights")
     found, left_alone, seen = [], [], set()
     for host, lineage in hosts(root):
         _search(host, host, "", lineage, found, left_alone, seen)
@@ -143,9 +147,12 @@ _BOOKKEEPING = {
 def check_layer(layer, function):
     """Raises a `TypeError` naming the public `function` if `layer` is no Keras model or layer."""
     if not isinstance(layer, keras.layers.Layer):
+        hint = ""
+        if isinstance(layer, keras.KerasTensor):
+            hint = f" That is what a layer returns: write `{function}(layer)(x)`, not `{function}(layer(x))`."
         raise TypeError(
             f"`{function}` expects a Keras 3 model or layer (`keras.Model`, `keras.layers.Layer`); received "
-            f"{layer!r} of type {type(layer).__module__}.{type(layer).__name__}."
+            f"{layer!r} of type {type(layer).__module__}.{type(layer).__name__}.{hint}"
         )
 
 

@@ -1,6 +1,7 @@
 """A scope in which chosen variables read as other tensors, whatever code reads them."""
 
 import keras
+from keras import ops
 
 from keras_mot._keras import AutocastScope
 
@@ -53,11 +54,32 @@ class Substitution(keras.StatelessScope):
         return value
 
     def add_update(self, update):
-        """Passes an assignment on; an assigned weight is not substituted any more by this scope."""
+        """Passes an assignment on; what is assigned to a weight is what its transforms are to return from now on."""
         variable, value = update
-        self.state_mapping.pop(id(variable), None)
+        weight = next((weight for weight in self._weights if weight.variable is variable), None)
+        if weight is not None and id(variable) in self.state_mapping:
+            self._assign_effective(weight, value)
+        else:
+            self._pass_on(variable, value)
+
+    def _assign_effective(self, weight, value):
+        """Moves the stored weight as the layer has moved the one that it sees, as spectral normalization does.
+
+        What the transforms hide stays: values under a mask, distances from a centroid. On JAX the gradient goes through
+        what was assigned, as it does without transforms; on the others an assignment ends it.
+        """
+        before = self.state_mapping.pop(id(weight.variable))
+        with AutocastScope(None):
+            stored = ops.convert_to_tensor(weight.variable.value)
+            after = ops.cast(value, stored.dtype)
+            for transform in weight.transforms:
+                after = transform.follow_assignment(before, after)
+            self._pass_on(weight.variable, stored + (after - before))
+            self.state_mapping[id(weight.variable)] = weight.value_before()
+
+    def _pass_on(self, variable, value):
         if self.original_scope is not None:
-            self.original_scope.add_update(update)
+            self.original_scope.add_update((variable, value))
         elif _is_leaked_tracer(value):
             # JAX's eager `rnn` traces its loop: a value from inside must not reach the variable.
             self.state_mapping[id(variable)] = value

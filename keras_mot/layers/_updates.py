@@ -10,8 +10,10 @@ import threading
 
 import keras
 
+from keras_mot._keras import finish_callbacks
 from keras_mot.layers._attach import pending_transforms, transformed_weights
 from keras_mot.layers._find import check_layer
+from keras_mot.layers._steps import EpochSteps
 
 
 class TransformSchedule:
@@ -95,11 +97,18 @@ class TransformSchedule:
             if hasattr(updater, "follow"):
                 following = [member for member in members if id(member[0].variable) in changed]
                 self._update(updater.follow, following, step)
-            if due is not None:
-                others = [member for member in members if member not in following]
+            others = [member for member in members if member not in following]
+            if due is not None and not self._keeps_loaded(updater, others, due):
                 self._update(updater.update, others, due)
                 changed.update(id(weight.variable) for weight, _ in members)
         return bool(changed)
+
+    def _keeps_loaded(self, updater, members, step):
+        """Whether transforms that this model never updated have a state from elsewhere, which is to stay for now."""
+        if not hasattr(updater, "keeps_loaded") or any(transform.updated_at >= 0 for _, transform in members):
+            return False
+        self._before_update()
+        return updater.keeps_loaded([weight for weight, _ in members], step)
 
     def _update(self, update, members, step):
         if not members:
@@ -129,11 +138,14 @@ class UpdateTransforms(keras.callbacks.Callback):
 
     # Its own work is done at the beginning of a step, in the training thread; see `on_train_batch_end`.
     async_safe = True
+    _callback_list = None
 
     def __init__(self):
         super().__init__()
         self._schedule = None
         self._epoch_start = None
+        self._steps = None
+        self._ends_steps = False
         self._open_step = False
         self._thread = None
         self._report = {}
@@ -141,7 +153,7 @@ class UpdateTransforms(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Makes the update that is due before the first step."""
         self._thread = threading.get_ident()
-        self._open_step = False
+        self._open_step = self._ends_steps = False
         self._start()
 
     def _start(self):
@@ -161,26 +173,38 @@ class UpdateTransforms(keras.callbacks.Callback):
         if self._schedule.stale:  # `BackupAndRestore` loads its checkpoint after this callback has begun
             self._start()
         self._epoch_start = self._schedule.elapsed
-        self._last = -1
+        self._steps = EpochSteps(self._model, (self.params or {}).get("steps"))
 
     def on_train_batch_begin(self, batch, logs=None):
         """Makes the updates due before step number `batch` of the epoch."""
         self._require_begun()
         if self._epoch_start is not None and batch >= 0:
-            self._advance_to(self._epoch_start + batch)
+            self._advance_before(batch)
+            self._steps.begin(batch)
         elif self._open_step:  # a loop that calls nothing at the end of a step
             self._advance_to(self._schedule.elapsed + 1)
         self._open_step = True
-        self._last = batch + getattr(self._model, "steps_per_execution", 1) - 1
+
+    def _advance_before(self, batch):
+        if self._steps.per_execution == 1:
+            self._advance_to(self._epoch_start + batch)
+        elif not self._schedule or self._schedule.due_at(self._epoch_start + batch):
+            self._advance_to(self._epoch_start + self._steps.count(batch))
+        else:  # the execution before may have been the short last one; asking would have the host wait for the device
+            self._advance_to(self._epoch_start + max(batch - self._steps.per_execution, 0))
 
     def on_train_batch_end(self, batch, logs=None):
         """Makes the updates due after step number `batch`, and adds to the logs."""
         self._require_begun()
+        in_epoch = self._epoch_start is not None and batch >= 0
+        if in_epoch:
+            self._steps.end(batch)
+            self._ends_steps = True
         # With no other callback at work here, Keras calls this from threads of its own, in any order: then
         # nothing but the loggers can see the state, and the update waits for the next beginning.
         if threading.get_ident() == self._thread:
-            if self._epoch_start is not None and batch >= 0:
-                self._advance_to(self._epoch_start + self._steps_until(batch))
+            if in_epoch:
+                self._advance_to(self._epoch_start + self._steps.count(batch + 1))
             elif self._open_step:
                 self._advance_to(self._schedule.elapsed + 1)
             self._open_step = False
@@ -189,8 +213,9 @@ class UpdateTransforms(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         """Makes the update due after the last step before `fit` validates: it must see what is saved."""
-        if self._epoch_start is not None and self._last >= 0:
-            self._advance_to(self._epoch_start + self._steps_until(self._last))
+        if self._epoch_start is not None:
+            finish_callbacks(self._callback_list)
+            self._advance_to_end()
 
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
         """Makes the update due after the last step of the epoch, and adds to the logs.
@@ -198,8 +223,8 @@ class UpdateTransforms(keras.callbacks.Callback):
         `batch` is accepted because TFMOT's loops pass it here by name.
         """
         self._require_begun()
-        if self._epoch_start is not None and self._last >= 0:
-            self._advance_to(self._epoch_start + self._steps_until(self._last))
+        if self._epoch_start is not None and self._steps.begun:
+            self._advance_to_end()
         elif self._open_step:
             self._advance_to(self._schedule.elapsed + 1)
         self._open_step = False
@@ -214,12 +239,10 @@ class UpdateTransforms(keras.callbacks.Callback):
             # Read now: in the middle of JAX's epoch the variables are empty unless the trainer was synchronised.
             self._report = self._schedule.logs
 
-    _last = -1
-
-    def _steps_until(self, batch):
-        # With several steps in one execution, the last index may lie beyond a short last execution.
-        known = (self.params or {}).get("steps")
-        return min(batch + 1, known) if known else batch + 1
+    def _advance_to_end(self):
+        # A loop of the user's may report no ends of steps at all.
+        ended = self._steps.ended if self._ends_steps else self._steps.begun
+        self._advance_to(self._epoch_start + self._steps.count(ended))
 
     def _require_begun(self):
         if self._schedule is None:
@@ -314,7 +337,9 @@ def _install():
             if applies(model):
                 ours = [callback for callback in self.callbacks if isinstance(callback, kind)]
                 others = [callback for callback in self.callbacks if not isinstance(callback, kind)]
-                self.callbacks = [*(ours[:1] or [kind()]), *others]
+                first = ours[0] if ours else kind()
+                first._callback_list = self
+                self.callbacks = [first, *others]
         plain_set_model(self, model)
 
     set_model._keras_mot = True

@@ -19,10 +19,6 @@ class RangeEstimator(EqualByConfig, abc.ABC):
     def range(self, seen: "SeenValues") -> tuple[float, float]:
         """The least and the greatest number that the integers shall stand for."""
 
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {}
-
 
 class SeenValues:
     """What calibration keeps of an activation: limits of each batch, and a histogram of magnitudes on both sides.

@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mot._config import Config
+from keras_mot._config import Config, check_hashable
 from keras_mot.layers._attach import numpy_value
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest_with_floors
 from keras_mot.sparsity.criteria import Criterion, Magnitude
@@ -72,6 +72,7 @@ class PruningConfig(Config):
             if not isinstance(value, kind):
                 expected = getattr(kind, "__name__", str(kind))
                 raise TypeError(f"`{name}` should be a `{expected}` object; received {value!r}.")
+            check_hashable(name, value)
         if isinstance(self.granularity, NofM) and isinstance(self.scope, WholeModel):
             raise ValueError("N:M sparsity is the same in every group: it cannot be combined with `WholeModel`.")
 
@@ -145,6 +146,19 @@ class PruningConfig(Config):
                     f"`min_density={self.scope.min_density}` of its units; use `WholeModel(min_density=...)` with less."
                 )
 
+    def keeps_loaded(self, weights, step):
+        """Whether masks that were loaded without their progress stay as they are at `step`.
+
+        `set_weights` and PyTorch's `load_state_dict` bring masks, but not the number of steps that trained them. The
+        schedule begins anew; until it asks for as many zeros as there are, an update would only take some away.
+
+        Args:
+            weights: list of `keras_mot.layers.TransformedWeight` whose masks were never updated in this model.
+            step: training steps that have ended.
+        """
+        reached, tolerance = _reached([mask_of(weight) for weight in weights])
+        return reached > 0 and self.sparsity_at(step) < reached - tolerance
+
     def before_strip(self, weights):
         """Refuses to strip weights that were never pruned; warns if they have fewer zeros than the schedule aims at.
 
@@ -153,7 +167,8 @@ class PruningConfig(Config):
         """
         masks = [(weight, mask_of(weight)) for weight in weights]
         waiting = [weight.path for weight, mask in masks if mask.updated_at < 0]
-        if waiting:
+        # A mask with zeros has been pruned, even if `set_weights` brought it here without its progress.
+        if waiting and not any(mask.zeros() for _, mask in masks):
             raise ValueError(
                 f"Nothing has been pruned yet after {max(mask.step for _, mask in masks)} training steps, for example "
                 f"'{waiting[0]}': train the model first (at least up to the schedule's `begin_step`), with `fit`, or "
@@ -163,16 +178,15 @@ class PruningConfig(Config):
             self._warn_unfinished([(weight, mask) for weight, mask in masks if mask.updated_at == step], step)
 
     def _warn_unfinished(self, members, step):
-        end = max(getattr(self.schedule, "end_step", -1), step)
+        end = max(getattr(self.schedule, "end_step", -1), step, 0)
         target = self.sparsity_at(end)
-        total = sum(math.prod(weight.variable.shape) for weight, _ in members)
-        reached = sum(mask.zeros() for _, mask in members) / total
-        # Rounding in each weight, and smaller blocks at the edges, may leave a little less.
-        if reached < target - max(0.005, len(members) / total):
+        reached, tolerance = _reached([mask for _, mask in members])
+        if reached < target - tolerance:
+            last = f"the last update was at step {step}, or other masks were loaded since"
             warnings.warn(
                 f"'{members[0][0].path}' and {len(members) - 1} more weights are stripped at sparsity {reached:.3f}, "
-                f"below the schedule's final {target:.3f} of step {end}: the last update was at step {step}, or "
-                "other masks were loaded since.",
+                f"below the schedule's final {target:.3f} of step {end}: "
+                f"{'the masks were loaded without their progress' if step < 0 else last}.",
                 stacklevel=5,
             )
 
@@ -182,10 +196,7 @@ class PruningConfig(Config):
     @staticmethod
     def logs(weights):
         """`{"sparsity": fraction}` of zeros among the weights that have masks."""
-        masks = [mask_of(weight) for weight in weights]
-        zeros = sum(mask.zeros() for mask in masks)
-        total = sum(int(np.prod(mask.mask.shape)) for mask in masks)
-        return {"sparsity": zeros / total}
+        return {"sparsity": _reached([mask_of(weight) for weight in weights])[0]}
 
     def _unit_scores(self, weight, step):
         values = numpy_value(weight.value_before(mask_of(weight)))
@@ -214,6 +225,15 @@ class PruningConfig(Config):
                     else f"{error}, among {[w.path for w in weights]}, as the criterion scores them."
                 )
             ) from error
+
+
+def _reached(masks):
+    """The sparsity of some masks together, and how much a target may lie beside it.
+
+    Rounding in each weight, and smaller blocks at the edges, make a little difference.
+    """
+    total = sum(math.prod(mask.mask.shape) for mask in masks)
+    return sum(mask.zeros() for mask in masks) / total, max(0.005, len(masks) / total)
 
 
 def mask_of(weight):

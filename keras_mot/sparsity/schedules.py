@@ -12,11 +12,10 @@ from keras_mot._config import Config, EqualByConfig
 
 
 class PruningSchedule(EqualByConfig, abc.ABC):
-    """Base class of schedules; a user's own implements `__call__`, `get_config` and `from_config`.
+    """Base class of schedules; a user's own implements `__call__`, and, to be saved, `get_config` (`keras_mot.Config`).
 
-    A schedule must be hashable and comparable, as frozen dataclasses are: weights with equal settings are
-    updated together. It should have an attribute `end_step` (-1 for none), so that stripping can warn if
-    training ended early.
+    A schedule should not change: weights with equal settings are updated together. It should have an attribute
+    `end_step` (-1 for none), so that stripping can warn if training ended early.
 
     Example:
 
@@ -43,15 +42,6 @@ class PruningSchedule(EqualByConfig, abc.ABC):
         Returns:
             A pair: whether to update the masks now, and the sparsity to reach, in [0, 1).
         """
-
-    def get_config(self):
-        """The constructor's arguments as a JSON-ready dictionary."""
-        raise NotImplementedError(f"{type(self).__name__} does not implement `get_config`.")
-
-    @classmethod
-    def from_config(cls, config):
-        """The schedule that `get_config` described."""
-        return cls(**config)
 
     @staticmethod
     def _should_prune_in_step(step, begin_step, end_step, frequency):

@@ -1,5 +1,7 @@
 """The base class of weight transforms, and the form in which a transformed weight would be stored."""
 
+import contextlib
+import contextvars
 import dataclasses
 import types
 from collections.abc import Mapping, Sequence
@@ -7,6 +9,18 @@ from typing import Any, ClassVar
 
 import keras
 import numpy as np
+
+_SHARED = contextvars.ContextVar("shared_updaters", default=None)
+
+
+@contextlib.contextmanager
+def updaters_by_reference():
+    """While open, configurations of transforms refer to the updaters themselves: for copies that no file holds."""
+    token = _SHARED.set([])
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +61,10 @@ class WeightTransform(keras.layers.Layer):
             weights (`keras_mot.layers.TransformedWeight`) whose transforms hold an equal updater. `check(weights)`
             raises an error if weights do not suit it, given (path, shape, axes) of each. The static
             `logs(weights)` returns a dictionary of floats for the logs of `fit`, given the weights of all
-            updaters of its type. Three methods are optional: `initialize(weights)` gives transforms that
+            updaters of its type. Four methods are optional: `initialize(weights)` gives transforms that
             start from the weights' values their first state, when they are attached; `follow(weights, step)` is
             called in place of `update` when a transform before this one in the stack has been updated;
+            `keeps_loaded(weights, step)` says whether a state that weights were loaded with, before any update, stays;
             `before_strip(weights)` raises an error or warns if it is too early to strip.
         **kwargs: arguments of `keras.layers.Layer`.
 
@@ -72,6 +87,26 @@ class WeightTransform(keras.layers.Layer):
         self.axes = None
         self.step = 0
         self.updated_at = -1
+
+    def suit(self, weight_shape: tuple[int, ...], axes: Any) -> None:
+        """Settles what depends on the weight that a technique chose this transform for, before it is built.
+
+        Args:
+            weight_shape: shape of the weight.
+            axes: what its axes mean, `keras_mot.layers.WeightAxes`.
+        """
+
+    def follow_assignment(self, before: Any, after: Any) -> Any:
+        """Takes note that the layer itself assigned its weight in its call, as spectral normalization does.
+
+        Args:
+            before: tensor of the weight's shape, what the whole stack returned.
+            after: tensor of the weight's shape, what it is to return now.
+
+        Returns:
+            `after`, with `before` where this transform lets no change through.
+        """
+        return after
 
     def freeze(self, weight):
         """The weight that stripping leaves: what `call` returns, unless training uses an approximation of it.
@@ -98,14 +133,23 @@ class WeightTransform(keras.layers.Layer):
     def get_config(self):
         """The constructor's arguments; the updater goes along, so that a loaded model continues."""
         config = super().get_config()
-        config["updater"] = keras.saving.serialize_keras_object(self.updater)
+        shared = _SHARED.get()
+        if shared is None or self.updater is None:
+            config["updater"] = keras.saving.serialize_keras_object(self.updater)
+        else:
+            config["updater"] = {"shared": len(shared)}
+            shared.append(self.updater)
         return config
 
     @classmethod
     def from_config(cls, config):
         """The transform that `get_config` described."""
         config = dict(config)
-        config["updater"] = keras.saving.deserialize_keras_object(config.get("updater"))
+        updater = config.get("updater")
+        if isinstance(updater, dict) and set(updater) == {"shared"}:
+            config["updater"] = _SHARED.get()[updater["shared"]]
+        else:
+            config["updater"] = keras.saving.deserialize_keras_object(updater)
         return cls(**config)
 
     def get_build_config(self):
@@ -121,7 +165,16 @@ class WeightTransform(keras.layers.Layer):
         store["progress"] = np.array([self.step, self.updated_at], "int64")
 
     def load_own_variables(self, store):
-        """Loads the variables and the progress of the schedule."""
+        """Loads the variables and the progress of the schedule.
+
+        Raises:
+            ValueError: if the file has nothing for this transform.
+        """
+        if self.variables and not store.keys():
+            raise ValueError(
+                f"The file has nothing for the {type(self).__name__} '{self.name}': it was saved from a model with "
+                "other transforms. Load it into a model that was pruned, clustered or quantized the same way."
+            )
         super().load_own_variables({key: store[key] for key in store.keys() if key != "progress"})  # noqa: SIM118
         if "progress" in store.keys():  # noqa: SIM118
             self.step, self.updated_at = (int(value) for value in store["progress"])

@@ -32,6 +32,12 @@ class PaletteTransform(WeightTransform):
         self.number_of_clusters = number_of_clusters
         self.preserve_zeros = preserve_zeros
 
+    def suit(self, weight_shape: tuple[int, ...], axes: Any) -> None:
+        """Lowers `number_of_clusters` to how many values the weight (or a channel of it) has, two at least."""
+        shared = axes.outputs if self.per_channel else ()
+        size = math.prod(length for axis, length in enumerate(weight_shape) if axis not in shared)
+        self.number_of_clusters = min(self.number_of_clusters, max(size, 2))
+
     def palette(self) -> np.ndarray:
         """The values: float array of shape (channels, number_of_clusters), entry 0 being 0 with `preserve_zeros`."""
         centroids = np.array(ops.convert_to_numpy(self.centroids), "float32").reshape(self.channels, -1)

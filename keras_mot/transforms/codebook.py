@@ -166,6 +166,22 @@ class Codebook(PaletteTransform):
         codes = pack(assignments, self.channels * entries, self.digits)
         self.codes.assign(codes.astype(self.codes.dtype))
 
+    def follow_assignment(self, before: Any, after: Any) -> Any:
+        """Moves each centroid to the mean of what its members have become; the assignments stay."""
+        entries = self.channels * self.number_of_clusters
+        codes = ops.cast(ops.convert_to_tensor(self.codes.value), "int32")
+        columns = [codes // entries ** (self.digits - 1 - digit) % entries for digit in range(self.digits)]
+        places = ops.reshape(ops.stack(columns, axis=-1), (-1,))[: math.prod(self.weight_shape)]
+        # Without a gradient: that of the stored weight, which moves as well, has the part that is due to this change.
+        values = ops.reshape(ops.cast(ops.stop_gradient(after), "float32"), (-1,))
+        sums = ops.reshape(ops.segment_sum(values, places, entries), (self.channels, self.number_of_clusters))
+        members = ops.reshape(ops.convert_to_tensor(self.members.value), sums.shape)
+        means = (sums / ops.maximum(members, 1))[:, int(self.preserve_zeros) :]
+        centroids = ops.reshape(ops.convert_to_tensor(self.centroids.value), self.centroids.shape)
+        moved = ops.where(members[:, int(self.preserve_zeros) :] > 0, means - ops.stop_gradient(centroids), 0.0)
+        self.centroids.assign(centroids + ops.stop_gradient(moved))
+        return after
+
     def storage_form(self, weight: np.ndarray) -> StorageForm:
         """The palette, and an index of ceil(log2(number_of_clusters)) bits for each weight."""
         return self._stored(self.palette(), self.assignments(), weight.shape)

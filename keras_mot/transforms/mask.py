@@ -43,6 +43,10 @@ class Mask(WeightTransform):
             return _torch.masked(weight, mask)
         return ops.where(mask, weight, ops.zeros((), weight.dtype))
 
+    def follow_assignment(self, before: Any, after: Any) -> Any:
+        """Keeps what is masked as it is."""
+        return ops.where(ops.convert_to_tensor(self.mask.value), after, before)
+
     def assign(self, mask: Any) -> None:
         """Sets the mask: an array of the weight's shape, true (or not zero) where the weight is kept."""
         self.mask.assign(np.asarray(mask, dtype="bool"))

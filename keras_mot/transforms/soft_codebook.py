@@ -96,6 +96,14 @@ class SoftCodebook(PaletteTransform):
         members = np.bincount(self._nearest(weight, palette).reshape(-1), minlength=self.number_of_clusters)
         self.members.assign(members[None].astype("float32"))
 
+    def follow_assignment(self, before: Any, after: Any) -> Any:
+        """Scales the centroids as the weight was scaled, in the sense of least squares."""
+        old, new = (ops.cast(ops.stop_gradient(value), "float32") for value in (before, after))
+        scale = ops.sum(old * new) / ops.maximum(ops.sum(old * old), keras.config.epsilon())
+        self.centroids.assign(ops.convert_to_tensor(self.centroids.value) * scale)
+        self.sharpness.assign(ops.convert_to_tensor(self.sharpness.value) / ops.maximum(scale * scale, 1e-30))
+        return after
+
     def assignments_of(self, weight: np.ndarray) -> np.ndarray:
         """The entry nearest to each weight, after the centroids have followed the weights once more."""
         weight = np.asarray(weight, "float32")
