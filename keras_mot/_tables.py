@@ -12,14 +12,18 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]], cap
 
 
 def text_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption: str | None = None) -> str:
-    """A plain table of 120 columns at most; all columns but the first are aligned to the right."""
+    """A plain table of 120 columns at most; all columns but the first are aligned to the right.
+
+    The first and the last column are wrapped where they are too long.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(caption=caption, caption_justify="left")
     for position, header in enumerate(headers):
-        table.add_column(header, justify="right" if position else "left", no_wrap=position > 0, overflow="fold")
+        inner = 0 < position < len(headers) - 1
+        table.add_column(header, justify="right" if position else "left", no_wrap=inner, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     output = io.StringIO()
