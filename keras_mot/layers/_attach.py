@@ -340,8 +340,8 @@ def prepare(found, stack):
                 transform.axes = found.axes
                 transform.build(tuple(variable.shape))
     for transform in stack:
-        for own in transform.variables:  # PyTorch's lists of parameters go by path, which must be unique
-            own._path = f"{owner.path or owner.name}/{transform.name}/{own.name}"
+        for own in transform.variables:  # PyTorch lists parameters by path, which must be unique
+            own._path = "/".join([*variable.path.split("/")[:-1], transform.name, own.name])
         for learned in own_variables(transform)[0]:
             train_only_while(learned, lambda: variable.trainable)
     weight = TransformedWeight(owner, found.key, found.place, variable, found.axes, before + stack)

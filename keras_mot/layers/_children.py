@@ -61,7 +61,7 @@ def _attributes(layer):
 
 
 def _named(attributes, kind):
-    """(name, object) pairs of the objects of class `kind` in attributes and containers, each once, as no other's name."""
+    """(name, object) pairs of the objects of class `kind` in attributes and containers: each once, and each name."""
     found, names = {}, set()
 
     def visit(value, name):

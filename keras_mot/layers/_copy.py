@@ -45,6 +45,7 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
             )
         )
     _copy_variables(old, new)
+    forget_torch_parameters(clone)
     for source, target in zip(model._flatten_layers(), clone._flatten_layers(), strict=True):
         if type(target) is not type(source):
             names = type(source).__name__, type(target).__name__
@@ -55,7 +56,6 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
             target.name = source.name
         target._parent_path = source._parent_path
         _copy_progress(source, target)
-    _copy_paths(model, clone)
     return clone
 
 
@@ -86,19 +86,16 @@ def _copy_variables(old, new):
         target.assign(np.array(keras.ops.convert_to_numpy(source)))
         if own_flag(target) != own_flag(source):
             target.trainable = own_flag(source)
-        target._path = source._path  # a layer rebuilt by itself does not know the model it was built in
+    _copy_paths(old, new)
 
 
-def _copy_paths(model, clone):
-    """Gives a copy of a model the paths of the original: a layer that is rebuilt by itself does not know its model.
+def _copy_paths(old, new):
+    """Gives variables the paths of others: a layer rebuilt by itself does not know the model it was built in.
 
-    PyTorch lists parameters in the order of their paths.
+    PyTorch lists parameters by their paths, and in the order of these.
     """
-    for source, target in zip(model._flatten_layers(), clone._flatten_layers(), strict=True):
+    for source, target in zip(old, new, strict=True):
         target._path = source._path
-    for source, target in zip(model.variables, clone.variables, strict=True):
-        target._path = source._path
-    forget_torch_parameters(clone)
 
 
 def _copy_progress(source, target):
@@ -214,7 +211,8 @@ def _install():
     def deepcopy(self, memo):
         result = copy._reconstruct(self, memo, *self.__reduce_ex__(4))  # as `copy.deepcopy` does without this method
         if any(isinstance(part, WeightTransform | ActivationQuantizer) for part in self._flatten_layers()):
-            _copy_paths(self, result)
+            _copy_paths(self.variables, result.variables)
+            forget_torch_parameters(result)
         return result
 
     keras.layers.Layer.__deepcopy__ = deepcopy

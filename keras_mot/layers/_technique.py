@@ -174,8 +174,8 @@ class Technique:
         frozen = [weight.path for weight in weights if not weight.variable.trainable]
         if frozen:
             warnings.warn(
-                f"{len(frozen)} of {len(weights)} weights to be {self.done} are frozen, such as '{frozen[0]}'. They are "
-                f"{self.done} all the same, but do not train to make up for it. `overrides` can leave layers alone.",
+                f"{len(frozen)} of {len(weights)} weights to be {self.done} are frozen, such as '{frozen[0]}': they "
+                f"are {self.done}, too, but do not train to make up for it. `overrides` can leave layers alone.",
                 stacklevel=5,
             )
 

@@ -125,6 +125,7 @@ class Prune(Stage):
         min_density: with "model", the share of its weights that each layer keeps at least.
         frequency: training steps between two updates of the masks; at most a tenth of the schedule.
         skip: regular expressions of the layers to leave alone.
+        include_depthwise: whether depthwise kernels are pruned, too; by default only with `channels`.
         fine_tune: a `FineTune`, or `None` to prune at once.
     """
 
@@ -140,6 +141,7 @@ class Prune(Stage):
     min_density: float = 0.02
     frequency: int = 100
     skip: tuple[str, ...] = ()
+    include_depthwise: bool | None = None
     fine_tune: FineTune | None = dataclasses.field(default_factory=lambda: FineTune(2, 1e-3))
 
     def __post_init__(self):
@@ -239,6 +241,7 @@ class Cluster(Stage):
         entropy_weight: how much smaller zipped files are preferred to smaller errors, see `ExactKMeans`; about 0.02.
         frequency: training steps between two assignments of weights to values.
         skip: regular expressions of the layers to leave alone.
+        include_depthwise: whether depthwise kernels are clustered, too.
         fine_tune: a `FineTune`, or `None` to cluster only.
     """
 
@@ -251,6 +254,7 @@ class Cluster(Stage):
     entropy_weight: float = 0.0
     frequency: int = 10
     skip: tuple[str, ...] = ()
+    include_depthwise: bool | None = None
     fine_tune: FineTune | None = dataclasses.field(default_factory=FineTune)
 
     def __post_init__(self):
@@ -276,7 +280,11 @@ class Cluster(Stage):
             if run.quantizes:  # quantization keeps the values that batch normalization would multiply
                 warnings.filterwarnings("ignore", message=".*whose weights are clustered now")
             return cluster_weights(
-                model, config, preserve_sparsity=self.preserve_sparsity, overrides=dict.fromkeys(self.skip)
+                model,
+                config,
+                preserve_sparsity=self.preserve_sparsity,
+                overrides=dict.fromkeys(self.skip),
+                include_depthwise=self.include_depthwise,
             )
 
 
