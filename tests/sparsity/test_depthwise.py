@@ -69,7 +69,8 @@ def test_left_alone_unless_asked_for(apply, report, config):
     ):
         assert touched(apply(model, overrides={selector: config})) == USUAL | kernels
     # One that points at a model around it does not, and `None` still leaves alone.
-    assert touched(apply(model, overrides={keras.Sequential: config})) == USUAL
+    nested = keras.Sequential([layers.Input((8, 8, 3)), network()])
+    assert touched(apply(nested, overrides={keras.Sequential: config})) == USUAL
     assert touched(apply(model, include_depthwise=True, overrides={"sep": None})) == USUAL | DEPTHWISE - {
         "separable/depthwise_kernel"
     } - {"separable/pointwise_kernel"}
