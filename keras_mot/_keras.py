@@ -31,6 +31,8 @@ __all__ = [
     "is_eager",
     "is_graph_model",
     "no_gradients",
+    "nothing_frozen",
+    "own_variables",
     "set_keras_mask",
     "sublayers",
 ]
@@ -49,6 +51,25 @@ def is_graph_model(layer):
 def sublayers(layer):
     """The direct sub-layers that Keras tracks for `layer`, in tracking order."""
     return list(layer._layers)
+
+
+def own_variables(layer):
+    """The variables that a layer itself holds, as a pair of lists: created to be trained, and as other state."""
+    return list(layer._trainable_variables), list(layer._non_trainable_variables)
+
+
+@contextlib.contextmanager
+def nothing_frozen(layer):
+    """Context in which `layer.trainable_weights` lists what it would if nothing in the layer were frozen."""
+    parts = [part for each in layer._flatten_layers() for part in (each, *each._trainable_variables)]
+    flags = [part._trainable for part in parts]
+    try:
+        for part in parts:
+            part._trainable = True
+        yield
+    finally:
+        for part, flag in zip(parts, flags, strict=True):
+            part._trainable = flag
 
 
 def forget_compilation(layer):

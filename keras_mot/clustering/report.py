@@ -7,9 +7,10 @@ import numpy as np
 
 from keras_mot._entropy import entropy_in_bits
 from keras_mot._tables import text_table
+from keras_mot.clustering.cluster import CLUSTERING
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
-from keras_mot.layers._technique import check_layer, transformed_and_left_alone
-from keras_mot.transforms import PaletteTransform
+from keras_mot.layers._find import check_layer
+from keras_mot.layers._overview import kinds_caption, overview
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ClusteredWeight:
         preserves_zeros: whether zero is one of the values, and belongs to the weights that are masked.
         step: training steps seen.
         config: its `ClusteringConfig`, or `None` for a codebook without a schedule.
+        frozen: whether it is clustered, but neither it nor its values are trained.
     """
 
     path: str
@@ -35,6 +37,7 @@ class ClusteredWeight:
     preserves_zeros: bool
     step: int
     config: ClusteringConfig | None
+    frozen: bool = False
 
     @property
     def note(self) -> str:
@@ -46,6 +49,8 @@ class ClusteredWeight:
             notes.append(f"only {self.unique_values} different values in use")
         if self.preserves_zeros:
             notes.append("one value is zero")
+        if self.frozen:
+            notes.append("frozen")
         return ", ".join(notes)
 
 
@@ -56,10 +61,13 @@ class ClusteringReport:
     Args:
         clustered: tuple of `ClusteredWeight`.
         left_alone: tuple of (path, reason) pairs.
+        left_alone_by_kind: tuple of (kind, number of weights, number of their values) of what is left alone in every
+            layer, such as biases. With the others, these are all weights of the model.
     """
 
     clustered: tuple[ClusteredWeight, ...]
     left_alone: tuple[tuple[str, str], ...]
+    left_alone_by_kind: tuple[tuple[str, int, int], ...] = ()
 
     def __str__(self):
         rows = [
@@ -74,7 +82,8 @@ class ClusteringReport:
             for row in self.clustered
         ]
         rows += [(path, "", "-", "", "", f"not clustered: {reason}") for path, reason in self.left_alone]
-        return text_table(("weight", "shape", "clusters", "values", "bits per weight", "note"), rows)
+        caption = kinds_caption(self.left_alone_by_kind, "clustered") or None
+        return text_table(("weight", "shape", "clusters", "values", "bits per weight", "note"), rows, caption)
 
 
 def clustering_report(model: keras.layers.Layer) -> ClusteringReport:
@@ -84,7 +93,7 @@ def clustering_report(model: keras.layers.Layer) -> ClusteringReport:
         model: a built model or layer, with clustered weights or without.
 
     Returns:
-        A `ClusteringReport`. Biases and other weights that the table of weights does not list do not appear.
+        A `ClusteringReport`.
 
     Raises:
         TypeError: if `model` is not a Keras model or layer.
@@ -96,11 +105,12 @@ def clustering_report(model: keras.layers.Layer) -> ClusteringReport:
     ```
     """
     check_layer(model, "clustering_report")
-    weights, left = transformed_and_left_alone(model, PaletteTransform)
-    return ClusteringReport(tuple(map(_row, weights)), tuple(left))
+    seen = overview(model, CLUSTERING)
+    rows = tuple(_row(weight, id(weight.variable) in seen.frozen) for weight in seen.weights)
+    return ClusteringReport(rows, seen.left_alone, seen.by_kind)
 
 
-def _row(weight):
+def _row(weight, frozen):
     codebook = codebook_of(weight)
     return ClusteredWeight(
         weight.path,
@@ -111,6 +121,7 @@ def _row(weight):
         codebook.preserve_zeros,
         codebook.step,
         codebook.updater,
+        frozen,
     )
 
 

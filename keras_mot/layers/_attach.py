@@ -16,18 +16,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import forget_torch_parameters, is_eager
+from keras_mot._keras import forget_torch_parameters, is_eager, own_variables
 from keras_mot.layers._find import check_layer, find_weights
 from keras_mot.layers._refusals import guard_models, refused_methods
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers._weights import WeightAxes
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms._base import order_error, updaters_by_reference
+from keras_mot.transforms._following import train_only_while
 
 _PACKAGE = "keras_mot"
 _REGISTERED_NAME = "TransformedLayer"
 ANY = "*"
 """The place that stands for every transformable weight of a layer that is not built yet."""
+ANY_BUT_DEPTHWISE = "*!depthwise"
+"""The same without depthwise kernels."""
 
 _EVALUATED = contextvars.ContextVar("evaluated_weights", default=None)
 
@@ -229,7 +232,8 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
         host: a layer, or a subclassed model. If it is not built, the transforms are attached when it is.
         transforms: dictionary from the place of a weight (`FoundWeight.place`, for example `"kernel"`) to the
             list of `WeightTransform`s to append to the weight's stack. The place `"*"` stands for every
-            transformable weight of an unbuilt layer; its transforms are copied for each.
+            transformable weight of an unbuilt layer, `"*!depthwise"` for all but depthwise kernels; its transforms are
+            copied for each.
 
     Returns:
         `host`, its class changed to a subclass of what it was.
@@ -262,16 +266,22 @@ def find_weights_of_host(host):
 
 
 def _expand_any(transforms, found):
-    if ANY not in transforms:
-        return transforms
-    expanded = {place: stack for place, stack in transforms.items() if place != ANY}
-    for place in found.keys() - expanded.keys():
-        with updaters_by_reference():
-            configs = [keras.saving.serialize_keras_object(transform) for transform in transforms[ANY]]
-            expanded[place] = [keras.saving.deserialize_keras_object(config) for config in configs]
-        for transform in expanded[place]:
-            transform.suit(tuple(found[place].variable.shape), found[place].axes)
+    expanded = {place: stack for place, stack in transforms.items() if place not in (ANY, ANY_BUT_DEPTHWISE)}
+    for anywhere in (ANY, ANY_BUT_DEPTHWISE):
+        for place, weight in found.items() if anywhere in transforms else ():
+            if place not in expanded and (anywhere == ANY or not weight.depthwise):
+                expanded[place] = _copies_for(weight, transforms[anywhere])
     return expanded
+
+
+def _copies_for(found, stack):
+    """Copies of transforms that suit a weight."""
+    with updaters_by_reference():
+        configs = [keras.saving.serialize_keras_object(transform) for transform in stack]
+        copies = [keras.saving.deserialize_keras_object(config) for config in configs]
+    for transform in copies:
+        transform.suit(tuple(found.variable.shape), found.axes)
+    return copies
 
 
 def _attach_when_built(host, transforms):
@@ -352,8 +362,10 @@ def prepare(found, stack):
                 transform.axes = found.axes
                 transform.build(tuple(variable.shape))
     for transform in stack:
-        for own in transform.variables:  # PyTorch's lists of parameters go by path, which must be unique
-            own._path = f"{owner.path or owner.name}/{transform.name}/{own.name}"
+        for own in transform.variables:  # PyTorch lists parameters by path, which must be unique
+            own._path = "/".join([*variable.path.split("/")[:-1], transform.name, own.name])
+        for learned in own_variables(transform)[0]:
+            train_only_while(learned, lambda: variable.trainable)
     weight = TransformedWeight(owner, found.key, found.place, variable, found.axes, before + stack)
     _check_output(weight)
     return weight

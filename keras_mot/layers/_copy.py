@@ -1,16 +1,19 @@
 """Copying a model of any kind, transforms included, so that the copy shares no variables with it."""
 
 import contextlib
+import copy
 import tempfile
 import types
 
 import keras
 import numpy as np
 
-from keras_mot._keras import Functional, is_graph_model
+from keras_mot._keras import Functional, forget_torch_parameters, is_graph_model
 from keras_mot.layers._find import check_layer
+from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms._base import updaters_by_reference
+from keras_mot.transforms._following import own_flag
 
 
 def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
@@ -32,11 +35,11 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
     check_layer(model, "copy_model")
     try:
         with strategy_scope(model):
-            copy = _copy_structure(model, {})
+            clone = _copy_structure(model, {})
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(_cannot_copy(model, reason if len(reason) < 400 else reason[:400] + " ...")) from error
-    old, new = model.variables, copy.variables
+    old, new = model.variables, clone.variables
     shapes = [tuple(variable.shape) for variable in old], [tuple(variable.shape) for variable in new]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -46,7 +49,8 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
             )
         )
     _copy_variables(old, new)
-    for source, target in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
+    forget_torch_parameters(clone)
+    for source, target in zip(model._flatten_layers(), clone._flatten_layers(), strict=True):
         if type(target) is not type(source):
             names = type(source).__name__, type(target).__name__
             raise ValueError(_cannot_copy(model, f"layer '{source.name}' of class {names[0]} comes back as {names[1]}"))
@@ -56,7 +60,7 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
             target.name = source.name
         target._parent_path = source._parent_path
         _copy_progress(source, target)
-    return copy
+    return clone
 
 
 def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
@@ -66,27 +70,36 @@ def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
         layer: a layer with the attributes `use_bias` and `bias`.
         use_bias: whether the copy has a bias.
     """
-    copy = _copy_layer(layer, use_bias=use_bias)
+    clone = _copy_layer(layer, use_bias=use_bias)
     kept = [
         [variable for variable in each.variables if not each.use_bias or variable is not each.bias]
-        for each in (layer, copy)
+        for each in (layer, clone)
     ]
     _copy_variables(*kept)
     if layer.use_bias and use_bias:
-        _copy_variables([layer.bias], [copy.bias])
-    for source, target in zip(layer._flatten_layers(), copy._flatten_layers(), strict=True):
+        _copy_variables([layer.bias], [clone.bias])
+    for source, target in zip(layer._flatten_layers(), clone._flatten_layers(), strict=True):
         target._trainable = source._trainable
         _copy_progress(source, target)
-    return copy
+    return clone
 
 
 def _copy_variables(old, new):
     for source, target in zip(old, new, strict=True):
         # A real copy: JAX donates the buffers of a model in training.
         target.assign(np.array(keras.ops.convert_to_numpy(source)))
-        if target.trainable != source.trainable:
-            target.trainable = source.trainable
-        target._path = source._path  # a layer rebuilt by itself does not know the model it was built in
+        if own_flag(target) != own_flag(source):
+            target.trainable = own_flag(source)
+    _copy_paths(old, new)
+
+
+def _copy_paths(old, new):
+    """Gives variables the paths of others: a layer rebuilt by itself does not know the model it was built in.
+
+    PyTorch lists parameters by their paths, and in the order of these.
+    """
+    for source, target in zip(old, new, strict=True):
+        target._path = source._path
 
 
 def _copy_progress(source, target):
@@ -114,13 +127,13 @@ def _copy_graph(model, copies):
         inputs = keras.tree.map_structure(new_input, model.input)
     compiled, model.compiled = model.compiled, False
     try:
-        copy = keras.models.clone_model(
+        clone = keras.models.clone_model(
             model, input_tensors=inputs, clone_function=lambda child: _copy_structure(child, copies)
         )
     finally:
         model.compiled = compiled
-    copy._trainable = model._trainable
-    return copy
+    clone._trainable = model._trainable
+    return clone
 
 
 def new_input(tensor):
@@ -190,3 +203,24 @@ def strategy_scope(model):
     """The scope of the `tf.distribute` strategy that `model` was created under, or one that does nothing."""
     strategy = getattr(model, "_distribute_strategy", None)
     return strategy.scope() if strategy is not None else contextlib.nullcontext()
+
+
+def _install():
+    """Makes PyTorch list the parameters of a deep copy of a model of ours as it lists those of the model.
+
+    Keras copies by saving and loading, where some layers are built by themselves. Plain models stay as Keras has them.
+    """
+    if keras.backend.backend() != "torch" or hasattr(keras.layers.Layer, "__deepcopy__"):
+        return
+
+    def deepcopy(self, memo):
+        result = copy._reconstruct(self, memo, *self.__reduce_ex__(4))  # as `copy.deepcopy` does without this method
+        if any(isinstance(part, WeightTransform | ActivationQuantizer) for part in self._flatten_layers()):
+            _copy_paths(self.variables, result.variables)
+            forget_torch_parameters(result)
+        return result
+
+    keras.layers.Layer.__deepcopy__ = deepcopy
+
+
+_install()

@@ -4,8 +4,10 @@ import dataclasses
 
 import keras
 
-from keras_mot._keras import is_graph_model, sublayers
-from keras_mot.layers._weights import LeftAlone, OwnWeight, WeightAxes, is_whole_layer, own_weights
+from keras_mot._keras import is_graph_model
+from keras_mot.layers._children import children
+from keras_mot.layers._own_weights import LeftAlone, own_weights
+from keras_mot.layers._weights import WeightAxes, is_whole_layer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,6 +23,8 @@ class FoundWeight:
         variable: the stored weight.
         axes: what the weight's axes mean.
         lineage: the layers around the variable, from the outermost below the root to the innermost.
+        depthwise: whether the weight is left alone unless it is asked for, see `WeightSpec`.
+        techniques: the verbs of the techniques that a method of the owner offers it to; `None` for all.
     """
 
     host: keras.layers.Layer
@@ -30,6 +34,13 @@ class FoundWeight:
     variable: keras.Variable
     axes: WeightAxes
     lineage: tuple[keras.layers.Layer, ...]
+    depthwise: bool = False
+    techniques: frozenset[str] | None = None
+
+    @property
+    def path(self):
+        """The path of the weight in messages and reports: the owner's path and the key."""
+        return f"{self.owner.path or self.owner.name}/{self.key}"
 
     @property
     def place(self):
@@ -44,104 +55,108 @@ def find_weights(root: keras.layers.Layer) -> tuple[list[FoundWeight], list[Left
         root: a built layer or model of any kind.
 
     Returns:
-        A pair of lists: `FoundWeight`, and `LeftAlone` for the weights that no table entry covers.
+        A pair of lists: `FoundWeight`, and `LeftAlone` with the reason for each of the others. Together they
+        stand for all of `root.weights`, but for the variables of transforms.
 
     Raises:
         TypeError: if `root` is not a Keras model or layer.
     """
     check_layer(root, "find_weights")
-    found, left_alone, seen = [], [], set()
-    for host, lineage in hosts(root):
-        _search(host, host, "", lineage, found, left_alone, seen)
-    return found, left_alone
+    search = _Search()
+    for layer, lineage in _layers_with_config(root):
+        if is_graph_model(layer):
+            search.leave(own_weights(layer)[1])
+        else:
+            search.visit(layer, layer, "", lineage)
+    return search.found, [item for item in map(search.without_found, search.left_alone) if item is not None]
 
 
-def hosts(root, lineage=()):
-    """Yields (host, lineage) pairs: the layers whose configurations carry transforms, each once."""
+def _layers_with_config(root, lineage=()):
+    """Yields (layer, lineage) pairs: the layers whose configurations carry transforms, and the graph models around."""
     seen = set()
 
     def visit(layer, lineage):
         if id(layer) in seen:
             return
         seen.add(id(layer))
+        yield layer, lineage or (layer,)
         if is_graph_model(layer):
-            for child in layer.layers:
+            for _, child in children(layer):
                 yield from visit(child, (*lineage, child))
-        else:
-            yield layer, lineage or (layer,)
 
     yield from visit(root, lineage)
 
 
-def _search(host, layer, path, lineage, found, left_alone, seen):
-    if id(layer) in seen:
-        return
-    seen.add(id(layer))
-    below = _whole_layer_weights(layer) if is_whole_layer(layer) else own_weights(layer)
-    for weight in below[0]:
-        if id(weight.variable) not in seen:
-            seen.add(id(weight.variable))
-            found.append(FoundWeight(host, layer, path, weight.key, weight.variable, weight.axes, lineage))
-    left_alone.extend(below[1])
-    if is_whole_layer(layer):
-        return
-    for name, child in children(layer):
-        _search(host, child, f"{path}/{name}" if path else name, (*lineage, child), found, left_alone, seen)
+class _Search:
+    """A walk down from hosts. Each layer is visited once, and each variable found once."""
 
+    def __init__(self):
+        self.found, self.left_alone = [], []
+        self._seen = set()  # ids of layers
+        self._taken = set()  # ids of variables that are found
+        self._left = set()  # ids of variables that are left alone
 
-def _whole_layer_weights(layer):
-    weights, left_alone = [], []
+    def visit(self, host, layer, path, lineage):
+        """Searches `layer`, which is at `path` below `host`."""
+        if id(layer) in self._seen:
+            return
+        self._seen.add(id(layer))
+        if is_whole_layer(layer):
+            self._take(host, layer, path, lineage, self._weights_below(layer))
+            return
+        own, left_alone = own_weights(layer)
+        self._take(host, layer, path, lineage, [weight for weight in own if not weight.below])
+        self.leave(left_alone)
+        for name, child in children(layer):
+            if name is None:
+                self._leave_member_of_set(child)
+            else:
+                self.visit(host, child, f"{path}/{name}" if path else name, (*lineage, child))
+        # A sub-layer's own entry in the table goes first: it knows the axes.
+        self._take(host, layer, path, lineage, [weight for weight in own if weight.below])
 
-    def visit(node, prefix):
-        own, unlisted = own_weights(node) if node is not layer else ([], [])
-        weights.extend(OwnWeight(prefix + weight.key, weight.variable, weight.axes) for weight in own)
-        left_alone.extend(unlisted)
-        for name, child in children(node):
-            visit(child, f"{prefix}{name}/")
+    def leave(self, items):
+        """Notes what is left alone; a variable that several layers hold, once."""
+        for item in items:
+            variables = tuple(each for each in item.variables if id(each) not in self._left)
+            self._left.update(id(each) for each in variables)
+            if variables or not item.variables:
+                self.left_alone.append(dataclasses.replace(item, variables=variables))
 
-    visit(layer, "")
-    return weights, left_alone
+    def without_found(self, item):
+        """A `LeftAlone` without what a layer further up has named; `None` if nothing remains."""
+        variables = tuple(each for each in item.variables if id(each) not in self._taken)
+        return dataclasses.replace(item, variables=variables) if variables or not item.variables else None
 
+    def _take(self, host, owner, path, lineage, weights):
+        for weight in weights:
+            if id(weight.variable) in self._taken:
+                continue
+            self._taken.add(id(weight.variable))
+            self.found.append(
+                FoundWeight(
+                    *(host, owner, path, weight.key, weight.variable, weight.axes, lineage),
+                    depthwise=weight.depthwise,
+                    techniques=weight.techniques,
+                )
+            )
 
-def children(layer):
-    """The direct sub-layers with names that survive a rebuild: attribute names, or positions in a model.
+    def _weights_below(self, layer):
+        own, left_alone = own_weights(layer)
+        weights = [weight for weight in own if not weight.below]
+        self.leave(left_alone)
+        for name, child in children(layer):
+            if name is None:
+                self._leave_member_of_set(child)
+                continue
+            for weight in self._weights_below(child):
+                weights.append(dataclasses.replace(weight, key=f"{name}/{weight.key}"))
+        return weights + [weight for weight in own if weight.below]
 
-    Layers' own names will not do: a layer created without one is numbered anew in every process.
-    """
-    if is_graph_model(layer):
-        return [(f"layers/{index}", child) for index, child in enumerate(layer.layers)]
-    tracked = {id(child) for child in sublayers(layer)}
-    names = {}
-
-    def visit(value, name):
-        if isinstance(value, keras.layers.Layer):
-            if id(value) in tracked:
-                names.setdefault(id(value), (name, value))
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                visit(item, f"{name}/{key}")
-        elif isinstance(value, list | tuple):
-            for index, item in enumerate(value):
-                visit(item, f"{name}/{index}")
-
-    # PyTorch keeps sub-modules apart from the other attributes.
-    attributes = {**vars(layer), **vars(layer).get("_modules", {})}
-    for name, value in sorted(attributes.items()):
-        if name not in _BOOKKEEPING and not name.startswith("_self_"):
-            visit(value, name)
-    return list(names.values())
-
-
-# Where Keras, and this package, keep track of layers that also have a name of their own.
-_BOOKKEEPING = {
-    "_layers",
-    "_operations",
-    "_nodes",
-    "_tracker",
-    "_weight_transforms",
-    "_functional",
-    "_modules",
-}
+    def _leave_member_of_set(self, layer):
+        if layer.weights:
+            reason = "it is held in a set, which has no order to find it by: hold it in a list or as an attribute"
+            self.leave([LeftAlone(layer.path or layer.name, reason, True, tuple(layer.weights))])
 
 
 def check_layer(layer, function):

@@ -13,6 +13,7 @@ import numpy as np
 from keras_mot._keras import forget_compilation, forget_torch_parameters
 from keras_mot.layers._attach import (
     ANY,
+    ANY_BUT_DEPTHWISE,
     attach,
     initialize,
     numpy_value,
@@ -24,8 +25,12 @@ from keras_mot.layers._attach import (
 )
 from keras_mot.layers._copy import copy_model, strategy_scope
 from keras_mot.layers._find import check_layer, find_weights, left_alone_unknown, require_built
-from keras_mot.layers._select import check_selectors_match, matches
+from keras_mot.layers._own_weights import speaks_for_itself
+from keras_mot.layers._select import check_selectors_match, matches, matches_layer
+from keras_mot.layers._weights import is_only_depthwise
 from keras_mot.transforms._base import order_error
+
+DEPTHWISE = "depthwise: few weights, and each is needed; ask for it by `include_depthwise=True` or in `overrides`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Technique:
         allows: function from a layer to whether it may be transformed.
         check_model: function that refuses a whole model with an error.
         wholly: function from settings to whether they judge all their weights together.
+        takes_depthwise: function from settings to whether they need depthwise kernels like all others.
     """
 
     function: str
@@ -54,8 +60,9 @@ class Technique:
     allows: Callable = lambda layer: True
     check_model: Callable = lambda model: None
     wholly: Callable = lambda config: False
+    takes_depthwise: Callable = lambda config: False
 
-    def apply(self, target, config, overrides=None, inplace=False, input_shape=None):
+    def apply(self, target, config, overrides=None, inplace=False, input_shape=None, include_depthwise=None):
         """Applies the technique to a model, a layer or a list of layers.
 
         Args:
@@ -64,16 +71,25 @@ class Technique:
             overrides: dictionary from selectors to settings, or to `None` to leave layers alone.
             inplace: whether to change `target` itself.
             input_shape: shape of a sample without the batch, for an unbuilt layer.
+            include_depthwise: whether depthwise kernels are taken like all others; `None`: if `takes_depthwise` says
+                so, or they belong to the very layer that is given or that a selector of `overrides` points at.
 
         Returns:
             A copy of `target`, or `target`, with the transforms attached.
         """
         overrides = self._check_overrides(overrides)
+        if include_depthwise is not None and not isinstance(include_depthwise, bool):
+            raise TypeError(f"`include_depthwise` should be True, False or None; received {include_depthwise!r}.")
+        technique = self if include_depthwise is None else self._with_depthwise(include_depthwise)
         if not isinstance(target, list | tuple):
-            return self._apply(target, config, overrides, inplace, input_shape)
+            given = target if include_depthwise is None else None
+            return technique._apply(target, config, overrides, inplace, input_shape, given)
         if not target:
             raise ValueError(f"`{self.function}` received an empty list: there is no layer to {self.verb}.")
-        return self._apply_to_list(target, config, overrides, inplace)
+        return technique._apply_to_list(target, config, overrides, inplace)
+
+    def _with_depthwise(self, included):
+        return dataclasses.replace(self, takes_depthwise=lambda config: included)
 
     def _check_overrides(self, overrides):
         overrides = {} if overrides is None else overrides
@@ -97,7 +113,7 @@ class Technique:
             if id(item) in results:  # a layer that is there twice stays one layer
                 continue
             try:
-                results[id(item)] = self._apply(item, config, overrides, inplace, None, check_selectors=False)
+                results[id(item)] = self._apply(item, config, overrides, inplace, None, None, check_selectors=False)
                 count += 1
             except NothingToDoError:
                 results[id(item)] = item if inplace else copy_model(item)
@@ -106,10 +122,10 @@ class Technique:
             raise ValueError(f"There is nothing to {self.verb} in the layers {names}.")
         return [results[id(item)] for item in items]
 
-    def _apply(self, layer, config, overrides, inplace, input_shape, check_selectors=True):
+    def _apply(self, layer, config, overrides, inplace, input_shape, given, check_selectors=True):
         check_layer(layer, self.function)
         if not layer.built and not isinstance(layer, keras.Model):
-            return self._apply_when_built(layer, config, overrides, inplace, input_shape)
+            return self._apply_when_built(layer, config, overrides, inplace, input_shape, given)
         if input_shape is not None:
             raise ValueError(f"`input_shape` is for layers that are not built; '{layer.name}' is.")
         require_built(layer, self.function)
@@ -119,10 +135,11 @@ class Technique:
         if check_selectors:
             check_selectors_match(overrides, found)
         current = {id(weight.variable): weight for weight in transformed_weights(layer)}
-        plan = [self._config_for(weight, config, overrides, current) for weight in found]
+        plan = [self._config_for(weight, config, overrides, current, given) for weight in found]
         stacks = self._check_plan(layer, found, plan, current)
         for item in left_alone_unknown(left_alone):
-            warnings.warn(f"Not {self.done}: layer '{item.path}'. {item.reason}.", stacklevel=5)
+            warnings.warn(f"Not {self.done}: layer '{item.path}'. {item.reason}.", stacklevel=4)
+        self._warn_of_frozen([weight for weight, stack in zip(found, stacks, strict=True) if stack])
         target = layer if inplace else copy_model(layer)
         with strategy_scope(layer):
             planned = zip(find_weights(target)[0], stacks, strict=True)
@@ -136,16 +153,31 @@ class Technique:
             forget_compilation(target)
         return target
 
-    def _config_for(self, weight, config, overrides, current):
+    def _config_for(self, weight, config, overrides, current, given):
         attached = current.get(id(weight.variable))
         if attached is not None and attached.transform_of(self.transform_class):
             return None  # it goes on as it was
         if not self.allows(weight.owner):
             return None
+        if weight.techniques is not None and self.verb not in weight.techniques:
+            return None
+        asked = weight.owner is given
         for selector, override in overrides.items():
             if matches(selector, weight):
-                return override
+                config, asked = override, matches_layer(selector, weight.owner)
+                break
+        if config is None or (weight.depthwise and not asked and not self.takes_depthwise(config)):
+            return None
         return config
+
+    def _warn_of_frozen(self, weights):
+        frozen = [weight.path for weight in weights if not weight.variable.trainable]
+        if frozen:
+            warnings.warn(
+                f"{len(frozen)} of {len(weights)} weights to be {self.done} are frozen, such as '{frozen[0]}': they "
+                f"are {self.done}, too, but do not train to make up for it. `overrides` can leave layers alone.",
+                stacklevel=5,
+            )
 
     def _check_plan(self, layer, found, plan, current):
         """Refuses what cannot be done, before anything changes; returns the transforms for each weight."""
@@ -154,11 +186,11 @@ class Technique:
             raise NothingToDoError(
                 f"There is nothing to {self.verb} in '{layer.name}': it has {len(found)} weights that can be, and none "
                 f"is selected and not {self.done} yet. Layers of your own join by "
-                "`keras_mot.layers.register_weights`."
+                "`keras_mot.layers.register_weights`; depthwise kernels by `include_depthwise=True`."
             )
         problems, groups, stacks = [], {}, {}
         for weight, config in chosen:
-            path = f"{weight.owner.path or weight.owner.name}/{weight.key}"
+            path = weight.path
             groups.setdefault(config, []).append((path, tuple(weight.variable.shape), weight.axes))
             stack = getattr(current.get(id(weight.variable)), "transforms", ())
             stacks[id(weight)] = self.transforms(config, weight, stack)
@@ -178,7 +210,7 @@ class Technique:
             raise ValueError("\n".join(problems))
         return [stacks.get(id(weight), []) for weight in found]
 
-    def _apply_when_built(self, layer, config, overrides, inplace, input_shape):
+    def _apply_when_built(self, layer, config, overrides, inplace, input_shape, given):
         if getattr(layer.build, "_is_default", False):
             raise NothingToDoError(
                 f"Layer '{layer.name}' ({type(layer).__name__}) is not built, and has no `build` method of its own: it "
@@ -191,10 +223,13 @@ class Technique:
             )
         if not self.allows(layer):
             raise NothingToDoError(f"The policy does not allow layer '{layer.name}' to be {self.done}.")
+        depthwise = self.takes_depthwise(config) or (layer is given and speaks_for_itself(layer))
+        if not depthwise and is_only_depthwise(layer):
+            raise NothingToDoError(f"Layer '{layer.name}' is not {self.done}: {DEPTHWISE}.")
         target = layer if inplace else copy_model(layer)
         if input_shape is not None:
             target._input_shape_arg = tuple(input_shape)
-        return attach(target, {ANY: self.transforms(config, None, ())})
+        return attach(target, {ANY if depthwise else ANY_BUT_DEPTHWISE: self.transforms(config, None, ())})
 
 
 def strip_model(model, inplace):
@@ -206,19 +241,6 @@ def strip_model(model, inplace):
     if inplace:
         forget_compilation(stripped)
     return stripped
-
-
-def transformed_and_left_alone(model, kind):
-    """What a report lists: the weights with a transform of the class `kind`, and (path, reason) of the others."""
-    weights = {id(weight.variable): weight for weight in transformed_weights(model) if weight.transform_of(kind)}
-    found, left_alone = find_weights(model)
-    left = [
-        (f"{item.owner.path or item.owner.name}/{item.key}", "not selected")
-        for item in found
-        if id(item.variable) not in weights
-    ]
-    left += [(item.path, item.reason) for item in left_alone]
-    return [weights[id(item.variable)] for item in found if id(item.variable) in weights], left
 
 
 class NothingToDoError(ValueError):

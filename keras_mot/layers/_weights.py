@@ -1,8 +1,7 @@
 """The one table of transformable weights: which weights a layer class has, and what their axes mean.
 
 The table is keyed by layer class and follows inheritance. A user's own layer joins by
-`register_weights(MyLayer, ...)`, or by a method `transformable_weights()` (TFMOT's names
-`get_prunable_weights()` and `get_clusterable_weights()` are understood too). There are no other allow-lists.
+`register_weights(MyLayer, ...)`, or by a method, see `_own_weights.py`. There are no other allow-lists.
 """
 
 import dataclasses
@@ -10,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_mot._keras import ConvLSTMCell, sublayers
+from keras_mot._keras import ConvLSTMCell
+from keras_mot.layers.activation_quantizer import ActivationQuantizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +47,18 @@ class WeightSpec:
     Args:
         name: the attribute that holds the variable, such as `"kernel"`.
         axes: a `WeightAxes`.
+        depthwise: whether each channel has a filter of its own, as in depthwise convolutions. Pruning and clustering
+            leave such weights alone unless they are asked for: they are few, and the model needs each of them.
     """
 
     name: str
     axes: WeightAxes = MATRIX
+    depthwise: bool = False
 
 
 def _depthwise_spec(name, spatial_rank):
     # Each output channel of a depthwise convolution sums over the positions of its own kernel.
-    return WeightSpec(name, WeightAxes(inputs=tuple(range(spatial_rank)), outputs=(-2, -1)))
+    return WeightSpec(name, WeightAxes(inputs=tuple(range(spatial_rank)), outputs=(-2, -1)), depthwise=True)
 
 
 def _einsum_dense_specs(layer):
@@ -98,6 +101,7 @@ _WHOLE_LAYERS = (keras.layers.RNN,)
 
 # Weights of these layers are a few numbers per channel: left alone, with this reason in the report.
 _LEFT_ALONE = {
+    ActivationQuantizer: "ranges of activations",
     keras.layers.BatchNormalization: "normalization parameters",
     keras.layers.LayerNormalization: "normalization parameters",
     keras.layers.GroupNormalization: "normalization parameters",
@@ -131,12 +135,13 @@ def register_weights(layer_class: type, weights: Sequence[str | WeightSpec] | Ca
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
         raise TypeError(f"`layer_class` must be a subclass of `keras.layers.Layer`; received {layer_class!r}.")
     if not callable(weights):
-        weights = _as_specs(weights)
+        weights = as_specs(weights)
     _TABLE[layer_class] = weights
     return layer_class
 
 
-def _as_specs(weights):
+def as_specs(weights):
+    """The list of `WeightSpec`s that a user's list of these, or of attribute names, stands for."""
     specs = [WeightSpec(weight) if isinstance(weight, str) else weight for weight in weights]
     for spec in specs:
         if not isinstance(spec, WeightSpec):
@@ -144,105 +149,27 @@ def _as_specs(weights):
     return specs
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class OwnWeight:
-    """A transformable variable of one layer: its key within the layer, the variable, its axes."""
-
-    key: str
-    variable: keras.Variable
-    axes: WeightAxes
-
-
-@dataclasses.dataclass(frozen=True)
-class LeftAlone:
-    """A variable or layer that no transform applies to, and why.
-
-    Args:
-        path: path of the layer or variable.
-        reason: why it is left alone.
-        unknown: whether the layer class is unknown to the table (and may deserve registration).
-    """
-
-    path: str
-    reason: str
-    unknown: bool = False
-
-
 def is_whole_layer(layer):
     """Whether transforms of weights anywhere below `layer` run at `layer` itself."""
     return isinstance(layer, _WHOLE_LAYERS)
 
 
-def has_weight_table(layer):
-    """Whether the class of `layer` has an entry in the table or follows the protocol."""
-    return _lookup(layer) is not None
+def specs_of(layer):
+    """The list of `WeightSpec` that the table has for a layer's class, or `None` for a class that it does not know."""
+    entry = _entry(_TABLE, layer)
+    return entry(layer) if callable(entry) else entry
 
 
-def own_weights(layer):
-    """The transformable weights that `layer` itself holds, not its sub-layers.
-
-    Args:
-        layer: a built layer.
-
-    Returns:
-        A pair of lists, of `OwnWeight` and of `LeftAlone`.
-    """
-    specs = _lookup(layer)
-    if specs is None:
-        return [], _explain_unlisted(layer)
-    if getattr(layer, "lora_enabled", False):
-        return [], [LeftAlone(layer.path, "LoRA is enabled: merge it into the weights first")]
-    if getattr(layer, "quantization_mode", None) is not None:
-        mode = layer.quantization_mode
-        return [], [LeftAlone(layer.path, f"already quantized by Keras ({mode}): it has no float weight")]
-    found = []
-    for spec in specs(layer) if callable(specs) else specs:
-        variable = getattr(layer, f"_{spec.name}", None)
-        if not isinstance(variable, keras.Variable):
-            variable = getattr(layer, spec.name, None)
-        if isinstance(variable, keras.Variable):
-            found.append(OwnWeight(spec.name, variable, spec.axes.normalized(len(variable.shape))))
-    if found or not layer.trainable_variables:
-        return found, []
-    return [], [LeftAlone(layer.path, f"{type(layer).__name__} has none of the weights listed for its class")]
+def reason_to_leave(layer):
+    """Why the weights of a layer's class are left alone, or `None` for classes that the table says nothing of."""
+    return _entry(_LEFT_ALONE, layer)
 
 
-def _lookup(layer):
-    for method in ("transformable_weights", "get_prunable_weights", "get_clusterable_weights"):
-        if hasattr(layer, method):
-            return lambda owner, method=method: _specs_from_protocol(owner, method)
-    for layer_class in type(layer).__mro__:
-        if layer_class in _TABLE:
-            return _TABLE[layer_class]
-    return None
+def is_only_depthwise(layer):
+    """Whether all weights that the table lists for a layer, built or not, are depthwise."""
+    entry = _entry(_TABLE, layer)
+    return isinstance(entry, list) and all(spec.depthwise for spec in entry)
 
 
-def _specs_from_protocol(layer, method):
-    """Reads the user's method: it may return specs, attribute names, variables or (name, variable) pairs."""
-    specs = []
-    for item in getattr(layer, method)():
-        if isinstance(item, tuple):
-            item = item[-1]
-        if isinstance(item, keras.Variable):
-            names = [name for name, value in vars(layer).items() if value is item]
-            if not names:
-                raise ValueError(
-                    f"`{type(layer).__name__}.{method}()` returned the variable '{item.path}', which is not an "
-                    "attribute of the layer. Return variables that the layer holds as attributes."
-                )
-            item = names[0].removeprefix("_")
-        specs.append(item)
-    return _as_specs(specs)
-
-
-def _explain_unlisted(layer):
-    below = {id(variable) for child in sublayers(layer) for variable in child.variables}
-    own = [variable for variable in layer.trainable_variables if id(variable) not in below]
-    if not own:
-        return []
-    for layer_class, reason in _LEFT_ALONE.items():
-        if isinstance(layer, layer_class):
-            return [LeftAlone(layer.path, reason)]
-    name = type(layer).__name__
-    reason = f"{name} is not in the table: use `keras_mot.layers.register_weights({name}, [...])`"
-    return [LeftAlone(layer.path, reason, unknown=True)]
+def _entry(table, layer):
+    return next((table[layer_class] for layer_class in type(layer).__mro__ if layer_class in table), None)

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
+from keras_mot.transforms._following import train_only_while
 from keras_mot.transforms.fake_quantize import with_gradient_times
 
 _SPAN = 255.0
@@ -54,7 +55,8 @@ class ActivationQuantizer(keras.layers.Layer):
     With `learned`, the ends of the range are trained instead (Esser et al., 2020, "Learned Step Size Quantization",
     arXiv:1902.08153, for both ends as in Bhalgat et al., 2020, "LSQ+", arXiv:2004.09576). Their gradients are such that
     with SGD the scale of a range that starts at 0 moves exactly as in the paper, its factor
-    1 / sqrt(features * steps) included. An end that is 0 stays 0. The range must be set before training.
+    1 / sqrt(features * steps) included. An end that is 0 stays 0. The range must be set before training. It is trained
+    only while the layer is whose results it rounds.
 
     Args:
         bits: bits of an integer: 4, 8 or 16.
@@ -94,7 +96,16 @@ class ActivationQuantizer(keras.layers.Layer):
         )
         # How many batches the range has seen; 0 as long as there is none.
         self._batches = self._variable("batches", 1.0 if fixed else 0.0)
+        for end in (self._low, self._high) if self.learned else ():
+            train_only_while(end, lambda: self._follows_trained_layer)
         self.built = True
+
+    @property
+    def _follows_trained_layer(self):
+        """Whether a layer is trained whose results are rounded here; inputs and plain operations are taken for such."""
+        tensors = [tensor for node in self._inbound_nodes for tensor in node.arguments.keras_tensors]
+        sources = [tensor._keras_history.operation for tensor in tensors]
+        return not sources or any(getattr(source, "trainable", True) for source in sources)
 
     def _variable(self, name, value, trainable=False):
         """A number in float32, whatever the policy: the export reads the same one."""

@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_mot._keras import forget_torch_parameters
 from keras_mot.graph._functional import as_functional, is_a, nodes_of
 from keras_mot.graph.batch_norm import fold_and_list
 from keras_mot.graph.rewrite import flatten_and_name
@@ -92,6 +93,7 @@ def simulate(model, scheme, selected=None, overrides=None):
             for transform, fill in stack:
                 if fill is not None:
                     fill(transform, value, used)
+    forget_torch_parameters(simulation)
     fit_scales(simulation)
     return simulation, folds
 

@@ -64,6 +64,11 @@ def _check_fine_tune(value):
         raise TypeError(f"`fine_tune` should be a `FineTune`, or None for no training; received {value!r}.")
 
 
+def _check_include_depthwise(stage):
+    if stage.include_depthwise not in (None, True, False):
+        raise TypeError(f"`include_depthwise` should be true or false; received {stage.include_depthwise!r}.")
+
+
 def _check_skip(stage):
     if isinstance(stage.skip, str) or not isinstance(stage.skip, list | tuple):
         raise TypeError(f"`skip` should be a list of regular expressions; received {stage.skip!r}.")
@@ -126,6 +131,7 @@ class Prune(Stage):
         frequency: training steps between two updates of the masks; at most a tenth of the schedule.
         skip: regular expressions of the layers to leave alone.
         fine_tune: a `FineTune`, or `None` to prune at once.
+        include_depthwise: whether depthwise kernels are pruned, too; by default only with `channels`.
     """
 
     key: ClassVar[str] = "prune"
@@ -141,6 +147,7 @@ class Prune(Stage):
     frequency: int = 100
     skip: tuple[str, ...] = ()
     fine_tune: FineTune | None = dataclasses.field(default_factory=lambda: FineTune(2, 1e-3))
+    include_depthwise: bool | None = None
 
     def __post_init__(self):
         for name in ("sparsity", "initial_sparsity"):
@@ -168,6 +175,7 @@ class Prune(Stage):
             raise ValueError(f"`scope` should be 'layer' or 'model'; received {self.scope!r}.")
         check_whole("frequency", self.frequency, 1)
         _check_skip(self)
+        _check_include_depthwise(self)
         _check_fine_tune(self.fine_tune)
         if self.scope == "model":
             WholeModel(self.min_density)
@@ -194,6 +202,7 @@ class Prune(Stage):
             sparsity_m_by_n=self.n_m,
             scope=WholeModel(self.min_density) if self.scope == "model" else None,
             overrides=dict.fromkeys(skipped),
+            include_depthwise=self.include_depthwise,
         )
 
     def pruning_epochs(self):
@@ -240,6 +249,7 @@ class Cluster(Stage):
         frequency: training steps between two assignments of weights to values.
         skip: regular expressions of the layers to leave alone.
         fine_tune: a `FineTune`, or `None` to cluster only.
+        include_depthwise: whether depthwise kernels are clustered, too; by default they are not.
     """
 
     key: ClassVar[str] = "cluster"
@@ -252,6 +262,7 @@ class Cluster(Stage):
     frequency: int = 10
     skip: tuple[str, ...] = ()
     fine_tune: FineTune | None = dataclasses.field(default_factory=FineTune)
+    include_depthwise: bool | None = None
 
     def __post_init__(self):
         for name in ("per_channel", "preserve_sparsity"):
@@ -259,6 +270,7 @@ class Cluster(Stage):
                 raise TypeError(f"`{name}` should be true or false; received {getattr(self, name)!r}.")
         self._config()
         _check_skip(self)
+        _check_include_depthwise(self)
         _check_fine_tune(self.fine_tune)
 
     def _config(self):
@@ -276,7 +288,11 @@ class Cluster(Stage):
             if run.quantizes:  # quantization keeps the values that batch normalization would multiply
                 warnings.filterwarnings("ignore", message=".*whose weights are clustered now")
             return cluster_weights(
-                model, config, preserve_sparsity=self.preserve_sparsity, overrides=dict.fromkeys(self.skip)
+                model,
+                config,
+                preserve_sparsity=self.preserve_sparsity,
+                overrides=dict.fromkeys(self.skip),
+                include_depthwise=self.include_depthwise,
             )
 
 

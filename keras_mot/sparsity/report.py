@@ -6,9 +6,10 @@ import math
 import keras
 
 from keras_mot._tables import text_table
-from keras_mot.layers._technique import check_layer, transformed_and_left_alone
+from keras_mot.layers._find import check_layer
+from keras_mot.layers._overview import kinds_caption, overview
 from keras_mot.sparsity.config import PruningConfig, mask_of
-from keras_mot.transforms import Mask
+from keras_mot.sparsity.prune import PRUNING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class PrunedWeight:
         target: the final sparsity that the schedule aims at, or `None` for a mask without a schedule.
         step: training steps seen.
         config: its `PruningConfig`.
+        frozen: whether it is pruned, but not trained.
     """
 
     path: str
@@ -32,6 +34,7 @@ class PrunedWeight:
     target: float | None
     step: int
     config: PruningConfig | None
+    frozen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +45,14 @@ class PruningReport:
         pruned: tuple of `PrunedWeight`.
         left_alone: tuple of (path, reason) pairs.
         sparsity: fraction of zeros over all pruned weights.
+        left_alone_by_kind: tuple of (kind, number of weights, number of their values) of what is left alone in every
+            layer, such as biases. With the others, these are all weights of the model.
     """
 
     pruned: tuple[PrunedWeight, ...]
     left_alone: tuple[tuple[str, str], ...]
     sparsity: float
+    left_alone_by_kind: tuple[tuple[str, int, int], ...] = ()
 
     def __str__(self):
         rows = [
@@ -55,12 +61,13 @@ class PruningReport:
                 "x".join(map(str, row.shape)),
                 f"{row.sparsity:.2%}",
                 "" if row.target is None else f"{row.target:.2%}",
-                repr(row.config.granularity) if row.config else "fixed mask",
+                (repr(row.config.granularity) if row.config else "fixed mask") + (", frozen" if row.frozen else ""),
             )
             for row in self.pruned
         ]
         rows += [(path, "", "-", "", f"not pruned: {reason}") for path, reason in self.left_alone]
-        caption = f"sparsity of pruned weights: {self.sparsity:.2%}"
+        lines = [f"sparsity of pruned weights: {self.sparsity:.2%}", kinds_caption(self.left_alone_by_kind, "pruned")]
+        caption = "\n".join(filter(None, lines))
         return text_table(("weight", "shape", "sparsity", "target", "granularity"), rows, caption)
 
 
@@ -71,7 +78,7 @@ def pruning_report(model: keras.layers.Layer) -> PruningReport:
         model: a built model or layer, with pruned weights or without.
 
     Returns:
-        A `PruningReport`. Biases and other weights that the table of weights does not list do not appear.
+        A `PruningReport`.
 
     Raises:
         TypeError: if `model` is not a Keras model or layer.
@@ -83,16 +90,16 @@ def pruning_report(model: keras.layers.Layer) -> PruningReport:
     ```
     """
     check_layer(model, "pruning_report")
-    weights, left = transformed_and_left_alone(model, Mask)
-    rows = [_row(weight, mask_of(weight)) for weight in weights]
+    seen = overview(model, PRUNING)
+    rows = tuple(_row(weight, mask_of(weight), id(weight.variable) in seen.frozen) for weight in seen.weights)
     total = sum(row.zeros for row in rows), sum(math.prod(row.shape) for row in rows)
-    return PruningReport(tuple(rows), tuple(left), total[0] / total[1] if total[1] else 0.0)
+    return PruningReport(rows, seen.left_alone, total[0] / total[1] if total[1] else 0.0, seen.by_kind)
 
 
-def _row(weight, mask):
+def _row(weight, mask, frozen):
     shape, zeros, config = tuple(weight.variable.shape), mask.zeros(), mask.updater
     target = None
     if config is not None:
         end = getattr(config.schedule, "end_step", -1)
         target = config.sparsity_at(end if end >= 0 else mask.step)
-    return PrunedWeight(weight.path, shape, zeros, zeros / math.prod(shape), target, mask.step, config)
+    return PrunedWeight(weight.path, shape, zeros, zeros / math.prod(shape), target, mask.step, config, frozen)

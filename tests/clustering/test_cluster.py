@@ -47,7 +47,7 @@ def test_every_layer_of_the_table(name, rng):
     build, count = MODELS[name]
     model = build()
     x, _ = sample_batch(model, rng)
-    clustered = cluster_weights(model, 4)
+    clustered = cluster_weights(model, 4, include_depthwise=True)
     rows = clustering_report(clustered).clustered
     assert len(rows) == count
     assert all(row.unique_values <= 4 for row in rows)
@@ -100,7 +100,7 @@ def test_layers_that_are_not_built_yet(backend):
 
 def test_channels_have_palettes_of_their_own():
     model = keras.Sequential([layers.Input((6, 6, 3)), layers.Conv2D(5, 3), layers.DepthwiseConv2D(3)])
-    stripped = strip_clustering(cluster_weights(model, 4, cluster_per_channel=True))
+    stripped = strip_clustering(cluster_weights(model, 4, cluster_per_channel=True, include_depthwise=True))
     kernel, depthwise = kernels(stripped)
     assert [len(np.unique(kernel[..., channel])) for channel in range(5)] == [4] * 5
     assert [len(np.unique(depthwise[:, :, channel])) for channel in range(5)] == [4] * 5

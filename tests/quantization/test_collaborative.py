@@ -75,10 +75,10 @@ def transformed(kinds, model=None, clusters=CLUSTERS):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if "mask" in kinds:
-            model = prune_low_magnitude(model, ConstantSparsity(SPARSITY, 0))
+            model = prune_low_magnitude(model, ConstantSparsity(SPARSITY, 0), include_depthwise=True)
             update_step(model, 0)
         if "codebook" in kinds:
-            model = cluster_weights(model, clusters)
+            model = cluster_weights(model, clusters, include_depthwise=True)
     return model
 
 
@@ -323,11 +323,11 @@ def test_layers_in_floats_keep_masks_too():
 def test_one_layer_without_zeros_changes_nothing_for_the_others():
     """In TFMOT's PCQAT one dense layer switches sparsity off for all later ones."""
     model = network()
-    given = prune_low_magnitude(model, ConstantSparsity(SPARSITY, 0), overrides={"conv": None})
+    given = prune_low_magnitude(model, ConstantSparsity(SPARSITY, 0), overrides={"conv": None}, include_depthwise=True)
     update_step(given, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stripped = strip_clustering(cluster_weights(given, CLUSTERS))
+        stripped = strip_clustering(cluster_weights(given, CLUSTERS, include_depthwise=True))
     scheme = Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=True)
     quantized = trained(quantize_apply(quantize_annotate_model(stripped), scheme, calibration_data=images()), 1)
     integers = integers_of(quantized)
