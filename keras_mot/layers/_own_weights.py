@@ -164,7 +164,8 @@ def _returned(layer, method):
 
 def _explain(layer, variables, has_found):
     """`LeftAlone`s for the variables that a layer trains and that are not to be transformed."""
-    reason, name = reason_to_leave(layer), type(layer).__name__
+    reason = reason_to_leave(layer)
+    name = getattr(type(layer), "_plain_class", type(layer)).__name__  # not that of a layer with transforms
     if not variables:
         return []
     if not speaks_for_itself(layer):
