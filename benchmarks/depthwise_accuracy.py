@@ -54,13 +54,13 @@ def trained(model, test, train, seed, quick):
 
 
 def one_shot(model, test):
-    """The rows of a model that is not trained: pruned less, with more values."""
+    """The rows of a model that is not trained; with more values."""
     rows = [{"technique": "float, as given", **measure(model, test, sparse=False)}]
     for name, included in CHOICES.items():
-        pruned = prune_low_magnitude(model, ConstantSparsity(0.3, 0), include_depthwise=included)
+        pruned = prune_low_magnitude(model, ConstantSparsity(SPARSITY, 0), include_depthwise=included)
         update_step(pruned, 0)
         row = measure(strip_pruning(pruned), test, sparse=False)
-        rows.append({"technique": "30 % pruned", "depthwise": name, **row})
+        rows.append({"technique": "50 % pruned", "depthwise": name, **row})
         clustered = strip_clustering(cluster_weights(model, 64, include_depthwise=included))
         rows.append({"technique": "64 values", "depthwise": name, **measure(clustered, test, sparse=False)})
     return rows

@@ -6,6 +6,7 @@ What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses
 """
 
 import contextlib
+import functools
 import math
 
 import keras
@@ -32,9 +33,11 @@ __all__ = [
     "is_graph_model",
     "no_gradients",
     "nothing_frozen",
+    "own_flag",
     "own_variables",
     "set_keras_mask",
     "sublayers",
+    "train_only_while",
 ]
 
 
@@ -70,6 +73,41 @@ def nothing_frozen(layer):
     finally:
         for part, flag in zip(parts, flags, strict=True):
             part._trainable = flag
+
+
+def train_only_while(variable, condition):
+    """Makes a variable trainable only while `condition()` is true, whatever is set on it.
+
+    What a transform learns goes on being trained otherwise when the weight that it works on is frozen: Keras's
+    `layer.trainable = False` reaches no transform that is attached later, and setting it on a variable, or on a cell
+    whose weights are transformed by the layer around it, reaches none at all.
+
+    Args:
+        variable: a variable; its own flag stays what it is.
+        condition: function without arguments, asked whenever `variable.trainable` is read.
+    """
+    variable._trained_while = condition
+    variable.__class__ = _following(type(variable))
+    variable.trainable = own_flag(variable)
+
+
+def own_flag(variable):
+    """What was set as `variable.trainable`, whatever `train_only_while` makes of it."""
+    return variable._trainable
+
+
+@functools.cache
+def _following(plain_class):
+    def trainable(self):
+        return self._trainable and self._trained_while()
+
+    def set_trainable(self, value):
+        self._trainable = bool(value)
+        if keras.backend.backend() == "torch" and self._value is not None:  # native loops go by this flag
+            self._value.requires_grad = self.trainable
+
+    members = {"trainable": property(trainable, set_trainable), "__module__": plain_class.__module__}
+    return type(plain_class.__name__, (plain_class,), members)
 
 
 def forget_compilation(layer):

@@ -16,14 +16,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import forget_torch_parameters, is_eager, own_variables
+from keras_mot._keras import forget_torch_parameters, is_eager, own_variables, train_only_while
 from keras_mot.layers._find import check_layer, find_weights
 from keras_mot.layers._refusals import guard_models, refused_methods
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers._weights import WeightAxes
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms._base import order_error, updaters_by_reference
-from keras_mot.transforms._following import train_only_while
 
 _PACKAGE = "keras_mot"
 _REGISTERED_NAME = "TransformedLayer"

@@ -8,12 +8,11 @@ import types
 import keras
 import numpy as np
 
-from keras_mot._keras import Functional, forget_torch_parameters, is_graph_model
+from keras_mot._keras import Functional, forget_torch_parameters, is_graph_model, own_flag
 from keras_mot.layers._find import check_layer
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms._base import updaters_by_reference
-from keras_mot.transforms._following import own_flag
 
 
 def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:

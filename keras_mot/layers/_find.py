@@ -71,7 +71,7 @@ def find_weights(root: keras.layers.Layer) -> tuple[list[FoundWeight], list[Left
     return search.found, [item for item in map(search.without_found, search.left_alone) if item is not None]
 
 
-def _layers_with_config(root, lineage=()):
+def _layers_with_config(root):
     """Yields (layer, lineage) pairs: the layers whose configurations carry transforms, and the graph models around."""
     seen = set()
 
@@ -84,7 +84,7 @@ def _layers_with_config(root, lineage=()):
             for _, child in children(layer):
                 yield from visit(child, (*lineage, child))
 
-    yield from visit(root, lineage)
+    yield from visit(root, ())
 
 
 class _Search:

@@ -164,7 +164,8 @@ def _returned(layer, method):
 
 def _explain(layer, variables, has_found):
     """`LeftAlone`s for the variables that a layer trains and that are not to be transformed."""
-    reason, name = reason_to_leave(layer), type(layer).__name__
+    reason = reason_to_leave(layer)
+    name = getattr(type(layer), "_plain_class", type(layer)).__name__  # not that of a layer with transforms
     if not variables:
         return []
     if not speaks_for_itself(layer):
@@ -173,12 +174,10 @@ def _explain(layer, variables, has_found):
     biases = [variable for variable in variables if variable.name == "bias" or variable is _attribute(layer, "bias")]
     others = [variable for variable in variables if all(variable is not bias for bias in biases)]
     left = [LeftAlone(layer.path, BIASES, variables=tuple(biases), usual=True)] if biases else []
-    if others and not has_found:
-        left.append(
-            LeftAlone(layer.path, f"{name} has none of the weights listed for its class", variables=tuple(others))
-        )
-        return left
     methods = " or ".join(f"`{method}()`" for method in _methods(layer))
+    if others and not has_found and not methods:
+        missing = f"{name} has none of the weights listed for its class"
+        return [*left, LeftAlone(layer.path, missing, variables=tuple(others))]
     unlisted = f"not among the weights listed for its class: use `keras_mot.layers.register_weights({name}, [...])`"
     for variable in others:
         reason = f"not returned by {methods}" if methods else unlisted

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
-from keras_mot.transforms._following import train_only_while
+from keras_mot._keras import train_only_while
 from keras_mot.transforms.fake_quantize import with_gradient_times
 
 _SPAN = 255.0
