@@ -98,7 +98,7 @@ class TransformSchedule:
                 following = [member for member in members if id(member[0].variable) in changed]
                 self._update(updater.follow, following, step)
             others = [member for member in members if member not in following]
-            if due is not None and not self._keeps_loaded(updater, others, due):
+            if due is not None and not (others and self._keeps_loaded(updater, others, due)):
                 self._update(updater.update, others, due)
                 changed.update(id(weight.variable) for weight, _ in members)
         return bool(changed)

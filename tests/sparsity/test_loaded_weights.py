@@ -37,6 +37,15 @@ def by_weights_file(target, source, folder):
     target.load_weights(folder / "m.weights.h5")
 
 
+class Watch(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.zeros = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.zeros.append([row.zeros for row in pruning_report(self.model).pruned])
+
+
 LOADERS = [by_set_weights, by_state_dict, by_weights_file]
 
 
@@ -62,10 +71,9 @@ def test_loaded_into_a_fresh_model_and_stripped(load, trained, tmp_path, recwarn
 def test_training_goes_on_without_fewer_zeros(load, trained, tmp_path):
     fresh = compiled(prune_low_magnitude(classifier(), SCHEDULE))
     load(fresh, trained, tmp_path)
-    seen = []
-    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(pruning_report(fresh)))
+    watch = Watch()
     fresh.fit(*batches(STEPS), batch_size=16, verbose=0, callbacks=[watch])
-    assert [[row.zeros for row in report.pruned] for report in seen] == [[216, 288, 43]] * STEPS
+    assert watch.zeros == [[216, 288, 43]] * STEPS
     # The steps begin anew, unless the file says how many there were.
     assert {row.step for row in pruning_report(fresh).pruned} == {STEPS if load is not by_weights_file else 2 * STEPS}
 
