@@ -31,15 +31,21 @@ def tiny_model():
     )
 
 
-def called(function, refusal=True):
-    """The problem with a call of the library that should be refused, or may be; `None` if there is none."""
+def called(function, refusal=True, seconds=_LONGEST_SECONDS):
+    """The problem with a call of the library that should be refused, or may be; `None` if there is none.
+
+    Args:
+        function: The call.
+        refusal: Whether it must be refused.
+        seconds: What it may take.
+    """
     started, before = time.perf_counter(), _peak()
     try:
         function()
         problem = "accepted" if refusal else None
     except Exception as error:
         problem = problem_with(error)
-    return problem or _cost(started, before)
+    return problem or _cost(started, before, seconds)
 
 
 def problem_with(error):
@@ -87,9 +93,9 @@ def _peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _cost(started, before):
+def _cost(started, before, longest=_LONGEST_SECONDS):
     seconds, memory = time.perf_counter() - started, _peak() - before
-    if seconds > _LONGEST_SECONDS:
+    if seconds > longest:
         return f"it took {seconds:.0f} seconds"
     if memory > _MOST_MEMORY:
         return f"it took {memory / 2**20:,.0f} MiB"

@@ -6,6 +6,7 @@ import struct
 from _attacks_common import called, tiny_model
 
 _EDGES = (0, 1, 2, 3, 0xFFFFFFFF, 0x7FFFFFFF, 0x80000000)
+_SECONDS = 200.0  # a mutant may compute much: the library stops a run after two minutes
 _TAIL = 3000  # bytes at the end, where the tables of small files are
 
 
@@ -26,6 +27,7 @@ def mutants(count):
             problem = called(
                 lambda: keras_mot.analysis.measure(path, latency_runs=2, progress=False),
                 refusal=False,
+                seconds=_SECONDS,
             )
             yield f"{name}, {kind}, mutant {number}", problem
 

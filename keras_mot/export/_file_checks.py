@@ -74,13 +74,14 @@ def _check_tensor(tensor, model, length, type_names):
     shape = [int(size) for size in _list(tensor.shape)]
     if any(size < 0 for size in shape):
         raise ValueError(f"its shape {shape} has negative sizes")
-    _check_signature(tensor, shape)
+    signature = _open_shape(tensor, shape)
     _check_quantization(tensor.quantization)
     if kind not in _BITS:
         return
-    needed = _bytes(math.prod(shape), kind)
-    if needed > max(_ALWAYS_ALLOWED, _LARGEST_EXPANSION * length):
-        raise ValueError(f"its shape {shape} would take {needed:,} bytes, the file having {length:,}")
+    for sizes in (signature, shape):
+        needed = _bytes(math.prod(sizes), kind)
+        if needed > max(_ALWAYS_ALLOWED, _LARGEST_EXPANSION * length):
+            raise ValueError(f"its shape {sizes} would take {needed:,} bytes, the file having {length:,}")
     stored = len(_list(model.buffers[tensor.buffer].data))
     if tensor.sparsity is not None:
         values = _check_sparsity(tensor.sparsity, shape)
@@ -93,12 +94,12 @@ def _bytes(count, kind):
     return -(-count * _BITS[kind] // 8)
 
 
-def _check_signature(tensor, shape):
-    signature = [int(size) for size in _list(tensor.shapeSignature)]
-    if not signature:
-        return
-    if len(signature) != len(shape) or any(size < -1 for size in signature):
-        raise ValueError(f"its shape {shape} does not fit to its open shape {signature}")
+def _open_shape(tensor, shape):
+    """The shape that the file gives where sizes may be open, with 1 for those; else the shape itself."""
+    sizes = _integers(tensor.shapeSignature) or shape
+    if len(sizes) != len(shape) or any(size < -1 for size in sizes):
+        raise ValueError(f"its shape {shape} does not fit to its open shape {sizes}")
+    return [abs(size) for size in sizes]
 
 
 def _check_quantization(quantization):

@@ -68,6 +68,11 @@ def enlarge_activation(model, graph):
     graph.tensors[operator_with_weights(graph).outputs[0]].shape = np.array([2**30, 64], np.int32)
 
 
+def enlarge_open_shape(model, graph):
+    tensor = graph.tensors[graph.inputs[0]]
+    tensor.shapeSignature = np.array([-1, 2**31 - 1], np.int32)
+
+
 def negative_shape(model, graph):
     graph.tensors[0].shape = np.array([-1, 3], np.int32)
 
@@ -106,6 +111,7 @@ TAMPERING = {
     change_dense_size: "a level of 2147483647 where its shape has",
     enlarge_shape: "would take 18,446,744,056,529,682,436 bytes",
     enlarge_activation: "would take 274,877,906,944 bytes",
+    enlarge_open_shape: "would take 8,589,934,588 bytes",
     negative_shape: "negative sizes",
     cut_buffer: "are there",
     wrong_tensor: "a tensor of an operator is number 10000",
