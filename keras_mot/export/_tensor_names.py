@@ -15,7 +15,6 @@ from keras_mot.export._litert_file import dense_values, enum_name, operator_code
 from keras_mot.layers._attach import numpy_value
 
 _WEIGHT_TYPES = ("FLOAT32", "FLOAT16", "INT8")
-_INTO_LOOPS = ("Enter", "Merge", "Switch", "Identity")  # operations of TensorFlow's graphs
 _CONVERSIONS = ("DEQUANTIZE", "QUANTIZE")
 _BIASES = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2, "TRANSPOSE_CONV": 3}
 """Which of their inputs the biases of weighted operators are; the second is the kernel."""
@@ -40,15 +39,12 @@ def variables_of_operations(frozen, sources, variables):
     operations = frozen.get_operations()
     waiting = {operation.name: {tensor.op.name for tensor in operation.inputs} for operation in operations}
     constant = [operation for operation in operations if operation.type == "Const"]
-    folded = {operation.name for operation in constant}
     while constant:
         operation = constant.pop()
         for reader in {reader.name: reader for output in operation.outputs for reader in output.consumers()}.values():
             places.setdefault(reader.name, set()).update(places.get(operation.name, ()))
             waiting[reader.name].discard(operation.name)
-            # With constant inputs alone, the converter folds it; into a loop it takes what does not change there.
-            if (not waiting[reader.name] or reader.type in _INTO_LOOPS) and reader.name not in folded:
-                folded.add(reader.name)
+            if not waiting[reader.name]:  # it has constant inputs alone: the converter folds it
                 constant.append(reader)
     return {name: [variables[place] for place in sorted(found)] for name, found in places.items() if found}
 
