@@ -23,6 +23,7 @@ __all__ = [
     "forget_torch_parameters",
     "is_eager",
     "is_graph_model",
+    "metric_direction",
     "no_gradients",
     "sublayers",
 ]
@@ -68,6 +69,11 @@ def is_eager():
 
         return tf.executing_eagerly()
     return True
+
+
+def metric_direction(metric):
+    """Whether more of a Keras metric is better (`True`) or less (`False`); `None` if Keras does not know."""
+    return {"up": True, "down": False}.get(getattr(metric, "_direction", None))
 
 
 def no_gradients():

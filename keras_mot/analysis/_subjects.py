@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_mot._messages import describe
 from keras_mot.analysis._sizes import saved_content
 from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
 from keras_mot.export._litert_file import is_litert
@@ -40,8 +41,8 @@ class LiteRTSubject:
 
     kind = "litert"
 
-    def __init__(self, path, num_threads, input_names=None):
-        self.name, self.path = path.name, path
+    def __init__(self, path, num_threads, input_names=None, output_names=None):
+        self.name, self.path, self._output_names = path.name, path, output_names
         self.runner = LiteRTRunner(path, num_threads, input_names)
         self.tensors = litert_tensor_stats(path)
 
@@ -50,7 +51,10 @@ class LiteRTSubject:
 
     def predict(self, x):
         outputs = self.runner.run(x)
-        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+        if len(outputs) == 1:
+            return next(iter(outputs.values()))
+        # A file lists its outputs in an order of its own; an export knows that of the model.
+        return {name: outputs[name] for name in self._output_names or outputs}
 
     def example(self):
         """Random inputs for one sample, for timing without data."""
@@ -116,11 +120,11 @@ def open_subject(item, num_threads=1):
             )
         return KerasSubject(item)
     if isinstance(item, LiteRTExport):
-        return LiteRTSubject(_existing_file(item.path), num_threads, item.input_names)
+        return LiteRTSubject(_existing_file(item.path), num_threads, item.input_names, item.output_names)
     if not isinstance(item, (str, os.PathLike)):
         raise TypeError(
             f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export. "
-            f"Received: {item!r} of type {type(item).__name__}."
+            f"Received: {describe(item)} of type {type(item).__name__}."
         )
     path = _existing_file(pathlib.Path(item))
     with path.open("rb") as file:
