@@ -1,7 +1,7 @@
 """What the user gives as a metric: a name, a Keras metric, any function, or one of these for each output."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -144,3 +144,23 @@ def labels_by_name(labels, names):
         f"The model has the outputs {list(names)}: the labels should be a list of an array for each, in this order, or "
         f"a dictionary of these names. Received: {describe(labels)}."
     )
+
+
+def with_output_names(metric: ResolvedMetric, names: Sequence[str]) -> ResolvedMetric:
+    """The metric for models that give several outputs in this order, but under names of their own."""
+    return dataclasses.replace(metric, start=lambda: _NamedOutputs(metric.start(), names))
+
+
+class _NamedOutputs:
+    def __init__(self, accumulator, names):
+        self._accumulator, self._names = accumulator, names
+
+    def add(self, y_true, y_pred):
+        labels, outputs = labels_by_name(y_true, self._names), list(y_pred.values())
+        self._accumulator.add(labels, dict(zip(self._names, outputs, strict=True)))
+
+    def parts(self):
+        return self._accumulator.parts()
+
+    def result(self):
+        return self._accumulator.result()

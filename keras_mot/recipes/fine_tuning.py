@@ -1,13 +1,13 @@
 """Fine-tuning between the stages of a recipe, with or without a teacher."""
 
 import dataclasses
-import difflib
 import math
 
 import keras
 from keras import ops
 
 from keras_mot._config import Config
+from keras_mot._messages import describe, nearest
 
 # By class: an instance would create variables, and so initialise the backend when the package is imported.
 _OPTIMIZERS = {
@@ -64,11 +64,11 @@ class FineTune(Config):
             if name != "distillation" and not getattr(self, name):
                 raise ValueError(f"`{name}` should be above 0; received 0.")
         if self.schedule not in _SCHEDULES:
-            raise ValueError(f"`schedule` should be one of {_SCHEDULES}; received {self.schedule!r}.")
+            raise ValueError(f"`schedule` should be one of {_SCHEDULES}; received {describe(self.schedule)}.")
         if not isinstance(self.optimizer, str) or self.optimizer.lower() not in _OPTIMIZERS:
             raise ValueError(
-                f"`optimizer` should be the name of a Keras optimizer, such as 'adam'; received {self.optimizer!r}."
-                f"{nearest(self.optimizer, _OPTIMIZERS)}"
+                f"`optimizer` should be the name of a Keras optimizer, such as 'adam'; received "
+                f"{describe(self.optimizer)}.{nearest(self.optimizer, _OPTIMIZERS)}"
             )
 
     def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
@@ -159,14 +159,16 @@ def train(model, settings, data, objective, *, teacher=None, watched="loss", sta
     history = trained.fit(**arguments, verbose=0, callbacks=callbacks).history
     logs = {name: float(values[-1]) for name, values in history.items()}
     if not math.isfinite(logs["loss"]):
-        raise FloatingPointError(f"Training diverged: the loss is {logs['loss']}. Lower the learning rate.")
+        where = data.not_finite()
+        reason = f"{where} holds NaN or infinite values: mend the data." if where else "Lower the learning rate."
+        raise FloatingPointError(f"Training diverged: the loss is {logs['loss']}. {reason[0].upper()}{reason[1:]}")
     return logs
 
 
 def check_whole(name, value, least):
     """Raises an error if a setting is not an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` should be an integer; received {value!r}.")
+        raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
     if value < least:
         raise ValueError(f"`{name}` should be at least {least}; received {value}.")
 
@@ -174,13 +176,7 @@ def check_whole(name, value, least):
 def check_number(name, value, least, most):
     """Raises an error if a setting is not a number in [least, most]."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"`{name}` should be a number; received {value!r}.")
+        raise TypeError(f"`{name}` should be a number; received {describe(value)}.")
     if not (least <= value <= most and math.isfinite(value)):
         limits = f"from {least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}, and finite"
         raise ValueError(f"`{name}` should be {limits}; received {value}.")
-
-
-def nearest(word, words):
-    """A hint at what may have been meant, to follow a message; empty if nothing is near."""
-    close = difflib.get_close_matches(str(word), list(words), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
