@@ -107,9 +107,9 @@ def _check_names(label, arrays, names, kind):
 def _check_shapes(label, arrays, names, tensors):
     if names is None:
         return
-    listed = [(label, arrays)] if isinstance(arrays, np.ndarray) else _flat(label, arrays)
-    if isinstance(names, list):
-        listed = [(f"{label}/{name}", arrays[name]) for name in names]
+    listed = [(label, arrays)]
+    if not isinstance(arrays, np.ndarray):
+        listed = [(f"{label}/{name}", arrays[name]) for name in ([names] if isinstance(names, str) else names)]
     for (file, array), tensor in zip(listed, tensors, strict=True):
         expected = tuple(tensor.shape[1:])
         if not _fits(array.shape[1:], expected):

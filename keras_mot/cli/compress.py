@@ -14,9 +14,10 @@ stage. A run that was stopped goes on after its last finished stage when it is s
 
 _EPILOG = """\
 The recipe is the name of a preset or a YAML file; `keras-mot compress --show RECIPE` prints one to start from. The data
-are the arrays x_train and y_train, and optionally x_test and y_test (or x_val and y_val) to measure on. A model of several
-inputs or outputs has an array for each: x_train/NAME, y_train/NAME, as `numpy.savez(file, **{"x_train/NAME": ...})` writes
-them. DIR receives a `.keras` checkpoint and a `.tflite` file for each stage, run.json, report.json and report.md."""
+are the arrays x_train and y_train, and optionally x_test and y_test (or x_val and y_val) to measure on. A model of
+several inputs or outputs has an array for each: x_train/NAME, y_train/NAME, as numpy.savez(file, **{"x_train/NAME":
+...}) writes them. DIR receives a `.keras` checkpoint and a `.tflite` file for each stage, run.json, report.json and
+report.md."""
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -43,8 +44,8 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         "--metric",
         metavar="NAME",
         action="append",
-        help="accuracy, f1, precision, recall, auc, top5, mae, mse, rmse, r2 or a Keras metric (default: what suits the "
-        f"labels){for_outputs}",
+        help="accuracy, f1, precision, recall, auc, top5, mae, mse, rmse, r2 or a Keras metric (default: what suits "
+        f"the labels){for_outputs}",
     )
     integers = parser.add_argument_group("files that compute in integers")
     types = ["float32", "int8", "uint8", "int16"]

@@ -72,7 +72,8 @@ def _names(structure, flat):
         return flat[0]
     if isinstance(structure, dict):
         nested = any(keras.tree.is_nested(item) for item in structure.values())
-        return None if nested else {str(key): str(key) for key in structure}
+        keys = [str(path[0]) for path, _ in keras.tree.flatten_with_path(structure)]  # in the order of flattening
+        return None if nested else dict(zip(keys, keys, strict=True))
     if not isinstance(structure, list | tuple) or len(structure) != len(flat):
         return None
     return list(flat)

@@ -3,13 +3,16 @@
 import keras
 import numpy as np
 
+from keras_mot._arrays import to_numpy
 from keras_mot._messages import describe
 from keras_mot.analysis._data import batches, is_pair
+from keras_mot.analysis._metrics import labels_by_name
 from keras_mot.analysis._subjects import fixed_batch_size, predict
 from keras_mot.layers import transformed_weights
 from keras_mot.layers._attach import numpy_value
 from keras_mot.layers._find import require_built
 from keras_mot.layers.activation_quantizer import is_quantized
+from keras_mot.recipes._objective import kind_of_labels
 from keras_mot.recipes._training_data import head_of
 
 _LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -69,6 +72,30 @@ def try_model(model, data):
 
 def _head_size(model):
     return fixed_batch_size(model) or 64
+
+
+def check_validation_labels(objective, data, outputs):
+    """Refuses labels of the validation data that the outputs of the model have no place for.
+
+    Args:
+        objective: the `Objective`, chosen by the training data.
+        data: the `TrainingData`.
+        outputs: dictionary from the names of the outputs, or `None` for the only one, to arrays of the first samples.
+    """
+    if data.validation is None:
+        return
+    labels = to_numpy(data.validation[1]) if is_pair(data.validation) else head_of(data.validation)[1]
+    for name, array in (labels_by_name(labels, list(outputs)) if objective.outputs else {None: labels}).items():
+        where = "`validation_data`" if name is None else f"`validation_data`, output '{name}'"
+        try:
+            kind = kind_of_labels(array, outputs[name])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if kind is None and objective.kinds[name] is not None:
+            raise ValueError(
+                f"{where}: the labels have shape {array.shape}; those of `train_data` suit the outputs, of shape "
+                f"{(None, *outputs[name].shape[1:])}."
+            )
 
 
 def try_loss(model, objective, data, outputs):

@@ -25,8 +25,8 @@ def _why_zipped(stage):
     if stage.weights != "integer" or stage.sparsity < _MANY_ZEROS:
         return ""
     return (
-        f": it stores each weight, the {stage.sparsity:.0%} zeros too, for LiteRT has no sparse integers; zip takes zeros "
-        "and repeated values out"
+        f": it stores each weight, the {stage.sparsity:.0%} zeros too, for LiteRT has no sparse integers; zip takes "
+        "zeros and repeated values out"
     )
 
 

@@ -1,6 +1,7 @@
 """Which loss and metric suit an output and its labels."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -24,8 +25,8 @@ class Objective:
         metric: for `keras_mot.analysis.measure`.
         fit_metrics: for `compile`.
         probabilities: whether the outputs are probabilities.
-        kind: of the labels, see `kind_of_labels`; `None` for several outputs.
-        outputs: names of the outputs, where there are several.
+        kinds: dictionary from the outputs, or from `None` for the only one, to the kind of their labels, see
+            `kind_of_labels`.
     """
 
     loss: object
@@ -34,8 +35,12 @@ class Objective:
     metric: object
     fit_metrics: list
     probabilities: bool
-    kind: str | None
-    outputs: tuple[str, ...] = ()
+    kinds: Mapping[str | None, str | None]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, where there are several."""
+        return tuple(name for name in self.kinds if name is not None)
 
 
 def choose_objective(model, name, labels, outputs):
@@ -61,7 +66,7 @@ def choose_objective(model, name, labels, outputs):
         metric,
         fit_metrics,
         _are_probabilities(outputs),
-        kind,
+        {None: kind},
     )
 
 

@@ -29,7 +29,7 @@ def choose_objectives(model, losses, labels, outputs, metric=None):
     saved = model.loss if losses is None and model.compiled else None
     weights = saved_loss_weights(model) if saved is not None else None
     asked, saved = by_output(losses, names, "loss"), by_output(saved, names, "loss")
-    chosen, metrics, descriptions = {}, {}, []
+    chosen, metrics, kinds, descriptions = {}, {}, {}, []
     for name, array in labels_by_name(labels, names).items():
         try:
             kind = kind_of_labels(array, outputs[name])
@@ -38,7 +38,7 @@ def choose_objectives(model, losses, labels, outputs, metric=None):
                 check_unusual(loss, array, outputs[name])
         except ValueError as error:
             raise ValueError(f"Output '{name}': {error}") from error
-        chosen[name], metrics[name] = loss, suitable_metrics(kind, outputs[name])[0]
+        chosen[name], metrics[name], kinds[name] = loss, suitable_metrics(kind, outputs[name])[0], kind
         descriptions.append(f"{description} for '{name}'")
     weights = None if weights is None else by_output(weights, names, "loss_weights")
 
@@ -52,8 +52,7 @@ def choose_objectives(model, losses, labels, outputs, metric=None):
         _metric_by_output(metrics if metric is None else metric, names),
         fit_metrics=[],
         probabilities=False,
-        kind=None,
-        outputs=tuple(names),
+        kinds=kinds,
     )
 
 

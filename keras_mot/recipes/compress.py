@@ -29,6 +29,7 @@ from keras_mot.recipes._checks import (
     check_inputs,
     check_model,
     check_seed,
+    check_validation_labels,
     keras_metric,
     try_loss,
     try_metric,
@@ -75,15 +76,17 @@ def compress(
         validation_data: the same, to measure on, and for early stopping; by default the training data.
         metric: "accuracy", "f1", "auc", "mae" or another name, a `keras.metrics.Metric`, or a function
             (y_true, y_pred) -> float over all samples, as of `keras_mot.analysis.measure`; by default what suits the
-            labels. More of a function is better, unless its attribute `greater_is_better` is `False` or it is called an
-            error or a loss. For several outputs, a name is for each, and tables show the mean; a dictionary from outputs
-            (or a list in their order) gives each its own, and tables show the mean if all are the same, else the first.
+            labels. More of a function is better, unless its attribute `greater_is_better` is `False` or it is called
+            an error or a loss. For several outputs, a name is for each, and tables show the mean; a dictionary from
+            outputs (or a list in their order) gives each its own, and tables show the mean if all are the same, else
+            the first.
         loss: name of a Keras loss, or a loss itself; by default that of the compiled model, or what suits the labels.
             For several outputs, one for all, a dictionary from outputs, or a list.
         output_dir: folder for checkpoints, files and the log of the run; by default a new one for temporary files,
             whose path is in the result.
         resume: whether to go on with a run in `output_dir`; with `False`, it is overwritten.
-        seed: of the random numbers, from 0 to 2**32 - 1; each stage begins with one of its own, so that resumed runs equal others.
+        seed: of the random numbers, from 0 to 2**32 - 1; each stage begins with one of its own, so that resumed runs
+            equal others.
         latency_runs: timed runs of each file, on one thread; 0 to time nothing.
         progress: whether to show what is being done, on stderr.
 
@@ -92,8 +95,8 @@ def compress(
 
     Raises:
         TypeError: if an argument is of the wrong type.
-        ValueError: if the recipe, the data, the loss or the metric does not fit the model, the model has NaN or infinite
-            weights, or `output_dir` holds another run.
+        ValueError: if the recipe, the data, the loss or the metric does not fit the model, the model has NaN or
+            infinite weights, or `output_dir` holds another run.
         OSError: if a file could not be written; the finished stages stay usable.
         FloatingPointError: if training diverges.
 
@@ -130,15 +133,16 @@ def _plan(model, data, loss, metric):
     outputs = try_model(model, data)
     arrangement = with_outputs(arrangement, model, outputs)
     data = data.arranged(arrangement)
-    names = arrangement.output_names
+    names, flat = arrangement.output_names, keras.tree.flatten(outputs)
     if names:
-        named = dict(zip(names, keras.tree.flatten(outputs), strict=True))
+        named = dict(zip(names, flat, strict=True))
         objective = choose_objectives(model, loss, data.labels(), named, metric)
         metric = with_output_names(make_metric(objective.metric), names)
     else:
-        (outputs,) = keras.tree.flatten(outputs)
-        objective = choose_objective(model, loss, data.labels(), outputs)
+        named = {None: flat[0]}
+        objective = choose_objective(model, loss, data.labels(), flat[0])
         metric = make_metric(objective.metric if metric is None else metric)
+    check_validation_labels(objective, data, named)
     try_loss(model, objective, data, outputs)
     try_metric(model, metric, data.evaluated)
     return data, objective, metric
@@ -190,10 +194,11 @@ class Run:
                     f"Stage '{stage.key}': `distillation` is for models of one output; this one has "
                     f"{list(self.objective.outputs)}. Set it to 0."
                 )
-            if distils and self.objective.kind not in ("classes", "one-hot"):
+            kind = self.objective.kinds.get(None)
+            if distils and kind not in ("classes", "one-hot"):
                 raise ValueError(
                     f"Stage '{stage.key}': `distillation` is for models that choose one of several classes; the labels "
-                    f"here are {self.objective.kind or 'of another kind'}. Set it to 0."
+                    f"here are {kind or 'of another kind'}. Set it to 0."
                 )
         rehearsal = dataclasses.replace(self, rehearsing=True, progress=False)
         with warnings.catch_warnings():

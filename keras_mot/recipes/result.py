@@ -96,8 +96,8 @@ class CompressionResult:
 
         Args:
             max_drop: how much less than the float file's the metric may be, in its own unit: 0.01 is a point of
-                accuracy. Where less is better, how much more. By default 0.01, or a tenth of the float file's error. For
-                several outputs it is about the one number, `metric`.
+                accuracy. Where less is better, how much more. By default 0.01, or a tenth of the float file's error.
+                For several outputs it is about the one number, `metric`.
             zipped: whether files are compared as zip archives, as they are downloaded, or as they are stored.
 
         Returns:
@@ -176,12 +176,11 @@ class CompressionResult:
         return text_table(*self._table(), caption=self._caption())
 
     def _table(self):
+        metric = self.metric_name.split(" of ")[0]  # of which output the caption says
         columns = {
             "stage": [stage.name for stage in self.stages],
-            f"{self.metric_name}, Keras": [f"{stage.keras_metric:.4f}" for stage in self.stages],
-            f"{self.metric_name}, runtime": [
-                f"{stage.metric:.4f}{_MARK if stage.collapsed else ''}" for stage in self.stages
-            ],
+            f"{metric}, Keras": [f"{stage.keras_metric:.4f}" for stage in self.stages],
+            f"{metric}, runtime": [f"{stage.metric:.4f}{_MARK if stage.collapsed else ''}" for stage in self.stages],
             **{f"'{name}'": [f"{stage.metrics[name]:.4f}" for stage in self.stages] for name in self.stages[0].metrics},
             "bytes": [f"{stage.bytes:,}" for stage in self.stages],
             "zipped": [f"{stage.zipped_bytes:,}" for stage in self.stages],
