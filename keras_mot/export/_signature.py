@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 
+from keras_mot._messages import describe
 from keras_mot.graph.tracing import input_specs
 
 # Used where a model leaves a dimension other than the batch open and nobody says how long it is.
@@ -94,7 +95,7 @@ def _from_structures(structures, names):
         if getattr(leaf, "shape", None) is None or getattr(leaf, "dtype", None) is None:
             raise ValueError(
                 f"Every leaf of `input_signature` must have a shape and a dtype, as `keras.InputSpec(shape="
-                f"(None, 28, 28, 1), dtype='float32')` has. Received: {leaf!r}."
+                f"(None, 28, 28, 1), dtype='float32')` has. Received: {describe(leaf)}."
             )
     keys = [path for path in _leaf_names(structures)] if names is None else names
     names = unique_names(keys)

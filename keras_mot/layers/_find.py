@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from keras_mot._keras import is_graph_model, sublayers
+from keras_mot._messages import describe
 from keras_mot.layers._weights import LeftAlone, OwnWeight, WeightAxes, is_whole_layer, own_weights
 
 
@@ -145,7 +146,7 @@ def check_layer(layer, function):
     if not isinstance(layer, keras.layers.Layer):
         raise TypeError(
             f"`{function}` expects a Keras 3 model or layer (`keras.Model`, `keras.layers.Layer`); received "
-            f"{layer!r} of type {type(layer).__module__}.{type(layer).__name__}."
+            f"{describe(layer)} of type {type(layer).__module__}.{type(layer).__name__}."
         )
 
 
