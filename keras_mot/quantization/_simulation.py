@@ -189,7 +189,10 @@ def _check(model, scheme, selected, function):
             f"to `export_litert(model, path, weights={scheme.weights!r})`."
         )
     if not isinstance(scheme, QuantizationScheme):
-        raise TypeError(f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {describe(scheme)}.")
+        raise TypeError(
+            f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {describe(scheme)}. Data are passed as "
+            "`calibration_data=...`."
+        )
     if selected is not None and (not callable(selected) or isinstance(selected, keras.layers.Layer | type)):
         raise TypeError(
             f"`selected` should be a function from a layer to True or False; received {describe(selected)}."

@@ -5,12 +5,11 @@ from typing import Any
 
 import keras
 
-from keras_mot._messages import describe
 from keras_mot.quantization._fitting import Fitting
 from keras_mot.quantization._simulation import quantize
 from keras_mot.quantization.estimators import RangeEstimator
 from keras_mot.quantization.quantize_config import QuantizeConfig
-from keras_mot.quantization.schemes import INT8, QuantizationScheme, WeightsScheme
+from keras_mot.quantization.schemes import INT8, QuantizationScheme
 
 
 def quantize_post_training(
@@ -85,11 +84,6 @@ def quantize_post_training(
     keras_mot.export.export_litert(quantized, "model.tflite")
     ```
     """
-    if calibration_data is None and not isinstance(scheme, QuantizationScheme | WeightsScheme):
-        raise TypeError(
-            f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {describe(scheme)}. If these are the "
-            "data, pass them as `calibration_data=...`."
-        )
     if calibration_data is None and isinstance(scheme, QuantizationScheme):
         raise ValueError(
             "`quantize_post_training` needs `calibration_data`: some hundred typical inputs, from which the ranges of "
