@@ -32,18 +32,26 @@ def keras_metric(name):
     try:
         found = keras.metrics.get(name)
     except (TypeError, ValueError):  # the first, where the metric needs arguments
-        return None
+        found = _functions().get(name)
     if found is None or isinstance(found, keras.metrics.Metric):
         return found
     return keras.metrics.MeanMetricWrapper(found, name=name)
 
 
+def _functions():
+    """The metrics of Keras that are functions of labels and predictions, by name."""
+    return {
+        name: value
+        for name, value in vars(keras.metrics).items()
+        if name.islower() and callable(value) and name not in ("get", "serialize", "deserialize")
+    }
+
+
 def hint(name):
     """What may have been meant by a name that is none."""
-    functions = {known for known, value in vars(keras.metrics).items() if known.islower() and callable(value)}
     classes = {known for known, value in vars(keras.metrics).items() if isinstance(value, type)}
     snakes = {re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", known).lower() for known in classes}
-    known = {"accuracy", "top5", *SHORT_NAMES, *functions, *snakes} - {"get", "serialize", "deserialize", "metric"}
+    known = {"accuracy", "top5", *SHORT_NAMES, *_functions(), *snakes} - {"metric"}
     return nearest(str(name).lower(), sorted(known), 3)
 
 

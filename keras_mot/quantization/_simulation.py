@@ -190,8 +190,8 @@ def _check(model, scheme, selected, function):
         )
     if not isinstance(scheme, QuantizationScheme):
         raise TypeError(
-            f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {describe(scheme)}. Data are passed as "
-            "`calibration_data=...`."
+            f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {describe(scheme)}. Data are "
+            "passed as `calibration_data=...`."
         )
     if selected is not None and (not callable(selected) or isinstance(selected, keras.layers.Layer | type)):
         raise TypeError(
