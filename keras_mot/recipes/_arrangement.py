@@ -42,8 +42,8 @@ class Arrangement:
         return _arranged(y, self.outputs, label, "output")
 
     def arrange(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """Inputs and labels of a batch."""
-        return self.arrange_inputs(x, "a batch"), self.arrange_labels(y, "a batch")
+        """Inputs and labels of a batch; tuples in the place of lists, which Keras takes for arrays on TensorFlow."""
+        return keras.tree.lists_to_tuples((self.arrange_inputs(x, "a batch"), self.arrange_labels(y, "a batch")))
 
 
 def input_arrangement(model: keras.Model) -> Arrangement:
@@ -58,6 +58,8 @@ def input_arrangement(model: keras.Model) -> Arrangement:
 def with_outputs(arrangement: Arrangement, model: keras.Model, outputs: Any) -> Arrangement:
     """The arrangement with what a model returned, as it returned it."""
     names, _ = name_outputs(model, outputs)
+    if isinstance(model, keras.Sequential):
+        names = [model.layers[-1].name]
     found = _names(outputs, names)
     if found is None:
         raise ValueError(
@@ -121,14 +123,15 @@ def arranged_batches(batches: Any, arrangement: Arrangement, name: str) -> Any:
         name: of the argument, for messages.
     """
     x, y = next(iter(batches))
-    wanted = arrangement.arrange_inputs(x, f"`{name}`"), arrangement.arrange_labels(y, f"`{name}`")
-    if _outline(wanted) == _outline((x, y)):
+    arrangement.arrange_inputs(x, f"`{name}`")  # to complain of the argument, not of a batch
+    arrangement.arrange_labels(y, f"`{name}`")
+    if _outline(arrangement.arrange(x, y)) == _outline((x, y)):
         return batches
     if isinstance(batches, keras.utils.PyDataset):
         return _ArrangedDataset(batches, arrangement)
     modules = {kind.__module__.split(".")[0] for kind in type(batches).__mro__}
     if "tensorflow" in modules:
-        return batches.map(lambda x, y: keras.tree.lists_to_tuples(arrangement.arrange(x, y)))
+        return batches.map(arrangement.arrange)
     if "torch" in modules:
         loader = copy.copy(batches)
         loader.collate_fn = _ArrangedCollation(batches.collate_fn, arrangement)
@@ -140,11 +143,11 @@ def arranged_batches(batches: Any, arrangement: Arrangement, name: str) -> Any:
 
 
 def _outline(structure):
-    """What has to be equal for Keras to take one structure for another: lists and tuples are alike."""
+    """The structure without what is in it."""
     if isinstance(structure, Mapping):
         return {key: _outline(item) for key, item in structure.items()}
     if isinstance(structure, list | tuple):
-        return tuple(_outline(item) for item in structure)
+        return (list if isinstance(structure, list) else tuple)(_outline(item) for item in structure)
     return None
 
 

@@ -14,6 +14,7 @@ from keras_mot.layers._find import require_built
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.recipes._objective import kind_of_labels
 from keras_mot.recipes._training_data import head_of
+from keras_mot.recipes.fine_tuning import first_not_finite
 
 _LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
@@ -29,13 +30,13 @@ def check_model(model):
         raise ValueError(
             f"'{model.name}' is pruned, clustered or quantized already: strip it, or pass the float model."
         )
-    for variable in model.weights:
-        values = numpy_value(variable)
-        if "float" in variable.dtype and not np.isfinite(values).all():
-            raise ValueError(
-                f"Weight '{variable.path}' holds {int((~np.isfinite(values)).sum())} NaN or infinite values. Its "
-                "training may have diverged: pass the model of an earlier checkpoint."
-            )
+    spoilt = first_not_finite(model)
+    if spoilt is not None:
+        count = int((~np.isfinite(numpy_value(spoilt))).sum())
+        raise ValueError(
+            f"Weight '{spoilt.path}' holds {count} NaN or infinite values. Its training may have diverged: pass the model "
+            "of an earlier checkpoint."
+        )
 
 
 def check_seed(seed):

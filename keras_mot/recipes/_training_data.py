@@ -73,7 +73,7 @@ class TrainingData:
         """Which batch of the training data holds NaN or infinite values, as words; empty, if none does."""
         for number, batch in enumerate([] if is_pair(self.train) else self.train):  # arrays have been looked at
             if not all(map(_is_finite, keras.tree.flatten(to_numpy(batch)))):
-                return f"batch {number} of `train_data` (counted from 0)"
+                return f"Batch {number} of `train_data` (counted from 0)"
         return ""
 
     def steps(self, batch_size):

@@ -4,10 +4,12 @@ import dataclasses
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mot._config import Config
 from keras_mot._messages import describe, nearest
+from keras_mot.layers._attach import numpy_value
 
 # By class: an instance would create variables, and so initialise the backend when the package is imported.
 _OPTIMIZERS = {
@@ -127,7 +129,7 @@ def train(model, settings, data, objective, *, teacher=None, watched="loss", sta
         Dictionary of the logs of the last epoch.
 
     Raises:
-        FloatingPointError: if the loss is not finite.
+        FloatingPointError: if the loss or a weight is not finite.
     """
     trained = model
     metrics = list(objective.fit_metrics)
@@ -158,11 +160,24 @@ def train(model, settings, data, objective, *, teacher=None, watched="loss", sta
         arguments |= data.validation_arguments(settings.batch_size)
     history = trained.fit(**arguments, verbose=0, callbacks=callbacks).history
     logs = {name: float(values[-1]) for name, values in history.items()}
-    if not math.isfinite(logs["loss"]):
+    spoilt = first_not_finite(model)
+    if not math.isfinite(logs["loss"]) or spoilt is not None:
         where = data.not_finite()
         reason = f"{where} holds NaN or infinite values: mend the data." if where else "Lower the learning rate."
-        raise FloatingPointError(f"Training diverged: the loss is {logs['loss']}. {reason[0].upper()}{reason[1:]}")
+        what = f"the loss is {logs['loss']}" if spoilt is None else f"weight '{spoilt.path}' is not finite"
+        raise FloatingPointError(f"Training diverged: {what}. {reason}")
     return logs
+
+
+def first_not_finite(model):
+    """The first variable of a model that holds NaN or infinite values, or `None`.
+
+    A loss may be finite beside gradients that are not: some backends take the larger of NaN and 0 to be 0.
+    """
+    for variable in model.weights:
+        if "float" in variable.dtype and not np.isfinite(numpy_value(variable)).all():
+            return variable
+    return None
 
 
 def check_whole(name, value, least):
