@@ -34,8 +34,8 @@ def check_model(model):
     if spoilt is not None:
         count = int((~np.isfinite(numpy_value(spoilt))).sum())
         raise ValueError(
-            f"Weight '{spoilt.path}' holds {count} NaN or infinite values. Its training may have diverged: pass the model "
-            "of an earlier checkpoint."
+            f"Weight '{spoilt.path}' holds {count} NaN or infinite values. Its training may have diverged: pass the "
+            "model of an earlier checkpoint."
         )
 
 

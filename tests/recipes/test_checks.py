@@ -127,7 +127,7 @@ def test_a_later_batch_with_nan_is_named(tmp_path):
     spoilt = [(X, Y), (X * np.nan, Y)]
     recipe = Recipe([Tune(FineTune(1))])
     with pytest.raises(
-        FloatingPointError, match=r"the loss is nan. Batch 1 of `train_data` \(counted from 0\) holds NaN"
+        FloatingPointError, match=r"Training diverged: .*Batch 1 of `train_data` \(counted from 0\) holds NaN"
     ):
         compress(network(), recipe, spoilt, (X, Y), output_dir=tmp_path, progress=False, latency_runs=0)
 
