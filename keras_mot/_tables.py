@@ -1,7 +1,6 @@
 """Tables as text."""
 
 import io
-import textwrap
 from collections.abc import Iterable, Sequence
 
 
@@ -20,8 +19,6 @@ def text_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption
 
     table = Table(caption=caption, caption_justify="left")
     for position, header in enumerate(headers):
-        # Numbers are not broken into lines; what they are called may be, so that there is room for all.
-        header = "\n".join(textwrap.wrap(header, 12, break_long_words=False)) if position else header
         table.add_column(header, justify="right" if position else "left", no_wrap=position > 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))

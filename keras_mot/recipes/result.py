@@ -157,7 +157,11 @@ class CompressionResult:
         raise KeyError(f"No stage is named {name!r}. Expected one of {[stage.name for stage in self.stages]}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values."""
+        """The result as JSON values; `best` is the name of the stage that `best()` returns, or `None`."""
+        try:
+            best = self.best().name
+        except ValueError:
+            best = None
         return {
             "recipe": self.recipe,
             "metric_name": self.metric_name,
@@ -165,6 +169,7 @@ class CompressionResult:
             "output_dir": str(self.output_dir),
             "ratio": self.ratio,
             "greater_is_better": self.greater_is_better,
+            "best": best,
             "stages": [stage.to_dict() for stage in self.stages],
         }
 

@@ -117,7 +117,9 @@ def test_a_collapse_is_marked_in_tables():
     assert "more than twice the float's" in ERRORS.to_markdown()
     fine = result(stage("float", 0.9, 10, 10), stage("int8", 0.89, 5, 5))
     assert "(!)" not in str(fine)
-    assert [each["collapsed"] for each in ACCURACIES.to_dict()["stages"]] == [False, False, False, True]
+    values = ACCURACIES.to_dict()
+    assert [each["collapsed"] for each in values["stages"]] == [False, False, False, True]
+    assert (values["best"], values["greater_is_better"]) == ("prune", True)
 
 
 def test_a_collapse_at_the_end_warns():
