@@ -134,6 +134,13 @@ def try_metric(model, metric, data):
 def keras_metric(model, metric, data):
     """The metric of a Keras model over data, as (one number, dictionary from outputs to numbers)."""
     accumulator = metric.start()
-    for x, y in batches(data, 256):
-        accumulator.add(y, predict(model, x))
+    for number, (x, y) in enumerate(batches(data, 256)):
+        try:
+            outputs = predict(model, x)
+        except Exception as error:
+            raise ValueError(
+                f"'{model.name}' cannot be called on batch {number} (counted from 0) of the data to measure on, inputs "
+                f"{_shapes(x)}: {error}"
+            ) from error
+        accumulator.add(y, outputs)
     return accumulator.result(), accumulator.parts()

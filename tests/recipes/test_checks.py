@@ -94,12 +94,12 @@ def test_metrics(metric, message, tmp_path):
         ((X, np.zeros((40, 2))), r"`validation_data`: the labels have shape \(40, 2\)"),
         ((X, np.array(["cat"] * 40)), "labels of `validation_data` should be numbers"),
         ((X * np.inf, Y), "samples of `validation_data` hold NaN or infinite values"),
-        ([(X, Y), (X[:, :5], Y)], "cannot be called|shape|Dimensions|dimension|multiplied|compatible|dot"),
+        ([(X, Y), (X[:, :5], Y)], r"cannot be called on batch 1 \(counted from 0\) of .*inputs of shape \(40, 5\)"),
     ],
     ids=range(6),
 )
 def test_validation_data(validation, message, tmp_path):
-    check(tmp_path, message, error=Exception, validation=validation)
+    check(tmp_path, message, validation=validation)
 
 
 @pytest.mark.parametrize("seed", [2**40, 2**32, -1, 1.0, True])
