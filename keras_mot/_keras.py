@@ -31,6 +31,7 @@ __all__ = [
     "get_keras_mask",
     "is_eager",
     "is_graph_model",
+    "metric_direction",
     "no_gradients",
     "nothing_frozen",
     "own_flag",
@@ -157,6 +158,11 @@ def is_eager():
 
         return tf.executing_eagerly()
     return True
+
+
+def metric_direction(metric):
+    """Whether more of a Keras metric is better (`True`) or less (`False`); `None` if Keras does not know."""
+    return {"up": True, "down": False}.get(getattr(metric, "_direction", None))
 
 
 def no_gradients():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_mot._arrays import to_numpy
+from keras_mot._messages import describe
 
 
 def count_batches(data, batch_size):
@@ -71,7 +72,7 @@ def _check_batch(x, y):
         if not leaves or any(leaf.ndim == 0 for leaf in leaves):
             raise ValueError(
                 f"`data` must hold arrays whose first dimension is the batch. Received for {name}: "
-                f"{[getattr(leaf, 'shape', leaf) for leaf in leaves]}."
+                f"{describe(structure)}. Make arrays of lists, by `numpy.asarray`."
             )
         lengths[name] = sorted({len(leaf) for leaf in leaves})
         for leaf in leaves:

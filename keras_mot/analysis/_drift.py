@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._keras import no_gradients
+from keras_mot._messages import describe
 from keras_mot.export._runner import LiteRTRunner
 from keras_mot.export._signature import check_inputs, read_signature
 from keras_mot.layers.activation_quantizer import intercepted, is_quantized
@@ -87,7 +88,7 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
     ```
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(f"`measure_drift` expects a Keras model; received {model!r}.")
+        raise TypeError(f"`measure_drift` expects a Keras model; received {describe(model)}.")
     if not is_quantized(model):
         raise ValueError(f"'{model.name}' is not quantized: pass the model that the file was exported from.")
     model = settled_fold(model)

@@ -5,7 +5,9 @@ from typing import Any
 
 import keras
 
+from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
+from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._data import batches, check_data, count_batches, first_sample
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._metrics import make_metric
@@ -18,7 +20,7 @@ from keras_mot.analysis.report import Measurement, Report
 def measure(
     *subjects: Subject | Mapping[str, Subject],
     data: tuple[Any, Any] | Iterable[tuple[Any, Any]] | None = None,
-    metric: str | keras.metrics.Metric | Callable[[Any, Any], float] | None = "accuracy",
+    metric: str | keras.metrics.Metric | Callable[[Any, Any], float] | Mapping[str, Any] | None = "accuracy",
     batch_size: int = 32,
     latency_runs: int = 50,
     num_threads: int = 1,
@@ -39,11 +41,15 @@ def measure(
         *subjects: Keras models, paths of `.keras` or `.tflite` files, or results of `export_litert`; or one
             dictionary of names and these.
         data: A tuple (x, y) of arrays, or an iterable of batches (x, y), which is gone through once. For
-            several inputs, x is a list in the model's order or a dictionary of input names. None, the
-            default, computes no metric.
-        metric: "accuracy" (the largest score wins; a single score above 0.5 means class 1), the name of another
-            Keras metric, a `keras.metrics.Metric`, a function (y_true, y_pred) -> float over all samples, or
-            None. A model of several outputs gives a function a dictionary of output names.
+            several inputs, x is a list in the model's order or a dictionary of input names, and for several outputs so
+            is y. None, the default, computes no metric.
+        metric: "accuracy" (the largest score wins; a single score above 0.5 means class 1); "f1", "precision",
+            "recall" or "auc" (of several classes, the mean over classes; of one score, class 1 begins above 0.5, or
+            above 0 if it is no probability); "top5" or another number; "mae", "mse", "rmse" or "r2"; the name of a
+            Keras metric; a `keras.metrics.Metric`; a function (y_true, y_pred) -> float over all samples; or None.
+            For several outputs: a name is computed for each, and the report's one number is the mean; a
+            dictionary from output names to metrics gives each its own (one number: the mean if all are the same,
+            else the first); a function or `keras.metrics.Metric` is given dictionaries of output names.
         batch_size: Batch size for arrays. Defaults to 32. A model or file that prescribes a batch size is run
             with that one; its last batch is filled up, and the surplus is not counted.
         latency_runs: Number of timed runs of each `.tflite` file, interleaved; 0 to time nothing. Keras models
@@ -69,20 +75,20 @@ def measure(
     _check_count("batch_size", batch_size, 1)
     _check_count("latency_runs", latency_runs, 0)
     _check_count("num_threads", num_threads, 1)
-    metric_name, make_accumulator = (None, None) if data is None or metric is None else make_metric(metric)
+    resolved = None if data is None or metric is None else make_metric(metric)
     if data is not None:
         check_data(data)
     named = collect(subjects)
     if data is not None or latency_runs:
         start([subject for _, subject in named], num_threads)
-    with progress_bar(progress) as bar:
-        metrics, samples, sample = _evaluate(named, data, make_accumulator, batch_size, bar)
+    with progress_bar(progress) as bar, without_retracing_warnings():
+        metrics, samples, sample = _evaluate(named, data, resolved, batch_size, bar)
         latencies = _time(named, sample, latency_runs, bar)
     rows = tuple(
         _row(name, subject, value, latency)
         for (name, subject), value, latency in zip(named, metrics, latencies, strict=True)
     )
-    return Report(rows, metric_name, samples, latency_runs, num_threads)
+    return Report(rows, None if resolved is None else resolved.name, samples, latency_runs, num_threads)
 
 
 def tensor_stats(subject: Subject) -> tuple[TensorStats, ...]:
@@ -130,20 +136,21 @@ def sparsity(subject: Subject, kernels_only: bool = True) -> float:
 
 def _check_count(name, value, smallest):
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` must be an integer. Received: {value!r}.")
+        raise TypeError(f"`{name}` must be an integer. Received: {describe(value)}.")
     if value < smallest:
         raise ValueError(f"`{name}` must be {smallest} or more. Received: {value}.")
 
 
-def _evaluate(named, data, make_accumulator, batch_size, bar):
+def _evaluate(named, data, metric, batch_size, bar):
     """Goes through the data once, through all subjects with each batch.
 
     Returns:
-        The metrics of the subjects, the number of samples, and one sample to time with.
+        The metrics of the subjects, as pairs of one number and a dictionary of outputs; the number of samples; and one
+        sample to time with.
     """
     if data is None:
-        return [None] * len(named), 0, None
-    accumulators = [] if make_accumulator is None else [make_accumulator() for _ in named]
+        return [(None, {})] * len(named), 0, None
+    accumulators = [] if metric is None else [metric.start() for _ in named]
     samples, sample = 0, None
     task = bar.add_task("evaluating", total=count_batches(data, batch_size))
     for x, y in batches(data, batch_size):
@@ -157,7 +164,8 @@ def _evaluate(named, data, make_accumulator, batch_size, bar):
             except ValueError as error:
                 raise ValueError(f"'{name}' cannot be evaluated on `data`: {error}") from error
         bar.advance(task)
-    return [a.result() for a in accumulators] or [None] * len(named), samples, sample
+    values = [(accumulator.result(), accumulator.parts()) for accumulator in accumulators]
+    return values or [(None, {})] * len(named), samples, sample
 
 
 def _time(named, sample, runs, bar):
@@ -179,7 +187,8 @@ def _row(name, subject, metric, latency):
         bytes=len(content),
         zipped_bytes=zipped_bytes(content),
         parameters=sum(tensor.size for tensor in subject.tensors),
-        metric=metric,
+        metric=metric[0],
         latency_ms=latency,
         tensors=subject.tensors,
+        metrics=metric[1],
     )

@@ -1,151 +1,166 @@
-"""Metrics over the batches of an evaluation: accuracy, a Keras metric, or any function."""
+"""What the user gives as a metric: a name, a Keras metric, any function, or one of these for each output."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_mot._messages import describe
+from keras_mot.analysis._accumulators import AccuracyAccumulator, FunctionAccumulator, KerasAccumulator
+from keras_mot.analysis._metric_names import greater_is_better, hint, keras_metric, short_metric
 
-def make_metric(metric):
-    """Turns the user's `metric` into (its name, a function that starts an accumulator).
 
-    An accumulator has `add(y_true, y_pred)` and `result()`.
+@dataclasses.dataclass(frozen=True)
+class ResolvedMetric:
+    """A metric, ready to be computed.
+
+    Attributes:
+        name: for tables.
+        start: function that starts an accumulator, with `add(y_true, y_pred)` for each batch, `result()`, one number,
+            and `parts()`, dictionary from the outputs of a model with several to a number for each.
+        greater_is_better: whether more of it is better.
+        directions: the same for each output that is judged by a metric of its own.
     """
-    if isinstance(metric, str) and metric == "accuracy":
-        return "accuracy", _Accuracy
+
+    name: str
+    start: Callable[[], Any]
+    greater_is_better: bool = True
+    directions: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+
+
+def make_metric(metric: Any) -> ResolvedMetric:
+    """What the user gave as `metric`, resolved.
+
+    Raises:
+        ValueError: if it is no metric, or a name that is not known.
+    """
+    if isinstance(metric, ResolvedMetric):
+        return metric
+    if isinstance(metric, Mapping):
+        return _by_output(metric)
     if isinstance(metric, str):
-        metric = _named(metric)
+        one = _named(metric)
+        return dataclasses.replace(one, start=lambda: OutputsAccumulator(one, mean=True))
     if isinstance(metric, keras.metrics.Metric):
-        return metric.name, lambda: _KerasMetric(metric)
-    if not callable(metric):
-        raise ValueError(_EXPECTED.format(metric))
-    return getattr(metric, "__name__", type(metric).__name__), lambda: _Function(metric)
+        return ResolvedMetric(metric.name, lambda: KerasAccumulator(metric), greater_is_better(metric, metric.name))
+    if not callable(metric) or isinstance(metric, type):
+        raise ValueError(_EXPECTED.format(describe(metric)))
+    name = getattr(metric, "__name__", type(metric).__name__)
+    return ResolvedMetric(name, lambda: FunctionAccumulator(metric, name), greater_is_better(metric, name))
 
 
 _EXPECTED = (
-    "`metric` must be 'accuracy', the name of a Keras metric such as 'mean_absolute_error', a keras.metrics.Metric, "
-    "a function (y_true, y_pred) -> float, or None. Received: {!r}."
+    "`metric` must be 'accuracy', the name of a Keras metric such as 'mean_absolute_error', a short name such as 'f1', "
+    "'auc', 'mae' or 'top5', a keras.metrics.Metric, a function (y_true, y_pred) -> float, a dictionary from outputs "
+    "to these, or None. Received: {}."
 )
 
 
 def _named(name):
-    """The Keras metric of this name."""
-    try:
-        found = keras.metrics.get(name)
-    except (TypeError, ValueError):  # the second, where the metric needs arguments
-        found = None
-    if isinstance(found, keras.metrics.Metric):
-        return found
+    """The metric of this name, for one output."""
+    if name in ("accuracy", "acc"):
+        return ResolvedMetric("accuracy", AccuracyAccumulator)
+    function = short_metric(name)
+    if function is not None:
+        more = greater_is_better(function, name)
+        return ResolvedMetric(name, lambda: FunctionAccumulator(function, name, numbers=True), more)
+    found = keras_metric(name)
     if found is None:
-        raise ValueError(_EXPECTED.format(name))
-    return keras.metrics.MeanMetricWrapper(found, name=name)
+        raise ValueError(_EXPECTED.format(repr(name)) + hint(name))
+    return ResolvedMetric(found.name, lambda: KerasAccumulator(found), greater_is_better(found, found.name))
 
 
-def count_correct(y_true, y_pred):
-    """Counts correct classifications.
+def _by_output(metrics):
+    if not metrics or not all(isinstance(name, str) for name in metrics):
+        raise ValueError(_EXPECTED.format(describe(metrics)))
+    each = {name: _named(item) if isinstance(item, str) else make_metric(item) for name, item in metrics.items()}
+    output, first = next(iter(each.items()))
+    alike = len(metrics) > 1 and all(item == metrics[output] for item in metrics.values())
+    return ResolvedMetric(
+        first.name if alike else f"{first.name} of '{output}'",
+        lambda: OutputsAccumulator(each, mean=alike),
+        first.greater_is_better,
+        {name: one.greater_is_better for name, one in each.items()},
+    )
+
+
+class OutputsAccumulator:
+    """A metric for each output, and one number for all.
 
     Args:
-        y_true: Integer labels of shape (..., ) or (..., 1), or one-hot labels of the shape of `y_pred`.
-        y_pred: Scores of shape (..., classes), of which the largest wins; or, for two classes, probabilities
-            of shape (..., 1) or (...), of which those above 0.5 mean class 1.
+        metrics: dictionary from output to `ResolvedMetric`; or one metric for whatever outputs there are.
+        mean: whether the one number is the mean; else it is that of the first output named.
+    """
 
-    Returns:
-        (number of correct, number of classified).
+    def __init__(self, metrics, mean):
+        self._metrics, self._mean, self._started = metrics, mean, None
+
+    def add(self, y_true, y_pred):
+        several = isinstance(y_pred, Mapping)
+        if self._started is None:
+            self._started = self._start(y_pred) if several else {None: self._start_one()}
+        if not several:
+            self._started[None].add(y_true, y_pred)
+            return
+        labels = labels_by_name(y_true, list(y_pred))
+        for name, accumulator in self._started.items():
+            accumulator.add(labels[name], y_pred[name])
+
+    def _start(self, y_pred):
+        metrics = self._metrics if isinstance(self._metrics, Mapping) else dict.fromkeys(y_pred, self._metrics)
+        unknown = [name for name in metrics if name not in y_pred]
+        if unknown:
+            raise ValueError(f"`metric` names the outputs {unknown}; the model has {list(y_pred)}.")
+        return {name: metric.start() for name, metric in metrics.items()}
+
+    def _start_one(self):
+        if isinstance(self._metrics, Mapping):
+            raise ValueError(f"`metric` names the outputs {list(self._metrics)}; the model has one: give one metric.")
+        return self._metrics.start()
+
+    def parts(self):
+        if None in self._started:
+            return {}
+        return {name: accumulator.result() for name, accumulator in self._started.items()}
+
+    def result(self):
+        values = [accumulator.result() for accumulator in self._started.values()]
+        return float(np.mean(values)) if self._mean else values[0]
+
+
+def labels_by_name(labels, names):
+    """The labels of a model of several outputs as a dictionary, from one, or from a list in the order of the outputs.
 
     Raises:
-        ValueError: Labels and predictions do not fit each other.
+        ValueError: if there are others than the outputs.
     """
-    if y_pred.ndim >= 2 and y_pred.shape[-1] > 1 and y_pred.ndim >= y_true.ndim:
-        predicted = y_pred.argmax(-1)
-        expected = _labels(y_true, y_pred)
-    else:
-        predicted = (_drop_last(y_pred) > 0.5).astype(int)
-        expected = _drop_last(y_true)
-    if expected.shape != predicted.shape:
-        raise ValueError(
-            f"The labels do not fit the predictions for `metric='accuracy'`. Expected labels of shape "
-            f"{predicted.shape} or one-hot labels of shape {y_pred.shape}. Received: {y_true.shape}."
-        )
-    return int((expected == predicted).sum()), int(predicted.size)
+    if isinstance(labels, Mapping) and set(labels) == set(names):
+        return labels
+    if isinstance(labels, list | tuple) and len(labels) == len(names):
+        return dict(zip(names, labels, strict=True))
+    raise ValueError(
+        f"The model has the outputs {list(names)}: the labels should be a list of an array for each, in this order, or "
+        f"a dictionary of these names. Received: {describe(labels)}."
+    )
 
 
-def _labels(y_true, y_pred):
-    if y_true.shape == y_pred.shape:
-        if not ((y_true == 0) | (y_true == 1)).all() or not (y_true.sum(-1) == 1).all():
-            raise ValueError(
-                "`metric='accuracy'` needs one class for each sample. Received: labels of the shape of the "
-                "predictions that are not one-hot. Pass a keras.metrics.Metric or a function instead."
-            )
-        return y_true.argmax(-1)
-    return _drop_last(y_true) if y_true.ndim == y_pred.ndim else y_true
+def with_output_names(metric: ResolvedMetric, names: Sequence[str]) -> ResolvedMetric:
+    """The metric for models that give several outputs in this order, but under names of their own."""
+    return dataclasses.replace(metric, start=lambda: _NamedOutputs(metric.start(), names))
 
 
-def _drop_last(array):
-    return array[..., 0] if array.ndim > 1 and array.shape[-1] == 1 else array
-
-
-class _Accuracy:
-    def __init__(self):
-        self.correct = self.total = 0
+class _NamedOutputs:
+    def __init__(self, accumulator, names):
+        self._accumulator, self._names = accumulator, names
 
     def add(self, y_true, y_pred):
-        if not isinstance(y_true, np.ndarray) or not isinstance(y_pred, np.ndarray):
-            raise ValueError(
-                "`metric='accuracy'` needs a model with one output and one array of labels. Pass a function "
-                "(y_true, y_pred) -> float that picks the output to judge."
-            )
-        correct, total = count_correct(y_true, y_pred)
-        self.correct += correct
-        self.total += total
+        labels, outputs = labels_by_name(y_true, self._names), list(y_pred.values())
+        self._accumulator.add(labels, dict(zip(self._names, outputs, strict=True)))
+
+    def parts(self):
+        return self._accumulator.parts()
 
     def result(self):
-        return self.correct / self.total
-
-
-class _KerasMetric:
-    """Updates the user's metric at the end only, so that several models can be evaluated side by side."""
-
-    def __init__(self, metric):
-        self.metric, self.batches = metric, []
-
-    def add(self, y_true, y_pred):
-        self.batches.append((y_true, y_pred))
-
-    def result(self):
-        self.metric.reset_state()
-        for y_true, y_pred in self.batches:
-            try:
-                self.metric.update_state(y_true, y_pred)
-            except Exception as error:
-                raise ValueError(
-                    f"`metric` '{self.metric.name}' cannot be computed from labels of shape {np.shape(y_true)} and "
-                    f"predictions of shape {np.shape(y_pred)}: {error}"
-                ) from error
-        value = _to_float(keras.ops.convert_to_numpy(self.metric.result()), self.metric.name)
-        self.metric.reset_state()
-        return value
-
-
-class _Function:
-    """Gives a function all labels and predictions at once."""
-
-    def __init__(self, function):
-        self.function, self.batches = function, []
-
-    def add(self, y_true, y_pred):
-        self.batches.append((y_true, y_pred))
-
-    def result(self):
-        labels, predictions = zip(*self.batches, strict=True)
-        value = self.function(_concatenate(labels), _concatenate(predictions))
-        return _to_float(value, getattr(self.function, "__name__", "metric"))
-
-
-def _concatenate(structures):
-    return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves), *structures)
-
-
-def _to_float(value, name):
-    if keras.ops.is_tensor(value):
-        value = keras.ops.convert_to_numpy(value)
-    if np.size(value) != 1 or isinstance(value, str):
-        raise ValueError(f"The metric '{name}' must return a single number. Received: {value!r}.")
-    return float(np.asarray(value).reshape(()))
+        return self._accumulator.result()

@@ -9,6 +9,8 @@ import zipfile
 import h5py
 import keras
 
+from keras_mot._messages import describe
+
 _WEIGHTS = "model.weights.h5"
 
 
@@ -40,7 +42,7 @@ def zipped_bytes(path_or_content: str | os.PathLike | bytes) -> int:
         content = path.read_bytes()
     else:
         raise TypeError(
-            f"Expected a path or bytes. Received: {path_or_content!r} of type {type(path_or_content).__name__}."
+            f"Expected a path or bytes. Received: {describe(path_or_content)} of type {type(path_or_content).__name__}."
         )
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as writer:

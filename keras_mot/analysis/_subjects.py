@@ -8,7 +8,7 @@ import zipfile
 import keras
 import numpy as np
 
-from keras_mot._messages import shortened
+from keras_mot._messages import describe
 from keras_mot._model_files import load_model_file
 from keras_mot.analysis._sizes import saved_content
 from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
@@ -47,8 +47,9 @@ class LiteRTSubject:
     kind = "litert"
     runner = None
 
-    def __init__(self, path, input_names=None):
-        self.name, self.path, self._input_names = path.name, path, input_names
+    def __init__(self, path, input_names=None, output_names=None):
+        self.name, self.path = path.name, path
+        self._input_names, self._output_names = input_names, output_names
         self.tensors = litert_tensor_stats(path)
 
     def start(self, num_threads):
@@ -60,7 +61,10 @@ class LiteRTSubject:
 
     def predict(self, x):
         outputs = self.runner.run(x)
-        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+        if len(outputs) == 1:
+            return next(iter(outputs.values()))
+        # A file lists its outputs in an order of its own; an export knows that of the model.
+        return {name: outputs[name] for name in self._output_names or outputs}
 
     def example(self):
         """Random inputs for one sample, for timing without data; open sizes are such that the file takes them."""
@@ -144,11 +148,11 @@ def open_subject(item):
             )
         return KerasSubject(item)
     if isinstance(item, LiteRTExport):
-        return LiteRTSubject(_existing_file(item.path), item.input_names)
+        return LiteRTSubject(_existing_file(item.path), item.input_names, item.output_names)
     if not isinstance(item, (str, os.PathLike)):
         raise TypeError(
             f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export. "
-            f"Received: {shortened(repr(item), 200)} of type {type(item).__name__}."
+            f"Received: {describe(item)} of type {type(item).__name__}."
         )
     path = _existing_file(pathlib.Path(item))
     with path.open("rb") as file:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_mot._tables import markdown_table, text_table
@@ -26,6 +26,7 @@ class Measurement:
         latency_ms: Median milliseconds for one sample in the LiteRT runtime; None for Keras models, which no
             such runtime runs, and where nothing was timed.
         tensors: A `TensorStats` for each weight tensor.
+        metrics: For a model of several outputs, dictionary from output to the value of its metric.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Measurement:
     metric: float | None
     latency_ms: float | None
     tensors: tuple[TensorStats, ...]
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def sparsity(self) -> float:
@@ -63,6 +65,7 @@ class Measurement:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["path"] = None if self.path is None else str(self.path)
         values["metric"] = _finite_or_none(self.metric)
+        values["metrics"] = {name: _finite_or_none(value) for name, value in self.metrics.items()}
         values["sparsity"], values["overall_sparsity"] = self.sparsity, self.overall_sparsity
         values["palette_bytes"] = self.palette_bytes
         values["tensors"] = [
@@ -133,7 +136,9 @@ class Report:
         if any(row.has_palettes for row in self):
             columns["palettes"] = [f"{row.palette_bytes:,}" if row.has_palettes else "-" for row in self]
         if self.metric_name is not None:
-            columns[self.metric_name] = ["-" if row.metric is None else f"{row.metric:.4f}" for row in self]
+            columns[self.metric_name] = [_shown(row.metric) for row in self]
+            for output in dict.fromkeys(name for row in self for name in row.metrics):
+                columns[f"'{output}'"] = [_shown(row.metrics.get(output)) for row in self]
         if any(row.latency_ms is not None for row in self):
             columns["ms"] = ["-" if row.latency_ms is None else f"{row.latency_ms:.3f}" for row in self]
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
@@ -152,6 +157,10 @@ class Report:
             threads = f"{self.num_threads} thread" + ("s" if self.num_threads > 1 else "")
             parts.append(f"ms: median of {self.latency_runs} runs, one sample, {threads}, LiteRT")
         return "; ".join(parts) + "."
+
+
+def _shown(value):
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _finite_or_none(value):

@@ -14,8 +14,10 @@ stage. A run that was stopped goes on after its last finished stage when it is s
 
 _EPILOG = """\
 The recipe is the name of a preset or a YAML file; `keras-mot compress --show RECIPE` prints one to start from. The data
-are the arrays x_train and y_train, and optionally x_test and y_test (or x_val and y_val) to measure on. DIR receives
-a `.keras` checkpoint and a `.tflite` file for each stage, run.json, report.json and report.md."""
+are the arrays x_train and y_train, and optionally x_test and y_test (or x_val and y_val) to measure on. A model of
+several inputs or outputs has an array for each: x_train/NAME, y_train/NAME, as numpy.savez(file, **{"x_train/NAME":
+...}) writes them. DIR receives a `.keras` checkpoint and a `.tflite` file for each stage, run.json, report.json and
+report.md."""
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -31,8 +33,25 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--recipe", metavar="R", help="a preset, or a YAML file")
     parser.add_argument("--data", metavar="FILE.npz", help="arrays to train and measure on")
     parser.add_argument("-o", "--output", metavar="DIR", help="folder for the files of the run")
-    parser.add_argument("--loss", metavar="NAME", help="a Keras loss (default: that of the model, else inferred)")
-    parser.add_argument("--metric", metavar="NAME", help="a Keras metric (default: what suits the labels)")
+    for_outputs = "; for one of several outputs OUTPUT=NAME, which may be repeated"
+    parser.add_argument(
+        "--loss",
+        metavar="NAME",
+        action="append",
+        help=f"a Keras loss (default: that of the model, else inferred){for_outputs}",
+    )
+    parser.add_argument(
+        "--metric",
+        metavar="NAME",
+        action="append",
+        help="accuracy, f1, precision, recall, auc, top5, mae, mse, rmse, r2 or a Keras metric (default: what suits "
+        f"the labels){for_outputs}",
+    )
+    integers = parser.add_argument_group("files that compute in integers")
+    types = ["float32", "int8", "uint8", "int16"]
+    integers.add_argument("--input-type", choices=types, help="what the file takes (default: that of the recipe)")
+    integers.add_argument("--output-type", choices=types, help="what it returns (default: that of the recipe)")
+    integers.add_argument("--strict", action="store_true", help="refuse what would be computed in floats")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument("--restart", action="store_true", help="begin anew, and remove the old files of a run in DIR")
     parser.add_argument("--show", metavar="RECIPE", help="print a recipe as YAML, and do nothing else")
@@ -65,15 +84,18 @@ def run(options: argparse.Namespace) -> Result:
         with blamed_on_input():
             text = find_recipe(options.show).to_yaml()
         return Result(text, {"recipe": text})
-    from keras_mot.cli._data import check_against_model, load_data
+    from keras_mot.cli._data import check_names_and_shapes, load_data
     from keras_mot.recipes import compress, find_recipe
+    from keras_mot.recipes._closing import closing_lines
 
     with blamed_on_input():
-        recipe = find_recipe(options.recipe)
+        recipe = _with_integers(find_recipe(options.recipe), options)
     _check_model_stays(options)
+    metric, loss = _by_output("--metric", options.metric), _by_output("--loss", options.loss)
     data = load_data(options.data)
     model = load_model(options.model, compile=True)
-    check_against_model(data, model)
+    with blamed_on_input():
+        check_names_and_shapes(data, model)
     try:
         with blamed_on_input():
             result = compress(
@@ -81,15 +103,15 @@ def run(options: argparse.Namespace) -> Result:
                 recipe,
                 (data.x, data.y),
                 None if data.evaluation_name == "x_train" else data.evaluation,
-                metric=options.metric,
-                loss=options.loss,
+                metric=metric,
+                loss=loss,
                 output_dir=options.output,
                 resume=not options.restart,
                 seed=options.seed,
             )
     except FloatingPointError as error:
         raise FailedError(str(error)) from error
-    return Result(f"{result}\nThe last file: {result.artifact}", result.to_dict())
+    return Result("\n".join([str(result), *closing_lines(result)]), result.to_dict())
 
 
 def _check_model_stays(options):
@@ -101,3 +123,31 @@ def _check_model_stays(options):
         raise UsageError(
             f"`--restart` removes the files of the run in '{options.output}', and '{options.model}' is one."
         )
+
+
+def _by_output(option, values):
+    """The name that was given, or a dictionary from the outputs that it was given for."""
+    if values is None or (len(values) == 1 and "=" not in values[0]):
+        return values and values[0]
+    if not all("=" in value for value in values):
+        raise UsageError(f"`{option}` is one NAME, or OUTPUT=NAME for each of several outputs; received {values}.")
+    return dict(value.split("=", 1) for value in values)
+
+
+def _with_integers(recipe, options):
+    """The recipe with what the command line says of the integers of its files."""
+    import dataclasses
+
+    from keras_mot.recipes.quantizing_stages import Quantization
+
+    names = [name for name in ("input_type", "output_type", "strict") if getattr(options, name)]
+    if not names:
+        return recipe
+    if not recipe.quantizes:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise UsageError(f"Recipe '{recipe.name}' has no stage that quantizes activations: {flags} cannot be had.")
+    changes = {name: getattr(options, name) for name in names}
+    stages = [
+        dataclasses.replace(stage, **changes) if isinstance(stage, Quantization) else stage for stage in recipe.stages
+    ]
+    return dataclasses.replace(recipe, stages=tuple(stages))

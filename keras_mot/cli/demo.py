@@ -30,14 +30,18 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     images, labels = _digits()
+    from keras_mot.recipes._closing import closing_lines
+
     with output_folder(options.output, _FILES, "demo") as folder:
         result = _build(folder, images, labels)
         data = {"backend": _backend(), **result.to_dict(), "output_dir": options.output}
         (folder / "report.json").write_text(json.dumps(data, indent=2))
         names = sorted(file.name for file in folder.iterdir())
+    # The files are moved when all is done: what is said of the last one would name a folder that is no more.
+    lines = [str(result), *closing_lines(result)[:-1]]
     if options.output is None:
-        return Result(f"{result}\nGive --output DIR to keep the files.", data)
-    return Result(f"{result}\nKept in {options.output}: {', '.join(names)}.", {**data, "files": names})
+        return Result("\n".join([*lines, "Give --output DIR to keep the files."]), data)
+    return Result("\n".join([*lines, f"Kept in {options.output}: {', '.join(names)}."]), {**data, "files": names})
 
 
 def _backend():

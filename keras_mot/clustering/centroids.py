@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
+from keras_mot._messages import describe
 from keras_mot.clustering._kmeans import kmeans_1d
 from keras_mot.transforms._palette import nearest
 
@@ -81,9 +82,11 @@ class ExactKMeans(Config, CentroidInitialization):
 
     def __post_init__(self):
         if isinstance(self.entropy_weight, bool) or not isinstance(self.entropy_weight, int | float):
-            raise TypeError(f"`entropy_weight` should be a number; received {self.entropy_weight!r}.")
+            raise TypeError(f"`entropy_weight` should be a number; received {describe(self.entropy_weight)}.")
         if not 0.0 <= self.entropy_weight < float("inf"):
-            raise ValueError(f"`entropy_weight` should be 0 or more, and finite; received {self.entropy_weight!r}.")
+            raise ValueError(
+                f"`entropy_weight` should be 0 or more, and finite; received {describe(self.entropy_weight)}."
+            )
 
     def centroids(self, values: np.ndarray, count: int) -> np.ndarray:
         """The best centroids, sorted."""

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mot._messages import describe
 from keras_mot.clustering.centroids import CentroidInitialization
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
 from keras_mot.graph import find_foldable_batch_norms
@@ -82,7 +83,7 @@ def cluster_weights(
     """
     config = _config(number_of_clusters, cluster_centroids_init, cluster_per_channel)
     if not isinstance(preserve_sparsity, bool):
-        raise TypeError(f"`preserve_sparsity` should be True or False; received {preserve_sparsity!r}.")
+        raise TypeError(f"`preserve_sparsity` should be True or False; received {describe(preserve_sparsity)}.")
     if preserve_sparsity:
         _require_zeros(to_cluster)
     clustered = _technique(preserve_sparsity).apply(

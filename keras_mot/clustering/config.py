@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config, check_hashable
+from keras_mot._messages import describe
 from keras_mot.clustering.centroids import CentroidInitialization, ExactKMeans
 from keras_mot.clustering.methods import ClusteringMethod, SharedValues
 from keras_mot.layers._attach import numpy_value
@@ -42,19 +43,19 @@ class ClusteringConfig(Config):
         for name, least in (("number_of_clusters", 2), ("frequency", 1), ("end_step", -1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not hasattr(value, "__index__"):
-                raise TypeError(f"`{name}` should be an integer; received {value!r}.")
+                raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
             if value < least:
                 raise ValueError(f"`{name}` should be at least {least}; received {value}.")
             object.__setattr__(self, name, int(value))
         if not isinstance(self.initialization, CentroidInitialization):
             raise TypeError(
                 "The centroid initialisation should be a `CentroidInitialization`, such as "
-                f"`CentroidInitialization.KMEANS`; received {self.initialization!r}."
+                f"`CentroidInitialization.KMEANS`; received {describe(self.initialization)}."
             )
         if not isinstance(self.per_channel, bool):
-            raise TypeError(f"`per_channel` should be True or False; received {self.per_channel!r}.")
+            raise TypeError(f"`per_channel` should be True or False; received {describe(self.per_channel)}.")
         if not isinstance(self.method, ClusteringMethod):
-            raise TypeError(f"`method` should be a `ClusteringMethod`; received {self.method!r}.")
+            raise TypeError(f"`method` should be a `ClusteringMethod`; received {describe(self.method)}.")
         check_hashable("initialization", self.initialization)
         check_hashable("method", self.method)
         most = self.method.most_clusters
@@ -149,7 +150,8 @@ class ClusteringConfig(Config):
         centroids = np.asarray(self.initialization.centroids(values, count), "float32").reshape(-1)
         if not 0 < len(centroids) <= count or not np.isfinite(centroids).all():
             raise ValueError(
-                f"{self.initialization!r} should return 1 to {count} finite centroids; it returned {centroids!r}."
+                f"{self.initialization!r} should return 1 to {count} finite centroids; it returned "
+                f"{describe(centroids)}."
             )
         # With fewer different values than clusters, the rest repeats the last: it has no members.
         return np.pad(centroids, (0, count - len(centroids)), mode="edge")

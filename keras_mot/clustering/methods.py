@@ -6,6 +6,7 @@ import dataclasses
 import keras
 
 from keras_mot._config import Config, EqualByConfig
+from keras_mot._messages import describe
 from keras_mot.transforms import Codebook, SoftCodebook, WeightTransform
 
 
@@ -44,7 +45,7 @@ class SharedValues(Config, ClusteringMethod):
 
     def __post_init__(self):
         if not isinstance(self.average_gradient, bool):
-            raise TypeError(f"`average_gradient` should be True or False; received {self.average_gradient!r}.")
+            raise TypeError(f"`average_gradient` should be True or False; received {describe(self.average_gradient)}.")
 
     def codebook(self, number_of_clusters: int, per_channel: bool, preserve_zeros: bool, **settings) -> WeightTransform:
         """A `keras_mot.transforms.Codebook`."""
@@ -70,9 +71,9 @@ class DifferentiableKMeans(Config, ClusteringMethod):
 
     def __post_init__(self):
         if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
-            raise TypeError(f"`temperature` should be a number; received {self.temperature!r}.")
+            raise TypeError(f"`temperature` should be a number; received {describe(self.temperature)}.")
         if not 0.0 < self.temperature < float("inf"):
-            raise ValueError(f"`temperature` should be above 0 and finite; received {self.temperature!r}.")
+            raise ValueError(f"`temperature` should be above 0 and finite; received {describe(self.temperature)}.")
 
     def codebook(self, number_of_clusters: int, per_channel: bool, preserve_zeros: bool, **settings) -> WeightTransform:
         """A `keras_mot.transforms.SoftCodebook`."""

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_mot._files import writable_file
+from keras_mot._messages import describe
 from keras_mot.layers import is_transformed
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
 
@@ -17,19 +18,19 @@ SUFFIXES = (".tflite", ".lite")
 def check_options(weights, sparse_encoding, batch_size, verify, tolerance):
     """Checks the values of the options of an export."""
     if weights not in WEIGHTS:
-        raise ValueError(f"`weights` must be one of {list(WEIGHTS)}. Received: {weights!r}.")
+        raise ValueError(f"`weights` must be one of {list(WEIGHTS)}. Received: {describe(weights)}.")
     if sparse_encoding != "auto" and not isinstance(sparse_encoding, bool):
-        raise ValueError(f"`sparse_encoding` must be 'auto', True or False. Received: {sparse_encoding!r}.")
+        raise ValueError(f"`sparse_encoding` must be 'auto', True or False. Received: {describe(sparse_encoding)}.")
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int)):
-        raise TypeError(f"`batch_size` must be an integer or None. Received: {batch_size!r}.")
+        raise TypeError(f"`batch_size` must be an integer or None. Received: {describe(batch_size)}.")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size` must be 1 or more, or None for any. Received: {batch_size}.")
     if not isinstance(verify, bool):
-        raise TypeError(f"`verify` must be True or False. Received: {verify!r}.")
+        raise TypeError(f"`verify` must be True or False. Received: {describe(verify)}.")
     if tolerance is None:
         return
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
-        raise TypeError(f"`tolerance` must be a number or None. Received: {tolerance!r}.")
+        raise TypeError(f"`tolerance` must be a number or None. Received: {describe(tolerance)}.")
     if not tolerance > 0:
         raise ValueError(f"`tolerance` must be greater than 0. Received: {tolerance}.")
 

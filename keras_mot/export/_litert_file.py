@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from keras_mot._messages import shortened
+from keras_mot._messages import describe, shortened
 from keras_mot.export._dependencies import require
 from keras_mot.export._file_checks import check_model
 from keras_mot.export._flatbuffer import verify
@@ -70,13 +70,13 @@ def read_content(path_or_content):
         content, label = path.read_bytes(), f"'{path}'"
     else:
         raise TypeError(
-            f"Expected the path or the bytes of a `.tflite` file. Received: {shortened(repr(path_or_content), 200)} "
-            f"of type {type(path_or_content).__name__}."
+            f"Expected the path or the bytes of a `.tflite` file. Received: {describe(path_or_content)} of type "
+            f"{type(path_or_content).__name__}."
         )
     if len(content) < 32 or not is_litert(content):
         raise ValueError(
             f"Not a `.tflite` file: {label} ({len(content)} bytes). Expected the identifier 'TFL3' at byte "
-            f"4. Received: {content[4:8]!r}. Export the model again."
+            f"4. Received: {describe(content[4:8])}. Export the model again."
         )
     return content, label
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from keras_mot._messages import shortened
+from keras_mot._messages import describe, shortened
 from keras_mot.export._dependencies import require
 from keras_mot.export._isolation import open_interpreter
 from keras_mot.export._litert_file import parse_model, read_content
@@ -69,9 +69,9 @@ class LiteRTRunner:
     ):
         require("ai_edge_litert.interpreter")
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-            raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {num_threads!r}.")
+            raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {describe(num_threads)}.")
         if kernels not in ("default", "reference"):
-            raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {kernels!r}.")
+            raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {describe(kernels)}.")
         self._keeps_values = kernels == "reference"
         parse_model(source)
         content, self._label = read_content(source)

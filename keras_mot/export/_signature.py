@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 
+from keras_mot._messages import describe
 from keras_mot.graph.tracing import input_specs
 
 
@@ -72,7 +73,7 @@ def read_signature(model, input_signature=None):
     if input_signature is not None:
         return _from_structures([input_signature], names=None)
     if getattr(model, "inputs", None):
-        names = [_input_name(tensor) for tensor in model.inputs]
+        names = [input_name(tensor) for tensor in model.inputs]
         structure = model.inputs[0] if len(model.inputs) == 1 else list(model.inputs)
         if isinstance(model, keras.Model) and not isinstance(model, keras.Sequential):
             structure = model.input
@@ -82,7 +83,7 @@ def read_signature(model, input_signature=None):
     return _from_structures(input_specs(model), names=None)
 
 
-def _input_name(tensor):
+def input_name(tensor):
     """The name of a symbolic input; one that the user did not name is called after its input layer."""
     name, history = tensor.name, getattr(tensor, "_keras_history", None)
     return history.operation.name if history is not None and name.startswith("keras_tensor") else name
@@ -94,7 +95,7 @@ def _from_structures(structures, names):
         if getattr(leaf, "shape", None) is None or getattr(leaf, "dtype", None) is None:
             raise ValueError(
                 f"Every leaf of `input_signature` must have a shape and a dtype, as `keras.InputSpec(shape="
-                f"(None, 28, 28, 1), dtype='float32')` has. Received: {leaf!r}."
+                f"(None, 28, 28, 1), dtype='float32')` has. Received: {describe(leaf)}."
             )
     keys = [path for path in _leaf_names(structures)] if names is None else names
     names = unique_names(keys)

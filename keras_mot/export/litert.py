@@ -8,6 +8,7 @@ from typing import Any, Literal
 import keras
 
 from keras_mot._files import write_bytes
+from keras_mot._messages import describe
 from keras_mot.export import _checks
 from keras_mot.export._conversion import ConversionRequest
 from keras_mot.export._dependencies import check_installed
@@ -199,7 +200,7 @@ def _check_integers(model, weights, sparse_encoding, input_type, output_type):
     """Whether the model is a quantized one; raises a ValueError for options that do not go together."""
     for name, value in (("input_type", input_type), ("output_type", output_type)):
         if value not in ("float32", "int8", "uint8", "int16"):
-            raise ValueError(f"`{name}` must be 'float32', 'int8', 'uint8' or 'int16'. Received: {value!r}.")
+            raise ValueError(f"`{name}` must be 'float32', 'int8', 'uint8' or 'int16'. Received: {describe(value)}.")
     quantized = is_quantized(model)
     if sparse_encoding is True and (quantized or weights == "int8"):
         raise ValueError("`sparse_encoding=True` is for float weights: runtimes refuse sparse integer weights.")

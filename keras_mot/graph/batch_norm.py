@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_mot._keras import Sequential
+from keras_mot._messages import describe
 from keras_mot.graph._functional import as_functional, consumers_of, nodes_of
 from keras_mot.layers import copy_model, is_transformed
 from keras_mot.layers._copy import new_input
@@ -141,7 +142,7 @@ def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBa
         had. With nested models, names need not be unique: flatten first.
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(f"`fold_batch_norm` expects a Keras model; received {model!r}.")
+        raise TypeError(f"`fold_batch_norm` expects a Keras model; received {describe(model)}.")
     if not model.built:
         raise ValueError(f"`fold_batch_norm` needs a built model; '{model.name}' is not built.")
     if as_functional(model) is None:

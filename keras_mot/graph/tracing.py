@@ -4,6 +4,7 @@ import inspect
 
 import keras
 
+from keras_mot._messages import describe
 from keras_mot.graph._arguments import accepted_arguments
 from keras_mot.graph._functional import as_functional
 from keras_mot.graph.rewrite import rewrite
@@ -34,7 +35,7 @@ def trace(model: keras.Model) -> keras.Model:
     ```
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(f"`trace` expects a Keras model; received {model!r}.")
+        raise TypeError(f"`trace` expects a Keras model; received {describe(model)}.")
     try:
         traced = _traced(model)
     except _Unknown:

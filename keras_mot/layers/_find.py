@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from keras_mot._keras import is_graph_model
+from keras_mot._messages import describe
 from keras_mot.layers._children import children
 from keras_mot.layers._own_weights import LeftAlone, own_weights
 from keras_mot.layers._weights import WeightAxes, is_whole_layer
@@ -167,7 +168,7 @@ def check_layer(layer, function):
             hint = f" That is what a layer returns: write `{function}(layer)(x)`, not `{function}(layer(x))`."
         raise TypeError(
             f"`{function}` expects a Keras 3 model or layer (`keras.Model`, `keras.layers.Layer`); received "
-            f"{layer!r} of type {type(layer).__module__}.{type(layer).__name__}.{hint}"
+            f"{describe(layer)} of type {type(layer).__module__}.{type(layer).__name__}.{hint}"
         )
 
 

@@ -4,6 +4,8 @@ import re
 
 import keras
 
+from keras_mot._messages import describe
+
 
 def matches(selector, weight):
     """Whether `selector` points at a weight: at its layer, or at a layer or model around it.
@@ -41,7 +43,7 @@ def matches_layer(selector, layer):
             ) from error
     raise TypeError(
         "A selector should be a layer, a layer class, a function from a layer to a bool, or a regular expression "
-        f"on the layer's path; received {selector!r}."
+        f"on the layer's path; received {describe(selector)}."
     )
 
 

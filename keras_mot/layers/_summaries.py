@@ -6,6 +6,8 @@ import time
 
 import keras
 
+from keras_mot._messages import describe
+
 
 class TransformSummaries(keras.callbacks.Callback, abc.ABC):
     """Writes what `values` returns, and the epoch's logs, for TensorBoard.
@@ -22,12 +24,12 @@ class TransformSummaries(keras.callbacks.Callback, abc.ABC):
     def __init__(self, log_dir, update_freq="epoch"):
         super().__init__()
         if not isinstance(log_dir, str | os.PathLike) or not os.fspath(log_dir):
-            raise ValueError(f"`log_dir` should be a non-empty path; received {log_dir!r}.")
+            raise ValueError(f"`log_dir` should be a non-empty path; received {describe(log_dir)}.")
         if os.path.exists(log_dir) and not os.path.isdir(log_dir):
             raise ValueError(f"`log_dir` should be a directory; '{log_dir}' is none.")
         if update_freq != "epoch" and not (isinstance(update_freq, int) and update_freq > 0):
             raise ValueError(
-                f"`update_freq` should be 'epoch' or a positive number of batches; received {update_freq!r}."
+                f"`update_freq` should be 'epoch' or a positive number of batches; received {describe(update_freq)}."
             )
         try:
             import tensorboard  # noqa: F401

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mot._keras import forget_compilation, forget_torch_parameters
+from keras_mot._messages import describe
 from keras_mot.layers._attach import (
     ANY,
     ANY_BUT_DEPTHWISE,
@@ -94,12 +95,14 @@ class Technique:
     def _check_overrides(self, overrides):
         overrides = {} if overrides is None else overrides
         if not isinstance(overrides, Mapping):
-            raise TypeError(f"`overrides` should be a dictionary from selectors to settings; received {overrides!r}.")
+            raise TypeError(
+                f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
+            )
         for selector, config in overrides.items():
             if config is not None and not isinstance(config, self.config_class):
                 raise TypeError(
                     f"`overrides[{selector!r}]` should be a `{self.config_class.__name__}`, or `None` to leave the "
-                    f"layer alone; received {config!r}."
+                    f"layer alone; received {describe(config)}."
                 )
         return overrides
 

@@ -11,6 +11,7 @@ import threading
 import keras
 
 from keras_mot._keras import finish_callbacks
+from keras_mot._messages import describe
 from keras_mot.layers._attach import pending_transforms, transformed_weights
 from keras_mot.layers._find import check_layer
 from keras_mot.layers._steps import EpochSteps
@@ -299,7 +300,7 @@ def _schedule_of(model, function):
 
 def _check_steps(steps):
     if isinstance(steps, bool) or not hasattr(steps, "__index__"):
-        raise TypeError(f"`steps` should be an integer number of training steps; received {steps!r}.")
+        raise TypeError(f"`steps` should be an integer number of training steps; received {describe(steps)}.")
     if steps < 0:
         raise ValueError(f"`steps` should be >= 0; received {steps}.")
     return int(steps)

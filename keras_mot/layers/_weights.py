@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import keras
 
 from keras_mot._keras import ConvLSTMCell
+from keras_mot._messages import describe
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 
 
@@ -133,7 +134,7 @@ def register_weights(layer_class: type, weights: Sequence[str | WeightSpec] | Ca
     ```
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
-        raise TypeError(f"`layer_class` must be a subclass of `keras.layers.Layer`; received {layer_class!r}.")
+        raise TypeError(f"`layer_class` must be a subclass of `keras.layers.Layer`; received {describe(layer_class)}.")
     if not callable(weights):
         weights = as_specs(weights)
     _TABLE[layer_class] = weights
@@ -145,7 +146,7 @@ def as_specs(weights):
     specs = [WeightSpec(weight) if isinstance(weight, str) else weight for weight in weights]
     for spec in specs:
         if not isinstance(spec, WeightSpec):
-            raise TypeError(f"Each weight must be a `WeightSpec` or an attribute name; received {spec!r}.")
+            raise TypeError(f"Each weight must be a `WeightSpec` or an attribute name; received {describe(spec)}.")
     return specs
 
 

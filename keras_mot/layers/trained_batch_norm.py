@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mot._messages import describe
+
 
 @keras.saving.register_keras_serializable("keras_mot")
 class TrainedBatchNorm(keras.layers.BatchNormalization):
@@ -22,7 +24,7 @@ class TrainedBatchNorm(keras.layers.BatchNormalization):
 
     def __init__(self, steps: int | None = None, **kwargs: Any):
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
-            raise ValueError(f"`steps` should be a whole number of at least 0, or `None`; received {steps!r}.")
+            raise ValueError(f"`steps` should be a whole number of at least 0, or `None`; received {describe(steps)}.")
         settings = {"scale": True, "center": True, "renorm": False}
         super().__init__(**{**kwargs, **settings, "gamma_constraint": keras.constraints.NonNeg()})
         self.steps = steps

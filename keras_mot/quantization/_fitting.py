@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mot._messages import describe
 from keras_mot.layers._attach import numpy_value, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization._loss_aware import check_loss, keep_best, mean_loss
@@ -68,15 +69,19 @@ class Fitting:
     def __post_init__(self):
         if self.estimator is not None and not isinstance(self.estimator, RangeEstimator):
             raise TypeError(
-                f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {self.estimator!r}."
+                f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {describe(self.estimator)}."
             )
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"`batch_size` should be a positive integer; received {self.batch_size!r}.")
+            raise ValueError(f"`batch_size` should be a positive integer; received {describe(self.batch_size)}.")
         for name, value in (("equalize", self.equalized), ("correct_biases", self.corrected)):
             if value is not None and not isinstance(value, bool):
-                raise TypeError(f"`{name}` should be True, False, or None to see what helps; received {value!r}.")
+                raise TypeError(
+                    f"`{name}` should be True, False, or None to see what helps; received {describe(value)}."
+                )
         if self.loss is not None and not (isinstance(self.loss, str) or callable(self.loss)):
-            raise TypeError(f"`loss` should be a Keras loss or its name, or a function; received {self.loss!r}.")
+            raise TypeError(
+                f"`loss` should be a Keras loss or its name, or a function; received {describe(self.loss)}."
+            )
         if isinstance(self.loss, str):
             keras.losses.get(self.loss)
         if self.loss is not None and self.estimator is not None:

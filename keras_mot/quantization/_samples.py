@@ -1,6 +1,7 @@
 """Calibration data as batches of inputs, the first of which can be had again, with labels or without."""
 
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -46,9 +47,29 @@ class Samples:
             raise ValueError("The calibration data is empty: a batch of typical inputs is needed.")
         self.head = [inputs for inputs, _ in _first(iter(self._kept), _KEPT)]
         self.labelled = self._kept if labelled else []
+        _warn_of_sameness(model, self.head)
 
     def __iter__(self):
         return (inputs for inputs, _ in itertools.chain(self._kept, self._rest))
+
+
+def _warn_of_sameness(model, batches):
+    """Warns of inputs that are the same in all samples: ranges from these say nothing of real ones."""
+    flat = [keras.tree.flatten(batch) for batch in batches]
+    for position, tensor in enumerate(model.inputs):
+        arrays = [leaves[position] for leaves in flat]
+        first, samples = arrays[0][:1], sum(map(len, arrays))
+        if not np.issubdtype(first.dtype, np.floating) or samples == first.size == 1:
+            continue
+        constant = first.min() == first.max()
+        same = all(array.shape[1:] == first.shape[1:] and (array == first).all() for array in arrays)
+        if same and (constant or samples > 1):
+            values = f", {first.min():g} everywhere" if constant else ""
+            warnings.warn(
+                f"The calibration data of input '{tensor.name}' is the same in all samples{values}: the ranges that "
+                "follow from it will not suit real inputs. Give some hundred typical ones.",
+                stacklevel=2,
+            )
 
 
 def _is_pair_of_arrays(model, data):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import keras
 
+from keras_mot._messages import describe
 from keras_mot.graph.rewrite import operations_of
 from keras_mot.layers._select import matches_layer
 from keras_mot.quantization.quantize_config import QuantizeConfig
@@ -47,7 +48,9 @@ def settings_of_operations(
     """
     overrides = {} if overrides is None else overrides
     if not isinstance(overrides, Mapping):
-        raise TypeError(f"`overrides` should be a dictionary from selectors to settings; received {overrides!r}.")
+        raise TypeError(
+            f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
+        )
     chosen = {selector: _layer_settings(selector, value, scheme) for selector, value in overrides.items()}
     operations = operations_of(model)
     for selector in chosen:
@@ -73,7 +76,7 @@ def _layer_settings(selector, value, scheme):
     if not isinstance(value, (QuantizationScheme, QuantizeConfig)):
         raise TypeError(
             f"`overrides[{selector!r}]` should be a `QuantizationScheme`, a `QuantizeConfig`, or `None` for floats; "
-            f"received {value!r}."
+            f"received {describe(value)}."
         )
     config = isinstance(value, QuantizeConfig)
     own = value.scheme(scheme) if config else value

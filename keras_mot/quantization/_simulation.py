@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_mot._keras import forget_torch_parameters
+from keras_mot._messages import describe
 from keras_mot.graph._functional import as_functional, is_a, nodes_of
 from keras_mot.graph.batch_norm import fold_and_list
 from keras_mot.graph.rewrite import flatten_and_name
@@ -189,9 +190,14 @@ def _check(model, scheme, selected, function):
             f"to `export_litert(model, path, weights={scheme.weights!r})`."
         )
     if not isinstance(scheme, QuantizationScheme):
-        raise TypeError(f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {scheme!r}.")
+        raise TypeError(
+            f"`scheme` should be a `QuantizationScheme`, such as `INT8`; received {describe(scheme)}. Data are "
+            "passed as `calibration_data=...`."
+        )
     if selected is not None and (not callable(selected) or isinstance(selected, keras.layers.Layer | type)):
-        raise TypeError(f"`selected` should be a function from a layer to True or False; received {selected!r}.")
+        raise TypeError(
+            f"`selected` should be a function from a layer to True or False; received {describe(selected)}."
+        )
     if is_quantized(model):
         raise ValueError(f"'{model.name}' is quantized already.")
     for weight in transformed_weights(model):
@@ -235,7 +241,7 @@ def check_model(model, function):
 def _check_built(model, function):
     if not isinstance(model, keras.Model):
         raise TypeError(
-            f"`{function}` expects a Keras 3 model (`keras.Model`); received {model!r} of type "
+            f"`{function}` expects a Keras 3 model (`keras.Model`); received {describe(model)} of type "
             f"{type(model).__module__}.{type(model).__name__}."
         )
     require_built(model, function)

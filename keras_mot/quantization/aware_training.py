@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_mot._messages import describe
 from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.graph.trained_batch_norm import fold_trained_batch_norm
 from keras_mot.layers import strip
@@ -92,7 +93,9 @@ def quantize_model(
 def _check_batch_norm_steps(steps, scheme, equalize):
     """Refuses what batch normalization in training does not go with; returns whether to equalize."""
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
-        raise TypeError(f"`batch_norm_steps` should be a number of training steps, or `None`; received {steps!r}.")
+        raise TypeError(
+            f"`batch_norm_steps` should be a number of training steps, or `None`; received {describe(steps)}."
+        )
     if steps == 0:
         return equalize
     if steps is not None and steps < 0:
@@ -133,9 +136,9 @@ def quantize_annotate_layer(
     ```
     """
     if not isinstance(to_annotate, keras.layers.Layer) or isinstance(to_annotate, keras.Model):
-        raise TypeError(f"`quantize_annotate_layer` expects a layer; received {to_annotate!r}.")
+        raise TypeError(f"`quantize_annotate_layer` expects a layer; received {describe(to_annotate)}.")
     if quantize_config is not None and not isinstance(quantize_config, QuantizeConfig):
-        raise TypeError(f"`quantize_config` should be a `QuantizeConfig`; received {quantize_config!r}.")
+        raise TypeError(f"`quantize_config` should be a `QuantizeConfig`; received {describe(quantize_config)}.")
     built = to_annotate.built
     layer = copy_model(to_annotate) if built else type(to_annotate).from_config(to_annotate.get_config())
     setattr(layer, _MARK, True if quantize_config is None else quantize_config)

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._keras import compiled_call, no_gradients
+from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
 from keras_mot.graph._functional import nodes_of
 from keras_mot.layers._attach import evaluated_once, transformed_weights
@@ -119,7 +120,9 @@ def _checked_range(estimator, seen):
     except (TypeError, ValueError):
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"{estimator!r} should return the least and the greatest number; it returned {found!r}.")
+        raise ValueError(
+            f"{estimator!r} should return the least and the greatest number; it returned {describe(found)}."
+        )
     return low, high
 
 

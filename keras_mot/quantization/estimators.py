@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
+from keras_mot._messages import describe
 
 _BINS = 2048
 
@@ -127,7 +128,7 @@ class MovingAverage(Config, RangeEstimator):
 
     def __post_init__(self):
         if not 0 <= self.decay < 1:
-            raise ValueError(f"`decay` should be in [0, 1); received {self.decay!r}.")
+            raise ValueError(f"`decay` should be in [0, 1); received {describe(self.decay)}.")
 
     def range(self, seen: SeenValues) -> tuple[float, float]:
         """See `RangeEstimator.range`."""
@@ -150,7 +151,7 @@ class Percentile(Config, RangeEstimator):
 
     def __post_init__(self):
         if not 50 < self.percent <= 100:
-            raise ValueError(f"`percent` should be above 50, and 100 at most; received {self.percent!r}.")
+            raise ValueError(f"`percent` should be above 50, and 100 at most; received {describe(self.percent)}.")
 
     def range(self, seen: SeenValues) -> tuple[float, float]:
         """See `RangeEstimator.range`."""

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from keras_mot._config import Config
+from keras_mot._messages import describe
 
 _TFMOT_METHODS = (
     "get_weights_and_quantizers",
@@ -20,7 +21,7 @@ class Quantizer(Config):
 
     def __post_init__(self):
         if isinstance(self.num_bits, bool) or not isinstance(self.num_bits, int) or self.num_bits < 2:
-            raise ValueError(f"`num_bits` should be an integer of at least 2; received {self.num_bits!r}.")
+            raise ValueError(f"`num_bits` should be an integer of at least 2; received {describe(self.num_bits)}.")
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -85,7 +86,9 @@ class FixedQuantizer(Quantizer):
     def __post_init__(self):
         super().__post_init__()
         if not self.init_min < self.init_max:
-            raise ValueError(f"`init_min` should be below `init_max`; received {self.init_min!r}, {self.init_max!r}.")
+            raise ValueError(
+                f"`init_min` should be below `init_max`; received {describe(self.init_min)}, {describe(self.init_max)}."
+            )
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -128,18 +131,18 @@ class QuantizeConfig(Config):
     def __post_init__(self):
         weights, activations = self.weights, self.activations
         if weights is not None and not isinstance(weights, LastValueQuantizer):
-            raise TypeError(f"`weights` should be a `LastValueQuantizer` or `None`; received {weights!r}.")
+            raise TypeError(f"`weights` should be a `LastValueQuantizer` or `None`; received {describe(weights)}.")
         if activations is not None and not isinstance(activations, Quantizer):
-            raise TypeError(f"`activations` should be a quantizer or `None`; received {activations!r}.")
+            raise TypeError(f"`activations` should be a quantizer or `None`; received {describe(activations)}.")
         if weights is not None and not (weights.symmetric and weights.narrow_range and weights.num_bits <= 8):
             raise ValueError(
                 "Integer kernels take weights of at most 8 bits that are symmetric and of narrow range; received "
-                f"{weights!r}."
+                f"{describe(weights)}."
             )
         refused = [name for name in ("per_axis", "symmetric", "narrow_range") if getattr(activations, name, False)]
         if refused:
             raise ValueError(
-                f"Integer kernels take no activations with {', '.join(refused)}; received {activations!r}."
+                f"Integer kernels take no activations with {', '.join(refused)}; received {describe(activations)}."
             )
 
     def scheme(self, scheme):

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._messages import describe
 from keras_mot.graph._functional import is_a, nodes_of
 from keras_mot.graph.trained_batch_norm import has_trained_batch_norm
 from keras_mot.layers._attach import numpy_value, transformed_weights
@@ -54,7 +55,7 @@ def reference_rounding(model: keras.Model) -> contextlib.AbstractContextManager:
     ```
     """
     if not isinstance(model, keras.Model) or not is_quantized(model):
-        raise ValueError(f"`reference_rounding` expects a quantized model; received {model!r}.")
+        raise ValueError(f"`reference_rounding` expects a quantized model; received {describe(model)}.")
     if has_trained_batch_norm(model):
         raise ValueError(f"'{model.name}' still trains batch normalization: pass `freeze_batch_norm(model)`.")
     return intercepted(ReferenceRounding(model))

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from keras_mot._config import Config
+from keras_mot._messages import describe
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -33,14 +34,14 @@ class QuantizationScheme(Config):
 
     def __post_init__(self):
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int):
-            raise TypeError(f"`weight_bits` should be an integer; received {self.weight_bits!r}.")
+            raise TypeError(f"`weight_bits` should be an integer; received {describe(self.weight_bits)}.")
         if not 2 <= self.weight_bits <= 8:
-            raise ValueError(f"`weight_bits` should be from 2 to 8; received {self.weight_bits!r}.")
+            raise ValueError(f"`weight_bits` should be from 2 to 8; received {describe(self.weight_bits)}.")
         if self.activation_bits not in (8, 16):
-            raise ValueError(f"`activation_bits` should be 8 or 16; received {self.activation_bits!r}.")
+            raise ValueError(f"`activation_bits` should be 8 or 16; received {describe(self.activation_bits)}.")
         for name in ("per_channel", "learned_scales", "preserve_sparsity", "preserve_clusters"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"`{name}` should be True or False; received {getattr(self, name)!r}.")
+                raise TypeError(f"`{name}` should be True or False; received {describe(getattr(self, name))}.")
         if self.learned_scales and self.activation_bits != 8:
             raise ValueError(
                 "`learned_scales` are for activations of 8 bits: with 16, ranges that follow the batches do."
@@ -62,7 +63,7 @@ class WeightsScheme(Config):
 
     def __post_init__(self):
         if self.weights not in ("float16", "int8"):
-            raise ValueError(f"`weights` should be 'float16' or 'int8'; received {self.weights!r}.")
+            raise ValueError(f"`weights` should be 'float16' or 'int8'; received {describe(self.weights)}.")
 
 
 FLOAT16 = WeightsScheme("float16")

@@ -1,5 +1,6 @@
 """Recipes: pipelines of pruning, clustering, quantization and fine-tuning, declared once and run by `compress`."""
 
+from keras_mot.recipes._stage import Stage
 from keras_mot.recipes.compress import compress
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import PRESETS, Recipe, find_recipe
@@ -11,7 +12,6 @@ from keras_mot.recipes.stages import (
     Prune,
     QuantizeAware,
     RemoveChannels,
-    Stage,
     StoreWeights,
     Tune,
 )

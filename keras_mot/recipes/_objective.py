@@ -1,6 +1,7 @@
-"""Which loss and metric suit a model and its labels."""
+"""Which loss and metric suit an output and its labels."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -24,7 +25,8 @@ class Objective:
         metric: for `keras_mot.analysis.measure`.
         fit_metrics: for `compile`.
         probabilities: whether the outputs are probabilities.
-        kind: of the labels, see `kind_of_labels`.
+        kinds: dictionary from the outputs, or from `None` for the only one, to the kind of their labels, see
+            `kind_of_labels`.
     """
 
     loss: object
@@ -33,7 +35,12 @@ class Objective:
     metric: object
     fit_metrics: list
     probabilities: bool
-    kind: str | None
+    kinds: Mapping[str | None, str | None]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, where there are several."""
+        return tuple(name for name in self.kinds if name is not None)
 
 
 def choose_objective(model, name, labels, outputs):
@@ -46,33 +53,80 @@ def choose_objective(model, name, labels, outputs):
         outputs: array, the model's outputs for the first samples.
     """
     kind = kind_of_labels(labels, outputs)
-    metric, fit_metrics = ("accuracy", ["accuracy"]) if kind in ("classes", "one-hot") else (_mean_squared_error, [])
+    saved = model.loss if name is None and model.compiled else None
+    loss, description = loss_and_description(_only(name, "loss"), _only(saved, "loss"), kind, labels, outputs)
+    if kind is None:
+        check_unusual(loss, labels, outputs)
+    metric, fit_metrics = suitable_metrics(kind, outputs)
+    weights = saved_loss_weights(model) if saved is not None else None
+    return Objective(
+        loss,
+        _only(weights, "loss_weights"),
+        f"loss: {description}",
+        metric,
+        fit_metrics,
+        _are_probabilities(outputs),
+        {None: kind},
+    )
+
+
+def _only(value, argument):
+    """What a list or dictionary holds for the one output."""
+    if not isinstance(value, list | tuple | dict):
+        return value
+    if len(value) != 1:
+        raise ValueError(f"`{argument}` has {len(value)} items; the model has one output.")
+    return next(iter(value.values() if isinstance(value, dict) else value))
+
+
+def saved_loss_weights(model):
+    """The weights of the losses that a model was compiled with, or `None`."""
+    return (model.get_compile_config() or {}).get("loss_weights")
+
+
+def suitable_metrics(kind, outputs):
+    """The metric for `measure` and those for `compile` that suit labels."""
+    if kind in ("classes", "one-hot"):
+        return "accuracy", ["accuracy"]
     if kind == "yes or no":
         single = outputs.shape[-1] == 1 or outputs.ndim == 1
-        metric, fit_metrics = (
-            _right_answers(outputs),
-            ["accuracy"] if single and _are_probabilities(outputs) else [],
-        )
-    loss_weights = None
-    if name is not None and not isinstance(name, str):
-        loss, description, name = name, f"loss: {_name_of(name)}, as given", None
-    elif name is not None:
-        loss, description = _named(name, outputs), f"loss: {name}, as asked for"
-    elif model.compiled and model.loss is not None:
-        config = model.get_compile_config() or {}
-        loss, loss_weights = model.loss, config.get("loss_weights")
-        description = f"loss: {_name_of(loss)}, from the saved model"
-    elif kind is None:
+        return _right_answers(outputs), ["accuracy"] if single and _are_probabilities(outputs) else []
+    return _mean_squared_error, []
+
+
+def loss_and_description(asked, saved, kind, labels, outputs):
+    if asked is not None and not isinstance(asked, str):
+        return asked, f"{_name_of(asked)}, as given"
+    if asked is not None:
+        return _named(asked, outputs), f"{asked}, as asked for{_on_logits(asked, outputs)}"
+    if saved is not None:
+        return saved, f"{_name_of(saved)}, from the saved model"
+    if kind is None:
         raise ValueError(
             f"No loss can be inferred for labels of shape {labels.shape} and type {labels.dtype} and outputs "
             f"of shape {(None, *outputs.shape[1:])}: give one as `loss`."
         )
-    else:
-        name = _LOSS_OF_KIND[kind]
-        loss, description = _named(name, outputs), f"loss: {name}, inferred from labels ({kind}) and output"
-    if name in _CROSSENTROPIES and not _are_probabilities(outputs):
-        description += ", on logits"
-    return Objective(loss, loss_weights, description, metric, fit_metrics, _are_probabilities(outputs), kind)
+    name = _LOSS_OF_KIND[kind]
+    return _named(name, outputs), f"{name}, inferred from labels ({kind}) and output{_on_logits(name, outputs)}"
+
+
+def _on_logits(name, outputs):
+    return ", on logits" if name in _CROSSENTROPIES and not _are_probabilities(outputs) else ""
+
+
+def check_unusual(loss, labels, outputs):
+    """Refuses labels of a shape that a loss of Keras would stretch, or fail on.
+
+    Losses of the user's take what they like, and connectionist temporal classification has labels of another shape than
+    outputs or classes.
+    """
+    name = _name_of(loss)
+    of_keras = isinstance(loss, str) or getattr(loss, "__module__", "").startswith("keras.")
+    if of_keras and "ctc" not in name.lower():
+        raise ValueError(
+            f"The labels have shape {labels.shape}, the outputs {(None, *outputs.shape[1:])}: the loss {name} needs "
+            f"labels of the shape of the outputs, or whole numbers of shape {(None, *outputs.shape[1:-1])} for classes."
+        )
 
 
 def kind_of_labels(labels, outputs):
@@ -144,3 +198,4 @@ def _mean_squared_error(y_true, y_pred):
 
 
 _mean_squared_error.__name__ = "mean squared error"
+_mean_squared_error.greater_is_better = False

@@ -134,6 +134,10 @@ _FIELDS = {
     "values_of_kernels": _is_counts,
     "latency_ms": lambda value: value is None or _is_duration(value),
     "seconds": _is_duration,
+    "metrics": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "collapsed": lambda value: isinstance(value, bool),
+    "weights": lambda value: isinstance(value, str),
+    "sparse_encoding": lambda value: isinstance(value, bool),
 }
 """What the numbers of a stage must be; its names follow from its place."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import tempfile
 import time
 import warnings
@@ -13,24 +14,36 @@ import numpy as np
 
 from keras_mot import analysis
 from keras_mot._progress import TrainingProgress, say
-from keras_mot.analysis._data import batches
-from keras_mot.analysis._metrics import make_metric
-from keras_mot.analysis._subjects import fixed_batch_size, predict
+from keras_mot._retracing import without_retracing_warnings
+from keras_mot.analysis._metrics import ResolvedMetric, make_metric, with_output_names
+from keras_mot.analysis._subjects import fixed_batch_size
 from keras_mot.export import export_litert
 from keras_mot.export._dependencies import check_installed
 from keras_mot.layers import copy_model, transformed_weights, update_step
-from keras_mot.layers._find import require_built
 from keras_mot.layers._technique import strip_model
 from keras_mot.layers._updates import has_scheduled_transforms
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.recipes import _run_folder
-from keras_mot.recipes._objective import choose_objective
+from keras_mot.recipes._arrangement import input_arrangement, with_outputs
+from keras_mot.recipes._checks import (
+    check_inputs,
+    check_model,
+    check_seed,
+    check_validation_labels,
+    keras_metric,
+    try_loss,
+    try_metric,
+    try_model,
+)
+from keras_mot.recipes._collapse import collapsed, warn_of_collapse
+from keras_mot.recipes._objective import Objective, choose_objective
+from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
+from keras_mot.recipes._stage import check_skipped
 from keras_mot.recipes._training_data import TrainingData
 from keras_mot.recipes.fine_tuning import FineTune, train
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
-from keras_mot.recipes.stages import check_skipped
 
 _REHEARSED_ON = 32  # samples
 
@@ -60,16 +73,23 @@ def compress(
         model: a built, trained Keras model of any kind. It is not changed.
         recipe: a `Recipe`, the name of a preset, such as `"size"`, or the path of a YAML file.
         train_data: tuple (x, y) of arrays, or an iterable of batches (x, y) that can be gone through many times. Ranges
-            of activations are calibrated on a part of it.
+            of activations are calibrated on a part of it. For several inputs, x is a list in the model's order or a
+            dictionary of input names, and for several outputs so is y.
         validation_data: the same, to measure on, and for early stopping; by default the training data.
-        metric: "accuracy", the name of another Keras metric, a `keras.metrics.Metric`, or a function
-            (y_true, y_pred) -> float over all samples; by default what suits the labels.
+        metric: "accuracy", "f1", "auc", "mae" or another name, a `keras.metrics.Metric`, or a function
+            (y_true, y_pred) -> float over all samples, as of `keras_mot.analysis.measure`; by default what suits the
+            labels. More of a function is better, unless its attribute `greater_is_better` is `False` or it is called
+            an error or a loss. For several outputs, a name is for each, and tables show the mean; a dictionary from
+            outputs (or a list in their order) gives each its own, and tables show the mean if all are the same, else
+            the first.
         loss: name of a Keras loss, or a loss itself; by default that of the compiled model, or what suits the labels.
+            For several outputs, one for all, a dictionary from outputs, or a list.
         output_dir: folder for checkpoints, files and the log of the run; by default a new one for temporary files,
             whose path is in the result.
         resume: whether to go on with a run in `output_dir`; a stage whose files are missing or damaged is done again.
             With `False`, the files of that run are removed.
-        seed: of the random numbers; each stage begins with one of its own, so that resumed runs equal others.
+        seed: of the random numbers, from 0 to 2**32 - 1; each stage begins with one of its own, so that resumed runs
+            equal others.
         latency_runs: timed runs of each file, on one thread; 0 to time nothing.
         progress: whether to show what is being done, on stderr.
 
@@ -78,8 +98,8 @@ def compress(
 
     Raises:
         TypeError: if an argument is of the wrong type.
-        ValueError: if the recipe, the data or the metric does not fit the model, or `output_dir` holds another run, or
-            is in use by one.
+        ValueError: if the recipe, the data, the loss or the metric does not fit the model, the model has NaN or
+            infinite weights, or `output_dir` holds another run, or is in use by one.
         OSError: if a file could not be written; the finished stages stay usable.
         FloatingPointError: if training diverges.
 
@@ -92,48 +112,45 @@ def compress(
     ```
     """
     check_installed("tensorflow", "ai_edge_litert")
-    _check_model(model)
+    check_model(model)
     recipe = find_recipe(recipe)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`seed` should be an integer of at least 0; received {seed!r}.")
+    check_seed(seed)
     data = TrainingData(train_data, validation_data)
-    outputs = _outputs(model, data)
-    objective = choose_objective(model, loss, data.labels(), outputs)
-    metric = objective.metric if metric is None else metric
-    metric_name, _ = make_metric(metric)
-    run = Run(recipe, data, objective, metric, seed, latency_runs, progress)
-    run.rehearse(model)
-    identity = {"recipe": recipe.to_yaml(), "model": _run_folder.fingerprint(model), "data": data.fingerprint()}
-    identity |= {"seed": str(seed), "metric": metric_name, "loss": objective.description}
-    if output_dir is None:
-        output_dir = tempfile.mkdtemp(prefix="keras_mot_")
-    with _run_folder.run_folder(output_dir, identity, ("float", *recipe.stage_names), resume) as folder:
-        result = run.work(model, folder)
-        folder.report(result)
+    with without_retracing_warnings():
+        data, objective, metric = _plan(model, data, loss, metric)
+        run = Run(recipe, data, objective, metric, seed, latency_runs, progress)
+        run.rehearse(model)
+        identity = {"recipe": recipe.to_yaml(), "model": _run_folder.fingerprint(model), "data": data.fingerprint()}
+        identity |= {"seed": str(seed), "metric": metric.name, "loss": objective.description}
+        if output_dir is None:
+            output_dir = tempfile.mkdtemp(prefix="keras_mot_")
+        with _run_folder.run_folder(output_dir, identity, ("float", *recipe.stage_names), resume) as folder:
+            result = run.work(model, folder)
+            folder.report(result)
     return result
 
 
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`compress` expects a Keras model; received {model!r}.")
-    require_built(model, "compress")
-    if not model.weights:
-        raise ValueError(f"'{model.name}' has no weights: there is nothing to compress.")
-    if is_quantized(model) or transformed_weights(model):
-        raise ValueError(
-            f"'{model.name}' is pruned, clustered or quantized already: strip it, or pass the float model."
-        )
-
-
-def _outputs(model, data):
-    x, _ = data.head()
-    try:
-        outputs = predict(model, x)  # in one batch: on JAX, a failing `model.predict` takes the variables with it
-    except Exception as error:
-        raise ValueError(f"'{model.name}' cannot be called on the training data: {error}") from error
-    if not hasattr(outputs, "ndim"):
-        raise ValueError(f"'{model.name}' has several outputs; recipes train models with one.")
-    return outputs
+def _plan(model, data, loss, metric):
+    """The data as the model takes them, the `Objective`, and the `ResolvedMetric`, all tried out on the model."""
+    arrangement = input_arrangement(model)
+    data = data.arranged(arrangement)
+    check_inputs(model, data)
+    outputs = try_model(model, data)
+    arrangement = with_outputs(arrangement, model, outputs)
+    data = data.arranged(arrangement)
+    names, flat = arrangement.output_names, keras.tree.flatten(outputs)
+    if names:
+        named = dict(zip(names, flat, strict=True))
+        objective = choose_objectives(model, loss, data.labels(), named, metric)
+        metric = with_output_names(make_metric(objective.metric), names)
+    else:
+        named = {None: flat[0]}
+        objective = choose_objective(model, loss, data.labels(), flat[0])
+        metric = make_metric(objective.metric if metric is None else metric)
+    check_validation_labels(objective, data, named)
+    try_loss(model, objective, data, outputs)
+    try_metric(model, metric, data.evaluated)
+    return data, objective, metric
 
 
 @dataclasses.dataclass
@@ -144,7 +161,7 @@ class Run:
         recipe: the `Recipe`.
         data: the `TrainingData`.
         objective: the `Objective`.
-        metric: as of `compress`.
+        metric: the `ResolvedMetric`.
         seed: as of `compress`.
         latency_runs: as of `compress`.
         progress: as of `compress`.
@@ -152,8 +169,8 @@ class Run:
 
     recipe: Recipe
     data: TrainingData
-    objective: Any
-    metric: Any
+    objective: Objective
+    metric: ResolvedMetric
     seed: int
     latency_runs: int
     progress: bool
@@ -177,10 +194,16 @@ class Run:
         for stage in self.recipe.stages:
             check_skipped(stage, model)
             distils = stage.fine_tune is not None and stage.fine_tune.distillation
-            if distils and self.objective.kind not in ("classes", "one-hot"):
+            if distils and self.objective.outputs:
+                raise ValueError(
+                    f"Stage '{stage.key}': `distillation` is for models of one output; this one has "
+                    f"{list(self.objective.outputs)}. Set it to 0."
+                )
+            kind = self.objective.kinds.get(None)
+            if distils and kind not in ("classes", "one-hot"):
                 raise ValueError(
                     f"Stage '{stage.key}': `distillation` is for models that choose one of several classes; the labels "
-                    f"here are {self.objective.kind or 'of another kind'}. Set it to 0."
+                    f"here are {kind or 'of another kind'}. Set it to 0."
                 )
         given, rehearsal = model, dataclasses.replace(self, rehearsing=True, progress=False)
         with warnings.catch_warnings():
@@ -188,6 +211,7 @@ class Run:
             for number, stage in enumerate(self.recipe.stages, 1):
                 try:
                     model = rehearsal._applied(stage, model)
+                    _rehearse_export(stage, model)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"Stage {number}, '{stage.key}': {error}") from error
         check_resumable(given, model)
@@ -212,22 +236,32 @@ class Run:
             if number > reached + 1:  # what lies between was finished before
                 model = folder.last_model()
             stage, name = self.recipe.stages[number - 1], self.recipe.stage_names[number - 1]
-            keras.utils.set_random_seed(self.seed + number)
+            keras.utils.set_random_seed((self.seed + number) % 2**32)
             start = time.perf_counter()
             model = self._applied(stage, model)
             _seed_layers(model, (self.seed, number))
             if stage.fine_tune is not None:
                 self._train(model, stage, teacher, f"stage {number}, {stage.key}")
                 model = stage.trained(model)
-            self._finish(name, model, folder, time.perf_counter() - start, stage.export_options())
+            seconds = time.perf_counter() - start
+            self._finish(name, model, folder, seconds, _export_options(self.recipe.stages[:number]))
             reached = number
         if len(folder.stages) > reached + 1:
             model = folder.last_model()
-        name, _ = make_metric(self.metric)
-        return CompressionResult(_plain(model), tuple(folder.stages), self.recipe.name, name, folder.path)
+        result = CompressionResult(
+            _plain(model),
+            tuple(folder.stages),
+            self.recipe.name,
+            self.metric.name,
+            folder.path,
+            self.metric.greater_is_better,
+        )
+        warn_of_collapse(result)
+        return result
 
     def _train(self, model, stage, teacher, title):
         settings = stage.fine_tune
+        by_accuracy = self.metric.name == "accuracy" and "accuracy" in self.objective.fit_metrics
         callbacks = []
         if self.progress:
             callbacks.append(TrainingProgress(title))
@@ -238,7 +272,7 @@ class Run:
                 self.data,
                 self.objective,
                 teacher=copy_model(teacher) if settings.distillation else None,
-                watched="accuracy" if self.metric == "accuracy" else "loss",
+                watched="accuracy" if by_accuracy else "loss",
                 start_of_patience=stage.pruning_epochs(),
                 callbacks=callbacks,
             )
@@ -267,7 +301,7 @@ class Run:
         kernels = {tensor.name: tensor.unique_values for tensor in row.tensors if len(tensor.shape) > 1}
         result = StageResult(
             name=name,
-            keras_metric=self._keras_metric(plain),
+            keras_metric=keras_metric(plain, self.metric, self.data.evaluated)[0],
             metric=row.metric,
             samples=report.samples,
             bytes=row.bytes,
@@ -279,22 +313,37 @@ class Run:
             seconds=seconds,
             artifact=file,
             model_path=checkpoint,
+            metrics=dict(row.metrics),
+            weights=exported.weights,
+            sparse_encoding=exported.sparse_encoding,
         )
+        if folder.stages:
+            result = dataclasses.replace(result, collapsed=collapsed(result, folder.stages[0], self.metric))
         folder.finish(result)
         self._say(
-            f"{name}: {report.metric_name} {row.metric:.4f} in the runtime, {row.bytes:,} bytes, "
-            f"{row.zipped_bytes:,} zipped"
+            f"{name}: {report.metric_name} {row.metric:.4f} in the runtime{' (!)' if result.collapsed else ''}, "
+            f"{row.bytes:,} bytes, {row.zipped_bytes:,} zipped"
         )
-
-    def _keras_metric(self, model):
-        accumulator = make_metric(self.metric)[1]()
-        for x, y in batches(self.data.evaluated, 256):
-            accumulator.add(y, predict(model, x))
-        return accumulator.result()
 
     def _say(self, message):
         if self.progress:
             say(message)
+
+
+def _export_options(stages):
+    """How the file of the last of these stages is written: what an earlier one asked for still holds."""
+    options = {}
+    for stage in stages:
+        options |= stage.export_options()
+    return options
+
+
+def _rehearse_export(stage, model):
+    """Exports what may be refused, if a stage asks for more than any export can give."""
+    options = stage.export_options()
+    if options.get("strict") or {options.get(f"{side}_type", "float32") for side in ("input", "output")} != {"float32"}:
+        with tempfile.TemporaryDirectory(prefix="keras_mot_") as directory:
+            export_litert(_plain(model), pathlib.Path(directory) / "rehearsed.tflite", verify=False, **options)
 
 
 def _seed_layers(model, entropy):

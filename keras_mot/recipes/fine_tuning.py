@@ -1,13 +1,15 @@
 """Fine-tuning between the stages of a recipe, with or without a teacher."""
 
 import dataclasses
-import difflib
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mot._config import Config
+from keras_mot._messages import describe, nearest
+from keras_mot.layers._attach import numpy_value
 
 # By class: an instance would create variables, and so initialise the backend when the package is imported.
 _OPTIMIZERS = {
@@ -64,11 +66,11 @@ class FineTune(Config):
             if name != "distillation" and not getattr(self, name):
                 raise ValueError(f"`{name}` should be above 0; received 0.")
         if self.schedule not in _SCHEDULES:
-            raise ValueError(f"`schedule` should be one of {_SCHEDULES}; received {self.schedule!r}.")
+            raise ValueError(f"`schedule` should be one of {_SCHEDULES}; received {describe(self.schedule)}.")
         if not isinstance(self.optimizer, str) or self.optimizer.lower() not in _OPTIMIZERS:
             raise ValueError(
-                f"`optimizer` should be the name of a Keras optimizer, such as 'adam'; received {self.optimizer!r}."
-                f"{nearest(self.optimizer, _OPTIMIZERS)}"
+                f"`optimizer` should be the name of a Keras optimizer, such as 'adam'; received "
+                f"{describe(self.optimizer)}.{nearest(self.optimizer, _OPTIMIZERS)}"
             )
 
     def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
@@ -127,7 +129,7 @@ def train(model, settings, data, objective, *, teacher=None, watched="loss", sta
         Dictionary of the logs of the last epoch.
 
     Raises:
-        FloatingPointError: if the loss is not finite.
+        FloatingPointError: if the loss or a weight is not finite.
     """
     trained = model
     metrics = list(objective.fit_metrics)
@@ -158,15 +160,30 @@ def train(model, settings, data, objective, *, teacher=None, watched="loss", sta
         arguments |= data.validation_arguments(settings.batch_size)
     history = trained.fit(**arguments, verbose=0, callbacks=callbacks).history
     logs = {name: float(values[-1]) for name, values in history.items()}
-    if not math.isfinite(logs["loss"]):
-        raise FloatingPointError(f"Training diverged: the loss is {logs['loss']}. Lower the learning rate.")
+    spoilt = first_not_finite(model)
+    if not math.isfinite(logs["loss"]) or spoilt is not None:
+        where = data.not_finite()
+        reason = f"{where} holds NaN or infinite values: mend the data." if where else "Lower the learning rate."
+        what = f"the loss is {logs['loss']}" if spoilt is None else f"weight '{spoilt.path}' is not finite"
+        raise FloatingPointError(f"Training diverged: {what}. {reason}")
     return logs
+
+
+def first_not_finite(model):
+    """The first variable of a model that holds NaN or infinite values, or `None`.
+
+    A loss may be finite beside gradients that are not: some backends take the larger of NaN and 0 to be 0.
+    """
+    for variable in model.weights:
+        if "float" in variable.dtype and not np.isfinite(numpy_value(variable)).all():
+            return variable
+    return None
 
 
 def check_whole(name, value, least):
     """Raises an error if a setting is not an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` should be an integer; received {value!r}.")
+        raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
     if value < least:
         raise ValueError(f"`{name}` should be at least {least}; received {value}.")
 
@@ -174,13 +191,7 @@ def check_whole(name, value, least):
 def check_number(name, value, least, most):
     """Raises an error if a setting is not a number in [least, most]."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"`{name}` should be a number; received {value!r}.")
+        raise TypeError(f"`{name}` should be a number; received {describe(value)}.")
     if not (least <= value <= most and math.isfinite(value)):
         limits = f"from {least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}, and finite"
         raise ValueError(f"`{name}` should be {limits}; received {value}.")
-
-
-def nearest(word, words):
-    """A hint at what may have been meant, to follow a message; empty if nothing is near."""
-    close = difflib.get_close_matches(str(word), list(words), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

@@ -9,10 +9,13 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot._files import writable_file, write_text
+from keras_mot._messages import describe
 from keras_mot.recipes import _yaml
+from keras_mot.recipes._stage import Stage
 from keras_mot.recipes._yaml_text import read_text
 from keras_mot.recipes.fine_tuning import FineTune, nearest
-from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, Stage, StoreWeights
+from keras_mot.recipes.quantizing_stages import Quantization
+from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, StoreWeights
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -43,10 +46,14 @@ class Recipe(Config):
 
     def __post_init__(self):
         if not isinstance(self.stages, list | tuple) or not all(isinstance(stage, Stage) for stage in self.stages):
-            raise TypeError(f"`stages` should be a list of stages, such as `Prune(0.5)`; received {self.stages!r}.")
+            raise TypeError(
+                f"`stages` should be a list of stages, such as `Prune(0.5)`; received {describe(self.stages)}."
+            )
         object.__setattr__(self, "stages", tuple(self.stages))
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"`name` should be made of letters, digits, '-', '_' and '.'; received {self.name!r}.")
+            raise ValueError(
+                f"`name` should be made of letters, digits, '-', '_' and '.'; received {describe(self.name)}."
+            )
         if not self.stages:
             raise ValueError(f"Recipe '{self.name}' has no stages.")
         for place, stage in enumerate(self.stages):
@@ -102,7 +109,7 @@ class Recipe(Config):
     @property
     def quantizes(self) -> bool:
         """Whether a stage quantizes."""
-        return any(isinstance(stage, PostTraining | QuantizeAware) for stage in self.stages)
+        return any(isinstance(stage, Quantization) for stage in self.stages)
 
 
 def order_refusal(before, stage):
@@ -185,7 +192,7 @@ def find_recipe(recipe: "Recipe | str | os.PathLike") -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if not isinstance(recipe, str | os.PathLike):
-        raise TypeError(f"`recipe` should be a `Recipe`, the name of a preset, or a path; received {recipe!r}.")
+        raise TypeError(f"`recipe` should be a `Recipe`, the name of a preset, or a path; received {describe(recipe)}.")
     if isinstance(recipe, str) and recipe in PRESETS:
         return PRESETS[recipe]
     if not pathlib.Path(recipe).is_file():

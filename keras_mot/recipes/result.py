@@ -1,12 +1,17 @@
 """What a run of a recipe gave: values first, a table second."""
 
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
 import keras
 
 from keras_mot._tables import markdown_table, text_table
+from keras_mot.recipes.fine_tuning import check_number
+
+_MARK = " (!)"
+_ROUNDING = 1e-9  # 0.99 - 0.98 is more than 0.01 in binary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +32,11 @@ class StageResult:
         seconds: that the stage took, training included, measuring not.
         artifact: path of the `.tflite` file.
         model_path: path of the `.keras` file, with the transforms of the stage.
+        metrics: of a model of several outputs, dictionary from output to the metric of the file.
+        collapsed: whether the file has lost more than a tenth of the float file's metric, or, where less is better, has
+            more than twice its error; of several outputs, whether one has.
+        weights: of the file: "float32", "float16", "int8" beside float activations, or "integer".
+        sparse_encoding: whether the file leaves out its zeros.
     """
 
     name: str
@@ -42,6 +52,10 @@ class StageResult:
     seconds: float
     artifact: pathlib.Path
     model_path: pathlib.Path
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    collapsed: bool = False
+    weights: str = "float32"
+    sparse_encoding: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values; paths as names within the folder of the run."""
@@ -62,6 +76,7 @@ class CompressionResult:
         recipe: name of the recipe.
         metric_name: name of the metric.
         output_dir: folder with all files.
+        greater_is_better: whether more of the metric is better.
     """
 
     model: keras.Model
@@ -69,11 +84,61 @@ class CompressionResult:
     recipe: str
     metric_name: str
     output_dir: pathlib.Path
+    greater_is_better: bool = True
 
     @property
     def artifact(self) -> pathlib.Path:
-        """Path of the last `.tflite` file."""
+        """Path of the last `.tflite` file: what the recipe leads to, whether it is the best or not. See `best`."""
         return self.stages[-1].artifact
+
+    def best(self, max_drop: float | None = None, *, zipped: bool = True) -> StageResult:
+        """The smallest file among those whose metric, in the runtime, is near enough to the float file's.
+
+        Args:
+            max_drop: how much less than the float file's the metric may be, in its own unit: 0.01 is a point of
+                accuracy. Where less is better, how much more. By default 0.01, or a tenth of the float file's error.
+                For several outputs it is about the one number, `metric`.
+            zipped: whether files are compared as zip archives, as they are downloaded, or as they are stored.
+
+        Returns:
+            The `StageResult`, which may be that of the float model if no other that is near enough is smaller.
+
+        Raises:
+            TypeError: if `max_drop` is no number.
+            ValueError: if it is negative, or no stage but the float model is near enough.
+
+        Example:
+
+        ```python
+        small = result.best(max_drop=0.02)
+        print(small.name, small.artifact)
+        ```
+        """
+        if max_drop is None:
+            max_drop = 0.01 if self.greater_is_better else 0.1 * abs(self.stages[0].metric)
+        check_number("max_drop", max_drop, 0.0, math.inf)
+        near = [stage for stage in self.stages if self.drop(stage) <= max_drop + _ROUNDING]
+        if all(stage is self.stages[0] for stage in near):
+            drops = ", ".join(f"'{stage.name}' {self.drop(stage):.4g}" for stage in self.stages[1:])
+            raise ValueError(
+                f"No stage stays within {max_drop:.4g} of the float file's {self.metric_name}, "
+                f"{self.stages[0].metric:.4g}. They are worse by: {drops}. Allow a larger `max_drop`, or compress less."
+            )
+        return min(near, key=lambda stage: stage.zipped_bytes if zipped else stage.bytes)
+
+    def drop(self, stage: StageResult) -> float:
+        """By how much the metric of a stage's file is worse than that of the float file; below 0 if it is better.
+
+        Args:
+            stage: one of `stages`.
+
+        Returns:
+            The difference, in the unit of the metric; infinite if the stage's is no number.
+        """
+        difference = self.stages[0].metric - stage.metric
+        if math.isnan(difference):
+            return math.inf
+        return difference if self.greater_is_better else -difference
 
     @property
     def samples(self) -> int:
@@ -92,13 +157,19 @@ class CompressionResult:
         raise KeyError(f"No stage is named {name!r}. Expected one of {[stage.name for stage in self.stages]}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values."""
+        """The result as JSON values; `best` is the name of the stage that `best()` returns, or `None`."""
+        try:
+            best = self.best().name
+        except ValueError:
+            best = None
         return {
             "recipe": self.recipe,
             "metric_name": self.metric_name,
             "samples": self.samples,
             "output_dir": str(self.output_dir),
             "ratio": self.ratio,
+            "greater_is_better": self.greater_is_better,
+            "best": best,
             "stages": [stage.to_dict() for stage in self.stages],
         }
 
@@ -110,10 +181,12 @@ class CompressionResult:
         return text_table(*self._table(), caption=self._caption())
 
     def _table(self):
+        metric = self.metric_name.split(" of ")[0]  # of which output the caption says
         columns = {
             "stage": [stage.name for stage in self.stages],
-            f"{self.metric_name}, Keras": [f"{stage.keras_metric:.4f}" for stage in self.stages],
-            f"{self.metric_name}, runtime": [f"{stage.metric:.4f}" for stage in self.stages],
+            f"{metric}, Keras": [f"{stage.keras_metric:.4f}" for stage in self.stages],
+            f"{metric}, runtime": [f"{stage.metric:.4f}{_MARK if stage.collapsed else ''}" for stage in self.stages],
+            **{f"'{name}'": [f"{stage.metrics[name]:.4f}" for stage in self.stages] for name in self.stages[0].metrics},
             "bytes": [f"{stage.bytes:,}" for stage in self.stages],
             "zipped": [f"{stage.zipped_bytes:,}" for stage in self.stages],
             "sparsity": [f"{stage.sparsity:.1%}" for stage in self.stages],
@@ -124,8 +197,14 @@ class CompressionResult:
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
     def _caption(self):
+        mark = ""
+        if any(stage.collapsed for stage in self.stages):
+            lost = "less than nine tenths of the float's" if self.greater_is_better else "more than twice the float's"
+            outputs = ", of an output at least" if self.stages[0].metrics else ""
+            mark = f"{_MARK.strip()}: {lost}{outputs}; "
+        names = "'...': the outputs, in the runtime; " if self.stages[0].metrics else ""
         return (
             f"recipe '{self.recipe}': {self.ratio:.1f} times smaller, zipped (DEFLATE, level 9); {self.metric_name} "
-            f"over {self.samples:,} samples; sparsity: zeros in kernels; values: most different ones in a kernel; ms: "
-            "one sample, one thread, LiteRT; s: of the stage."
+            f"over {self.samples:,} samples; {mark}{names}sparsity: zeros in kernels; values: most different ones in a "
+            "kernel; ms: one sample, one thread, LiteRT; s: of the stage."
         )

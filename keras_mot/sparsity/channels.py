@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_mot._messages import describe
 from keras_mot.graph import flatten, operations_of, rewrite, trace
 from keras_mot.graph._functional import is_a, nodes_of
 from keras_mot.graph.batch_norm import scale_and_offset
@@ -87,9 +88,9 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
     ```
     """
     if not isinstance(model, keras.Model):
-        raise TypeError(f"`remove_pruned_channels` expects a Keras model; received {model!r}.")
+        raise TypeError(f"`remove_pruned_channels` expects a Keras model; received {describe(model)}.")
     if not isinstance(exact, bool):
-        raise TypeError(f"`exact` should be True or False; received {exact!r}.")
+        raise TypeError(f"`exact` should be True or False; received {describe(exact)}.")
     require_built(model, "remove_pruned_channels")
     if transformed_weights(model):
         raise ValueError(

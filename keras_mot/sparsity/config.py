@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config, check_hashable
+from keras_mot._messages import describe
 from keras_mot.layers._attach import numpy_value
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest_with_floors
 from keras_mot.sparsity.criteria import Criterion, Magnitude
@@ -37,7 +38,7 @@ class WholeModel(Config):
 
     def __post_init__(self):
         if not isinstance(self.min_density, int | float) or not 0.0 < self.min_density < 1.0:
-            raise ValueError(f"`min_density` must be in range (0, 1); received {self.min_density!r}.")
+            raise ValueError(f"`min_density` must be in range (0, 1); received {describe(self.min_density)}.")
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -71,7 +72,7 @@ class PruningConfig(Config):
             value = getattr(self, name)
             if not isinstance(value, kind):
                 expected = getattr(kind, "__name__", str(kind))
-                raise TypeError(f"`{name}` should be a `{expected}` object; received {value!r}.")
+                raise TypeError(f"`{name}` should be a `{expected}` object; received {describe(value)}.")
             check_hashable(name, value)
         if isinstance(self.granularity, NofM) and isinstance(self.scope, WholeModel):
             raise ValueError("N:M sparsity is the same in every group: it cannot be combined with `WholeModel`.")
@@ -91,7 +92,7 @@ class PruningConfig(Config):
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise TypeError(
                 f"{self.schedule!r} should return a pair, whether to update the masks and the sparsity; "
-                f"for step {step} it returned {answer!r}."
+                f"for step {step} it returned {describe(answer)}."
             )
         return answer
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
+from keras_mot._messages import describe
 
 
 class Criterion(EqualByConfig, abc.ABC):
@@ -65,7 +66,7 @@ class Random(Config, Criterion):
 
     def __post_init__(self):
         if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__") or self.seed < 0:
-            raise ValueError(f"`seed` should be an integer >= 0; received {self.seed!r}.")
+            raise ValueError(f"`seed` should be an integer >= 0; received {describe(self.seed)}.")
 
     def scores(self, weight: np.ndarray, path: str, step: int) -> np.ndarray:
         """Uniform random numbers that depend on the seed and the path of the weight alone."""

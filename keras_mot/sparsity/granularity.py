@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
+from keras_mot._messages import describe
 from keras_mot.layers import WeightAxes
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest
 
@@ -111,7 +112,7 @@ class Block(Config, Granularity):
             size = ()
         if len(size) != 2 or min(size) < 1 or size != tuple(self.size):
             raise ValueError(
-                f"`block_size` should be two positive integers, (inputs, outputs); received {self.size!r}."
+                f"`block_size` should be two positive integers, (inputs, outputs); received {describe(self.size)}."
             )
         object.__setattr__(self, "size", size)
         if self.pooling not in ("AVG", "MAX"):
@@ -175,7 +176,7 @@ class NofM(Config, Granularity):
         if not all(isinstance(value, int) for value in (self.zeros, self.group)) or not 0 < self.zeros < self.group:
             raise ValueError(
                 "`sparsity_m_by_n` should be two integers (zeros, group) with 0 < zeros < group; received "
-                f"({self.zeros!r}, {self.group!r})."
+                f"({describe(self.zeros)}, {describe(self.group)})."
             )
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_mot._messages import describe
 from keras_mot.layers import transformed_weights
 from keras_mot.layers._technique import Technique, check_layer, strip_model, transform_name
 from keras_mot.layers._updates import update_due, update_step
@@ -107,7 +108,7 @@ PRUNING = Technique(
 
 def _with_policy(policy):
     if not hasattr(policy, "allow_pruning"):
-        raise TypeError(f"`pruning_policy` should be a `PruningPolicy`; received {policy!r}.")
+        raise TypeError(f"`pruning_policy` should be a `PruningPolicy`; received {describe(policy)}.")
     return dataclasses.replace(PRUNING, allows=policy.allow_pruning, check_model=policy.ensure_model_supports_pruning)
 
 
@@ -185,7 +186,7 @@ def _granularity(granularity, block_size, pooling, m_by_n):
         raise ValueError("Give at most one of `granularity`, `block_size` and `sparsity_m_by_n`.")
     if m_by_n is not None:
         if not isinstance(m_by_n, list | tuple) or len(m_by_n) != 2:
-            raise ValueError(f"`sparsity_m_by_n` should be two integers (zeros, group); received {m_by_n!r}.")
+            raise ValueError(f"`sparsity_m_by_n` should be two integers (zeros, group); received {describe(m_by_n)}.")
         return NofM(*m_by_n)
     if granularity is not None:
         return granularity

@@ -9,6 +9,7 @@ import dataclasses
 import keras
 
 from keras_mot._config import Config, EqualByConfig
+from keras_mot._messages import describe
 
 
 class PruningSchedule(EqualByConfig, abc.ABC):
@@ -54,7 +55,7 @@ class PruningSchedule(EqualByConfig, abc.ABC):
 def _check_steps(begin_step, end_step, frequency):
     for name, value in (("begin_step", begin_step), ("end_step", end_step), ("frequency", frequency)):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"`{name}` should be an integer number of steps; received {value!r}.")
+            raise TypeError(f"`{name}` should be an integer number of steps; received {describe(value)}.")
     if begin_step < 0:
         raise ValueError(f"`begin_step` should be >= 0; received {begin_step}.")
     if end_step < -1:
@@ -71,10 +72,10 @@ def _check_sparsity(name, value):
     try:
         valid = 0.0 <= value < 1.0
     except TypeError:
-        raise TypeError(f"`{name}` should be a number in [0, 1); received {value!r}.") from None
+        raise TypeError(f"`{name}` should be a number in [0, 1); received {describe(value)}.") from None
     if not valid:
         raise ValueError(
-            f"`{name}` must be in range [0, 1): the fraction of weights that are zero; received {value!r}."
+            f"`{name}` must be in range [0, 1): the fraction of weights that are zero; received {describe(value)}."
         )
 
 
@@ -155,7 +156,7 @@ class PolynomialDecay(Config, PruningSchedule):
         if self.end_step == -1:
             raise ValueError("`end_step` of `PolynomialDecay` cannot be -1: the decay needs an end.")
         if not self.power > 0:
-            raise ValueError(f"`power` should be > 0; received {self.power!r}.")
+            raise ValueError(f"`power` should be > 0; received {describe(self.power)}.")
 
     def __call__(self, step: int) -> tuple[bool, float]:
         """Whether to update at `step`, and the sparsity of that moment."""

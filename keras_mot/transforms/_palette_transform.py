@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_mot._messages import describe
 from keras_mot.transforms._base import StorageForm, WeightTransform
 from keras_mot.transforms._palette import nearest, pack_bits
 
@@ -68,7 +69,7 @@ class PaletteTransform(WeightTransform):
     def _palette_error(self, palette):
         return (
             f"The palette should have shape ({self.channels}, {self.number_of_clusters})"
-            f"{', with 0 as the first entry' if self.preserve_zeros else ''}; received {palette!r}."
+            f"{', with 0 as the first entry' if self.preserve_zeros else ''}; received {describe(palette)}."
         )
 
     def _nearest(self, values, entries):

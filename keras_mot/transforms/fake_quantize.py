@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
+from keras_mot._messages import describe
 from keras_mot.transforms._base import StorageForm, WeightTransform
 
 _LEAST_SCALE = 1e-30
@@ -64,7 +65,7 @@ class FakeQuantize(WeightTransform):
     ):
         super().__init__(**kwargs)
         if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
-            raise ValueError(f"`bits` should be an integer from 2 to 16; received {bits!r}.")
+            raise ValueError(f"`bits` should be an integer from 2 to 16; received {describe(bits)}.")
         self.bits = bits
         self.per_channel = per_channel
         self.learned = learned

@@ -230,7 +230,7 @@ def test_wrong_data(wrong, error, message, model, data):
 def test_wrong_options(model, data):
     for options, error, message in [
         ({"metric": "precison"}, ValueError, "`metric` must be"),
-        ({"metric": "precision"}, ValueError, r"`metric` 'precision' cannot be computed from labels of shape \(\d+,\)"),
+        ({"metric": "mae"}, ValueError, r"`metric` 'mae' cannot be computed from labels of shape \(\d+,\)"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be 1 or more"),
         ({"latency_runs": -1}, ValueError, "`latency_runs` must be 0 or more"),
         ({"num_threads": 1.5}, TypeError, "`num_threads` must be an integer"),

@@ -10,8 +10,9 @@ import pytest
 
 import keras_mot
 from keras_mot.analysis import sparsity, tensor_stats, zipped_bytes
+from keras_mot.analysis._accumulators import count_correct
 from keras_mot.analysis._latency import median_latencies
-from keras_mot.analysis._metrics import count_correct, make_metric
+from keras_mot.analysis._metrics import make_metric
 from keras_mot.analysis._sizes import saved_content
 
 
@@ -104,11 +105,11 @@ def test_labels_that_do_not_fit(y_true, y_pred, message):
 
 
 def result_of(metric, batches):
-    name, start = make_metric(metric)
-    accumulator = start()
+    resolved = make_metric(metric)
+    accumulator = resolved.start()
     for y_true, y_pred in batches:
         accumulator.add(y_true, y_pred)
-    return name, accumulator.result()
+    return resolved.name, accumulator.result()
 
 
 def test_metrics_of_every_kind():

@@ -2,8 +2,10 @@ import json
 import os
 
 import keras
+import numpy as np
 import pytest
 
+from keras_mot.export._runner import LiteRTRunner
 from keras_mot.recipes import PRESETS, Recipe
 
 RECIPE = """\
@@ -43,6 +45,9 @@ def test_a_run_and_its_continuation(run, model, data, recipe, tmp_path):
         assert again.code == 0
         assert "going on after stage 'post_training'" in again.err
         assert "post_training" in again.out
+        assert "Smallest zipped: " in again.out
+        assert "Best: " in again.out
+        assert f"The last file: {output / '02-post_training.tflite'}" in again.out
         assert run(*arguments, "--seed", 3).code == 2
         assert run(*arguments, "--seed", 3, "--restart").code == 0
         given = ["compress", output / "00-float.keras", *arguments[2:]]
@@ -74,6 +79,13 @@ def test_listing_the_presets(run):
         ({"--recipe": "sise"}, "no preset, and no file, 'sise'. Did you mean 'size'?"),
         ({"--data": "missing.npz"}, "missing.npz"),
         ({"--metric": "acuracy"}, "`metric` must be 'accuracy', the name of a Keras metric"),
+        ({"--metric": "kind=f1"}, "the model has one: give one metric"),
+        ({"--seed": 2**40}, "`seed` should be an integer from 0 to 2**32 - 1"),
+        (
+            {"--recipe": "float16", "--input-type": "int8"},
+            "'float16' has no stage that quantizes",
+        ),
+        ({"--input-type": "int16"}, "`input_type` should be one of"),
         ({"--loss": "most_loss"}, "is not the name of a Keras loss"),
         ({"--show": "sise"}, "Did you mean 'size'?"),
         ({"model": "missing.keras"}, "missing.keras"),
@@ -94,3 +106,32 @@ def test_a_recipe_file_with_a_mistake(run, model, data, recipe, tmp_path):
     result = run("compress", model, "--recipe", recipe, "--data", data, "-o", tmp_path / "files")
     assert result.code == 2
     assert "recipe.yaml:3: stage 'prune' has no setting 'sparcity'. Did you mean 'sparsity'?" in result.err
+
+
+def test_several_inputs_and_outputs_in_integers(run, tmp_path):
+    keras.utils.set_random_seed(0)
+    first, second = keras.Input((4,), name="z"), keras.Input((3,), name="a")
+    hidden = keras.layers.Dense(8, "relu")(keras.layers.Concatenate()([first, second]))
+    outputs = [keras.layers.Dense(3, "softmax", name="kind")(hidden), keras.layers.Dense(1, name="age")(hidden)]
+    keras.Model([first, second], outputs).save(tmp_path / "both.keras")
+    generator = np.random.default_rng(0)
+    arrays = {
+        "x_train/a": generator.standard_normal((40, 3)).astype("float32"),
+        "x_train/z": generator.standard_normal((40, 4)).astype("float32"),
+        "y_train/age": generator.standard_normal(40),
+        "y_train/kind": generator.integers(0, 3, 40),
+    }
+    np.savez(tmp_path / "data.npz", **arrays)
+    command = ["compress", tmp_path / "both.keras", "--recipe", "int8", "--data", tmp_path / "data.npz", "--json"]
+    options = ["--metric", "kind=f1", "--metric", "age=rmse", "--loss", "age=mae", "--input-type", "int8", "--strict"]
+    mixed = run(*command, "-o", tmp_path / "files", "--metric", "f1", "--metric", "age=rmse")
+    assert mixed.code == 2
+    assert "`--metric` is one NAME, or OUTPUT=NAME for each of several outputs" in mixed.err
+    result = run(*command, "-o", tmp_path / "files", *options)
+    assert result.code == 0, result.err
+    values = json.loads(result.out)
+    assert values["metric_name"] == "f1 of 'kind'"
+    assert [list(stage["metrics"]) for stage in values["stages"]] == [["kind", "age"]] * 2
+    runner = LiteRTRunner(tmp_path / "files" / values["stages"][1]["artifact"])
+    assert [tensor.dtype for tensor in (*runner.inputs, *runner.outputs)] == ["int8", "int8", "float32", "float32"]
+    assert "mae, as asked for for 'age'" in result.err

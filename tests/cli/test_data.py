@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mot.cli._data import check_against_model, load_data
+from keras_mot.cli._data import check_against_model, check_names_and_shapes, load_data
 from keras_mot.cli._errors import UsageError
 
 X, Y = np.zeros((4, 3), "float32"), np.zeros(4, "int32")
@@ -98,3 +98,53 @@ def test_models_with_several_inputs_or_outputs(tmp_path):
     two_outputs = keras.Model(first, [keras.layers.Dense(1)(first), keras.layers.Dense(1)(first)])
     with pytest.raises(UsageError, match="several outputs"):
         check_against_model(data, two_outputs)
+
+
+def _two_of_each():
+    first, second = keras.Input((3,), name="z"), keras.Input((2,), name="a")
+    joined = keras.layers.Concatenate()([first, second])
+    return keras.Model([first, second], [keras.layers.Dense(1, name=name)(joined) for name in ("kind", "age")])
+
+
+NAMED = {"x_train/z": X, "x_train/a": X[:, :2], "y_train/kind": Y, "y_train/age": Y + 1}
+
+
+def test_an_array_for_each_input_and_output(tmp_path):
+    test = {name.replace("_train", "_test"): array[:2] for name, array in NAMED.items()}
+    data = load_data(_save(tmp_path, **NAMED, **test))
+    assert {name: array.shape for name, array in data.x.items()} == {"z": (4, 3), "a": (4, 2)}
+    np.testing.assert_array_equal(data.y["age"], Y + 1)
+    assert (data.evaluation_name, len(data.evaluation[1]["kind"])) == ("x_test", 2)
+    check_names_and_shapes(data, _two_of_each())
+    with pytest.raises(UsageError, match="2 inputs; this command takes models with one"):
+        check_against_model(data, _two_of_each())
+    with pytest.raises(UsageError, match="one input and one output: store 'x_train' and 'y_train'"):
+        check_against_model(data, keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"x_train/z": None, "x_train/a": None, "x_train": X},
+            "2 inputs: store an array for each: 'x_train/z'",
+        ),
+        ({"y_train/age": None}, "outputs of the model, 'y_train/kind', 'y_train/age'; the file has 'y_train/kind'"),
+        ({"x_train/a": None, "x_train/b": X}, "named after the inputs of the model, 'x_train/z', 'x_train/a'"),
+        ({"x_train/a": X}, r"samples of 'x_train/a' have shape \(3,\); the model takes \(2,\)"),
+        ({"x_train/a": X[:3, :2]}, "'x_train/z' holds 4 samples and 'x_train/a' 3 samples"),
+        ({"x_train": X}, "has 'x_train' and 'x_train/a', 'x_train/z': one array, or one for each name"),
+        ({"x_train/a": X[:, :2] + np.nan}, "'x_train/a' holds NaN"),
+    ],
+)
+def test_named_arrays_that_will_not_do(tmp_path, changes, message):
+    arrays = {name: array for name, array in (NAMED | changes).items() if array is not None}
+    with pytest.raises(UsageError, match=message):
+        check_names_and_shapes(load_data(_save(tmp_path, **arrays)), _two_of_each())
+
+
+def test_one_name_is_enough_for_one_input(tmp_path):
+    model = keras.Sequential([keras.Input((3,), name="z"), keras.layers.Dense(2, name="kind")])
+    check_names_and_shapes(load_data(_save(tmp_path, **{"x_train/z": X, "y_train/kind": Y})), model)
+    with pytest.raises(UsageError, match="one of the outputs, 'kind': store one array, 'y_train'"):
+        check_names_and_shapes(load_data(_save(tmp_path, **{"x_train/z": X, "y_train/age": Y})), model)

@@ -98,6 +98,8 @@ def test_mistakes_name_the_line_and_the_key(old, new, message):
         ("\n", "the recipe is empty"),
         ("name: a\n", "a recipe should have `stages`"),
         ("stages: prune\n", "`stages` should be a list"),
+        ("stages:\n  - post_training:\n      input_type: int4\n", "recipe:3: `input_type` should be one of"),
+        ("stages:\n  - post_training:\n      strict: maybe\n", "recipe:3: `strict` should be True or False"),
         ("stages: []\n", "`stages` is empty"),
         ("- prune\n", "a recipe should be settings"),
         ("stages:\n  - prune: 3\n", "recipe:2: stage 'prune' should be settings"),

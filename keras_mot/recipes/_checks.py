@@ -1,0 +1,146 @@
+"""What is found out about model, data, loss and metric before any stage begins."""
+
+import keras
+import numpy as np
+
+from keras_mot._arrays import to_numpy
+from keras_mot._messages import describe
+from keras_mot.analysis._data import batches, is_pair
+from keras_mot.analysis._metrics import labels_by_name
+from keras_mot.analysis._subjects import fixed_batch_size, predict
+from keras_mot.layers import transformed_weights
+from keras_mot.layers._attach import numpy_value
+from keras_mot.layers._find import require_built
+from keras_mot.layers.activation_quantizer import is_quantized
+from keras_mot.recipes._objective import kind_of_labels
+from keras_mot.recipes._training_data import head_of
+from keras_mot.recipes.fine_tuning import first_not_finite
+
+_LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
+
+
+def check_model(model):
+    """Refuses what is no built, plain Keras model with finite weights."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`compress` expects a Keras model; received {describe(model)}.")
+    require_built(model, "compress")
+    if not model.weights:
+        raise ValueError(f"'{model.name}' has no weights: there is nothing to compress.")
+    if is_quantized(model) or transformed_weights(model):
+        raise ValueError(
+            f"'{model.name}' is pruned, clustered or quantized already: strip it, or pass the float model."
+        )
+    spoilt = first_not_finite(model)
+    if spoilt is not None:
+        count = int((~np.isfinite(numpy_value(spoilt))).sum())
+        raise ValueError(
+            f"Weight '{spoilt.path}' holds {count} NaN or infinite values. Its training may have diverged: pass the "
+            "model of an earlier checkpoint."
+        )
+
+
+def check_seed(seed):
+    """Refuses what does not seed the random numbers of NumPy, Python and the backend."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _LARGEST_SEED:
+        raise ValueError(f"`seed` should be an integer from 0 to 2**32 - 1; received {describe(seed)}.")
+
+
+def check_inputs(model, data):
+    """Refuses samples of other shapes than the inputs of a model that tells them."""
+    tensors = getattr(model, "inputs", None)
+    for name, part in data.named() if tensors else ():
+        given = keras.tree.flatten(part[0] if is_pair(part) else head_of(part)[0])
+        shapes, expected = [tuple(np.shape(leaf)) for leaf in given], [tuple(tensor.shape) for tensor in tensors]
+        if len(shapes) != len(expected) or not all(map(_fits, shapes, expected)):
+            raise ValueError(
+                f"'{model.name}' cannot be called on `{name}`: it takes arrays of shapes {expected} (None: any size); "
+                f"received {shapes}."
+            )
+
+
+def _fits(shape, expected):
+    return len(shape) == len(expected) and all(b in (None, a) for a, b in zip(shape[1:], expected[1:], strict=True))
+
+
+def try_model(model, data):
+    """The outputs of a model for the first samples, as it gives them; raises a ValueError if it cannot be called."""
+    x, _ = data.head(_head_size(model))
+    try:
+        return model.predict_on_batch(x)  # on JAX, a failing `model.predict` takes the variables with it
+    except Exception as error:
+        raise ValueError(f"'{model.name}' cannot be called on the training data: {error}") from error
+
+
+def _head_size(model):
+    return fixed_batch_size(model) or 64
+
+
+def check_validation_labels(objective, data, outputs):
+    """Refuses labels of the validation data that the outputs of the model have no place for.
+
+    Args:
+        objective: the `Objective`, chosen by the training data.
+        data: the `TrainingData`.
+        outputs: dictionary from the names of the outputs, or `None` for the only one, to arrays of the first samples.
+    """
+    if data.validation is None:
+        return
+    labels = to_numpy(data.validation[1]) if is_pair(data.validation) else head_of(data.validation)[1]
+    for name, array in (labels_by_name(labels, list(outputs)) if objective.outputs else {None: labels}).items():
+        where = "`validation_data`" if name is None else f"`validation_data`, output '{name}'"
+        try:
+            kind = kind_of_labels(array, outputs[name])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if kind is None and objective.kinds[name] is not None:
+            raise ValueError(
+                f"{where}: the labels have shape {array.shape}; those of `train_data` suit the outputs, of shape "
+                f"{(None, *outputs[name].shape[1:])}."
+            )
+
+
+def try_loss(model, objective, data, outputs):
+    """Computes the loss from labels and `outputs`; raises a ValueError if that fails or gives no finite number."""
+    x, y = data.head(_head_size(model))
+    judge = keras.Model()  # has no layers: it only computes losses, from labels and outputs
+    try:
+        judge.compile(loss=objective.loss, loss_weights=objective.loss_weights)
+        tensors = [keras.tree.map_structure(keras.ops.convert_to_tensor, item) for item in (x, y, outputs)]
+        value = keras.ops.convert_to_numpy(judge.compute_loss(*tensors, training=False))
+    except Exception as error:
+        raise ValueError(
+            f"The loss cannot be computed from labels {_shapes(y)} and outputs {_shapes(outputs)} "
+            f"({objective.description}): {error or type(error).__name__}"
+        ) from error
+    if np.size(value) != 1 or not np.isfinite(value).all():
+        raise ValueError(
+            f"The loss of '{model.name}' on the first samples is {value if np.size(value) == 1 else describe(value)} "
+            f"({objective.description}): a finite number is needed to train."
+        )
+
+
+def _shapes(structure):
+    return keras.tree.map_structure(lambda leaf: f"of shape {np.shape(leaf)}", structure)
+
+
+def try_metric(model, metric, data):
+    """The metric of the given model, as (one number, dictionary of outputs); raises a ValueError if it is none."""
+    value, parts = keras_metric(model, metric, data)
+    if not np.isfinite([value, *parts.values()]).all():
+        raise ValueError(f"`metric` '{metric.name}' is {value} for the model as it is: a finite number is needed.")
+    return value, parts
+
+
+def keras_metric(model, metric, data):
+    """The metric of a Keras model over data, as (one number, dictionary from outputs to numbers)."""
+    accumulator = metric.start()
+    for number, (x, y) in enumerate(batches(data, 256)):
+        try:
+            outputs = predict(model, x)
+        except Exception as error:
+            raise ValueError(
+                f"'{model.name}' cannot be called on batch {number} (counted from 0) of the data to measure on, inputs "
+                f"{_shapes(x)}: {error}"
+            ) from error
+        accumulator.add(y, outputs)
+    return accumulator.result(), accumulator.parts()

@@ -1,0 +1,78 @@
+"""What all stages of recipes have in common."""
+
+import abc
+import dataclasses
+import re
+from typing import Any, ClassVar
+
+import keras
+
+from keras_mot._config import Config
+from keras_mot._messages import describe
+from keras_mot.layers._select import matches_layer
+from keras_mot.recipes.fine_tuning import FineTune
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage(Config, abc.ABC):
+    """One step of a recipe: it changes a model, and trains it.
+
+    A stage of your own is a frozen dataclass with `key`, its name in recipes, `rank`, its place among the others (0 for
+    any place, as often as one likes), a field `fine_tune` of type `FineTune` or `None` unless it never trains, and
+    `apply`.
+    """
+
+    key: ClassVar[str]
+    rank: ClassVar[int]
+    # Without types: subclasses declare them as fields, in an order of their own.
+    fine_tune = None
+    skip = ()
+
+    @abc.abstractmethod
+    def apply(self, model: keras.Model, run: Any) -> keras.Model:
+        """The model as it is trained in this stage; transforms of earlier stages stay attached.
+
+        Args:
+            model: the model of the stage before.
+            run: what is known of the run: `run.steps(fine_tune)`, the training steps; `run.calibration(samples)`,
+                inputs to calibrate with; `run.progress`; and `run.quantizes`, whether a stage of the recipe does.
+        """
+
+    def trained(self, model: keras.Model) -> keras.Model:
+        """What the stage hands on once its model is trained; by default, the model as it is."""
+        return model
+
+    def export_options(self) -> dict[str, Any]:
+        """Arguments of `export_litert` for the file of this stage."""
+        return {}
+
+    def pruning_epochs(self) -> int:
+        """Epochs in which the model may not be at its best yet, because the stage is still at work."""
+        return 0
+
+
+def check_fine_tune(value):
+    if value is not None and not isinstance(value, FineTune):
+        raise TypeError(f"`fine_tune` should be a `FineTune`, or None for no training; received {describe(value)}.")
+
+
+def check_skip(stage):
+    if isinstance(stage.skip, str) or not isinstance(stage.skip, list | tuple):
+        raise TypeError(f"`skip` should be a list of regular expressions; received {describe(stage.skip)}.")
+    object.__setattr__(stage, "skip", tuple(stage.skip))
+    for expression in stage.skip:
+        try:
+            re.compile(expression)
+        except (re.error, TypeError) as error:
+            raise ValueError(f"`skip` holds {expression!r}, which is no regular expression: {error}.") from error
+
+
+def check_skipped(stage, model):
+    """Raises a `ValueError` if a stage skips a layer that a model does not have."""
+    layers = [layer for layer in model._flatten_layers() if layer is not model]
+    for expression in stage.skip:
+        if not any(matches_layer(expression, layer) for layer in layers):
+            raise ValueError(
+                f"Stage '{stage.key}': no layer matches {expression!r} of `skip`; there are: "
+                f"{[layer.name for layer in layers]}."
+            )

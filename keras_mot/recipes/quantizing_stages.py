@@ -1,0 +1,161 @@
+"""The stages that store numbers in fewer bits."""
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+
+from keras_mot._messages import describe
+from keras_mot.layers import copy_model
+from keras_mot.quantization import QuantizationScheme, WeightsScheme, quantize_model, quantize_post_training
+from keras_mot.quantization.batch_norm import settled_fold
+from keras_mot.recipes._stage import Stage, check_skip
+from keras_mot.recipes.fine_tuning import FineTune, check_whole
+
+_TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
+"""What files of so many activation bits can take and return."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization(Stage):
+    """What the stages that quantize have in common: see `PostTraining`."""
+
+    rank: ClassVar[int] = 4
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    per_channel: bool = True
+    calibration_samples: int = 512
+    skip: tuple[str, ...] = ()
+    input_type: str = "float32"
+    output_type: str = "float32"
+    strict: bool = False
+
+    def __post_init__(self):
+        self.scheme()
+        check_whole("calibration_samples", self.calibration_samples, 1)
+        check_skip(self)
+        for name in ("input_type", "output_type"):
+            types = _TYPES[self.activation_bits]
+            if getattr(self, name) not in types:
+                raise ValueError(
+                    f"`{name}` should be one of {types} with activations of {self.activation_bits} bits; received "
+                    f"{describe(getattr(self, name))}."
+                )
+        if not isinstance(self.strict, bool):
+            raise TypeError(f"`strict` should be True or False; received {describe(self.strict)}.")
+
+    def scheme(self):
+        """The `QuantizationScheme`."""
+        return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel)
+
+    def export_options(self):
+        """What the file takes and returns, and whether anything may stay in floats."""
+        return {"input_type": self.input_type, "output_type": self.output_type, "strict": self.strict}
+
+    def _quantized(self, function, model, run, **options):
+        return function(
+            model,
+            self.scheme(),
+            calibration_data=run.calibration(self.calibration_samples),
+            overrides=dict.fromkeys(self.skip),
+            progress=run.progress,
+            **options,
+        )
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class PostTraining(Quantization):
+    """Quantizes after training; masks and codebooks of earlier stages are kept.
+
+    Args:
+        weight_bits: bits of a weight, 2 to 8.
+        activation_bits: 8 or 16.
+        per_channel: whether each output channel has a scale of its own.
+        calibration_samples: samples of the training data that ranges are chosen on.
+        skip: regular expressions of the layers to leave in floats.
+        input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits).
+        output_type: what it returns, the same way.
+        strict: whether an operation that stays in floats is an error, before any training.
+    """
+
+    key: ClassVar[str] = "post_training"
+
+    def apply(self, model, run):
+        """A quantized copy."""
+        return self._quantized(quantize_post_training, model, run)
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class StoreWeights(Stage):
+    """Stores the weights in fewer bits; the model computes in floats, and needs no calibration.
+
+    Args:
+        weights: "float16", or "int8" for large weights of 8 bits (dynamic range quantization).
+    """
+
+    key: ClassVar[str] = "store_weights"
+    rank: ClassVar[int] = 4
+
+    weights: str = "float16"
+
+    def __post_init__(self):
+        WeightsScheme(self.weights)
+
+    def apply(self, model, run):
+        """A copy: what changes is the file."""
+        return copy_model(model)
+
+    def export_options(self):
+        """How the file stores its weights."""
+        return {"weights": self.weights}
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+@dataclasses.dataclass(frozen=True)
+class QuantizeAware(Quantization):
+    """Quantizes, and trains with rounded weights and activations; masks and codebooks of earlier stages are kept.
+
+    Args:
+        weight_bits: bits of a weight, 2 to 8.
+        activation_bits: 8 or 16.
+        per_channel: whether each output channel has a scale of its own.
+        calibration_samples: samples of the training data that ranges start from.
+        skip: regular expressions of the layers to leave in floats.
+        input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits).
+        output_type: what it returns, the same way.
+        strict: whether an operation that stays in floats is an error, before any training.
+        learned_scales: whether scales are trained too.
+        batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
+            is folded before training; `None`: it goes on to the end.
+        fine_tune: a `FineTune`.
+    """
+
+    key: ClassVar[str] = "quantize_aware"
+
+    learned_scales: bool = False
+    batch_norm_steps: int | None = 0
+    fine_tune: FineTune = dataclasses.field(default_factory=FineTune)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.fine_tune, FineTune):
+            raise TypeError(f"`fine_tune` should be a `FineTune`; received {describe(self.fine_tune)}.")
+        if self.batch_norm_steps is not None:
+            check_whole("batch_norm_steps", self.batch_norm_steps, 0)
+        if self.batch_norm_steps != 0 and not self.per_channel:
+            raise ValueError("`batch_norm_steps` needs a scale for each channel: it goes with `per_channel` true.")
+
+    def scheme(self):
+        """The `QuantizationScheme`."""
+        return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel, self.learned_scales)
+
+    def apply(self, model, run):
+        """A quantized copy."""
+        return self._quantized(quantize_model, model, run, batch_norm_steps=self.batch_norm_steps)
+
+    def trained(self, model):
+        """The model with its batch normalization folded."""
+        return settled_fold(model)
