@@ -5,6 +5,7 @@ What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses
 """
 
 import contextlib
+import sys
 
 import keras
 from keras.src.backend.common.stateless_scope import in_stateless_scope
@@ -24,6 +25,7 @@ __all__ = [
     "is_eager",
     "is_graph_model",
     "no_gradients",
+    "own_name",
     "sublayers",
 ]
 
@@ -36,6 +38,14 @@ def is_graph_model(layer):
     if not isinstance(layer, (Functional, Sequential)):
         return False
     return getattr(type(layer).get_config, "__module__", "").startswith("keras.src.models")
+
+
+def own_name(kind):
+    """The name of one of Keras's own classes of layers or operations; `None` for others, whatever their names."""
+    module = kind.__module__
+    if not module.startswith(("keras.src.layers.", "keras.src.ops.")):
+        return None
+    return kind.__name__ if getattr(sys.modules[module], kind.__name__, None) is kind else None
 
 
 def sublayers(layer):

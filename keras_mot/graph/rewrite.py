@@ -67,7 +67,18 @@ def operations_of(model: keras.Model) -> list:
 
 def flatten(model: keras.Model) -> keras.Model:
     """A copy of a model without nested models; layers of one name get numbers."""
+    return flatten_with_origins(model)[0]
+
+
+def flatten_with_origins(model: keras.Model) -> tuple[keras.Model, dict]:
+    """What `flatten` returns, and where its operations come from.
+
+    Returns:
+        The flat model; and a dictionary from the id of each of its operations to the operation of `model` that it is a
+        copy of. Its own order tells nothing: a flat model lists operations by depth, over all that was nested.
+    """
     copy = copy_model(model)
+    pairs = list(zip(operations_of(copy), operations_of(model), strict=True))  # two models of one structure
     names = set(getattr(as_functional(copy), "input_names", ()))
     for operation in operations_of(copy):
         name, number = operation.name, 1
@@ -76,4 +87,5 @@ def flatten(model: keras.Model) -> keras.Model:
         names.add(name)
         if name != operation.name:
             operation.name = name
-    return rewrite(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
+    flat = rewrite(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
+    return flat, {id(copied): given for copied, given in pairs}

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import activations, layers, ops
 
-from keras_mot.graph._functional import is_a
+from keras_mot.graph._functional import is_a, kind_of
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.quantization import _attention, _recurrent
@@ -55,7 +55,7 @@ def activation_of(operation):
             return name
     if isinstance(operation, keras.layers.Layer):
         return None
-    return _OPERATIONS.get(type(operation).__name__)
+    return _OPERATIONS.get(kind_of(operation))
 
 
 def lower(model, selected=lambda operation: True):
@@ -119,11 +119,11 @@ class _Lowering:
             if is_a(operation, kind):
                 result = method(self, operation, *args, **kwargs)
                 return operation(*args, **kwargs) if result is None else result
-        if type(operation).__name__ in ("Divide", "TrueDivide") and isinstance(args[1], (int, float)):
+        if kind_of(operation) in ("Divide", "TrueDivide") and isinstance(args[1], (int, float)):
             return args[0] * (1.0 / args[1])
-        if type(operation).__name__ == "Square":
+        if kind_of(operation) == "Square":
             return args[0] * args[0]
-        if type(operation).__name__ == "Negative":
+        if kind_of(operation) == "Negative":
             return args[0] * -1.0
         activation = activation_of(operation)
         if activation in _ACTIVATION_STEPS and len(args) == 1:

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_mot.graph._functional import as_functional, is_a, nodes_of
 from keras_mot.graph.batch_norm import fold_and_list
-from keras_mot.graph.rewrite import flatten, operations_of
+from keras_mot.graph.rewrite import flatten_with_origins, operations_of
 from keras_mot.graph.tracing import trace
 from keras_mot.graph.trained_batch_norm import unfold_batch_norm
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
@@ -101,15 +101,17 @@ def _lowered(model, settings):
 
     Args:
         model: without transforms.
-        settings: those of each operation, in order; `None` for what stays in floats.
+        settings: those of each operation of the traced model, in the order of `operations_of`; `None`: in floats.
 
     Returns:
         The lowered model, the origins of its operations and which are joined, as of `lower`; the folded batch
         normalizations by layer; and the settings by the name of the operation.
     """
-    flat = flatten(trace(model))
-    named = zip(operations_of(flat), settings, strict=True)
-    chosen = {operation.name: item for operation, item in named if item is not None}
+    traced = trace(model)
+    flat, origins = flatten_with_origins(traced)
+    by_origin = {id(given): item for given, item in zip(operations_of(traced), settings, strict=True)}
+    chosen = {operation.name: by_origin[id(origins[id(operation)])] for operation in operations_of(flat)}
+    chosen = {name: item for name, item in chosen.items() if item is not None}
     folded, folds = fold_and_list(flat)
     return *lower(folded, lambda operation: operation.name in chosen), folds, chosen
 
