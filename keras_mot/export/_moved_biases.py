@@ -1,8 +1,8 @@
 """Biases that the converter adds behind what moves a convolution's result, put back into the convolution.
 
-A dilated convolution becomes SPACE_TO_BATCH_ND, CONV_2D, BATCH_TO_SPACE_ND and, at last, ADD; a one-dimensional transposed
-one is reshaped before its bias is added. In integers the sum before the bias would have to be rounded to a range that
-nothing is known of. The bias of a channel may as well be added before numbers are moved about, as kernels do.
+A dilated convolution becomes SPACE_TO_BATCH_ND, CONV_2D, BATCH_TO_SPACE_ND and, at last, ADD; a one-dimensional
+transposed one is reshaped before its bias is added. In integers the sum before the bias would have to be rounded to a
+range that nothing is known of. A bias of channels may as well be added before numbers are moved about, as kernels do.
 """
 
 import copy
@@ -29,26 +29,28 @@ def move_biases(model):
         role = WEIGHTED.get(names[operator.opcodeIndex])
         if role is None or operator.builtinOptions.fusedActivationFunction or not _lacks_bias(model, operator, role[2]):
             continue
-        index = int(operator.outputs[0])
-        channels = int(graph.tensors[index].shape[-1])
-        addition = None
-        while len(readers.get(index, ())) == 1 and index not in outputs:
-            (reader,) = readers[index]
-            if names[reader.opcodeIndex] == "ADD":
-                addition = reader
-                break
-            if names[reader.opcodeIndex] not in _MOVING:
-                break
-            index = int(reader.outputs[0])
-            if not len(graph.tensors[index].shape) or int(graph.tensors[index].shape[-1]) != channels:
-                break
+        channels = int(graph.tensors[operator.outputs[0]].shape[-1])
+        index, addition = _addition_behind(graph, int(operator.outputs[0]), channels, names, readers, outputs)
         constants = [int(each) for each in addition.inputs if int(each) != index] if addition is not None else []
-        if len(constants) == 1 and _is_bias(model, constants[0], channels):
-            result = int(addition.outputs[0])
-            if result not in outputs and _leave_activation(
-                model, schema, addition, index, readers.get(result, ()), names
-            ):
-                _give_bias(model, operator, role[2], constants[0], channels)
+        if len(constants) != 1 or not _is_bias(model, constants[0], channels):
+            continue
+        later = readers.get(int(addition.outputs[0]), ())
+        if _leave_activation(model, schema, addition, index, later, names):
+            _give_bias(model, operator, role[2], constants[0], channels)
+
+
+def _addition_behind(graph, index, channels, names, readers, outputs):
+    """The ADD that alone reads a tensor, moved about or not, and which tensor it reads; `None` if there is none."""
+    while len(readers.get(index, ())) == 1 and index not in outputs:
+        (reader,) = readers[index]
+        result, name = int(reader.outputs[0]), names[reader.opcodeIndex]
+        if name == "ADD":
+            return index, None if result in outputs else reader
+        shape = graph.tensors[result].shape
+        if name not in _MOVING or not len(shape) or int(shape[-1]) != channels:
+            break
+        index = result
+    return index, None
 
 
 def _data(model, index):

@@ -37,7 +37,7 @@ def test_a_list_is_batches():
 
 
 def test_a_tuple_of_other_lengths_says_what_a_tuple_is():
-    with pytest.raises(ValueError, match="inputs and of labels.*Give batches as a list"):
+    with pytest.raises(ValueError, match=r"inputs and of labels.*Give batches as a list"):
         quantize_post_training(autoencoder(), calibration_data=(X, X[:10]))
 
 

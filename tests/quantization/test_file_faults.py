@@ -1,4 +1,4 @@
-"""Integer files of models whose converted form is not what one would write: what is exact in them, and stays integer."""
+"""Integer files of models that the converter turns into something unlike them."""
 
 import keras
 import numpy as np

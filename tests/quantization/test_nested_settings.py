@@ -80,10 +80,7 @@ def test_a_configuration_of_its_own():
     inputs = keras.Input((6,))
     left, right = branch("left"), branch("right")
     model = keras.Model(inputs, layers.Add()([left(inputs), right(inputs)]))
-    settings = bits(
-        quantize_model(
-            model, overrides={"right_d1$": QuantizeConfig(weights=LastValueQuantizer(num_bits=5, per_axis=True))}
-        )
-    )
+    five = QuantizeConfig(weights=LastValueQuantizer(num_bits=5, per_axis=True))
+    settings = bits(quantize_model(model, overrides={"right_d1$": five}))
     assert settings.pop("right_d1") == 5
     assert set(settings.values()) == {8}
