@@ -8,6 +8,7 @@ What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses
 import contextlib
 import functools
 import math
+import sys
 
 import keras
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
@@ -35,6 +36,7 @@ __all__ = [
     "no_gradients",
     "nothing_frozen",
     "own_flag",
+    "own_name",
     "own_variables",
     "set_keras_mask",
     "sublayers",
@@ -50,6 +52,14 @@ def is_graph_model(layer):
     if not isinstance(layer, (Functional, Sequential)):
         return False
     return getattr(type(layer).get_config, "__module__", "").startswith("keras.src.models")
+
+
+def own_name(kind):
+    """The name of one of Keras's own classes of layers or operations; `None` for others, whatever their names."""
+    module = kind.__module__
+    if not module.startswith(("keras.src.layers.", "keras.src.ops.")):
+        return None
+    return kind.__name__ if getattr(sys.modules[module], kind.__name__, None) is kind else None
 
 
 def sublayers(layer):

@@ -14,8 +14,9 @@ import numpy as np
 
 from keras_mot.export._dependencies import require
 from keras_mot.export._integer_grids import on_grid
-from keras_mot.export._integer_rules import AVERAGING, INT4_WEIGHTS, LOOP, rule_for, version_of
+from keras_mot.export._integer_rules import AVERAGING, FUSIBLE, INT4_WEIGHTS, LOOP, rule_for, version_of
 from keras_mot.export._litert_file import dense_values, enum_name, operator_codes, pack_model, parse_model
+from keras_mot.export._moved_biases import move_biases
 from keras_mot.layers.activation_quantizer import QuantizationParameters
 
 
@@ -51,7 +52,9 @@ def to_integers(
     Returns:
         An `IntegerFile`.
     """
-    return _Rewriter(parse_model(content), quantizers, weight_grids).run(input_type, output_type)
+    model = parse_model(content)
+    move_biases(model)
+    return _Rewriter(model, quantizers, weight_grids).run(input_type, output_type)
 
 
 class _InFloats(Exception):
@@ -76,7 +79,7 @@ class _Rewriter:
         for operator in self.graph.operators:
             for index in operator.inputs if operator.inputs is not None else ():
                 self.readers.setdefault(int(index), []).append(operator)
-        self.marks = {}  # index of a float tensor that only marks read -> (parameters, [(mark, its result)])
+        self.marks = {}  # index of a float tensor that only marks read -> (parameters, [(mark, its results)])
         self._outputs_in_order = [int(index) for index in self.graph.outputs]
         self.outputs = set(self._outputs_in_order)
 
@@ -108,43 +111,48 @@ class _Rewriter:
                 continue
             readers = self.readers.get(int(operator.outputs[0]), [])
             pairs = [reader for reader in readers if self.name(reader) == "DEQUANTIZE"]
-            if pairs and len(readers) > 1:
-                raise ValueError("The converter has changed a mark of a quantizer.")
-            number = round(float(self.graph.tensors[operator.outputs[0]].quantization.scale[0]))
-            # Where the converter has dropped the second half of the mark, its reader takes the first half's result.
-            source, result = int(operator.inputs[0]), int((pairs[0] if pairs else operator).outputs[0])
-            self.skipped.update(id(reader) for reader in pairs)
-            label, parameters = self.quantizers[number]
+            first, source = int(operator.outputs[0]), int(operator.inputs[0])
+            label, parameters = self.quantizers[round(float(self.graph.tensors[first].quantization.scale[0]))]
             self.labels[source, parameters] = label
-            self.requantized[id(operator)] = (source, result, parameters)
+            results = [int(reader.outputs[0]) for reader in pairs]
+            if len(pairs) < len(readers) or first in self.outputs or not pairs:
+                # Some readers take the first half's result: for them the converter has dropped the second half.
+                results.append(first)
+                self.graph.tensors[first].type = self.schema.TensorType.FLOAT32
+            self.skipped.update(id(reader) for reader in pairs)
+            self.requantized[id(operator)] = (source, results, parameters)
         by_source = {}
-        for key, (source, result, parameters) in self.requantized.items():
-            by_source.setdefault(source, []).append((key, result, parameters))
-        results = {result for _, result, _ in self.requantized.values()}
+        for key, (source, results, parameters) in self.requantized.items():
+            by_source.setdefault(source, []).append((key, results, parameters))
+        results = {result for _, results, _ in self.requantized.values() for result in results}
         for source, marks in by_source.items():
             # A tensor that only marks read is computed in their numbers at once. There are several marks where the
             # converter has joined equal operations; a mark of other numbers is a conversion from the first's.
             if len(marks) == len(self.readers[source]) and source not in results | self.outputs:
                 parameters = marks[0][2]
-                equal = [(key, result) for key, result, other in marks if other == parameters]
+                equal = [(key, results) for key, results, other in marks if other == parameters]
                 self.marks[source] = (parameters, equal)
 
     def _wanted(self, index):
-        """The parameters that the tensor `index` shall be computed in: those of its mark, or of what it moves into."""
+        """The parameters that the tensor `index` shall be computed in: those of its mark, or of what it becomes.
+
+        That is what it moves into, or what is left of it by an activation that the converter has not fused.
+        """
         if index in self.marks:
             return self.marks[index][0]
         readers = self.readers.get(index, [])
         if len(readers) != 1 or index in self.outputs:
             return None
         rule = rule_for(self.name(readers[0]), 8)
-        if rule is None or rule.kind not in ("moving", "unifying") or len(readers[0].outputs) != 1:
+        becomes = rule is not None and (rule.kind in ("moving", "unifying") or self.name(readers[0]) in FUSIBLE)
+        if not becomes or len(readers[0].outputs) != 1:
             return None
         return self._wanted(int(readers[0].outputs[0]))
 
     def _requantize(self, operator):
         """A mark on what is there in floats, or in other numbers: a conversion."""
-        source, result, parameters = self.requantized[id(operator)]
-        self.integers[result] = self._converted(source, parameters)
+        source, results, parameters = self.requantized[id(operator)]
+        self.integers.update(dict.fromkeys(results, self._converted(source, parameters)))
 
     def _converted(self, source, parameters):
         """The tensor `source` in integers of these parameters."""
@@ -216,11 +224,20 @@ class _Rewriter:
         else:
             if name == "PRELU" and not self._is_constant(inputs[1]):
                 raise _InFloats("its slopes are not constant")
+            if name in FUSIBLE and self._is_cut_off(name, inputs[0], wanted[0]):
+                self._alias(results[0], self.integers[inputs[0]], wanted[0])
+                return
             inputs = self._computing_inputs(inputs, active, floats, bits, nearest=name == "PRELU")
             if name == "RELU" and bits == 8 and wanted[0].zero_point == -128:
                 # What is negative has no integer in the result: a conversion cuts it off, and has a faster kernel.
                 operator.opcodeIndex = self._code("QUANTIZE", version_of("QUANTIZE", bits))
         self._emit(operator, inputs, results, wanted)
+
+    def _is_cut_off(self, name, index, wanted):
+        """Whether integers of the input, `index`, hold what an activation leaves and nothing else."""
+        if self.parameters[self.integers[index]] != wanted or wanted.bits != 8 or wanted.zero_point != -128:
+            return False
+        return name == "RELU" or 255 * wanted.scale <= 6.0 + wanted.scale / 2
 
     def _computing_inputs(self, inputs, active, floats, bits, nearest=False):
         """The inputs in integers; `nearest` says to round constants that are on no grid."""
@@ -263,12 +280,8 @@ class _Rewriter:
         new = []
         for index, parameters in zip(results, wanted, strict=True):
             target = self._new_tensor(index, parameters)
-            self.integers[index] = target
+            self._alias(index, target, parameters)
             new.append(target)
-            if index in self.marks and self.marks[index][0] == parameters:
-                for key, result in self.marks[index][1]:
-                    self.integers[result] = target
-                    self.skipped.add(key)
         operator.inputs, operator.outputs = inputs, new
         name = self.name(operator)
         operator.opcodeIndex = self._code(name, version_of(name, wanted[0].bits))
@@ -276,6 +289,14 @@ class _Rewriter:
         if hasattr(options, "potScaleInt16"):
             options.potScaleInt16 = False
         self.operators.append(operator)
+
+    def _alias(self, index, integer, parameters):
+        """Notes that the float tensor `index`, and marks of the same numbers on it, are the tensor `integer`."""
+        self.integers[index] = integer
+        if index in self.marks and self.marks[index][0] == parameters:
+            for key, marked in self.marks[index][1]:
+                self.integers.update(dict.fromkeys(marked, integer))
+                self.skipped.add(key)
 
     # Tensors
 
@@ -351,7 +372,8 @@ class _Rewriter:
             data = nibbles[::2] | (nibbles[1::2] << 4)
         new.buffer = self._new_buffer(data)
         scales = scale.reshape(-1)
-        self._describe(new, stored, scales, np.zeros(len(scales)), axis or 0)
+        # One scale has no axis: runtimes for microcontrollers refuse one that is not 0.
+        self._describe(new, stored, scales, np.zeros(len(scales)), axis if len(scales) > 1 else 0)
         self.graph.tensors.append(new)
         return len(self.graph.tensors) - 1
 

@@ -22,8 +22,6 @@ _MOVING = (
     "RESIZE_BILINEAR",
     "REDUCE_MAX",
     "REDUCE_MIN",
-    "SPACE_TO_DEPTH",
-    "DEPTH_TO_SPACE",
     "SPACE_TO_BATCH_ND",
     "BATCH_TO_SPACE_ND",
     "MIRROR_PAD",
@@ -32,6 +30,7 @@ _MOVING = (
     "GATHER",
     "GATHER_ND",
 )
+_MOVING_8_BITS = ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE")
 AVERAGING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
 """Those of them that compute means of numbers, and round these to the numbers of the input."""
 
@@ -39,14 +38,17 @@ AVERAGING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
 _UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK")
 # Operators that compute with scales of each input and of the result.
 _COMPUTING = (
-    *("ADD", "SUB", "MUL", "MEAN", "SUM", "ABS", "SQUARED_DIFFERENCE", "BATCH_MATMUL"),
+    *("ADD", "SUB", "MUL", "MEAN", "ABS", "BATCH_MATMUL"),
     *("RELU", "RELU6", "LEAKY_RELU"),
 )
-_COMPUTING_8_BITS = ("ELU", "GELU", "HARD_SWISH", "PRELU")
+# The reference kernel for sums of 16 bits computes something else.
+_COMPUTING_8_BITS = ("SUM", "SQUARED_DIFFERENCE", "ELU", "GELU", "HARD_SWISH", "PRELU")
+FUSIBLE = ("RELU", "RELU6")
+"""Activations that kernels compute by cutting off, where they are fused."""
 # Operators whose result has a scale that the kernel prescribes.
 _PRESCRIBED = ("LOGISTIC", "TANH", "SOFTMAX")
 # Operators with weights: the positions of the activation, the weight and the bias, and the weight's channel axis.
-_WEIGHTED = {
+WEIGHTED = {
     "CONV_2D": (0, 1, 2, 0),
     "DEPTHWISE_CONV_2D": (0, 1, 2, 3),
     "FULLY_CONNECTED": (0, 1, 2, 0),
@@ -65,7 +67,11 @@ _VERSIONS = {
     "SUB": (2, 5),
     "MUL": (2, 4),
     "RESHAPE": (1, 1),
-    "SQUEEZE": (1, 2),
+    "EXPAND_DIMS": (1, 1),
+    "SPACE_TO_DEPTH": (1, 1),
+    "DEPTH_TO_SPACE": (1, 1),
+    "SQUEEZE": (1, 1),
+    "TILE": (2, 2),
     "LOGISTIC": (2, 3),
     "RESIZE_BILINEAR": (2, 3),
     "STRIDED_SLICE": (2, 4),
@@ -102,9 +108,9 @@ class IntegerRule:
 
 def rule_for(operator, bits):
     """The `IntegerRule` of a LiteRT operator for activations of 8 or 16 bits, or `None`."""
-    if operator in _WEIGHTED:
-        return IntegerRule("weighted", _WEIGHTED[operator])
-    if operator in _MOVING:
+    if operator in WEIGHTED:
+        return IntegerRule("weighted", WEIGHTED[operator])
+    if operator in _MOVING or (bits == 8 and operator in _MOVING_8_BITS):
         return IntegerRule("moving")
     if operator in _UNIFYING:
         return IntegerRule("unifying")

@@ -1,13 +1,46 @@
-"""Who reads what in a functional model."""
+"""What operations are, and who reads what in a functional model."""
 
-from keras_mot._keras import Functional, Sequential
+import functools
+import types
+
+from keras_mot._keras import Functional, Sequential, own_name
+
+# What a subclass may define anew and still compute as its class does.
+_HARMLESS = (
+    *("build", "add_weight", "get_config", "from_config", "get_build_config", "build_from_config"),
+    *("compute_output_shape", "compute_output_spec", "save_own_variables", "load_own_variables", "quantize"),
+    *("transformable_weights", "get_prunable_weights", "get_clusterable_weights"),
+)
 
 
 def is_a(operation, kinds):
-    """Whether an operation is a layer of one of these classes, and computes as they do: with their own `call`."""
+    """Whether an operation is a layer of one of these classes, and computes as they do: with their own methods."""
     own = getattr(type(operation), "_plain_class", type(operation))
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-    return any(issubclass(own, kind) and own.call is kind.call for kind in kinds)
+    return any(issubclass(own, kind) and _computes_as(own, kind) for kind in kinds)
+
+
+@functools.cache
+def _computes_as(own, kind):
+    """Whether a subclass takes over all that `kind` computes with: its methods and its properties."""
+    if own.call is not kind.call:
+        return False
+    for base in own.__mro__[: own.__mro__.index(kind)]:
+        for name, value in vars(base).items():
+            changes = isinstance(value, (types.FunctionType, property, classmethod, staticmethod))
+            special = name.startswith("__") and name != "__call__"
+            if changes and not special and name not in _HARMLESS and hasattr(kind, name):
+                return False
+    return True
+
+
+def kind_of(operation):
+    """The name of Keras's own layer or operation that an operation is, and computes as; `None` for users' own."""
+    for kind in getattr(type(operation), "_plain_class", type(operation)).__mro__:
+        name = own_name(kind)
+        if name is not None:
+            return name if is_a(operation, kind) else None
+    return None
 
 
 def as_functional(model):

@@ -6,7 +6,7 @@ from keras import activations, layers, ops
 
 from keras_mot._keras import get_keras_mask
 from keras_mot.graph._arguments import accepts, deciding_arguments
-from keras_mot.graph._functional import is_a
+from keras_mot.graph._functional import is_a, kind_of
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.quantization import _attention, _recurrent
@@ -57,7 +57,7 @@ def activation_of(operation):
             return name
     if isinstance(operation, keras.layers.Layer):
         return None
-    return _OPERATIONS.get(type(operation).__name__)
+    return _OPERATIONS.get(kind_of(operation))
 
 
 def lower(model, selected=lambda operation: True):
@@ -123,11 +123,11 @@ class _Lowering:
                 # What has no parameter there changes the result in a way that the steps do not follow.
                 result = method(self, operation, **arguments) if accepts(method, arguments) else None
                 return operation(*args, **kwargs) if result is None else result
-        if type(operation).__name__ in ("Divide", "TrueDivide") and isinstance(args[1], (int, float)):
+        if kind_of(operation) in ("Divide", "TrueDivide") and isinstance(args[1], (int, float)):
             return args[0] * (1.0 / args[1])
-        if type(operation).__name__ == "Square":
+        if kind_of(operation) == "Square":
             return args[0] * args[0]
-        if type(operation).__name__ == "Negative":
+        if kind_of(operation) == "Negative":
             return args[0] * -1.0
         activation = activation_of(operation)
         if activation in _ACTIVATION_STEPS and len(arguments) == 1:

@@ -5,7 +5,7 @@ import collections
 import keras
 from keras import layers
 
-from keras_mot.graph._functional import consumers_of, is_a, nodes_of
+from keras_mot.graph._functional import consumers_of, is_a, kind_of, nodes_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization._lowering import FUSED_ACTIVATIONS, activation_of
@@ -65,7 +65,7 @@ def rule_for(operation):
         if is_a(operation, kinds):
             return rule
     if not isinstance(operation, layers.Layer):
-        return next((rule for rule, names in _OPERATIONS.items() if type(operation).__name__ in names), None)
+        return next((rule for rule, names in _OPERATIONS.items() if kind_of(operation) in names), None)
     return None
 
 
@@ -147,11 +147,11 @@ class _Placement:
     def _fuses(self, operation, reader):
         if self._rule(operation) != OWN or not self._selected(reader):
             return False
-        if type(reader).__name__ in _JOINING:
+        if kind_of(reader) in _JOINING:
             return True
         if picks(reader):
             return id(operation) not in self._joined
-        builds_in = is_a(operation, WEIGHTED) or type(operation).__name__ in ("Add", "Subtract", "Multiply")
+        builds_in = is_a(operation, WEIGHTED) or kind_of(operation) in ("Add", "Subtract", "Multiply")
         plain = getattr(operation, "activation", keras.activations.linear) is keras.activations.linear
         return builds_in and plain and activation_of(reader) in FUSED_ACTIVATIONS
 
@@ -221,7 +221,7 @@ class _Placement:
 
     def _joins_one_grid(self, operation, args):
         """Whether an operation puts tensors together that are on one grid all."""
-        if type(operation).__name__ not in _JOINING:
+        if kind_of(operation) not in _JOINING:
             return False
         tensors = self._tensors(args)
         grids = {id(self._grids[id(tensor)][0]) if id(tensor) in self._grids else None for tensor in tensors}

@@ -20,9 +20,10 @@ class Samples:
 
     Args:
         model: the model that takes the inputs.
-        data: inputs as arrays, or an iterable of batches of inputs or of (inputs, labels).
+        data: inputs as arrays, a tuple of arrays of inputs and of labels, or an iterable of batches of inputs or of
+            (inputs, labels).
         batch_size: how many samples of arrays make a batch.
-        labelled: whether labels are needed. `data` may then be a pair of arrays, too.
+        labelled: whether labels are needed.
 
     Attributes:
         head: list of the first batches, of 256 samples or somewhat more, to be run as often as needed.
@@ -37,8 +38,8 @@ class Samples:
 
     def __init__(self, model, data, batch_size=32, labelled=False):
         batch_size = model.inputs[0].shape[0] or batch_size  # a model may prescribe it
-        if labelled and _is_pair_of_arrays(model, data):
-            self.total, batches = _count(model, data[0], batch_size), _slices(data, batch_size)
+        if _is_pair_of_arrays(model, data):
+            self.total, batches = _count(model, data[0], batch_size), _slices(tuple(data[:2]), batch_size)
         else:
             self.total, batches = _count(model, data, batch_size), _batches(model, data, batch_size)
         self._rest = _checked(model, batches, labelled)
@@ -73,12 +74,22 @@ def _warn_of_sameness(model, batches):
 
 
 def _is_pair_of_arrays(model, data):
-    """Whether `data` is arrays of inputs and of labels, of one length; raises ValueError if the lengths differ."""
-    if not isinstance(data, tuple) or len(data) != 2 or not _is_arrays(model, data[0]):
+    """Whether `data` is a tuple of arrays of inputs and of labels (and perhaps of weights), as `fit` takes them.
+
+    Raises:
+        ValueError: if they are of different lengths.
+    """
+    if not isinstance(data, tuple) or len(data) not in (2, 3) or _is_arrays(model, data):
         return False
-    lengths = {len(leaf) for leaf in keras.tree.flatten(data)}
+    leaves = keras.tree.flatten(data)
+    if not _is_arrays(model, data[0]) or not all(len(getattr(leaf, "shape", ())) for leaf in leaves):
+        return False
+    lengths = sorted({int(leaf.shape[0]) for leaf in leaves})
     if len(lengths) > 1:
-        raise ValueError(f"The calibration data has inputs and labels of different lengths: {sorted(lengths)}.")
+        raise ValueError(
+            f"A tuple as calibration data is arrays of inputs and of labels; these have different lengths, {lengths}. "
+            "Give batches as a list."
+        )
     return True
 
 
@@ -105,7 +116,7 @@ def _checked(model, batches, labelled):
         if labelled and labels is None:
             raise ValueError(
                 f"Batch {count} of the calibration data (counted from 0) has no labels, which `loss` needs: give "
-                "batches of (inputs, labels), or a pair of arrays."
+                "batches of (inputs, labels), or a tuple of arrays."
             )
         inputs = _in_order(model, inputs, count)
         yield keras.tree.pack_sequence_as(model.input, _checked_arrays(model, inputs, count)), labels

@@ -104,7 +104,7 @@ def _lowered(model, settings):
 
     Args:
         model: without transforms.
-        settings: those of each operation, in order; `None` for what stays in floats.
+        settings: those of each operation of the traced model, in the order of `operations_of`; `None`: in floats.
 
     Returns:
         The lowered model, the origins of its operations and which are joined, as of `lower`; the folded batch

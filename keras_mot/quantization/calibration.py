@@ -11,7 +11,7 @@ from keras import ops
 from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
-from keras_mot.graph._functional import nodes_of
+from keras_mot.graph._functional import kind_of, nodes_of
 from keras_mot.layers._attach import evaluated_once, transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
 from keras_mot.quantization._placement import quantizer_of
@@ -179,7 +179,7 @@ def _searched(model):
         summation = source._keras_history.operation
         if id(source) in inputs:
             found[id(node.operation)] = node.operation
-        elif node.operation.limits is not None and type(summation).__name__ == "Add":
+        elif node.operation.limits is not None and kind_of(summation) == "Add":
             terms = summation._inbound_nodes[source._keras_history.node_index].arguments.keras_tensors
             quantizers = [quantizer_of(tensor) for tensor in terms]
             found.update((id(item), item) for item in quantizers if item is not None and item.calls == 1)

@@ -41,8 +41,8 @@ def quantize_post_training(
             by `keras_mot.graph.trace`.
         scheme: how many bits weights and activations have: `INT8`, `INT16X8`, `INT4_WEIGHTS`, or your own.
         calibration_data: some hundred typical inputs, of all classes: an array, tensor, or structure of arrays as the
-            model takes; or an iterable of batches (of inputs, or of pairs of inputs and labels), such as a
-            `tf.data.Dataset`, a PyTorch `DataLoader` or a generator.
+            model takes; a tuple of such inputs and their labels; or an iterable of batches (of inputs, or of pairs of
+            inputs and labels), such as a list, a `tf.data.Dataset`, a PyTorch `DataLoader` or a generator.
         estimator: how ranges follow from the values seen: `MinMax()`, `MeanMinMax()`, `MovingAverage()`,
             `Percentile()`, `LeastSquares()`, `Entropy()`, or your own `RangeEstimator`. By default, from the least to
             the greatest value; of the model's inputs, and of terms that a recurrent gate saturates, only as far as
@@ -61,7 +61,7 @@ def quantize_post_training(
             regular expression on the layer's path; the first that matches applies. Activations have as many bits as
             in `scheme`.
         loss: a Keras loss, its name, or a function of labels and outputs to a number. The calibration data needs
-            labels then: batches of (inputs, labels), or a pair of arrays. Of the default, `MeanMinMax`, `Percentile`,
+            labels then: batches of (inputs, labels), or a tuple of arrays. Of the default, `MeanMinMax`, `Percentile`,
             `LeastSquares` and `Entropy`, the one with the least mean loss in integers is chosen, on the first 2048
             samples (ranges by the loss: Nahshan et al., 2021, "Loss Aware Post-training Quantization",
             arXiv:1911.07190). Data that the model was not trained on tells more.

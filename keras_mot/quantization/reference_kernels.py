@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._messages import describe
-from keras_mot.graph._functional import is_a, nodes_of
+from keras_mot.graph._functional import is_a, kind_of, nodes_of
 from keras_mot.graph.trained_batch_norm import has_trained_batch_norm
 from keras_mot.layers._attach import numpy_value, transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
@@ -105,14 +105,14 @@ class ReferenceRounding:
         own, grids = quantizer_of(tensor), [quantizer_of(item) for item in inputs]
         if own is not None:
             return _Rescaling(own.parameters().scale, own.parameters().scale / scale)
-        if type(operation).__name__ == "Concatenate":
+        if kind_of(operation) == "Concatenate":
             return self._side_by_side(operation, inputs, scale)
         if (activation_of(operation) in FUSED_ACTIVATIONS or picks(operation)) and grids == [None]:
             return self._kernel(inputs[0], scale)  # rounded in one step with what is before it
         if not grids or None in grids:
             return None
         scales = [np.float32(grid.parameters().scale) for grid in grids]
-        if type(operation).__name__ in ("Add", "Subtract"):
+        if kind_of(operation) in ("Add", "Subtract"):
             return self._sum(operation, inputs, scales, scale)
         return _of_products(operation, tensor, inputs, scales, np.float32(scale))
 
@@ -136,7 +136,7 @@ class ReferenceRounding:
         largest = 2.0 * max(scales)
         first, second = (_Rescaling(1.0, float(own) / float(largest)) for own in scales)
         result = _Rescaling(1.0, float(largest) / (2.0**_ADDING_SHIFT * scale))
-        sign = -1 if type(operation).__name__ == "Subtract" else 1
+        sign = -1 if kind_of(operation) == "Subtract" else 1
 
         def added(values):
             terms = [self._integers.get(id(item)) for item in inputs]
@@ -150,7 +150,7 @@ class ReferenceRounding:
 
 def _of_products(operation, tensor, inputs, scales, scale):
     """The kernel of an operation that sums integers, or products of them; `None` for others."""
-    kind = type(operation).__name__
+    kind = kind_of(operation)
     if is_a(operation, WEIGHTED):
         weights = _weight_scales(operation)
         if weights is None:

@@ -16,7 +16,7 @@ from keras import layers, ops
 
 from keras_mot._messages import describe
 from keras_mot.graph import flatten, operations_of, rewrite, trace
-from keras_mot.graph._functional import is_a, nodes_of
+from keras_mot.graph._functional import is_a, kind_of, nodes_of
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.layers import copy_model, find_weights, transformed_weights
 from keras_mot.layers._attach import numpy_value
@@ -239,12 +239,12 @@ class _Channels:
                 return rule
         if isinstance(operation, layers.Layer):
             return None
-        name = type(operation).__name__
+        name = kind_of(operation)
         if name in _MERGES_BY_NAME:
             return self._merge
         if name == "Concatenate":
             return self._concatenate
-        return self._activation if name.lower() in _FUNCTION_NAMES else None
+        return self._activation if name is not None and name.lower() in _FUNCTION_NAMES else None
 
     def _weighted(self, node, known):
         layer, ((slots, constants),) = node.operation, known
@@ -318,7 +318,7 @@ class _Channels:
         if len({len(slots) for slots, _ in known}) != 1:
             return None  # one channel beside many
         function = next((each for kind, each in _MERGES.items() if is_a(operation, kind)), None)
-        function = function or _MERGES_BY_NAME[type(operation).__name__]
+        function = function or _MERGES_BY_NAME[kind_of(operation)]
         for slots, _ in known[1:]:
             self._join(known[0][0], slots)
         first, *others = (part[1] if isinstance(part, tuple) else part for part in operands)

@@ -1,9 +1,9 @@
 """The policy for sparse inference with XNNPACK: prune only what its sparse kernels can use."""
 
-import keras
 from keras import layers
 
 from keras_mot._keras import Functional, Sequential
+from keras_mot.graph._functional import kind_of
 from keras_mot.sparsity.policies import PruningPolicy
 
 
@@ -161,4 +161,4 @@ def _is_supported(operation):
     for layer_class, condition in _SUPPORTED.items():
         if isinstance(operation, layer_class):
             return condition is None or condition(operation)
-    return not isinstance(operation, keras.layers.Layer) and type(operation).__name__ in _SUPPORTED_OPERATIONS
+    return kind_of(operation) in _SUPPORTED_OPERATIONS
