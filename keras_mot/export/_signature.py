@@ -151,6 +151,10 @@ def check_inputs(signature, arrays):
                 f"The data for input '{tensor.name}' has another shape than the model's input. Expected: "
                 f"(batch, {', '.join(str(size) for size in expected)}). Received: {array.shape}."
             )
+        if array.dtype.kind in "OSUMm" and tensor.dtype != "string":
+            raise ValueError(
+                f"The data for input '{tensor.name}' should be numbers of type {tensor.dtype}. Received: {array.dtype}."
+            )
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise ValueError(
                 f"The data for input '{tensor.name}' holds NaN or infinite values. Remove them: nothing can "

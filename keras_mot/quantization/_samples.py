@@ -145,7 +145,7 @@ def _batches(model, data, batch_size):
     if _is_arrays(model, data):
         yield from ((inputs, None) for inputs in _slices(data, batch_size))
         return
-    if isinstance(data, (str, bytes)) or not hasattr(data, "__iter__"):
+    if isinstance(data, (str, bytes, keras.KerasTensor)) or not hasattr(data, "__iter__"):
         raise TypeError(
             f"`calibration_data` should be arrays of inputs, or an iterable of batches; received {type(data).__name__}."
         )

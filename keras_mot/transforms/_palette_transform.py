@@ -21,6 +21,10 @@ class PaletteTransform(WeightTransform):
         number_of_clusters: how many different values the weight (or each channel of it) has at most.
         preserve_zeros: whether one of the values is 0, stays 0, and belongs to those weights that are 0.
         **kwargs: arguments of `WeightTransform`.
+
+    Raises:
+        TypeError: if `number_of_clusters` is no integer.
+        ValueError: if it is below 1.
     """
 
     kind = "codebook"
@@ -30,7 +34,11 @@ class PaletteTransform(WeightTransform):
 
     def __init__(self, number_of_clusters: int, preserve_zeros: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        self.number_of_clusters = number_of_clusters
+        if isinstance(number_of_clusters, bool) or not hasattr(number_of_clusters, "__index__"):
+            raise TypeError(f"`number_of_clusters` should be an integer; received {describe(number_of_clusters)}.")
+        if number_of_clusters < 1:
+            raise ValueError(f"`number_of_clusters` should be at least 1; received {number_of_clusters}.")
+        self.number_of_clusters = int(number_of_clusters)
         self.preserve_zeros = preserve_zeros
 
     def suit(self, weight_shape: tuple[int, ...], axes: Any) -> None:

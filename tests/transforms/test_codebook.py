@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_mot.layers import WeightAxes
-from keras_mot.transforms import Codebook
+from keras_mot.transforms import Codebook, SoftCodebook
 from keras_mot.transforms._lookup import digits_per_code
 from keras_mot.transforms._palette import nearest, pack, pack_bits, unpack
 
@@ -161,3 +161,13 @@ def test_state_is_half_a_byte_per_weight_for_16_values():
     codebook = built((1024, 512), 16)
     assert codebook.codes.dtype == "uint16"
     assert tuple(codebook.codes.shape) == (1024 * 512 // 4,)
+
+
+@pytest.mark.parametrize("kind", [Codebook, SoftCodebook])
+def test_a_wrong_number_of_clusters_is_refused(kind):
+    for value in ("a", 1.5, True, None):
+        with pytest.raises(TypeError, match="`number_of_clusters` should be an integer"):
+            kind(value)
+    for value in (0, -3):
+        with pytest.raises(ValueError, match="at least 1"):
+            kind(value)
