@@ -54,8 +54,8 @@ def prune_low_magnitude(
         overrides: dictionary from a selector to a `PruningConfig`, or to `None` to leave layers alone. A selector is
             a layer of the given model, a layer class, a predicate, or a regular expression on the layer's
             path. The first that matches applies.
-        include_depthwise: whether depthwise kernels are pruned, too. As in TFMOT, they are not by default: they are a
-            few hundredths of the weights, and the model needs each of them. Asked for are those of a layer that is
+        include_depthwise: whether depthwise kernels are pruned, too. As in TFMOT, by default they are not: they are
+            a few hundredths of the weights, and the model needs each of them. Asked for are those of a layer that is
             passed by itself, or that a selector of `overrides` points at; and whole channels, with `Channel()`.
         inplace: whether to change the given model or layer itself, for models that cannot be rebuilt from
             their configuration.
