@@ -67,7 +67,7 @@ def one_shot(model, test):
 
 
 def keyword_model(name, arguments, seeds, parts):
-    """The rows of a keyword spotting model over parts of the speakers and seeds, and TFMOT's beside them."""
+    """Yields the rows of a keyword spotting model over parts of the speakers and seeds, and TFMOT's beside them."""
     model = load_model(f"kws/{name}.keras")
     rows = []
     for number, train, test in speaker_parts(3, arguments.quick):
@@ -80,8 +80,7 @@ def keyword_model(name, arguments, seeds, parts):
             if arguments.peer:
                 found += of_the_peer(model, train, test, seed, arguments)
             rows += [{"part": number, "seed": seed, "clips": len(test[1]), **row} for row in found]
-            print(json.dumps(rows[-len(found) :], default=float), flush=True)
-    return rows
+            yield rows
 
 
 def of_the_peer(model, train, test, seed, arguments):
@@ -104,7 +103,7 @@ def of_the_peer(model, train, test, seed, arguments):
 def _sizes(layer):
     names = ("filters", "kernel_size", "strides", "padding", "use_bias", "units", "depth_multiplier", "epsilon")
     config = layer.get_config()
-    return {name: config[name] for name in (*names, "momentum", "max_value") if name in config}
+    return {name: config[name] for name in (*names, "momentum", "scale", "center", "max_value") if name in config}
 
 
 def faces():
@@ -163,17 +162,19 @@ def main():
     parser.add_argument("--parts", type=int, default=3, help="how many of the three parts ds_cnn_s is measured on")
     parser.add_argument("--peer", metavar="PYTHON", help="interpreter that has TFMOT, see README.md")
     arguments = parser.parse_args()
-    results, tables = {}, []
+    results, tables = {}, {}
     for name in arguments.models:
         path, run, note = EXPERIMENTS[name]
-        rows = run(arguments)
-        means = summary(rows)
-        results[name] = {"depthwise_share": share_of_depthwise(load_model(path)), "means": means, "rows": rows}
-        share = f"Depthwise kernels hold {results[name]['depthwise_share']:.1%} of the kernels' weights."
-        tables.append(table_of(name, means, (share, note)))
-        values = {"environment": environment(), "pruning": dataclasses.asdict(PRUNING)}
-        values |= {"clustering": dataclasses.asdict(CLUSTERING), "results": results}
-        write_results(arguments, f"depthwise_accuracy_{keras.backend.backend()}", values, tables)  # after each model
+        share = share_of_depthwise(load_model(path))
+        notes = (f"Depthwise kernels hold {share:.1%} of the kernels' weights.", note)
+        for rows in run(arguments):
+            means = summary(rows)
+            results[name] = {"depthwise_share": share, "means": means, "rows": rows}
+            tables[name] = table_of(name, means, notes)
+            values = {"environment": environment(), "pruning": dataclasses.asdict(PRUNING)}
+            values |= {"clustering": dataclasses.asdict(CLUSTERING), "results": results}
+            # As they come: what is finished is there if the run is stopped.
+            write_results(arguments, f"depthwise_accuracy_{keras.backend.backend()}", values, list(tables.values()))
 
 
 _KEYWORDS = (
@@ -193,12 +194,12 @@ EXPERIMENTS = {
     ),
     "mobilenet_v1_0.50": (
         "imagenet/mobilenet_v1_0.50_160_float.keras",
-        lambda arguments: one_shot(load_model("imagenet/mobilenet_v1_0.50_160_float.keras"), images(arguments.quick)),
+        lambda arguments: [one_shot(load_model("imagenet/mobilenet_v1_0.50_160_float.keras"), images(arguments.quick))],
         "500 ImageNet images at 160x160, without training.",
     ),
     "fer_mini_xception": (
         "wild/fer_mini_xception.keras",
-        lambda arguments: one_shot(load_model("wild/fer_mini_xception.keras"), faces()),
+        lambda arguments: [one_shot(load_model("wild/fer_mini_xception.keras"), faces())],
         "100 faces, without training: agreement with the decisions of the float model.",
     ),
 }

@@ -55,9 +55,9 @@ def prune_low_magnitude(
         overrides: dictionary from a selector to a `PruningConfig`, or to `None` to leave layers alone. A selector is
             a layer of the given model, a layer class, a predicate, or a regular expression on the layer's
             path. The first that matches applies.
-        include_depthwise: whether depthwise kernels are pruned, too. By default, as in TFMOT, they are not: they are a
-            hundredth of the weights, and cost the most accuracy. Asked for are those of a layer that is passed by
-            itself, or that a selector of `overrides` points at; and whole channels, with `Channel()`.
+        include_depthwise: whether depthwise kernels are pruned, too. As in TFMOT, by default they are not: they are
+            a few hundredths of the weights, and the model needs each of them. Asked for are those of a layer that is
+            passed by itself, or that a selector of `overrides` points at; and whole channels, with `Channel()`.
         inplace: whether to change the given model or layer itself, for models that cannot be rebuilt from
             their configuration.
         input_shape: shape of a sample without the batch, for an unbuilt first layer of a sequential model.
