@@ -21,19 +21,19 @@ class EqualByConfig:
         return hash((type(self), _settings(self)))
 
     def get_config(self):
-        """The constructor's arguments; a class whose objects have attributes must say what they are.
+        """The fields of a dataclass; another class whose objects have attributes must say how they are made.
 
         Raises:
             TypeError: if it does not.
         """
-        if vars(self):
-            raise _no_config(self)
-        return {}
+        if dataclasses.is_dataclass(self) or not vars(self):
+            return _fields(self)
+        raise _no_config(self)
 
     @classmethod
     def from_config(cls, config):
         """The object that `get_config` described."""
-        return cls(**config)
+        return _from_fields(cls, config)
 
 
 def _settings(axis):
@@ -92,12 +92,18 @@ class Config:
         """The fields as a JSON-ready dictionary."""
         if not dataclasses.is_dataclass(self):
             raise _no_config(self)
-        return {
-            field.name: keras.saving.serialize_keras_object(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-        }
+        return _fields(self)
 
     @classmethod
     def from_config(cls, config):
         """The object that `get_config` described."""
-        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+        return _from_fields(cls, config)
+
+
+def _fields(axis):
+    fields = dataclasses.fields(axis) if dataclasses.is_dataclass(axis) else ()
+    return {field.name: keras.saving.serialize_keras_object(getattr(axis, field.name)) for field in fields}
+
+
+def _from_fields(cls, config):
+    return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})

@@ -135,7 +135,15 @@ class WithoutSettings(Magnitude):
     """A plain subclass of a dataclass."""
 
 
-@pytest.mark.parametrize("criterion", [WithConfig(2.0), WithoutSettings()], ids=["get_config", "no attributes"])
+@keras.saving.register_keras_serializable("test_plain_axes")
+@dataclasses.dataclass(frozen=True)
+class Fields(Weighted):
+    """A dataclass without `keras_mot.Config`."""
+
+    factor: float
+
+
+@pytest.mark.parametrize("criterion", [WithConfig(2.0), WithoutSettings(), Fields(3.0)], ids=lambda c: type(c).__name__)
 def test_what_has_a_configuration_is_saved(criterion, tmp_path):
     prune_low_magnitude(classifier(), criterion=criterion).save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
