@@ -6,7 +6,7 @@ import pathlib
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -54,7 +54,7 @@ def compress(
     train_data: Any,
     validation_data: Any = None,
     *,
-    metric: str | keras.metrics.Metric | Callable[[Any, Any], float] | None = None,
+    metric: str | keras.metrics.Metric | Callable[[Any, Any], float] | Mapping[str, Any] | Sequence[Any] | None = None,
     loss: Any = None,
     output_dir: str | os.PathLike | None = None,
     resume: bool = True,

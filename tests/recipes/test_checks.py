@@ -172,20 +172,23 @@ def test_types_hold_for_later_stages(tmp_path):
         assert stage.keras_metric == pytest.approx(stage.metric, abs=0.03)
 
 
-@only_tensorflow
-def test_no_warnings_of_retracing(tmp_path, caplog):
-    """TensorFlow counts the functions of all models as one; and what else it logs stays."""
-    import tensorflow as tf
+@pytest.mark.parametrize("function", [compress, analysis.measure])
+def test_no_warnings_of_retracing(function, caplog, monkeypatch):
+    """TensorFlow counts the functions of all models as one; what else it logs stays, and so does the user's logger."""
+    logger = logging.getLogger("tensorflow")
+    monkeypatch.setattr(logger, "propagate", True)
+    filters = list(logger.filters)
 
-    recipe = Recipe([Tune(FineTune(1, batch_size=16))] * 3)
-    filters = list(tf.get_logger().filters)
-    tf.get_logger().propagate, before = True, tf.get_logger().propagate
-    try:
-        with caplog.at_level(logging.WARNING, "tensorflow"):
-            compress(network(), recipe, (X, Y), output_dir=tmp_path, progress=False, latency_runs=0)
-            tf.get_logger().warning("something else")
-    finally:
-        tf.get_logger().propagate = before
-    assert "retracing" not in caplog.text
-    assert "something else" in caplog.text
-    assert tf.get_logger().filters == filters
+    def metric(y_true, y_pred):
+        logger.warning("5 out of the last 5 calls to %s triggered tf.function retracing. Tracing is expensive", "f")
+        logger.warning("something else")
+        raise RuntimeError("enough is seen")
+
+    arguments = {"data": (X, Y)} if function is analysis.measure else {"recipe": "int8", "train_data": (X, Y)}
+    with caplog.at_level(logging.WARNING, "tensorflow"):
+        with pytest.raises(ValueError, match="enough is seen"):
+            function(network(), metric=metric, progress=False, **arguments)
+        assert [record.getMessage() for record in caplog.records] == ["something else"]
+        logger.warning("this triggered tf.function retracing, outside")
+    assert len(caplog.records) == 2
+    assert logger.filters == filters
