@@ -121,7 +121,7 @@ def export(model, path, **options):
 
 
 def warm_up(folder):
-    """Exports a small model. Here that loads the libraries; returns the bytes that a second process needs for its own."""
+    """Exports a small model, which loads the libraries; returns the bytes that a second process needs for its own."""
     import keras
 
     with Memory() as memory:
@@ -179,8 +179,8 @@ def cost_table(runs):
             "libraries of a second process, MB",
         ),
         notes=(
-            "Weights in float32. A small model is exported before, so that libraries are loaded. Where a second process "
-            "converts, what it takes for a small model is a column of its own, and not part of the memory.",
+            "Weights in float32. A small model is exported before, so that libraries are loaded. Where a second "
+            "process converts, what it takes for a small model has a column of its own, and is no part of the memory.",
         ),
     )
     for run in runs:
