@@ -179,8 +179,8 @@ def cost_table(runs):
             "libraries of a second process, MB",
         ),
         notes=(
-            "Weights in float32. A small model is exported before, to load the libraries. Where a second process "
-            "converts, what it takes for a small model is a column of its own, and not part of the memory.",
+            "Weights in float32. A small model is exported before, so that libraries are loaded. Where a second "
+            "process converts, what it takes for a small model has a column of its own, and is no part of the memory.",
         ),
     )
     for run in runs:

@@ -34,6 +34,7 @@ class IntegerEngine:
         plain = strip(copy_model(model))
         quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
         conversion = self._engine(plain, signature, request)
+        del plain  # its memory is wanted
         file = to_integers(conversion.dense, quantizers, grids, *self._types)
         self.floats = file.floats
         if self._strict and self.floats:

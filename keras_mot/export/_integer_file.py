@@ -351,7 +351,7 @@ class _Rewriter:
         return self.made[key]
 
     def _make_constant(self, index, axis, bits, packed, nearest):
-        values = dense_values(self.model, self.graph.tensors[index]).astype("float32")
+        values = dense_values(self.model, self.graph.tensors[index]).astype("float32", copy=False)
         if axis is not None and bits == 8:
             found = on_grid(values, axis, self.weight_limits, self.weight_grids)
         else:
@@ -362,7 +362,8 @@ class _Rewriter:
         if found is None:
             return None
         integers, scale = found
-        return self._store_constant(index, integers, scale, axis, 4 if packed and np.abs(integers).max() <= 7 else bits)
+        small = packed and max(integers.max(), -integers.min()) <= 7
+        return self._store_constant(index, integers, scale, axis, 4 if small else bits)
 
     def _store_constant(self, index, integers, scale, axis, stored):
         new = copy.copy(self.graph.tensors[index])

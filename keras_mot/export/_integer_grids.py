@@ -6,6 +6,8 @@ import numpy as np
 
 from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
+_BLOCK = 2**22  # numbers that are looked at together
+
 
 def on_grid(values, axis, limits, known=None):
     """The integers of an array that is on a grid.
@@ -22,11 +24,17 @@ def on_grid(values, axis, limits, known=None):
         on no grid.
     """
     others = tuple(dimension for dimension in range(values.ndim) if dimension != axis)
-    largest = np.abs(values).max(axis=others, keepdims=True) if values.size else np.zeros((1,) * values.ndim)
+    if values.size:
+        largest = np.maximum(values.max(axis=others, keepdims=True), -values.min(axis=others, keepdims=True))
+    else:
+        largest = np.zeros((1,) * values.ndim)
     scale = None if known is None else _scale_of_each_slice(values, others, largest, _candidates(largest, known))
     if scale is None:
         scale = _scale_by_limits(values, largest, limits)
-    return None if scale is None else (np.round(values / scale), scale)
+    if scale is None:
+        return None
+    integers = np.asarray(values / scale)
+    return np.round(integers, out=integers), scale
 
 
 def _candidates(largest, known):
@@ -48,14 +56,28 @@ def _scale_of_each_slice(values, others, largest, integers):
     chosen = np.where(largest == 0, np.float32(0), np.float32(np.nan))
     for candidates in integers:
         scale = largest / np.where(candidates > 0, candidates, np.nan).astype("float32")
-        error = np.abs(np.round(values / np.where(largest == 0, 1, scale)) * scale - values)
-        fits = (error <= 1e-5 * np.abs(values) + 1e-4 * scale).all(axis=others, keepdims=True)
+        fits = _fit(values, scale, np.where(largest == 0, 1, scale), others)
         chosen = np.where(fits & np.isnan(chosen), scale, chosen)
     if np.isnan(chosen).any():
         return None
     chosen = with_scales_for_zeros(chosen)
     # Where all slices have one scale, the file says so once.
     return chosen.max(keepdims=True) if np.ptp(chosen) <= 1e-6 * chosen.max() else chosen
+
+
+def _fit(values, scale, divisors, others):
+    """Which slices are on the grids of their scales; in blocks, since each step takes as much memory as it sees."""
+    axis = next((axis for axis in range(values.ndim) if axis not in others), None)
+    if axis is None:
+        return _fit_at_once(values, scale, divisors, others)
+    parts = max(1, -(-values.size // _BLOCK))
+    blocks = zip(*(np.array_split(array, parts, axis) for array in (values, scale, divisors)), strict=True)
+    return np.concatenate([_fit_at_once(*block, others) for block in blocks], axis)
+
+
+def _fit_at_once(values, scale, divisors, others):
+    error = np.abs(np.round(values / divisors) * scale - values)
+    return (error <= 1e-5 * np.abs(values) + 1e-4 * scale).all(axis=others, keepdims=True)
 
 
 def _scale_by_limits(values, largest, limits):
