@@ -16,17 +16,13 @@ import tomllib
 import _common
 
 PYTHONS = ("3.11", "3.12", "3.13")
-EXTRAS = ("tensorflow", "jax", "torch", "litert", "tensorboard", "demo")
-SHOWN = ("tensorflow", "tensorflow-cpu", "ai-edge-litert", "keras", "jax", "torch", "numpy", "scikit-learn")
+EXTRAS = ("tensorflow", "jax", "litert", "tensorboard", "demo")
+SHOWN = ("tensorflow", "tensorflow-cpu", "ai-edge-litert", "keras", "jax", "numpy", "scikit-learn")
 _GLIBC = (39, 35, 34, 31, 28, 27, 26, 17)  # the manylinux tags that a current distribution takes
 
 PLATFORMS = {
     "macOS 14, Apple Silicon": {
         "tags": ["macosx_14_0_arm64"],
-        "markers": {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
-    },
-    "macOS 12, Apple Silicon": {
-        "tags": ["macosx_12_0_arm64"],
         "markers": {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
     },
     "Linux aarch64": {
@@ -48,8 +44,8 @@ PLATFORMS = {
     },
 }
 
-# pip takes wheels for `--platform`, but evaluates markers, also those of what is needed in turn (PyTorch needs CUDA "on
-# Linux"), for the interpreter it runs on. Here they are evaluated for the target.
+# pip takes wheels for `--platform`, but evaluates markers, also those of what is needed in turn, for the interpreter it
+# runs on. Here they are evaluated for the target.
 _PIP = """
 import json, sys
 from pip._vendor.packaging import markers
@@ -72,7 +68,8 @@ def requirements(extra):
                 names.extend(other[1].split(","))
             else:
                 lines.append(line)
-    return sorted(set(lines))
+    # PyTorch brings CUDA, and metadata is not always to be had without the gigabytes: `newest_torch` stands in for it.
+    return sorted({line for line in lines if not line.startswith("torch")})
 
 
 def resolve(platform, python, extra):
@@ -106,6 +103,16 @@ def resolve(platform, python, extra):
     return {item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"] for item in chosen}, None
 
 
+def newest_torch(platform, python):
+    """The newest PyTorch with a wheel for the platform, or `None`."""
+    command = [sys.executable, "-m", "pip", "index", "versions", "torch", "--disable-pip-version-check"]
+    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
+    command += [word for tag in PLATFORMS[platform]["tags"] for word in ("--platform", tag)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    found = re.match(r"torch \((.+)\)", process.stdout)
+    return found and found[1]
+
+
 def _complaint(text):
     lines = [line.removeprefix("ERROR: ") for line in text.splitlines() if line.startswith("ERROR: ")]
     missing = next((line for line in lines if line.startswith("No matching distribution")), None)
@@ -122,6 +129,8 @@ def look_at(place):
         record["extras"] = {extra: failure or "installs" for extra, (_, failure) in outcomes.items()}
         record["versions"] = {name: found[name] for found, _ in outcomes.values() for name in SHOWN if name in found}
     record["versions"] = {name: record["versions"][name] for name in SHOWN if name in record["versions"]}
+    record["versions"]["torch"] = newest_torch(platform, python)
+    print(json.dumps(record), file=sys.stderr, flush=True)
     return record
 
 
@@ -131,8 +140,8 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         records = list(pool.map(look_at, places[:1] if arguments.quick else places))
     table = _common.Table(
-        "What pip installs with all extras, by platform and Python",
-        ("platform, Python", "all extras", "TensorFlow", "LiteRT", "JAX", "PyTorch"),
+        "What pip's resolver takes, by platform and Python",
+        ("platform, Python", "all extras but torch", "TensorFlow", "LiteRT", "JAX", "newest PyTorch"),
         notes=("Where not all extras can be installed, the versions are those of the extras that can be.",),
     )
     for record in records:
@@ -142,7 +151,7 @@ def main():
             f"{record['platform']}, {record['python']}",
             f"no: {', '.join(lacking) or record['all']}" if record["all"] != "installs" else "installs",
             *_tensorflow(found),
-            *(found.get(name, "-") for name in ("ai-edge-litert", "jax", "torch")),
+            *(found.get(name) or "-" for name in ("ai-edge-litert", "jax", "torch")),
         )
     complaints = sorted(
         {
