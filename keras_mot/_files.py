@@ -10,6 +10,8 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 
+from keras_mot._messages import describe
+
 _OTHER_FORMATS = {
     "a Keras model": (".keras", ".h5", ".hdf5"),
     "a LiteRT file": (".tflite", ".lite"),
@@ -58,7 +60,7 @@ def writable_file(
         ValueError: if no file can be written there, or one of another kind would be lost.
     """
     if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
-        raise TypeError(f"`{argument}` must be the path of the file to write. Received: {path!r}.")
+        raise TypeError(f"`{argument}` must be the path of the file to write. Received: {describe(path)}.")
     path = pathlib.Path(path)
     status = _status(path)
     _check_kind(path, status, suffixes)
@@ -91,7 +93,7 @@ def writable_folder(path: str | os.PathLike, parents: bool = False) -> pathlib.P
         ValueError: if there is no such folder that takes files.
     """
     if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
-        raise TypeError(f"The output folder must be given as a path. Received: {path!r}.")
+        raise TypeError(f"The output folder must be given as a path. Received: {describe(path)}.")
     path = pathlib.Path(path)
     status = _status(path)
     if status is None and path.is_symlink():

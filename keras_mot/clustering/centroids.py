@@ -95,7 +95,7 @@ class ExactKMeans(Config, CentroidInitialization):
 
 def _check_seed(seed):
     if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
-        raise ValueError(f"`seed` should be an integer >= 0; received {seed!r}.")
+        raise ValueError(f"`seed` should be an integer >= 0; received {describe(seed)}.")
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -80,7 +80,9 @@ class Technique:
         """
         overrides = self._check_overrides(overrides)
         if include_depthwise is not None and not isinstance(include_depthwise, bool):
-            raise TypeError(f"`include_depthwise` should be True, False or None; received {include_depthwise!r}.")
+            raise TypeError(
+                f"`include_depthwise` should be True, False or None; received {describe(include_depthwise)}."
+            )
         technique = self if include_depthwise is None else self._with_depthwise(include_depthwise)
         if not isinstance(target, list | tuple):
             given = target if include_depthwise is None else None
