@@ -21,7 +21,8 @@ PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "ai-edge-li
 
 
 def versions():
-    found = {each.name.lower().replace("_", "-"): each.version for each in importlib.metadata.distributions()}
+    installed = reversed(list(importlib.metadata.distributions()))  # the first on the path is the one in use
+    found = {each.name.lower().replace("_", "-"): each.version for each in installed}
     return ", ".join(f"{name} {found[name]}" for name in PACKAGES if name in found)
 
 
