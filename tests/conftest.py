@@ -14,6 +14,7 @@ if keras.backend.backend() == "jax":
 
 
 def pytest_configure():
+    os.environ.pop("COLUMNS", None)  # xdist sets it for its workers: tables would be narrower there
     if keras.backend.backend() == "jax":
         random_initializers.random = NumPyRandom(random_initializers.random)
 

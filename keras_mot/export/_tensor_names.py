@@ -97,7 +97,7 @@ def _renamed(content, names):
                 result += len(text).to_bytes(4, "little") + text + b"\0"
             position = tensor._tab.Pos + field
             result[position : position + 4] = (places[name] - position).to_bytes(4, "little")
-    return bytes(result + bytes(-len(result) % 16))
+    return bytes(result)
 
 
 class _Paths:

@@ -207,11 +207,11 @@ def test_factors_stay_positive():
 def test_masks_and_codebooks_are_kept_in_the_file(tmp_path):
     """Factors that training moves are a part of the scales, so that shared values stay shared."""
     x = images()
-    pruned = prune_low_magnitude(network(), ConstantSparsity(0.5, 0))
+    pruned = prune_low_magnitude(network(), ConstantSparsity(0.5, 0), include_depthwise=True)
     update_step(pruned, 0)
     with warnings.catch_warnings():  # of batch normalization, which quantization takes care of
         warnings.simplefilter("ignore")
-        both = cluster_weights(pruned, 6, preserve_sparsity=True)
+        both = cluster_weights(pruned, 6, preserve_sparsity=True, include_depthwise=True)
     live = compiled(quantize_model(both, calibration_data=x, batch_norm_steps=None, **QUICK), 1e-2)
     live.fit(x, LABELS, batch_size=16, epochs=2, verbose=0)
     file = export_litert(live, tmp_path / "model.tflite")

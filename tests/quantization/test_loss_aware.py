@@ -118,7 +118,7 @@ def test_what_a_choice_changes_is_put_back():
     [
         ({"calibration_data": "x"}, ValueError, "has no labels, which `loss` needs"),
         ({"calibration_data": "batches"}, ValueError, "Batch 0 .* has no labels"),
-        ({"calibration_data": "uneven"}, ValueError, r"different lengths: \[199, 200\]"),
+        ({"calibration_data": "uneven"}, ValueError, r"different lengths, \[199, 200\]"),
         ({"loss": 3}, TypeError, "`loss` should be a Keras loss or its name"),
         ({"loss": "no_such_loss"}, ValueError, "no_such_loss"),
         ({"estimator": MinMax()}, ValueError, "give one of `loss` and `estimator`"),
