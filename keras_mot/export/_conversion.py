@@ -32,7 +32,7 @@ class Conversion:
     """The contents of the `.tflite` files that were asked for, and what is the same in both.
 
     `output_names` are in the order of the Keras model's outputs. `sparse_failure` says why the sparse file is
-    missing beside a dense one.
+    missing beside a dense one, `open_failure` why the batch size is not the one that was preferred.
     """
 
     dense: bytes | None
@@ -40,6 +40,7 @@ class Conversion:
     sparse_failure: str | None
     batch_size: int | None
     output_names: tuple
+    open_failure: str | None = None
 
 
 def convert_with(convert_one, request):
@@ -56,6 +57,7 @@ def convert_with(convert_one, request):
     Raises:
         ValueError: None of the batch sizes can be converted.
     """
+    open_failure = None
     for batch_size in request.batch_sizes:
         dense = sparse = failure = None
         try:
@@ -69,6 +71,7 @@ def convert_with(convert_one, request):
             elif batch_size == request.batch_sizes[-1]:
                 raise
             else:
+                open_failure = str(error)
                 continue
-        return Conversion(dense, sparse, failure, batch_size, tuple(names))
+        return Conversion(dense, sparse, failure, batch_size, tuple(names), open_failure)
     raise ValueError("A conversion request needs at least one batch size.")

@@ -46,6 +46,7 @@ def convert_in_child(model, signature, request):
             sparse_failure=answer["sparse_failure"],
             batch_size=answer["batch_size"],
             output_names=tuple(answer["output_names"]),
+            open_failure=answer["open_failure"],
         )
 
 

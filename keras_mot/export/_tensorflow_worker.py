@@ -23,6 +23,7 @@ def main(directory):
             "sparse_failure": conversion.sparse_failure,
             "batch_size": conversion.batch_size,
             "output_names": conversion.output_names,
+            "open_failure": conversion.open_failure,
         }
     except _UserError as error:
         answer = {"error": str(error), "unsupported": error.unsupported}

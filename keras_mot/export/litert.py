@@ -8,7 +8,7 @@ from typing import Any, Literal
 import keras
 
 from keras_mot._files import write_bytes
-from keras_mot._messages import describe
+from keras_mot._messages import describe, shortened
 from keras_mot.export import _checks
 from keras_mot.export._conversion import ConversionRequest
 from keras_mot.export._dependencies import check_installed
@@ -188,7 +188,7 @@ def export_litert(
         sparse_reason=choice.reason,
         max_abs_error=choice.error,
         batch_size=conversion.batch_size,
-        batch_reason=_batch_reason(signature, batch_size, conversion.batch_size),
+        batch_reason=_batch_reason(signature, batch_size, conversion),
         engine=engine,
         input_names=tuple(tensor.name for tensor in signature.inputs),
         output_names=conversion.output_names,
@@ -218,12 +218,13 @@ def _convert_and_choose(engine, model, signature, request, sparse_encoding, veri
     conversion = engine(model, signature, request)
     try:
         return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
-    except (ValueError, ExportVerificationError):
+    except (ValueError, ExportVerificationError) as error:
         # A graph may convert with an open batch dimension and yet have the batch size 1 built in somewhere.
         if conversion.batch_size is not None or len(request.batch_sizes) == 1:
             raise
+        failure = str(error)
     request = dataclasses.replace(request, batch_sizes=request.batch_sizes[1:])
-    conversion = engine(model, signature, request)
+    conversion = dataclasses.replace(engine(model, signature, request), open_failure=failure)
     return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
 
 
@@ -240,14 +241,15 @@ def _plan_batch_sizes(signature, batch_size):
     return (None, 1)
 
 
-def _batch_reason(signature, asked, used):
+def _batch_reason(signature, asked, conversion):
     if signature.fixed_batch_size is not None:
         return "the model prescribes it"
     if asked is not None:
         return "as asked for"
-    if used is None:
+    if conversion.batch_size is None:
         return "the batch dimension is open"
-    return "the model cannot be converted with an open batch dimension, as is usual for recurrent layers"
+    failure = shortened(conversion.open_failure, 300)
+    return f"an open batch dimension, which recurrent layers usually do not take, fails: {failure}"
 
 
 def _verification_inputs(model, signature, data, batch_size):
