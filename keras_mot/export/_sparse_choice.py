@@ -6,11 +6,10 @@ import numpy as np
 
 from keras_mot.export._checks import to_numpy
 from keras_mot.export._litert_file import parameters, parse_model
+from keras_mot.export._sparse_encoding import LEAST_SPARSITY
 from keras_mot.export._sparse_safety import check_sparse_safety
 from keras_mot.export._verification import ExportVerificationError
 
-# TensorFlow's converter encodes a weight sparsely from this share of zeros on.
-_CONVERTER_THRESHOLD = 0.3
 # The runtime expands sparse weights when it loads them; that should save at least this share of the file.
 _WORTHWHILE_SAVING = 0.05
 
@@ -26,12 +25,12 @@ class Choice:
 
 
 def is_worth_trying(model):
-    """Whether any weight of the model has enough zeros for the converter to encode it sparsely."""
+    """Whether any weight of the model has enough zeros to be encoded sparsely."""
     for weight in model.weights:
         if len(weight.shape) < 2:
             continue
         values = to_numpy(weight)
-        if values.size - np.count_nonzero(values) >= _CONVERTER_THRESHOLD * values.size:
+        if values.size - np.count_nonzero(values) >= LEAST_SPARSITY * values.size:
             return True
     return False
 

@@ -9,6 +9,7 @@ from keras_mot._quiet import quiet
 from keras_mot.export._conversion import UnsupportedOperationError, convert_with
 from keras_mot.export._filling import fill
 from keras_mot.export._signature import name_outputs
+from keras_mot.export._sparse_encoding import encode
 from keras_mot.export._stand_ins import StandIns
 from keras_mot.export._tensor_names import name_weights, variables_of_operations
 from keras_mot.layers.activation_quantizer import marked
@@ -16,26 +17,37 @@ from keras_mot.layers.activation_quantizer import marked
 
 def convert_in_process(model, signature, request):
     """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
+    converted = {}  # batch size -> (dense file, names of its outputs)
 
     def convert_one(batch_size, sparse):
         with quiet(), _quiet_loggers():
-            return _convert(model, signature, request, batch_size, sparse)
+            if batch_size not in converted:
+                converted.clear()
+                converted[batch_size] = _convert(model, signature, request, batch_size)
+            content, names = converted[batch_size]
+            if sparse:
+                content = encode(content) or _convert_by_itself(model, signature, request, batch_size, True)[0]
+            return content, names
 
     return convert_with(convert_one, request)
 
 
-def _convert(model, signature, request, batch_size, sparse):
+def _convert(model, signature, request, batch_size):
     """The content of a file and the names of its outputs; large weights go through the converter as stand-ins."""
-    stand_ins = StandIns(model) if not sparse else ()  # zeros are encoded by where they are
-    left = set()
+    stand_ins, left = StandIns(model), set()
     while stand_ins:
-        content, names, unknown, readers = _convert_with(stand_ins, model, signature, request, batch_size, sparse)
+        content, names, unknown, readers = _convert_with(stand_ins, model, signature, request, batch_size, False)
         if content is not None:
             content, unknown = fill(content, stand_ins)
         if not unknown:
             return name_weights(content, model, readers), names
         left |= unknown
         stand_ins = StandIns(model, left)
+    return _convert_by_itself(model, signature, request, batch_size, False)
+
+
+def _convert_by_itself(model, signature, request, batch_size, sparse):
+    """The same without stand-ins."""
     content, names, _, readers = _convert_with(None, model, signature, request, batch_size, sparse)
     return name_weights(content, model, readers), names
 
