@@ -1,7 +1,7 @@
 """Stores the zeros of a dense `.tflite` file compactly, as TensorFlow's converter does, in a fraction of its memory.
 
-A weight with enough zeros becomes a sparse tensor, whose last dimension is compressed (CSR), and a DENSIFY operator that
-expands it when the file is loaded.
+A weight with enough zeros becomes a sparse tensor, whose last dimension is compressed (CSR), and a DENSIFY operator
+that expands it when the file is loaded.
 """
 
 import copy
@@ -24,8 +24,8 @@ def encode(content: bytes) -> bytes | None:
         content: a file with dense weights.
 
     Returns:
-        The bytes of the new file, which computes the same; `None` if a kernel of a dense layer is zero in blocks of 1x4,
-        for which runtimes have a smaller encoding that only the converter writes.
+        The bytes of the new file, which computes the same; `None` if a kernel of a dense layer is zero in blocks of
+        1x4, for which runtimes have a smaller encoding that only the converter writes.
     """
     schema = require("ai_edge_litert.schema_py_generated")
     model = parse_model(content)
@@ -99,10 +99,8 @@ def _encode(schema, model, graph, index, values, densify):
     tensor.sparsity = _sparsity(schema, kept)
     operator = schema.OperatorT()
     operator.opcodeIndex, operator.inputs, operator.outputs = densify, [index], [len(graph.tensors) - 1]
-    operator.builtinOptionsType, operator.builtinOptions = (
-        schema.BuiltinOptions.DensifyOptions,
-        schema.DensifyOptionsT(),
-    )
+    operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
+    operator.builtinOptions = schema.DensifyOptionsT()
     first = None
     for place, reader in enumerate(graph.operators):
         if reader.inputs is not None and index in reader.inputs:
@@ -132,15 +130,10 @@ def _sparsity(schema, kept):
 
 def _vector(schema, numbers):
     """(type, vector) of indices, in as few bytes as they need."""
-    largest = int(numbers.max(initial=0))
-    for limit, name, dtype in ((2**8, "Uint8Vector", "uint8"), (2**16, "Uint16Vector", "uint16")):
-        if largest < limit:
-            break
-    else:
-        name, dtype = "Int32Vector", "int32"
-    vector = getattr(schema, f"{name}T")()
-    vector.values = numbers.astype(dtype)
-    return getattr(schema.SparseIndexVector, name), vector
+    kind = next(kind for kind in ("uint8", "uint16", "int32") if numbers.max(initial=0) <= np.iinfo(kind).max)
+    vector = getattr(schema, f"{kind.capitalize()}VectorT")()
+    vector.values = numbers.astype(kind)
+    return getattr(schema.SparseIndexVector, f"{kind.capitalize()}Vector"), vector
 
 
 def _name(tensor):
