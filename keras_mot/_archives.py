@@ -8,10 +8,14 @@ from collections.abc import Iterator
 
 from keras_mot._memory import available_bytes
 
-# Arrays and weights hardly shrink when they are zipped: a member that grows by more than this factor, to more than this
-# size, was made to fill the memory. What is stored without compression is what it says.
-_LARGEST_EXPANSION, _ALWAYS_READ = 100, 2**28
+# Labels that are nearly all zero shrink a few hundredfold when they are zipped, and only equal bytes a thousandfold. A
+# member that grows by more than this factor, to more than this size, was made to fill the memory.
+_LARGEST_EXPANSION, _ALWAYS_READ = 800, 2**28
 _ENCRYPTED = 1  # a bit of the flags of a member
+
+
+class TooLargeError(ValueError):
+    """A file, which need not be damaged, takes more memory than it may."""
 
 
 def open_archive(path: str | os.PathLike) -> zipfile.ZipFile:
@@ -40,7 +44,7 @@ def damage_named() -> Iterator[None]:
     except (OSError, ValueError):
         raise
     except MemoryError as error:
-        raise ValueError("it does not fit into the memory") from error
+        raise TooLargeError("it does not fit into the memory") from error
     except zipfile.BadZipFile as error:
         raise ValueError(f"it is not a zip archive, or one that is truncated or damaged ({error})") from error
     except Exception as error:  # zlib.error, EOFError, NotImplementedError, struct.error, ...
@@ -56,7 +60,7 @@ def _check_members(members):
         if member.flag_bits & _ENCRYPTED:
             raise ValueError(f"its member '{member.filename}' is encrypted")
         if member.file_size > max(_ALWAYS_READ, _LARGEST_EXPANSION * member.compress_size):
-            raise ValueError(
+            raise TooLargeError(
                 f"its member '{member.filename}' says to hold {member.file_size:,} bytes in {member.compress_size:,} "
                 f"of the file, more than {_LARGEST_EXPANSION} times as many. If it does, write it without compression"
             )
@@ -66,4 +70,4 @@ def check_memory(size: int) -> None:
     """Raises a ValueError if `size` bytes cannot be had."""
     available = available_bytes()
     if available is not None and size > available:
-        raise ValueError(f"it takes {size:,} bytes when it is read, and {available:,} bytes of memory are available")
+        raise TooLargeError(f"it takes {size:,} bytes when it is read, and {available:,} bytes of memory are available")

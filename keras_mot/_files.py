@@ -239,7 +239,11 @@ def _check_folder_takes_files(folder):
 def _flush(path):
     """Brings a file to the disk before it replaces another: a disk that is full may tell only now."""
     with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # some network mounts cannot
+                raise
 
 
 def _hand_on_permissions(path, temporary):

@@ -6,6 +6,7 @@ What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses
 """
 
 import contextlib
+import contextvars
 import functools
 import math
 import sys
@@ -114,7 +115,8 @@ def _following(plain_class):
 
     def set_trainable(self, value):
         self._trainable = bool(value)
-        if keras.backend.backend() == "torch" and self._value is not None:  # native loops go by this flag
+        # Native loops go by this flag, which is that of now: freeze before parameters are given to an optimizer.
+        if keras.backend.backend() == "torch" and self._value is not None:
             self._value.requires_grad = self.trainable
 
     members = {"trainable": property(trainable, set_trainable), "__module__": plain_class.__module__}
@@ -207,24 +209,38 @@ def compiled_call(model):
     return lambda inputs: model(inputs, training=False)
 
 
+_VALUES_LEFT = contextvars.ContextVar("values_left", default=None)
+
+
 @contextlib.contextmanager
 def bounded_weights(most):
     """Within the block, layers that together make more than `most` values raise a ValueError.
 
     A configuration of a few bytes can ask for weights that no memory holds; they would be made before the file's own
-    weights are looked at. For the time of loading, in all threads.
+    weights are looked at. Layers of other threads are not counted.
     """
-    add_weight, left = keras.layers.Layer.add_weight, most
-
-    def bounded(self, shape=None, *args, **kwargs):
-        nonlocal left
-        left -= math.prod(() if shape is None else (shape,) if isinstance(shape, int) else shape)
-        if left < 0:
-            raise ValueError(f"its configuration asks for more weights than the file holds ('{self.path}': {shape}).")
-        return add_weight(self, shape, *args, **kwargs)
-
-    keras.layers.Layer.add_weight = bounded
+    _install_bound()
+    token = _VALUES_LEFT.set([most])
     try:
         yield
     finally:
-        keras.layers.Layer.add_weight = add_weight
+        _VALUES_LEFT.reset(token)
+
+
+@functools.cache
+def _install_bound():
+    """Makes `Layer.add_weight` ask for the bound, once for all."""
+    add_weight = keras.layers.Layer.add_weight
+
+    @functools.wraps(add_weight)
+    def bounded(self, shape=None, *args, **kwargs):
+        left = _VALUES_LEFT.get()
+        if left is not None:
+            left[0] -= math.prod(() if shape is None else (shape,) if isinstance(shape, int) else shape)
+            if left[0] < 0:
+                raise ValueError(
+                    f"its configuration asks for more weights than the file holds ('{self.path}': {shape})."
+                )
+        return add_weight(self, shape, *args, **kwargs)
+
+    keras.layers.Layer.add_weight = bounded

@@ -17,6 +17,7 @@ except ImportError:  # on Windows
 
 NAME = "run.lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_TRIES = 100
 _BYTE = 1 << 30  # what is locked on Windows, where locked bytes cannot be read: far behind those that say who holds it
 
 
@@ -47,13 +48,13 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 def _acquired(path):
     """The descriptor of the locked file, or None if it is held."""
-    while True:
+    for left in range(_TRIES, 0, -1):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if not _lock(descriptor):
                 os.close(descriptor)
                 return None
-            if _is_there(descriptor, path):
+            if _is_there(descriptor, path) or left == 1:  # some file systems number one file anew each time
                 _sign(descriptor)
                 return descriptor
         except BaseException:

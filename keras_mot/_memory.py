@@ -1,5 +1,6 @@
 """How much memory there is to read into."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -28,12 +29,16 @@ def _of_the_machine():
 
 def _of_the_container():
     folder = pathlib.Path("/sys/fs/cgroup")
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, used, statistics, cached in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
     ):
         try:
-            return max(0, int((folder / limit).read_text()) - int((folder / used).read_text()))
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
         except (OSError, ValueError):  # no such limit
             continue
+        # What files were read into counts as used, and is given back when it is needed.
+        with contextlib.suppress(OSError, TypeError):
+            left += int(re.search(rf"^{cached} (\d+)$", (folder / statistics).read_text(), re.M)[1])
+        return max(0, left)
     return None

@@ -9,7 +9,7 @@ import pathlib
 
 import keras
 
-from keras_mot._archives import check_memory, damage_named, open_archive
+from keras_mot._archives import TooLargeError, check_memory, damage_named, open_archive
 from keras_mot._keras import bounded_weights
 from keras_mot._messages import shortened
 from keras_mot._weights_files import count_values
@@ -79,6 +79,8 @@ def _read(path):
             if weights[0] == _WEIGHTS[0]:
                 return config, count_values(archive.read(weights[0]))
             return config, archive.getinfo(weights[0]).file_size
+    except TooLargeError as error:
+        raise ValueError(f"'{path}' cannot be read: {shortened(error)}.") from error
     except ValueError as error:
         raise ValueError(
             f"'{path}' is damaged, or not a `.keras` file: {shortened(error)}. Save or copy it again."
@@ -88,7 +90,7 @@ def _read(path):
 def _config(archive):
     size = archive.getinfo(_CONFIG).file_size
     if size > _LARGEST_CONFIG:
-        raise ValueError(f"its configuration has {size:,} bytes; the largest that is read has {_LARGEST_CONFIG:,}")
+        raise TooLargeError(f"its configuration has {size:,} bytes; the largest that is read has {_LARGEST_CONFIG:,}")
     try:
         config = json.loads(archive.read(_CONFIG))
     except RecursionError as error:

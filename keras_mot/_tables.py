@@ -70,40 +70,41 @@ def _limits():
 
 
 def _layout(lines, limit, names_may_break):
-    """The width of each column, and whether there are lines between them; `None` if the table cannot fit."""
+    """The width of each column, and the blanks between them (0: lines); `None` if the table cannot fit."""
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
     least = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
     least[0] = min(widths[0], _NARROWEST_NAME) if names_may_break else widths[0]
-    if sum(widths) + _beside_cells(len(widths), True) <= limit:
-        return widths, True
-    room = limit - _beside_cells(len(widths), False)
-    if sum(least) > room:
+    if sum(widths) + _beside_cells(len(widths), 0) <= limit:
+        return widths, 0
+    gap = next((gap for gap in (2, 1) if sum(least) + _beside_cells(len(widths), gap) <= limit), None)
+    if gap is None:
         return None
+    room = limit - _beside_cells(len(widths), gap)
     while sum(widths) > room:
         breakable = [place for place, width in enumerate(widths) if width > least[place]]
         widths[max(breakable, key=lambda place: (place > 0, widths[place]))] -= 1  # names last: they have no words
-    return widths, False
+    return widths, gap
 
 
-def _beside_cells(count, boxed):
-    return 3 * count + 1 if boxed else 2 * (count - 1)
+def _beside_cells(count, gap):
+    return gap * (count - 1) if gap else 3 * count + 1
 
 
-def _as_table(headers, rows, widths, boxed):
+def _as_table(headers, rows, widths, gap):
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    bare = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
-    table = Table() if boxed else Table(**bare)
+    bare = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, gap - 1, 0, 0)}
+    table = Table(**bare) if gap else Table()
     for place, (header, width) in enumerate(zip(headers, widths, strict=True)):
         table.add_column(header, justify="right" if place else "left", width=width, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     output = io.StringIO()
-    Console(file=output, width=sum(widths) + _beside_cells(len(widths), boxed)).print(table)
+    Console(file=output, width=sum(widths) + _beside_cells(len(widths), gap)).print(table)
     return "\n".join(line.rstrip() for line in output.getvalue().rstrip().splitlines())
 
 

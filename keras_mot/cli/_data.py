@@ -99,6 +99,8 @@ def _check_names(label, arrays, names, kind):
         raise UsageError(f"The model has one of the {kind}, '{names}': store one array, '{label}'.")
     expected = _names(f"{label}/{name}" for name in names)
     if isinstance(arrays, np.ndarray):
+        if len(names) == 1:
+            return
         raise UsageError(f"The model has {len(names)} {kind}: store an array for each: {expected}.")
     if set(arrays) != set(names):
         found = _names(f"{label}/{name}" for name in arrays)
@@ -124,8 +126,8 @@ def check_against_model(data, model):
     inputs = getattr(model, "inputs", None)
     if inputs is not None and len(inputs) != 1:
         raise UsageError(
-            f"The model has {len(inputs)} inputs; this command takes models with one. From Python, "
-            "`keras_mot.sparsity.prune_low_magnitude` and `keras_mot.compress` take any."
+            f"The model has {len(inputs)} inputs; this command takes models with one. "
+            "`keras-mot compress` takes any, with a recipe."
         )
     if not isinstance(data.x, np.ndarray) or not isinstance(data.y, np.ndarray):
         raise UsageError("This command takes models with one input and one output: store 'x_train' and 'y_train'.")

@@ -204,5 +204,9 @@ def result_of(trained: Trained, left_alone, verb: str, **more) -> Result:
         row["path"] = written[".tflite"] if row["name"] == "after (.tflite)" else None
     lines = [str(trained.measured), f"Wrote {' and '.join(data['files'])}."]
     if left_alone:
-        lines.insert(1, wrapped(f"Not {verb}: {', '.join(item['path'] for item in left_alone)}."))
+        by_reason = {}
+        for item in left_alone:
+            by_reason.setdefault(item["reason"], []).append(item["path"])
+        told = [f"{', '.join(paths)} ({reason})" for reason, paths in by_reason.items()]
+        lines.insert(1, wrapped(f"Not {verb}: {'; '.join(told)}."))
     return Result("\n".join(lines), data)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from keras_mot._quiet import quiet
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _quieten()
     try:
         # The result alone goes to stdout: what libraries print on the way is progress, and goes to stderr.
-        with fitting(sys.stdout), contextlib.redirect_stdout(sys.stderr):
+        with fitting(sys.stdout), contextlib.redirect_stdout(sys.stderr), _plain_warnings():
             if hasattr(options, "check"):
                 options.check(options)
             _import_library()
@@ -55,6 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _complain(options, str(error) or type(error).__name__, EXIT_FAILED)
     return 0
+
+
+@contextlib.contextmanager
+def _plain_warnings():
+    """Within the block, warnings of this package are lines that say what is wrong, and not where in its code."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def say(message, category, filename, lineno, file=None, line=None):
+            if issubclass(category, UserWarning):
+                print(f"warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = say
+        yield
 
 
 def _print(text):

@@ -37,6 +37,15 @@ def add_skip(group):
     )
 
 
+def add_include_depthwise(group):
+    """Adds whether depthwise kernels are taken, too."""
+    group.add_argument(
+        "--include-depthwise",
+        action="store_true",
+        help="take depthwise kernels too, which are few and cost the most accuracy (default: leave them alone)",
+    )
+
+
 def add_training(parser, epochs, learning_rate):
     """Adds the options of fine-tuning, with these defaults; returns their group."""
     group = parser.add_argument_group("training")
@@ -110,7 +119,7 @@ def output_paths(options, suffixes: Sequence[str], beside: str | None = None) ->
     for path in paths:
         if path.exists() and model.exists() and path.samefile(model):
             raise UsageError(f"The output '{path}' is the model itself: name another file.")
-    return tuple(writable_file(path, path.suffix) for path in paths)
+    return (writable_file(paths[0], *suffixes), *(writable_file(path, beside) for path in paths[1:]))
 
 
 def check_expressions(expressions):
@@ -146,3 +155,12 @@ def at_least(least: int) -> Callable[[str], int]:
 
     parse.__name__ = "integer"  # what argparse calls it in messages
     return parse
+
+
+def by_output(option, values):
+    """The name that was given, or a dictionary from the outputs that it was given for."""
+    if values is None or (len(values) == 1 and "=" not in values[0]):
+        return values and values[0]
+    if not all("=" in value for value in values):
+        raise UsageError(f"`{option}` is one NAME, or OUTPUT=NAME for each of several outputs; received {values}.")
+    return dict(value.split("=", 1) for value in values)

@@ -41,6 +41,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     how.add_argument("--per-channel", action="store_true", help="as many values for each output channel")
     how.add_argument("--preserve-sparsity", action="store_true", help="keep the zeros of a pruned model")
     _options.add_skip(how)
+    _options.add_include_depthwise(how)
     training = _options.add_training(parser, epochs=1, learning_rate=1e-4)
     training.add_argument(
         "--frequency",
@@ -68,7 +69,11 @@ def run(options: argparse.Namespace) -> Result:
             options.clusters, per_channel=options.per_channel, frequency=options.frequency
         )
         return keras_mot.clustering.cluster_weights(
-            model, config, preserve_sparsity=options.preserve_sparsity, overrides=dict.fromkeys(options.skip)
+            model,
+            config,
+            preserve_sparsity=options.preserve_sparsity,
+            overrides=dict.fromkeys(options.skip),
+            include_depthwise=options.include_depthwise or None,
         )
 
     plan = prepare(options, _outputs(options), change)

@@ -5,7 +5,7 @@ import pathlib
 
 from keras_mot.cli._errors import FailedError, UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
-from keras_mot.cli._options import check_inputs
+from keras_mot.cli._options import by_output, check_inputs
 from keras_mot.cli._result import Result
 
 _DESCRIPTION = """\
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> Result:
     with blamed_on_input():
         recipe = _with_integers(find_recipe(options.recipe), options)
     _check_model_stays(options)
-    metric, loss = _by_output("--metric", options.metric), _by_output("--loss", options.loss)
+    metric, loss = by_output("--metric", options.metric), by_output("--loss", options.loss)
     data = load_data(options.data)
     model = load_model(options.model, compile=True)
     with blamed_on_input():
@@ -123,15 +123,6 @@ def _check_model_stays(options):
         raise UsageError(
             f"`--restart` removes the files of the run in '{options.output}', and '{options.model}' is one."
         )
-
-
-def _by_output(option, values):
-    """The name that was given, or a dictionary from the outputs that it was given for."""
-    if values is None or (len(values) == 1 and "=" not in values[0]):
-        return values and values[0]
-    if not all("=" in value for value in values):
-        raise UsageError(f"`{option}` is one NAME, or OUTPUT=NAME for each of several outputs; received {values}.")
-    return dict(value.split("=", 1) for value in values)
 
 
 def _with_integers(recipe, options):

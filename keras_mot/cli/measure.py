@@ -32,7 +32,11 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("files", metavar="FILE", nargs="+", help=".keras and .tflite files")
     _options.add_data(parser, "arrays to evaluate on", required=False)
     parser.add_argument(
-        "--metric", metavar="NAME", help="a Keras metric (default: accuracy, where the labels are classes)"
+        "--metric",
+        metavar="NAME",
+        action="append",
+        help="accuracy, f1, precision, recall, auc, top5, mae, mse, rmse, r2 or a Keras metric (default: accuracy, "
+        "where the labels are classes); for one of several outputs OUTPUT=NAME, which may be repeated",
     )
     parser.add_argument(
         "--latency-runs",
@@ -78,7 +82,7 @@ def run(options: argparse.Namespace) -> Result:
         report = keras_mot.analysis.measure(
             *options.files,
             data=evaluation,
-            metric=options.metric or "accuracy",
+            metric=_options.by_output("--metric", options.metric) or "accuracy",
             latency_runs=options.latency_runs,
             num_threads=options.threads,
         )

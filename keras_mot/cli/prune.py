@@ -56,6 +56,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         help="what is ranked together (default: layer)",
     )
     _options.add_skip(how)
+    _options.add_include_depthwise(how)
     training = _options.add_training(parser, epochs=2, learning_rate=1e-3)
     training.add_argument(
         "--frequency",
@@ -100,6 +101,7 @@ def _pruned(options):
             sparsity_m_by_n=options.n_m,
             scope=keras_mot.sparsity.WholeModel() if options.scope == "model" else None,
             overrides=dict.fromkeys(skipped),
+            include_depthwise=options.include_depthwise or None,
         )
 
     return change

@@ -24,6 +24,7 @@ from keras_mot.export._interpreter import LocalInterpreter, receive, send
 
 _SCRIPT = pathlib.Path(__file__).with_name("_interpreter.py")
 _SECONDS = 120
+_LEAST_MEMORY = 2**31
 _SECONDS_VARIABLE = "KERAS_MOT_RUN_SECONDS"
 
 _trusted = set()  # digests
@@ -53,11 +54,13 @@ class RemoteInterpreter:
     """
 
     def __init__(self, content: bytes, num_threads: int, kernels: str):
-        self._seconds, self._ending = _seconds(), None
+        self._seconds, self._samples, self._ending = _seconds(), 1, None
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         memory = available_bytes()
         # As a script, since importing this package would load Keras and its backend.
-        command = [sys.executable, "-P", str(_SCRIPT), *([] if memory is None else [str(memory)])]
+        # The limit is one of addresses: libraries alone take hundreds of megabytes of them.
+        limit = [] if memory is None else [str(max(memory, _LEAST_MEMORY))]
+        command = [sys.executable, "-P", str(_SCRIPT), *limit]
         self._child = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -70,6 +73,9 @@ class RemoteInterpreter:
 
     def set_inputs(self, indices: list[int], arrays: list[np.ndarray]) -> None:
         """Writes arrays into the inputs of these indices, which are resized where need be."""
+        if any(array.dtype.hasobject for array in map(np.asarray, arrays)):
+            raise ValueError("files from elsewhere that take texts cannot be run: they run in a process of their own.")
+        self._samples = max((len(array) for array in arrays if array.ndim), default=1)
         self._call("set_inputs", indices, arrays=arrays)
 
     def invoke(self) -> None:
@@ -88,13 +94,13 @@ class RemoteInterpreter:
         if self._ending:
             raise ValueError(self._ending)
         late = threading.Event()
-        timer = threading.Timer(self._seconds, lambda: (late.set(), self._child.kill()))
+        timer = threading.Timer(self._seconds * max(1, self._samples), lambda: (late.set(), self._child.kill()))
         timer.daemon = True
         timer.start()
         try:
             send(self._child.stdin, [name, arguments], list(arrays))
             (error, returned), values = receive(self._child.stdout)
-        except (EOFError, BrokenPipeError):
+        except (EOFError, OSError):  # Windows has no `BrokenPipeError` here
             status = self._child.wait()
             self._ending = self._too_late() if late.is_set() else _reason(status)
             raise ValueError(self._ending) from None
@@ -109,7 +115,9 @@ class RemoteInterpreter:
         return returned, values
 
     def _too_late(self):
-        return f"it takes more than {self._seconds:g} seconds. Set {_SECONDS_VARIABLE} to more if it should."
+        return (
+            f"it takes more than {self._seconds:g} seconds for a sample. Set {_SECONDS_VARIABLE} to more if it should."
+        )
 
 
 def _end(child):

@@ -19,6 +19,7 @@ _CONVERSIONS = ("DEQUANTIZE", "QUANTIZE")
 _BIASES = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2, "TRANSPOSE_CONV": 3}
 """Which of their inputs the biases of weighted operators are; the second is the kernel."""
 _NAME_FIELD = 10  # of a tensor in the schema, as an offset in its table of fields
+_LARGEST_SEARCHED = 2**20  # values of a variable that a constant may be cut out of
 _FOLDED = ("bias", "beta", "gamma")
 """Of variables that were folded into one vector, that which gives the name: what is added, else what multiplies."""
 
@@ -181,13 +182,11 @@ def _source(constant, variables, readers):
             return chosen[0]
     if size < 2 or (constant.values == constant.values.flat[0]).all():
         return None  # zeros and ones are found everywhere
-    for candidates in (
-        _equal(constant, [variable for variable in variables if np.prod(variable.shape) == size]),
-        _containing(constant, [variable for variable in variables if np.prod(variable.shape) > size]),
-    ):
-        if len(candidates) == 1:
-            return candidates[0]
-    return None
+    candidates = _equal(constant, [variable for variable in variables if np.prod(variable.shape) == size])
+    if not candidates:
+        larger = [variable for variable in variables if size < np.prod(variable.shape) <= _LARGEST_SEARCHED]
+        candidates = _containing(constant, larger)
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _read_at(place, readers):

@@ -5,6 +5,8 @@ import logging
 import re
 import tempfile
 
+import keras
+
 from keras_mot._quiet import quiet
 from keras_mot.export._conversion import UnsupportedOperationError, convert_with
 from keras_mot.export._filling import fill
@@ -121,7 +123,9 @@ def _freeze(model, signature, batch_size, stand_ins):
     names, constants, replaced = [], [], []
 
     def call(**tensors):
-        scope = contextlib.nullcontext()
+        scope = (
+            keras.StatelessScope()
+        )  # recurrent layers with dropout draw random numbers, and assign, in inference too
         if stand_ins is not None:
             scope, constants[:], replaced[:] = stand_ins.scope()
         with scope:

@@ -48,7 +48,8 @@ def as_functional(model):
 
     Those are others, too, whose class has a `call` of its own.
     """
-    if isinstance(model, Sequential | Functional) and not is_a(model, (Sequential, Functional)):
+    own = getattr(type(model), "_plain_class", type(model))
+    if isinstance(model, Sequential | Functional) and own.call not in (Sequential.call, Functional.call):
         return None
     if isinstance(model, Sequential):
         model = model._functional

@@ -14,6 +14,10 @@ from keras_mot.layers._weights import MATRIX, WeightAxes, as_specs, reason_to_le
 from keras_mot.transforms import WeightTransform
 
 BIASES = "biases"
+MERGE_LORA = (
+    "LoRA is enabled: build the layer without it (`lora_rank=None`), and give that one the merged kernel, "
+    "`plain.kernel.assign(layer.kernel)`"
+)
 STATE = "statistics and other state that is not trained"
 # The techniques that a method speaks for, by the verbs of `Technique`, where a layer has several.
 _METHODS = {"get_prunable_weights": "prune", "get_clusterable_weights": "cluster"}
@@ -91,7 +95,7 @@ def _reason_of_another_form(layer):
     if not speaks_for_itself(layer):
         return None
     if getattr(layer, "lora_enabled", False):
-        return "LoRA is enabled: merge it into the weights first"
+        return MERGE_LORA
     mode = getattr(layer, "quantization_mode", None)
     return None if mode is None else f"already quantized by Keras ({mode}): it has no float weight"
 

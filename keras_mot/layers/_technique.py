@@ -31,7 +31,7 @@ from keras_mot.layers._select import check_selectors_match, matches, matches_lay
 from keras_mot.layers._weights import is_only_depthwise
 from keras_mot.transforms._base import order_error
 
-DEPTHWISE = "depthwise: few weights, and each is needed; ask for it by `include_depthwise=True` or in `overrides`"
+DEPTHWISE = "depthwise: few weights, and each is needed; only `include_depthwise` or `overrides` select it"
 
 
 @dataclasses.dataclass(frozen=True)

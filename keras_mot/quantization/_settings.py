@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import keras
 
 from keras_mot._messages import describe
+from keras_mot.graph._functional import as_functional
 from keras_mot.graph.rewrite import operations_of
 from keras_mot.layers._select import matches_layer
 from keras_mot.quantization.quantize_config import QuantizeConfig
@@ -94,4 +95,7 @@ def _layer_settings(selector, value, scheme):
 
 
 def _matches(selector, operation):
+    if isinstance(selector, keras.layers.Layer):  # a layer or, for all that is in it, a model
+        parts = [*selector._flatten_layers(), *(operations_of(selector) if as_functional(selector) is not None else ())]
+        return any(part is operation for part in parts)
     return isinstance(operation, keras.layers.Layer) and matches_layer(selector, operation)

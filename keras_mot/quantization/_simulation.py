@@ -15,6 +15,7 @@ from keras_mot.graph.trained_batch_norm import unfold_batch_norm
 from keras_mot.layers._attach import attach, numpy_value, transformed_weights
 from keras_mot.layers._copy import copy_model
 from keras_mot.layers._find import find_weights, require_built
+from keras_mot.layers._own_weights import MERGE_LORA
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.quantization._carrying import Carried
 from keras_mot.quantization._lowering import lower
@@ -218,7 +219,7 @@ def _check_layer(layer):
     if getattr(layer, "quantization_mode", None) is not None:
         raise ValueError(f"{label} is quantized by Keras ({layer.quantization_mode}) already: pass the float model.")
     if getattr(layer, "lora_enabled", False):
-        raise ValueError(f"{label} has LoRA weights beside its kernel: save and load the model to merge them first.")
+        raise ValueError(f"{label}: {MERGE_LORA}.")
     if isinstance(layer, keras.layers.RNN) and layer.stateful:
         raise ValueError(f"{label} is stateful: LiteRT files keep no state. Build it with `stateful=False`.")
     if layer.dtype_policy.variable_dtype != "float32":

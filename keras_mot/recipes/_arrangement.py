@@ -90,6 +90,10 @@ def _arranged(given, names, label, kind):
         return {name: given[name] for name in names} if isinstance(names, dict) else [given[name] for name in names]
     if isinstance(names, list) and isinstance(given, list | tuple) and len(given) == len(names):
         return list(given)
+    if len(names) == 1 and not isinstance(
+        given, Mapping | list | tuple
+    ):  # one array for `Model([a], b)`, as Keras does
+        return {name: given for name in names} if isinstance(names, dict) else [given]
     ways = f"a dictionary of an array for each: {list(names)}"
     if isinstance(names, list):
         ways = f"a list of an array for each, in the order {names}, or a dictionary of these names"

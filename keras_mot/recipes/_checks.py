@@ -144,3 +144,20 @@ def keras_metric(model, metric, data):
             ) from error
         accumulator.add(y, outputs)
     return accumulator.result(), accumulator.parts()
+
+
+def check_accuracy(metric, kinds):
+    """Refuses accuracy of an output whose labels are no classes: it would be a number without a meaning.
+
+    Args:
+        metric: as of `compress`.
+        kinds: dictionary from outputs (`None`: the only one) to the kinds of their labels.
+    """
+    asked = metric if isinstance(metric, dict) else dict.fromkeys(kinds, metric)
+    for output, name in asked.items():
+        if isinstance(name, str) and name in ("accuracy", "acc") and kinds.get(output) == "numbers":
+            where = "" if output is None else f" of '{output}'"
+            raise ValueError(
+                f"`metric`: the labels{where} are numbers, and no classes, so that there is no accuracy: ask for "
+                "'mae', 'mse' or 'r2', for several outputs in a dictionary from outputs to metrics."
+            )

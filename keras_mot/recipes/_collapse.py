@@ -37,8 +37,8 @@ def warn_of_collapse(result):
     last, plain = result.stages[-1], result.stages[0]
     if not last.collapsed:
         return
-    changes = [(result.metric_name, plain.metric, last.metric)]
-    changes += [(f"'{name}'", plain.metrics.get(name, math.nan), value) for name, value in last.metrics.items()]
+    changes = [(f"'{name}'", plain.metrics.get(name, math.nan), value) for name, value in last.metrics.items()]
+    changes = changes or [(result.metric_name, plain.metric, last.metric)]
     told = [f"{name} went from {before:.4g} to {after:.4g}" for name, before, after in changes]
     better = [stage for stage in result.stages[1:] if not stage.collapsed]
     way_out = "Ask for less (a lower sparsity, more values, more bits), or train longer"

@@ -230,9 +230,15 @@ def fingerprint(model):
 
 
 def _settings(layer):
-    """A layer's configuration as text, without its name; empty where it has none that can be written."""
+    """A layer's configuration as text, without names; empty where it has none that can be written."""
     try:
-        config = layer.get_config()
-        return json.dumps({key: value for key, value in config.items() if key != "name"}, sort_keys=True)
+        return json.dumps(_without_names(layer.get_config()), sort_keys=True)
     except (TypeError, ValueError, NotImplementedError):
         return ""
+
+
+def _without_names(config):
+    """A configuration without the names of layers, which Keras numbers anew in every process."""
+    if isinstance(config, dict):
+        return {key: _without_names(value) for key, value in config.items() if key != "name"}
+    return [_without_names(item) for item in config] if isinstance(config, list | tuple) else config

@@ -26,6 +26,7 @@ from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.recipes import _run_folder
 from keras_mot.recipes._arrangement import input_arrangement, with_outputs
 from keras_mot.recipes._checks import (
+    check_accuracy,
     check_inputs,
     check_model,
     check_seed,
@@ -138,7 +139,7 @@ def _plan(model, data, loss, metric):
     outputs = try_model(model, data)
     arrangement = with_outputs(arrangement, model, outputs)
     data = data.arranged(arrangement)
-    names, flat = arrangement.output_names, keras.tree.flatten(outputs)
+    names, flat, asked = arrangement.output_names, keras.tree.flatten(outputs), metric
     if names:
         named = dict(zip(names, flat, strict=True))
         objective = choose_objectives(model, loss, data.labels(), named, metric)
@@ -147,6 +148,7 @@ def _plan(model, data, loss, metric):
         named = {None: flat[0]}
         objective = choose_objective(model, loss, data.labels(), flat[0])
         metric = make_metric(objective.metric if metric is None else metric)
+    check_accuracy(asked, objective.kinds)
     check_validation_labels(objective, data, named)
     try_loss(model, objective, data, outputs)
     try_metric(model, metric, data.evaluated)
@@ -213,7 +215,8 @@ class Run:
                     model = rehearsal._applied(stage, model)
                     _rehearse_export(stage, model)
                 except (TypeError, ValueError) as error:
-                    raise type(error)(f"Stage {number}, '{stage.key}': {error}") from error
+                    kind = TypeError if isinstance(error, TypeError) else ValueError
+                    raise kind(f"Stage {number}, '{stage.key}': {error}") from error
         check_resumable(given, model)
 
     def _applied(self, stage, model):
@@ -227,7 +230,9 @@ class Run:
         """Runs what is not finished yet; returns the `CompressionResult`."""
         teacher = model
         if folder.stages:
-            self._say(f"going on after stage '{folder.stages[-1].name}' in {folder.path}")
+            done = len(folder.stages) > len(self.recipe.stages)
+            after = "all stages are done" if done else f"going on after stage '{folder.stages[-1].name}'"
+            self._say(f"{after} in {folder.path}")
         else:
             self._say(self.objective.description)
             self._finish("float", model, folder, 0.0, {})

@@ -97,7 +97,8 @@ class CompressionResult:
         Args:
             max_drop: how much less than the float file's the metric may be, in its own unit: 0.01 is a point of
                 accuracy. Where less is better, how much more. By default 0.01, or a tenth of the float file's error.
-                For several outputs it is about the one number, `metric`.
+                For several outputs it is about the one number, `metric`; files of which another output has collapsed
+                are left out.
             zipped: whether files are compared as zip archives, as they are downloaded, or as they are stored.
 
         Returns:
@@ -118,6 +119,8 @@ class CompressionResult:
             max_drop = 0.01 if self.greater_is_better else 0.1 * abs(self.stages[0].metric)
         check_number("max_drop", max_drop, 0.0, math.inf)
         near = [stage for stage in self.stages if self.drop(stage) <= max_drop + _ROUNDING]
+        if any(stage.metrics for stage in near):  # the one number may hide that another output is lost
+            near = [stage for stage in near if not stage.collapsed]
         if all(stage is self.stages[0] for stage in near):
             drops = ", ".join(f"'{stage.name}' {self.drop(stage):.4g}" for stage in self.stages[1:])
             raise ValueError(

@@ -31,7 +31,7 @@ def test_layers_that_are_skipped_keep_theirs(run, model, data, tmp_path):
     result = run("cluster", model, "--data", data, "--clusters", 4, "--skip", "classes", *FAST, "-o", output)
     assert result.code == 0
     assert _values(output) == {"hidden": 4, "classes": 64}
-    assert "Not clustered: classes/kernel." in result.out
+    assert "Not clustered: classes/kernel (not selected)." in result.out
     assert f"Wrote {output}." in result.out
 
 

@@ -307,3 +307,15 @@ def test_nothing_is_printed(small_model, tmp_path, capfd):
     export_litert(small_model, tmp_path / "model.tflite")
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "Bidirectional"])
+def test_recurrent_layers_with_dropout(kind, tmp_path):
+    """They draw random numbers in inference too."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the same conversion, in a child")
+    layer = (keras.layers.GRU if kind == "GRU" else keras.layers.LSTM)(4, dropout=0.25, recurrent_dropout=0.25)
+    if kind == "Bidirectional":
+        layer = keras.layers.Bidirectional(layer)
+    model = keras.Sequential([keras.Input((6, 3)), layer, keras.layers.Dense(2)])
+    assert export_litert(model, tmp_path / "model.tflite").max_abs_error < 1e-4

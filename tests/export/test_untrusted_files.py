@@ -269,7 +269,7 @@ def test_operators_without_their_inputs_end_no_process(missing, two_inputs, two_
 def test_files_that_take_too_long(two_inputs, tmp_path, monkeypatch):
     path = elsewhere(two_inputs, tmp_path)
     monkeypatch.setenv("KERAS_MOT_RUN_SECONDS", "0.001")
-    with pytest.raises(ValueError, match=r"takes more than 0\.001 seconds. Set KERAS_MOT_RUN_SECONDS"):
+    with pytest.raises(ValueError, match=r"takes more than 0\.001 seconds for a sample. Set KERAS_MOT_RUN_SECONDS"):
         LiteRTRunner(path)
     monkeypatch.setenv("KERAS_MOT_RUN_SECONDS", "soon")
     with pytest.raises(ValueError, match="KERAS_MOT_RUN_SECONDS should be a number of seconds"):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_mot.graph._functional import is_a, kind_of
+from keras_mot.graph import find_foldable_batch_norms
+from keras_mot.graph._functional import as_functional, is_a, kind_of
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization import quantize_post_training
 from keras_mot.sparsity import remove_pruned_channels
@@ -91,3 +92,33 @@ def test_channels_pass_no_users_operation_of_a_known_name():
     images = np.random.default_rng(0).standard_normal((2, 6, 6, 2)).astype("float32")
     smaller = remove_pruned_channels(model)
     np.testing.assert_allclose(*(ops.convert_to_numpy(item(images)) for item in (smaller, model)), atol=1e-5)
+
+
+def overriding(method):
+    """A functional model with a method of its own, as for a custom training step; it computes as others do."""
+
+    def own(self, *args, **kwargs):
+        return getattr(super(kind, self), method)(*args, **kwargs)
+
+    members = {method: property(lambda self: super(kind, self).metrics) if method == "metrics" else own}
+    kind = type("Custom", (keras.Model,), members)
+    inputs = keras.Input((8,))
+    return kind(inputs, layers.BatchNormalization()(layers.Dense(2)(inputs)))
+
+
+@pytest.mark.parametrize("method", ["train_step", "test_step", "compute_loss", "compile", "metrics"])
+def test_a_model_with_a_training_step_of_its_own_is_read(method):
+    model, x = overriding(method), np.random.default_rng(0).standard_normal((16, 8)).astype("float32")
+    quantized = quantize_post_training(model, calibration_data=x)
+    expected = ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(ops.convert_to_numpy(quantized(x)), expected, atol=0.05 * np.abs(expected).max())
+    assert len(find_foldable_batch_norms(model)) == 1
+
+
+def test_a_model_with_a_call_of_its_own_is_not_read():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None):
+            return 2.0 * super().call(inputs, training=training)
+
+    inputs = keras.Input((8,))
+    assert as_functional(Doubled(inputs, layers.Dense(2)(inputs))) is None

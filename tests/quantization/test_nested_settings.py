@@ -84,3 +84,9 @@ def test_a_configuration_of_its_own():
     settings = bits(quantize_model(model, overrides={"right_d1$": five}))
     assert settings.pop("right_d1") == 5
     assert set(settings.values()) == {8}
+
+
+def test_a_nested_model_stands_for_all_its_layers():
+    model = three_levels()
+    left = next(part for part in model._flatten_layers() if part.name == "left")
+    assert set(bits(quantize_model(model, overrides={left: None}))) == names(model) - names(left)

@@ -192,3 +192,18 @@ def test_no_warnings_of_retracing(function, caplog, monkeypatch):
         logger.warning("this triggered tf.function retracing, outside")
     assert len(caplog.records) == 2
     assert logger.filters == filters
+
+
+def test_accuracy_of_numbers_is_refused():
+    from keras_mot.recipes._checks import check_accuracy
+
+    check_accuracy("accuracy", {None: "classes"})
+    check_accuracy({"kind": "accuracy", "price": "mae"}, {"kind": "classes", "price": "numbers"})
+    check_accuracy(None, {"price": "numbers"})
+    for metric, kinds in (
+        ("accuracy", {None: "numbers"}),
+        ("acc", {"kind": "classes", "price": "numbers"}),
+        ({"price": "accuracy"}, {"kind": "classes", "price": "numbers"}),
+    ):
+        with pytest.raises(ValueError, match="are numbers, and no classes"):
+            check_accuracy(metric, kinds)
