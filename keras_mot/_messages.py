@@ -49,7 +49,8 @@ class _Short(reprlib.Repr):
     def repr1(self, x, level):
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if shape is not None and dtype is not None and not isinstance(x, type):
-            return f"an array of shape {tuple(shape)} and type {getattr(dtype, 'name', str(dtype).removeprefix('torch.'))}"
+            kind = getattr(dtype, "name", str(dtype).removeprefix("torch."))
+            return f"an array of shape {tuple(shape)} and type {kind}"
         if shape is not None and type(x).__name__ == "DataFrame":
             return f"a table of {shape[0]} rows and {shape[1]} columns"
         return super().repr1(x, level)
