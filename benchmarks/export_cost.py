@@ -17,7 +17,7 @@ from _common import parser as common_parser
 
 TARGET = 6.0  # bytes of memory for each byte of the weights in float32
 INTERVAL = 0.01  # seconds between two looks at the memory
-KINDS = ("float32", "float16", "int8", "integer")
+KINDS = ("float32", "sparse", "float16", "int8", "integer")
 
 
 def mnist():
@@ -89,9 +89,12 @@ def child(arguments):
     weights = 4 * model.count_params()
     with tempfile.TemporaryDirectory() as folder:
         libraries = warm_up(pathlib.Path(folder))
-        subject, options = model, {"weights": kind}
+        subject, options = model, {"weights": kind, "sparse_encoding": False}
+        if kind == "sparse":
+            options = {"weights": "float32", "sparse_encoding": True}
+            prune(model)
         if kind == "integer":
-            subject, options = quantized(model), {}
+            subject, options = quantized(model), {"sparse_encoding": False}
             del model
         give_back()
         started = time.perf_counter()
@@ -117,7 +120,18 @@ def export(model, path, **options):
     """The export that is measured."""
     from keras_mot.export import export_litert
 
-    return export_litert(model, path, sparse_encoding=False, **options)
+    return export_litert(model, path, **options)
+
+
+def prune(model, sparsity=0.9):
+    """Makes the smallest weights of each kernel zero, in place."""
+    import numpy as np
+
+    for weight in model.weights:
+        if len(weight.shape) > 1:
+            values = np.array(weight.value)
+            values[np.abs(values) < np.quantile(np.abs(values), sparsity)] = 0.0
+            weight.assign(values)
 
 
 def warm_up(folder):
@@ -125,7 +139,8 @@ def warm_up(folder):
     import keras
 
     with Memory() as memory:
-        result = export(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), folder / "small.tflite")
+        small = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        result = export(small, folder / "small.tflite", sparse_encoding=False)
     return memory.peak - memory.before if result.engine == "tensorflow-subprocess" else 0
 
 

@@ -48,7 +48,9 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         values = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
-        self._bar.console.print(f"{self._title}: epoch {epoch + 1}/{self.params['epochs']}  {values}", highlight=False)
+        self._bar.console.print(
+            f"{self._title}: epoch {epoch + 1}/{self.params['epochs']}  {values}", highlight=False, soft_wrap=True
+        )
 
     def close(self):
         """Takes the bar off the terminal, also after an error."""
