@@ -108,6 +108,16 @@ def test_layers_that_were_skipped_are_named(run, model, data, tmp_path):
     assert "Not pruned: classes/kernel (not selected)." in run("prune", model, "--data", data, *FAST, *arguments).out
 
 
+@pytest.mark.parametrize(("command", "how"), [("prune", ("--sparsity", "0.5")), ("cluster", ("--clusters", "4"))])
+def test_depthwise_kernels_are_taken_on_request(command, how, run, data, tmp_path):
+    layers = keras.layers
+    parts = [layers.Reshape((2, 2, 2)), layers.DepthwiseConv2D(2, name="depthwise"), layers.Flatten(), layers.Dense(4)]
+    keras.Sequential([keras.Input((8,)), *parts]).save(tmp_path / "model.keras")
+    arguments = (command, tmp_path / "model.keras", "--data", data, *FAST, *how, "-o", tmp_path / "small.keras")
+    assert "depthwise/kernel (depthwise: few weights" in run(*arguments).out.replace("\n", " ")
+    assert "depthwise/kernel" not in run(*arguments, "--include-depthwise").out
+
+
 def test_without_test_arrays_it_says_so(run, model, arrays, tmp_path):
     np.savez(tmp_path / "data.npz", x_train=arrays["x_train"], y_train=arrays["y_train"])
     arguments = ["--data", tmp_path / "data.npz", "--sparsity", "0.5", "-o", tmp_path / "small.keras"]
