@@ -83,8 +83,12 @@ def read_content(path_or_content):
 
 def parse_model(path_or_content):
     """Parses a whole file into the schema's object tree (`ModelT`); raises ValueError if it is damaged."""
+    return parse_content(*read_content(path_or_content))
+
+
+def parse_content(content, label):
+    """The same of the content of a file that is called `label` in messages."""
     schema = require("ai_edge_litert.schema_py_generated")
-    content, label = read_content(path_or_content)
     try:
         verify(content)
         model = schema.ModelT.InitFromPackedBuf(content, 0)

@@ -11,7 +11,7 @@ import numpy as np
 from keras_mot._messages import describe, shortened
 from keras_mot.export._dependencies import require
 from keras_mot.export._isolation import open_interpreter
-from keras_mot.export._litert_file import parse_model, read_content
+from keras_mot.export._litert_file import parse_content, read_content
 
 # Files that take any batch are run on this many samples at a time, which bounds the memory.
 _LARGEST_CHUNK = 64
@@ -73,8 +73,8 @@ class LiteRTRunner:
         if kernels not in ("default", "reference"):
             raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {describe(kernels)}.")
         self._keeps_values = kernels == "reference"
-        parse_model(source)
         content, self._label = read_content(source)
+        parse_content(content, self._label)  # what is checked is what runs
         with self._blaming("load"):
             self._interpreter = open_interpreter(content, num_threads, kernels)
             inputs, outputs = self._interpreter.inputs, self._interpreter.outputs
