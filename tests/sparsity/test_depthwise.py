@@ -57,7 +57,7 @@ def test_left_alone_unless_asked_for(apply, report, config):
     assert touched(result) == USUAL
     reasons = dict(report(result).left_alone)
     assert {"/".join(path.split("/")[-2:]) for path in reasons} == DEPTHWISE
-    assert all(reason.startswith("depthwise:") and "include_depthwise=True" in reason for reason in reasons.values())
+    assert all(reason.startswith("depthwise:") and "`include_depthwise`" in reason for reason in reasons.values())
     assert touched(apply(model, include_depthwise=True)) == USUAL | DEPTHWISE
     assert touched(apply(model, include_depthwise=False)) == USUAL
     # A selector that points at a layer asks for its depthwise kernel, whatever kind of selector it is.
