@@ -5,8 +5,6 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 
 def describe(value: Any) -> str:
     """What was received: shape and type of an array, the beginning of anything else, never the numbers of an array.
@@ -51,9 +49,9 @@ class _Short(reprlib.Repr):
     def repr1(self, x, level):
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if shape is not None and dtype is not None and not isinstance(x, type):
-            # TensorFlow's types have names alone; those of NumPy's texts are counted in bits.
-            kind = str(dtype) if isinstance(dtype, np.dtype) else getattr(dtype, "name", str(dtype))
-            kind = kind.removeprefix("torch.")
+            kind = str(dtype).removeprefix("torch.")
+            if kind.startswith("<dtype:"):  # of TensorFlow
+                kind = dtype.name
             return f"an array of shape {tuple(shape)} and type {kind}"
         if shape is not None and type(x).__name__ == "DataFrame":
             return f"a table of {shape[0]} rows and {shape[1]} columns"

@@ -43,7 +43,7 @@ def test_a_run_and_its_continuation(run, model, data, recipe, tmp_path):
         assert run(*arguments, "--metric", "sparse_categorical_accuracy").code == 2  # another run
         again = run(*arguments)
         assert again.code == 0
-        assert "going on after stage 'post_training'" in again.err
+        assert "all stages are done" in again.err
         assert "post_training" in again.out
         assert "Smallest zipped: " in again.out
         assert "Best: " in again.out
