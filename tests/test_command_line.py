@@ -30,3 +30,10 @@ def test_which_processes_are_the_command_line(monkeypatch, arguments, original, 
 
 def test_elsewhere_the_import_gives_everything():
     assert all(hasattr(keras_mot, name) for name in keras_mot.__all__)
+
+
+def test_the_command_line_imports_what_the_package_gives():
+    import keras_mot
+    from keras_mot import _rooms
+
+    assert {*_rooms.__all__, "__version__"} == set(keras_mot.__all__)

@@ -26,6 +26,25 @@ def add_output(parser, what):
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help=what)
 
 
+PLAIN_OUTPUTS = """\
+The data are the arrays x_train and y_train, and optionally x_test and y_test (or
+x_val and y_val) to evaluate on. OUT ending in .keras holds a plain Keras model,
+which loads without keras-mot; OUT ending in .tflite a file for LiteRT, verified
+in the runtime."""
+"""What the commands that write plain models or files of them say of their data and outputs."""
+
+
+def add_plain_outputs(parser):
+    """Adds the file that such a command writes, and whether to write a second one."""
+    add_output(parser, "file to write, .keras or .tflite")
+    parser.add_argument("--tflite", action="store_true", help="write a .tflite file beside a .keras output too")
+
+
+def plain_outputs(options) -> tuple[pathlib.Path, ...]:
+    """Their paths; a `UsageError` if they cannot be written."""
+    return output_paths(options, (".keras", ".tflite"), ".tflite" if options.tflite else None)
+
+
 def add_skip(group):
     """Adds the expressions of layers to leave alone."""
     group.add_argument(

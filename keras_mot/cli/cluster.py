@@ -10,11 +10,8 @@ _DESCRIPTION = """\
 Clusters the weights of a saved Keras model, so that each weight tensor has few
 different values, fine-tunes it, and writes it. Such files are smaller zipped."""
 
-_EPILOG = """\
-The data are the arrays x_train and y_train, and optionally x_test and y_test (or
-x_val and y_val) to evaluate on. OUT ending in .keras holds a plain Keras model,
-which loads without keras-mot; OUT ending in .tflite a file for LiteRT, verified
-in the runtime.
+_EPILOG = f"""\
+{_options.PLAIN_OUTPUTS}
 
 example:
   keras-mot cluster model.keras --data data.npz --clusters 16 -o small.keras"""
@@ -32,8 +29,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     )
     _options.add_model(parser)
     _options.add_data(parser, "arrays to train and evaluate on")
-    _options.add_output(parser, "file to write, .keras or .tflite")
-    parser.add_argument("--tflite", action="store_true", help="write a .tflite file beside a .keras output too")
+    _options.add_plain_outputs(parser)
     how = parser.add_argument_group("what is clustered")
     how.add_argument(
         "--clusters", type=_options.at_least(2), default=16, metavar="N", help="values of a weight (default: 16)"
@@ -57,7 +53,7 @@ def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     _options.check_expressions(options.skip)
     _options.check_inputs(options)
-    _outputs(options)
+    _options.plain_outputs(options)
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -76,12 +72,8 @@ def run(options: argparse.Namespace) -> Result:
             include_depthwise=options.include_depthwise or None,
         )
 
-    plan = prepare(options, _outputs(options), change)
+    plan = prepare(options, _options.plain_outputs(options), change)
     trained = train_and_write(options, plan, "clustering", keras_mot.clustering.strip_clustering)
     report = keras_mot.clustering.clustering_report(plan.changed)
     clustered = [{"path": row.path, "unique_values": row.unique_values} for row in report.clustered]
     return result_of(trained, report.left_alone, "clustered", clustered=clustered)
-
-
-def _outputs(options):
-    return _options.output_paths(options, (".keras", ".tflite"), ".tflite" if options.tflite else None)

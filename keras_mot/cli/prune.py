@@ -12,11 +12,8 @@ Prunes a saved Keras model while fine-tuning it, and writes the small model. The
 sparsity rises over the first three quarters of the training; the rest lets the
 remaining weights recover."""
 
-_EPILOG = """\
-The data are the arrays x_train and y_train, and optionally x_test and y_test (or
-x_val and y_val) to evaluate on. OUT ending in .keras holds a plain Keras model,
-which loads without keras-mot; OUT ending in .tflite a file for LiteRT, verified
-in the runtime.
+_EPILOG = f"""\
+{_options.PLAIN_OUTPUTS}
 
 example:
   keras-mot prune model.keras --data data.npz --sparsity 0.8 -o small.keras"""
@@ -34,8 +31,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     )
     _options.add_model(parser)
     _options.add_data(parser, "arrays to train and evaluate on")
-    _options.add_output(parser, "file to write, .keras or .tflite")
-    parser.add_argument("--tflite", action="store_true", help="write a .tflite file beside a .keras output too")
+    _options.add_plain_outputs(parser)
     how = parser.add_argument_group("what is pruned")
     how.add_argument("--sparsity", type=float, metavar="S", help="final fraction of zeros, in [0, 1), such as 0.9")
     how.add_argument("--initial-sparsity", type=float, metavar="S", help="fraction at the start (default: 0.5 or less)")
@@ -73,16 +69,12 @@ def check(options: argparse.Namespace) -> None:
     _options.check_expressions(options.skip)
     _sparsities(options)
     _options.check_inputs(options)
-    _outputs(options)
+    _options.plain_outputs(options)
 
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
-    return _work(options, prepare(options, _outputs(options), _pruned(options)))
-
-
-def _outputs(options):
-    return _options.output_paths(options, (".keras", ".tflite"), ".tflite" if options.tflite else None)
+    return _work(options, prepare(options, _options.plain_outputs(options), _pruned(options)))
 
 
 def _pruned(options):
