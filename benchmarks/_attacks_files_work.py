@@ -56,8 +56,8 @@ def command(*arguments):
 def write_again_and_again(folder):
     """Replaces a file, and goes through a run of stages that cost nothing, until it is killed."""
     from keras_mot._files import write_bytes
-    from keras_mot.recipes._run_folder import run_folder
     from keras_mot.recipes.result import StageResult
+    from keras_mot.recipes.run_folder import run_folder
 
     class Content:
         def __init__(self, number):

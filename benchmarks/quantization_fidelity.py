@@ -17,7 +17,7 @@ from quantization_accuracy import CALIBRATION, TASKS
 
 from keras_mot._keras import no_gradients
 from keras_mot.export import LiteRTRunner, export_litert
-from keras_mot.export._litert_file import enum_name, operator_codes, parse_model
+from keras_mot.export.litert.litert_file import enum_name, operator_codes, parse_model
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
 from keras_mot.quantization import INT8, INT16X8, quantize_post_training, reference_rounding
 

@@ -78,7 +78,7 @@ class UpdateClock:
 
     @contextlib.contextmanager
     def running(self):
-        from keras_mot.layers._updates import TransformSchedule
+        from keras_mot.layers.updates import TransformSchedule
         from keras_mot.sparsity import PruningConfig
 
         plain = PruningConfig.update, TransformSchedule.__init__, TransformSchedule.logs

@@ -1,7 +1,7 @@
 """Keras classes without a public name that the toolkit relies on, and helpers around Keras's private state.
 
 What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses`, `_path` in `layers/`, and
-`CallbackList.set_model`, which `layers/_updates.py` extends, as `layers/_refusals.py` does `Model.load_weights` and
+`CallbackList.set_model`, which `layers/updates.py` extends, as `layers/_refusals.py` does `Model.load_weights` and
 `Model.quantize`. A new Keras release is checked against these, by `make smoke` among others.
 """
 

@@ -14,7 +14,7 @@ from keras_mot._command_line import is_command_line
         (["keras-mot.exe", "inspect"], [], True),
         (["-m", "--help"], ["python", "-m", "keras_mot", "--help"], True),
         (["-m"], ["python", "-X", "dev", "-mkeras_mot"], True),
-        (["-m"], ["python", "-m", "keras_mot.export._tensorflow_worker"], False),
+        (["-m"], ["python", "-m", "keras_mot.export.litert.engines.worker"], False),
         (["-m", "keras_mot"], ["python", "-m", "my_package", "keras_mot"], False),
         (["train.py"], ["python", "train.py"], False),
         (["keras-mot.py"], ["python", "keras-mot.py"], False),

@@ -10,11 +10,11 @@ from keras import ops
 
 from keras_mot._keras import no_gradients
 from keras_mot._messages import describe
-from keras_mot.export._runner import LiteRTRunner
-from keras_mot.export._signature import check_inputs, read_signature
+from keras_mot.export.litert.runner import LiteRTRunner
+from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.layers.activation_quantizer import intercepted, is_quantized
-from keras_mot.quantization.batch_norm import settled_fold
-from keras_mot.quantization.reference_kernels import ReferenceRounding
+from keras_mot.quantization.algorithms.batch_norm import settled_fold
+from keras_mot.quantization.simulation.reference_kernels import ReferenceRounding
 
 _CHUNK = 16
 

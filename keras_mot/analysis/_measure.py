@@ -8,13 +8,13 @@ import keras
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
 from keras_mot._retracing import without_retracing_warnings
-from keras_mot.analysis._data import batches, check_data, count_batches, first_sample
 from keras_mot.analysis._latency import median_latencies
-from keras_mot.analysis._metrics import make_metric
 from keras_mot.analysis._sizes import zipped_bytes
-from keras_mot.analysis._subjects import Subject, collect, open_subject, start
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
+from keras_mot.analysis.data import batches, check_data, count_batches, first_sample
+from keras_mot.analysis.metrics import make_metric
 from keras_mot.analysis.report import Measurement, Report
+from keras_mot.analysis.subjects import Subject, collect, open_subject, start
 
 
 def measure(

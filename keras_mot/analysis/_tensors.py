@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_mot._entropy import entropy_in_bits
-from keras_mot.export._checks import check_stripped, to_numpy
-from keras_mot.export._litert_file import parameters, parse_model
+from keras_mot.export.litert.checks import check_stripped, to_numpy
+from keras_mot.export.litert.litert_file import parameters, parse_model
 
 
 @dataclasses.dataclass(frozen=True)

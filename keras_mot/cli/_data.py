@@ -78,7 +78,7 @@ def _groups(files, path):
 
 def check_names_and_shapes(data, model):
     """Checks the names and shapes of the arrays against the inputs and outputs of a model that tells them."""
-    from keras_mot.recipes._arrangement import input_arrangement, with_outputs
+    from keras_mot.recipes.arrangement import input_arrangement, with_outputs
 
     if not getattr(model, "inputs", None):
         return

@@ -55,7 +55,7 @@ def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
     import keras
 
     from keras_mot.cli._data import check_against_model, load_data
-    from keras_mot.recipes._objective import choose_objective
+    from keras_mot.recipes.objective import choose_objective
 
     check_runtime(outputs)
     data = load_data(options.data)
@@ -74,7 +74,7 @@ def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
 def check_runtime(outputs):
     """Raises an error that says what to install, if a `.tflite` file is to be written and cannot be."""
     if any(path.suffix == ".tflite" for path in outputs):
-        from keras_mot.export._dependencies import check_installed
+        from keras_mot.export.dependencies import check_installed
 
         check_installed("tensorflow", "ai_edge_litert")
 

@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> Result:
         return Result(text, {"recipe": text})
     from keras_mot.cli._data import check_names_and_shapes, load_data
     from keras_mot.recipes import compress, find_recipe
-    from keras_mot.recipes._closing import closing_lines
+    from keras_mot.recipes.closing import closing_lines
 
     with blamed_on_input():
         recipe = _with_integers(find_recipe(options.recipe), options)
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> Result:
 
 def _check_model_stays(options):
     """Refuses to begin anew where the given model is a file of the old run, which is removed."""
-    from keras_mot.recipes._run_folder import is_file_of_a_stage
+    from keras_mot.recipes.run_folder import is_file_of_a_stage
 
     model, output = pathlib.Path(options.model).resolve(), pathlib.Path(options.output).resolve()
     if options.restart and model.parent == output and is_file_of_a_stage(model.name):

@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     images, labels = _digits()
-    from keras_mot.recipes._closing import closing_lines
+    from keras_mot.recipes.closing import closing_lines
 
     with output_folder(options.output, _FILES, "demo") as folder:
         result = _build(folder, images, labels)
@@ -51,7 +51,7 @@ def _backend():
 
 
 def _digits():
-    from keras_mot.export._dependencies import check_installed
+    from keras_mot.export.dependencies import check_installed
 
     check_installed("tensorflow", "ai_edge_litert", "sklearn", purpose="the demo")
     from sklearn.datasets import load_digits

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> Result:
     if path.suffix == ".keras":
         return _inspect_keras(path)
     import keras_mot
-    from keras_mot.export._dependencies import check_installed
+    from keras_mot.export.dependencies import check_installed
 
     check_installed("ai_edge_litert")
     with blamed_on_input():

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> Result:
     import keras_mot
     from keras_mot.cli._data import load_data
     from keras_mot.cli._fine_tuned import say_what_it_is_measured_on
-    from keras_mot.export._dependencies import check_installed
+    from keras_mot.export.dependencies import check_installed
 
     if any(file.endswith(".tflite") for file in options.files):
         check_installed("ai_edge_litert")

@@ -140,7 +140,7 @@ def _write(options, outputs, model, quantized, data, arguments):
 def _measured(model, subjects, data):
     import keras_mot
     from keras_mot.cli._data import first_samples
-    from keras_mot.recipes._objective import choose_objective
+    from keras_mot.recipes.objective import choose_objective
 
     if data is None:
         return keras_mot.analysis.measure(subjects)

@@ -1,7 +1,7 @@
 """The callback under TFMOT's name: `ClusteringSummaries`."""
 
 from keras_mot.clustering.report import clustering_report
-from keras_mot.layers._summaries import TransformSummaries
+from keras_mot.layers.summaries import TransformSummaries
 
 
 class ClusteringSummaries(TransformSummaries):

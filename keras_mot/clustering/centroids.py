@@ -10,7 +10,7 @@ import numpy as np
 from keras_mot._config import Config, EqualByConfig
 from keras_mot._messages import describe
 from keras_mot.clustering._kmeans import kmeans_1d
-from keras_mot.transforms._palette import nearest
+from keras_mot.transforms.palette import nearest
 
 _DRAWN_ONE_BY_ONE = 512
 

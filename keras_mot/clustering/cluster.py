@@ -14,8 +14,8 @@ from keras_mot.clustering.centroids import CentroidInitialization
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
 from keras_mot.graph import find_foldable_batch_norms
 from keras_mot.layers import transformed_weights
-from keras_mot.layers._attach import numpy_value
-from keras_mot.layers._technique import Technique, check_layer, strip_model, transform_name
+from keras_mot.layers.attaching import numpy_value
+from keras_mot.layers.technique import Technique, check_layer, strip_model, transform_name
 from keras_mot.transforms import Mask, PaletteTransform
 
 MANY_ZEROS = 0.1

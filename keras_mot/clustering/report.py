@@ -9,8 +9,8 @@ from keras_mot._entropy import entropy_in_bits
 from keras_mot._tables import text_table
 from keras_mot.clustering.cluster import CLUSTERING
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
-from keras_mot.layers._find import check_layer
-from keras_mot.layers._overview import kinds_caption, overview
+from keras_mot.layers.finding import check_layer
+from keras_mot.layers.overview import kinds_caption, overview
 
 
 @dataclasses.dataclass(frozen=True)

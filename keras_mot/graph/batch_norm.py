@@ -14,9 +14,9 @@ from keras import layers, ops
 
 from keras_mot._keras import Sequential
 from keras_mot._messages import describe
-from keras_mot.graph._functional import as_functional, consumers_of, nodes_of
+from keras_mot.graph.functional import as_functional, consumers_of, nodes_of
 from keras_mot.layers import copy_model, is_transformed
-from keras_mot.layers._copy import new_input
+from keras_mot.layers.copying import new_input
 
 # Class -> the kernel to scale, and the shape of the scale of its output channels beside that kernel.
 _LAST = ("kernel", lambda kernel: (-1,))

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import keras
 
 from keras_mot._keras import set_keras_mask
-from keras_mot.graph._arguments import pass_mask_on, with_masks
-from keras_mot.graph._functional import as_functional
-from keras_mot.layers._copy import copy_model, new_input
+from keras_mot.graph.arguments import pass_mask_on, with_masks
+from keras_mot.graph.functional import as_functional
+from keras_mot.layers.copying import copy_model, new_input
 
 
 def rewrite(model: keras.Model, call: Callable) -> keras.Model:

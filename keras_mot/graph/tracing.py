@@ -5,8 +5,8 @@ import inspect
 import keras
 
 from keras_mot._messages import describe
-from keras_mot.graph._arguments import accepted_arguments
-from keras_mot.graph._functional import as_functional
+from keras_mot.graph.arguments import accepted_arguments
+from keras_mot.graph.functional import as_functional
 from keras_mot.graph.rewrite import rewrite
 
 

@@ -1,11 +1,11 @@
 """Attaching weight transforms to layers, and the table of weights that can be transformed."""
 
-from keras_mot.layers._attach import TransformedWeight, attach, is_transformed, strip, transformed_weights
-from keras_mot.layers._copy import copy_model
-from keras_mot.layers._find import FoundWeight, find_weights
-from keras_mot.layers._own_weights import LeftAlone
-from keras_mot.layers._updates import TransformSchedule, UpdateTransforms, update_due, update_step
 from keras_mot.layers._weights import WeightAxes, WeightSpec, register_weights
+from keras_mot.layers.attaching import TransformedWeight, attach, is_transformed, strip, transformed_weights
+from keras_mot.layers.copying import copy_model
+from keras_mot.layers.finding import FoundWeight, find_weights
+from keras_mot.layers.own_weights import LeftAlone
+from keras_mot.layers.updates import TransformSchedule, UpdateTransforms, update_due, update_step
 
 __all__ = [
     "FoundWeight",

@@ -1,5 +1,10 @@
 """Quantization: weights and activations as integers."""
 
+from keras_mot.quantization.algorithms.batch_norm import freeze_batch_norm
+from keras_mot.quantization.algorithms.collaborative import (
+    Default8BitClusterPreserveQuantizeScheme,
+    Default8BitPrunePreserveQuantizeScheme,
+)
 from keras_mot.quantization.aware_training import (
     quantize_annotate_layer,
     quantize_annotate_model,
@@ -8,12 +13,7 @@ from keras_mot.quantization.aware_training import (
     quantize_scope,
     strip_quantization,
 )
-from keras_mot.quantization.batch_norm import freeze_batch_norm
-from keras_mot.quantization.collaborative import (
-    Default8BitClusterPreserveQuantizeScheme,
-    Default8BitPrunePreserveQuantizeScheme,
-)
-from keras_mot.quantization.estimators import (
+from keras_mot.quantization.estimators.ranges import (
     Entropy,
     LeastSquares,
     MeanMinMax,
@@ -31,7 +31,6 @@ from keras_mot.quantization.quantize_config import (
     MovingAverageQuantizer,
     QuantizeConfig,
 )
-from keras_mot.quantization.reference_kernels import reference_rounding
 from keras_mot.quantization.schemes import (
     DYNAMIC_RANGE,
     FLOAT16,
@@ -41,6 +40,7 @@ from keras_mot.quantization.schemes import (
     QuantizationScheme,
     WeightsScheme,
 )
+from keras_mot.quantization.simulation.reference_kernels import reference_rounding
 
 __all__ = [
     "DYNAMIC_RANGE",

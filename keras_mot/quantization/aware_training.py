@@ -8,15 +8,15 @@ import keras
 
 from keras_mot._messages import describe
 from keras_mot.graph.rewrite import operations_of, rewrite
-from keras_mot.graph.trained_batch_norm import fold_trained_batch_norm
 from keras_mot.layers import strip
-from keras_mot.layers._copy import copy_model
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
-from keras_mot.quantization._fitting import Fitting
-from keras_mot.quantization._simulation import check_model, quantize
-from keras_mot.quantization.estimators import RangeEstimator
+from keras_mot.layers.copying import copy_model
+from keras_mot.quantization.estimators.fitting import Fitting
+from keras_mot.quantization.estimators.ranges import RangeEstimator
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
+from keras_mot.quantization.simulation.simulation import check_model, quantize
+from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 
 _MARK = "_keras_mot_quantize"
 

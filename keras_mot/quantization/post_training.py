@@ -5,11 +5,11 @@ from typing import Any
 
 import keras
 
-from keras_mot.quantization._fitting import Fitting
-from keras_mot.quantization._simulation import quantize
-from keras_mot.quantization.estimators import RangeEstimator
+from keras_mot.quantization.estimators.fitting import Fitting
+from keras_mot.quantization.estimators.ranges import RangeEstimator
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
+from keras_mot.quantization.simulation.simulation import quantize
 
 
 def quantize_post_training(

@@ -5,16 +5,16 @@ import numpy as np
 
 from keras_mot._arrays import to_numpy
 from keras_mot._messages import describe
-from keras_mot.analysis._data import batches, is_pair
-from keras_mot.analysis._metrics import labels_by_name
-from keras_mot.analysis._subjects import fixed_batch_size, predict
+from keras_mot.analysis.data import batches, is_pair
+from keras_mot.analysis.metrics import labels_by_name
+from keras_mot.analysis.subjects import fixed_batch_size, predict
 from keras_mot.layers import transformed_weights
-from keras_mot.layers._attach import numpy_value
-from keras_mot.layers._find import require_built
 from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.recipes._objective import kind_of_labels
+from keras_mot.layers.attaching import numpy_value
+from keras_mot.layers.finding import require_built
 from keras_mot.recipes._training_data import head_of
 from keras_mot.recipes.fine_tuning import first_not_finite
+from keras_mot.recipes.objective import kind_of_labels
 
 _LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 

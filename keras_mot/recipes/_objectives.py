@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from keras_mot._messages import nearest
-from keras_mot.analysis._metrics import labels_by_name
-from keras_mot.recipes._objective import (
+from keras_mot.analysis.metrics import labels_by_name
+from keras_mot.recipes.objective import (
     Objective,
     check_unusual,
     kind_of_labels,

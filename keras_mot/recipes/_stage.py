@@ -9,7 +9,7 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot._messages import describe
-from keras_mot.layers._select import matches_layer
+from keras_mot.layers.selecting import matches_layer
 from keras_mot.recipes.fine_tuning import FineTune
 
 

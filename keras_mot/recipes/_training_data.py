@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_mot._arrays import to_numpy
 from keras_mot._messages import describe
-from keras_mot.analysis._data import check_data, count_batches, is_pair
-from keras_mot.recipes._arrangement import arranged_batches
+from keras_mot.analysis.data import check_data, count_batches, is_pair
+from keras_mot.recipes.arrangement import arranged_batches
 
 _FINGERPRINTED = 64  # samples
 

@@ -15,16 +15,15 @@ import numpy as np
 from keras_mot import analysis
 from keras_mot._progress import TrainingProgress, say
 from keras_mot._retracing import without_retracing_warnings
-from keras_mot.analysis._metrics import ResolvedMetric, make_metric, with_output_names
-from keras_mot.analysis._subjects import fixed_batch_size
+from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_names
+from keras_mot.analysis.subjects import fixed_batch_size
 from keras_mot.export import export_litert
-from keras_mot.export._dependencies import check_installed
+from keras_mot.export.dependencies import check_installed
 from keras_mot.layers import copy_model, transformed_weights, update_step
-from keras_mot.layers._technique import strip_model
-from keras_mot.layers._updates import has_scheduled_transforms
 from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.recipes import _run_folder
-from keras_mot.recipes._arrangement import input_arrangement, with_outputs
+from keras_mot.layers.technique import strip_model
+from keras_mot.layers.updates import has_scheduled_transforms
+from keras_mot.recipes import run_folder
 from keras_mot.recipes._checks import (
     check_accuracy,
     check_inputs,
@@ -37,12 +36,13 @@ from keras_mot.recipes._checks import (
     try_model,
 )
 from keras_mot.recipes._collapse import collapsed, warn_of_collapse
-from keras_mot.recipes._objective import Objective, choose_objective
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
 from keras_mot.recipes._training_data import TrainingData
+from keras_mot.recipes.arrangement import input_arrangement, with_outputs
 from keras_mot.recipes.fine_tuning import FineTune, train
+from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
 
@@ -121,11 +121,11 @@ def compress(
         data, objective, metric = _plan(model, data, loss, metric)
         run = Run(recipe, data, objective, metric, seed, latency_runs, progress)
         run.rehearse(model)
-        identity = {"recipe": recipe.to_yaml(), "model": _run_folder.fingerprint(model), "data": data.fingerprint()}
+        identity = {"recipe": recipe.to_yaml(), "model": run_folder.fingerprint(model), "data": data.fingerprint()}
         identity |= {"seed": str(seed), "metric": metric.name, "loss": objective.description}
         if output_dir is None:
             output_dir = tempfile.mkdtemp(prefix="keras_mot_")
-        with _run_folder.run_folder(output_dir, identity, ("float", *recipe.stage_names), resume) as folder:
+        with run_folder.run_folder(output_dir, identity, ("float", *recipe.stage_names), resume) as folder:
             result = run.work(model, folder)
             folder.report(result)
     return result

@@ -8,7 +8,7 @@ import keras
 from keras_mot._messages import describe
 from keras_mot.layers import copy_model
 from keras_mot.quantization import QuantizationScheme, WeightsScheme, quantize_model, quantize_post_training
-from keras_mot.quantization.batch_norm import settled_fold
+from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.recipes._stage import Stage, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
 

@@ -1,8 +1,8 @@
 """Callbacks under TFMOT's names: `UpdatePruningStep` and `PruningSummaries`."""
 
 from keras_mot.layers import UpdateTransforms
-from keras_mot.layers._summaries import TransformSummaries
-from keras_mot.layers._updates import has_scheduled_transforms
+from keras_mot.layers.summaries import TransformSummaries
+from keras_mot.layers.updates import has_scheduled_transforms
 from keras_mot.sparsity.report import pruning_report
 
 

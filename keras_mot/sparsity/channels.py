@@ -16,11 +16,11 @@ from keras import layers, ops
 
 from keras_mot._messages import describe
 from keras_mot.graph import flatten, operations_of, rewrite, trace
-from keras_mot.graph._functional import is_a, kind_of, nodes_of
 from keras_mot.graph.batch_norm import scale_and_offset
+from keras_mot.graph.functional import is_a, kind_of, nodes_of
 from keras_mot.layers import copy_model, find_weights, transformed_weights
-from keras_mot.layers._attach import numpy_value
-from keras_mot.layers._find import require_built
+from keras_mot.layers.attaching import numpy_value
+from keras_mot.layers.finding import require_built
 
 _LINEAR = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D)
 _TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)

@@ -6,8 +6,8 @@ import math
 import keras
 
 from keras_mot._tables import text_table
-from keras_mot.layers._find import check_layer
-from keras_mot.layers._overview import kinds_caption, overview
+from keras_mot.layers.finding import check_layer
+from keras_mot.layers.overview import kinds_caption, overview
 from keras_mot.sparsity.config import PruningConfig, mask_of
 from keras_mot.sparsity.prune import PRUNING
 

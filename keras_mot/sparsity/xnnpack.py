@@ -3,7 +3,7 @@
 from keras import layers
 
 from keras_mot._keras import Functional, Sequential
-from keras_mot.graph._functional import kind_of
+from keras_mot.graph.functional import kind_of
 from keras_mot.sparsity.policies import PruningPolicy
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_mot._messages import describe
-from keras_mot.transforms._base import StorageForm, WeightTransform
-from keras_mot.transforms._palette import nearest, pack_bits
+from keras_mot.transforms.base import StorageForm, WeightTransform
+from keras_mot.transforms.palette import nearest, pack_bits
 
 
 class PaletteTransform(WeightTransform):

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot.transforms._base import StorageForm
 from keras_mot.transforms._lookup import digits_per_code, look_up
-from keras_mot.transforms._palette import pack, unpack
 from keras_mot.transforms._palette_transform import PaletteTransform
+from keras_mot.transforms.base import StorageForm
+from keras_mot.transforms.palette import pack, unpack
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_mot import _tensorflow, _torch
 from keras_mot._messages import describe
-from keras_mot.transforms._base import StorageForm, WeightTransform
+from keras_mot.transforms.base import StorageForm, WeightTransform
 
 _LEAST_SCALE = 1e-30
 

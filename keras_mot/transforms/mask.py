@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _torch
-from keras_mot.transforms._base import StorageForm, WeightTransform
+from keras_mot.transforms.base import StorageForm, WeightTransform
 
 
 @keras.saving.register_keras_serializable("keras_mot")

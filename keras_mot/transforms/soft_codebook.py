@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot.transforms._base import StorageForm
 from keras_mot.transforms._palette_transform import PaletteTransform
 from keras_mot.transforms._soft_assignment import soft_values
+from keras_mot.transforms.base import StorageForm
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -12,8 +12,8 @@ import keras_mot
 from keras_mot.analysis import sparsity, tensor_stats, zipped_bytes
 from keras_mot.analysis._accumulators import count_correct
 from keras_mot.analysis._latency import median_latencies
-from keras_mot.analysis._metrics import make_metric
 from keras_mot.analysis._sizes import saved_content
+from keras_mot.analysis.metrics import make_metric
 
 
 @pytest.fixture

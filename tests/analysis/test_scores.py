@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_mot.analysis import measure
-from keras_mot.analysis._metrics import make_metric
+from keras_mot.analysis.metrics import make_metric
 
 
 def value_of(metric, *batches):

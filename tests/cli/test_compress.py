@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mot.export._runner import LiteRTRunner
+from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.recipes import PRESETS, Recipe
 
 RECIPE = """\

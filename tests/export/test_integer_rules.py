@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_mot.export import _integer_rules as rules
-from keras_mot.export._litert_file import pack_model
+from keras_mot.export.litert.integers import rules
+from keras_mot.export.litert.litert_file import pack_model
 
 SAME = (1, 4, 4, 4)
 # Operator -> (shapes of the inputs, int32 constants after them, shape of the result, fields of its options).

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from keras_mot.export import ExportVerificationError, export_litert
-from keras_mot.export._dependencies import require
-from keras_mot.export._verification import _compare_output
+from keras_mot.export.dependencies import require
+from keras_mot.export.litert.verification import _compare_output
 
 on_tensorflow = keras.backend.backend() == "tensorflow"
 only_tensorflow = pytest.mark.skipif(not on_tensorflow, reason="the conversion is the same on every backend")
@@ -27,7 +27,7 @@ def no_conversion(monkeypatch):
         raise AssertionError("a conversion was started")
 
     engines = dict.fromkeys(("tensorflow", "tensorflow-subprocess"), refuse)
-    monkeypatch.setattr("keras_mot.export.litert._ENGINES", engines)
+    monkeypatch.setattr("keras_mot.export.litert.exporting._ENGINES", engines)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 from keras_mot.export import LiteRTRunner, export_litert
-from keras_mot.export._litert_file import _decode_sparse, _unpack, parameters, parse_model
+from keras_mot.export.litert.litert_file import _decode_sparse, _unpack, parameters, parse_model
 from keras_mot.quantization import quantize_post_training
 
 

@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 from keras_mot.export import LiteRTRunner, export_litert
-from keras_mot.export._litert_file import parameters, parse_model
-from keras_mot.export._sparse_encoding import encode
+from keras_mot.export.litert.litert_file import parameters, parse_model
+from keras_mot.export.litert.sparse.encoding import encode
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the file is the same on every backend")
 
@@ -36,8 +36,8 @@ def network(share=0.9):
 def both_ways(model, weights):
     """The dense file, ours in sparse encoding, and the converter's."""
     from keras_mot.export import _tensorflow_engine as engine
-    from keras_mot.export._conversion import ConversionRequest
-    from keras_mot.export._signature import read_signature
+    from keras_mot.export.litert.engines.conversion import ConversionRequest
+    from keras_mot.export.litert.signature import read_signature
 
     request, signature = ConversionRequest(weights, (None,), True, True), read_signature(model, None)
     conversion = engine.convert_in_process(model, signature, request)

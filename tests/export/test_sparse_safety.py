@@ -6,7 +6,7 @@ from export_helpers import zero_smallest
 from keras import layers
 
 from keras_mot.export import export_litert
-from keras_mot.export._sparse_safety import check_sparse_safety
+from keras_mot.export.litert.sparse.safety import check_sparse_safety
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="reads files, which are the same on every backend"
@@ -78,7 +78,7 @@ def export_content(build, tmp_path, zeros=0.9):
     zero_smallest(model, zeros)
     path = tmp_path / "model.tflite"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keras_mot.export._sparse_choice.check_sparse_safety", _always_safe)
+        patch.setattr("keras_mot.export.litert.sparse.choice.check_sparse_safety", _always_safe)
         assert export_litert(model, path, sparse_encoding=True).sparse_encoding
     return model, path
 

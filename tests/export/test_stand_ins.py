@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_mot.export import _stand_ins, _tensorflow_engine, export_litert
-from keras_mot.export._filling import fill
-from keras_mot.export._litert_file import dense_values, operator_codes, parse_model
-from keras_mot.export._signature import read_signature
+from keras_mot.export import export_litert
+from keras_mot.export.litert.engines import in_process
+from keras_mot.export.litert.engines import stand_ins as engine
+from keras_mot.export.litert.engines.filling import fill
+from keras_mot.export.litert.litert_file import dense_values, operator_codes, parse_model
+from keras_mot.export.litert.signature import read_signature
 from keras_mot.quantization import quantize_post_training
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the converter is TensorFlow's")
@@ -98,7 +100,7 @@ def files(model, tmp_path, monkeypatch, **options):
     """The contents with and without stand-ins."""
     contents = []
     for least in (32, 10**9):
-        monkeypatch.setattr(_stand_ins, "_LEAST_SIZE", least)
+        monkeypatch.setattr(engine, "_LEAST_SIZE", least)
         result = export_litert(model, tmp_path / "model.tflite", sparse_encoding=False, batch_size=1, **options)
         contents.append(result.path.read_bytes())
     return contents
@@ -161,17 +163,17 @@ def test_large_numbers_do_not_overflow(tmp_path, monkeypatch):
 
 
 def test_what_is_read_in_unknown_ways_is_converted_as_it_is(monkeypatch):
-    monkeypatch.setattr(_stand_ins, "_LEAST_SIZE", 32)
+    monkeypatch.setattr(engine, "_LEAST_SIZE", 32)
     model = built(tied)
-    stand_ins = _stand_ins.StandIns(model)
-    _, _, unknown, _ = _tensorflow_engine._freeze(model, read_signature(model), None, stand_ins)
+    stand_ins = engine.StandIns(model)
+    _, _, unknown, _ = in_process._freeze(model, read_signature(model), None, stand_ins)
     assert unknown == {id(model.layers[-1].kernel)}
 
 
 def test_a_stand_in_that_is_not_found_is_reported(tmp_path):
     model = keras.Sequential([keras.Input((96,)), layers.Dense(96)])
     content = export_litert(model, tmp_path / "model.tflite").path.read_bytes()
-    (stand_in,) = stand_ins = _stand_ins.StandIns(model)
+    (stand_in,) = stand_ins = engine.StandIns(model)
     stand_in.operator, stand_in.view = "FULLY_CONNECTED", ((96, 96), (1, 0))
     assert fill(content, stand_ins) == (content, {id(model.layers[0].kernel)})
 
@@ -179,13 +181,13 @@ def test_a_stand_in_that_is_not_found_is_reported(tmp_path):
 def test_weights_do_not_multiply_in_the_converter(monkeypatch, tmp_path):
     """The graph that is converted has none of the numbers of a large kernel."""
     sizes = []
-    convert = _tensorflow_engine._run_converter
+    convert = in_process._run_converter
 
     def measured(converter, function, *rest):
         sizes.append(function.graph.as_graph_def().ByteSize())
         return convert(converter, function, *rest)
 
-    monkeypatch.setattr(_tensorflow_engine, "_run_converter", measured)
+    monkeypatch.setattr(in_process, "_run_converter", measured)
     model = keras.Sequential([keras.Input((256,)), layers.Dense(256)])
     export_litert(model, tmp_path / "model.tflite")
     assert sizes[0] < 256 * 256

@@ -7,8 +7,8 @@ from keras import layers
 
 from keras_mot.analysis import tensor_stats
 from keras_mot.export import LiteRTRunner, export_litert
-from keras_mot.export._litert_file import pack_model, parse_model
-from keras_mot.export._tensor_names import name_weights
+from keras_mot.export.litert.engines.tensor_names import name_weights
+from keras_mot.export.litert.litert_file import pack_model, parse_model
 from keras_mot.quantization import quantize_post_training
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same conversion, in a child")

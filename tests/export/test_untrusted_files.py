@@ -8,11 +8,12 @@ import pytest
 
 import keras_mot
 from keras_mot.analysis import measure, tensor_stats
-from keras_mot.export import LiteRTRunner, _isolation, _runner
-from keras_mot.export._flatbuffer import verify
-from keras_mot.export._interpreter import LocalInterpreter
-from keras_mot.export._isolation import RemoteInterpreter, open_interpreter, trust
-from keras_mot.export._litert_file import pack_model, parse_model
+from keras_mot.export import LiteRTRunner
+from keras_mot.export.litert import isolation, runner
+from keras_mot.export.litert.flatbuffer import verify
+from keras_mot.export.litert.interpreter import LocalInterpreter
+from keras_mot.export.litert.isolation import RemoteInterpreter, open_interpreter, trust
+from keras_mot.export.litert.litert_file import pack_model, parse_model
 
 
 def sparse_tensor(graph):
@@ -196,7 +197,7 @@ def test_reading_runs_nothing(two_inputs, tmp_path, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("the file was run")
 
-    monkeypatch.setattr(_runner, "open_interpreter", refuse)
+    monkeypatch.setattr(runner, "open_interpreter", refuse)
     assert measure(path, latency_runs=0, progress=False).measurements[0].tensors == expected.tensors
     assert tensor_stats(path) == expected.tensors
     assert keras_mot.analysis.sparsity(path) == expected.sparsity
@@ -277,7 +278,7 @@ def test_files_that_take_too_long(two_inputs, tmp_path, monkeypatch):
 
 
 def test_trust_goes_by_content(two_inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(_isolation, "_trusted", set())
+    monkeypatch.setattr(isolation, "_trusted", set())
     content = two_inputs.result.path.read_bytes()
     assert isinstance(open_interpreter(content, 1, "default"), RemoteInterpreter)
     trust(content)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_mot.graph import find_foldable_batch_norms
-from keras_mot.graph._functional import as_functional, is_a, kind_of
+from keras_mot.graph.functional import as_functional, is_a, kind_of
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization import quantize_post_training
 from keras_mot.sparsity import remove_pruned_channels

@@ -13,7 +13,7 @@ from keras import ops
 
 import keras_mot
 from keras_mot.layers import attach, copy_model, find_weights, is_transformed, strip, transformed_weights
-from keras_mot.layers._attach import evaluated_once
+from keras_mot.layers.attaching import evaluated_once
 from keras_mot.transforms import Codebook, FakeQuantize, Mask, SoftCodebook
 from tests.layers.model_zoo import MODELS, sample_batch
 

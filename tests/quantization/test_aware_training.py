@@ -20,7 +20,7 @@ from keras_mot.quantization import (
     quantize_scope,
     strip_quantization,
 )
-from keras_mot.quantization._settling import settle_biases
+from keras_mot.quantization.simulation.bias_rounding import settle_biases
 from keras_mot.sparsity import ConstantSparsity, prune_low_magnitude, strip_pruning
 from keras_mot.transforms import FakeQuantize
 from tests.quantization.models import compiled, images, small_network

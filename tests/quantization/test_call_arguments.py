@@ -7,10 +7,10 @@ from keras import layers, ops
 
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.graph import flatten, operations_of, trace
-from keras_mot.graph._arguments import deciding_arguments
+from keras_mot.graph.arguments import deciding_arguments
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization import quantize_model, quantize_post_training
-from keras_mot.quantization._lowering import lower
+from keras_mot.quantization.lowering.lowering import lower
 from tests.quantization.models import compiled, images, small_network
 from tests.quantization.test_coverage import OTHERS, RECURRENT, data, only_tensorflow, outputs, random_weights
 

@@ -6,11 +6,11 @@ import pytest
 from keras import layers, ops
 
 from keras_mot.export import LiteRTRunner, export_litert
-from keras_mot.export._litert_file import parse_model
+from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.graph.rewrite import flatten
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
 from keras_mot.quantization import INT8, INT16X8, quantize_model, quantize_post_training
-from keras_mot.quantization._lowering import lower
+from keras_mot.quantization.lowering.lowering import lower
 from tests.quantization.models import compiled
 
 only_tensorflow = pytest.mark.skipif(

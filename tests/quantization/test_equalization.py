@@ -10,10 +10,10 @@ from keras import layers, ops
 from keras_mot.graph import fold_batch_norm
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import INT8, MinMax, QuantizationScheme, quantize_model, quantize_post_training
-from keras_mot.quantization._simulation import simulate
-from keras_mot.quantization.bias_correction import correct_biases
-from keras_mot.quantization.calibration import calibrate, float_outputs, rounded_outputs, squared_error
-from keras_mot.quantization.equalization import equalize, find_pairs
+from keras_mot.quantization.algorithms.bias_correction import correct_biases
+from keras_mot.quantization.algorithms.equalization import equalize, find_pairs
+from keras_mot.quantization.estimators.calibrating import calibrate, float_outputs, rounded_outputs, squared_error
+from keras_mot.quantization.simulation.simulation import simulate
 from tests.quantization.models import images, small_network, with_random_statistics
 
 PER_TENSOR = QuantizationScheme(per_channel=False)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_mot.export import LiteRTRunner, export_litert
-from keras_mot.export._litert_file import parse_model
+from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.quantization import INT8, INT16X8, QuantizationScheme, quantize_post_training
 from tests.quantization.test_coverage import chain, data, last_scale, only_tensorflow, outputs, random_weights
 

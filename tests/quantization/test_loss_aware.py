@@ -16,7 +16,7 @@ from keras_mot.quantization import (
     SeenValues,
     quantize_post_training,
 )
-from keras_mot.quantization._loss_aware import keep_best
+from keras_mot.quantization.estimators.loss_aware import keep_best
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

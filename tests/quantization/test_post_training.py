@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_mot.export import LiteRTRunner, export_litert
-from keras_mot.export._litert_file import operator_codes, parse_model
+from keras_mot.export.litert.litert_file import operator_codes, parse_model
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
 from keras_mot.quantization import (
     FLOAT16,
@@ -20,7 +20,7 @@ from keras_mot.quantization import (
     quantize_post_training,
     strip_quantization,
 )
-from keras_mot.quantization.estimators import SeenValues
+from keras_mot.quantization.estimators.ranges import SeenValues
 from tests.quantization.models import images, small_network, with_random_statistics
 
 only_tensorflow = pytest.mark.skipif(

@@ -8,7 +8,7 @@ from keras_mot.analysis import measure_drift
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import quantize_post_training, reference_rounding
-from keras_mot.quantization.reference_kernels import _Rescaling
+from keras_mot.quantization.simulation.reference_kernels import _Rescaling
 from tests.quantization.models import small_network
 from tests.quantization.test_coverage import only_tensorflow
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_mot.quantization import quantize_model, quantize_post_training
-from keras_mot.quantization._samples import Samples
+from keras_mot.quantization.estimators.samples import Samples
 
 X = np.random.default_rng(0).standard_normal((40, 3)).astype("float32")
 

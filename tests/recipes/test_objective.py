@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_mot.recipes._objective import choose_objective, kind_of_labels
+from keras_mot.recipes.objective import choose_objective, kind_of_labels
 
 PROBABILITIES = np.full((6, 4), 0.25, "float32")
 LOGITS = np.array([[-2.0, 0.5, 3.0, 1.0]] * 6, "float32")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from keras_mot import compress
-from keras_mot.analysis._metrics import make_metric
+from keras_mot.analysis.metrics import make_metric
 from keras_mot.recipes import CompressionResult, FineTune, Prune, Recipe, StageResult, Tune
-from keras_mot.recipes._closing import closing_lines
 from keras_mot.recipes._collapse import collapsed, warn_of_collapse
+from keras_mot.recipes.closing import closing_lines
 from tests.quantization.test_coverage import only_tensorflow
 
 

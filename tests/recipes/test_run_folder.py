@@ -10,8 +10,8 @@ import pytest
 from keras_mot._lock import locked
 from keras_mot.recipes import _run_log
 from keras_mot.recipes._resumable import check_resumable
-from keras_mot.recipes._run_folder import run_folder
 from keras_mot.recipes.result import CompressionResult, StageResult
+from keras_mot.recipes.run_folder import run_folder
 
 NAMES = ("float", "prune", "cluster")
 IDENTITY = {"recipe": "r", "model": "m"}

@@ -6,11 +6,11 @@ import pytest
 from keras import layers
 
 from keras_mot import compress
-from keras_mot.export._runner import LiteRTRunner
+from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.recipes import FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune
-from keras_mot.recipes._arrangement import input_arrangement, with_outputs
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._training_data import TrainingData
+from keras_mot.recipes.arrangement import input_arrangement, with_outputs
 from keras_mot.recipes.fine_tuning import train
 from tests.quantization.test_coverage import only_tensorflow
 

@@ -8,7 +8,7 @@ from keras import ops
 from keras_mot.layers import WeightAxes
 from keras_mot.transforms import Codebook, SoftCodebook
 from keras_mot.transforms._lookup import digits_per_code
-from keras_mot.transforms._palette import nearest, pack, pack_bits, unpack
+from keras_mot.transforms.palette import nearest, pack, pack_bits, unpack
 
 
 def built(shape, entries, axes=None, **settings):

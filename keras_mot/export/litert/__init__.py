@@ -1,0 +1,1 @@
+"""LiteRT (`.tflite`): the exporter, and what reads and runs its files."""

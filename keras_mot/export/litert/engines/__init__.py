@@ -1,0 +1,1 @@
+"""What turns a Keras model into a float `.tflite` file."""

@@ -1,0 +1,165 @@
+"""Large weights go through TensorFlow's converter as stand-ins, and are written into the file that comes out.
+
+The converter keeps ten copies and more of each constant. Of a constant with one value throughout it keeps the value. So
+each large kernel is traced as such a constant, with a value of its own by which it is found again; the operator that
+reads it says in which order its numbers lie in the file.
+
+That holds for kernels that nothing is computed with before they are read. A batch normalization that the converter
+would fold into a kernel is folded here. All other weights are converted as they are.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_mot.graph.batch_norm import find_foldable_batch_norms, folded_bias, kernel_factors
+from keras_mot.layers.attaching import numpy_value
+
+_LEAST_SIZE = 8192
+_STEPS = 1024  # the values of float16 between 1 and 2: as many stand-ins can be told apart
+# What lies between a kernel and the operation that reads it, and leaves its numbers in their order.
+_RESHAPING = ("Identity", "Reshape", "ExpandDims", "Squeeze")
+# Operation of TensorFlow -> (position of the kernel, operator of LiteRT, order of the kernel's axes there).
+_READERS = {
+    "MatMul": (1, "FULLY_CONNECTED", (1, 0)),
+    "Conv2D": (1, "CONV_2D", (3, 0, 1, 2)),
+    "DepthwiseConv2dNative": (1, "DEPTHWISE_CONV_2D", (0, 1, 2, 3)),
+    "GatherV2": (0, "GATHER", (0, 1)),
+}
+
+
+@dataclasses.dataclass(eq=False)
+class StandIn:
+    """A weight and what stands for it.
+
+    Attributes:
+        variable: the weight.
+        value: of all numbers of the stand-in.
+        factors: what the weight is multiplied by, an array that broadcasts to it; `None`: nothing.
+        operator: name of the operator of LiteRT that reads it; known once it has been traced.
+        view: (shape in which it is read, order of the axes in the file).
+    """
+
+    variable: keras.Variable
+    value: float
+    factors: np.ndarray | None = None
+    operator: str | None = None
+    view: tuple | None = None
+
+    def rows(self, start, stop):
+        """The numbers that belong into the file, from one index of the first axis there to another."""
+        shape, order = self.view
+        values = numpy_value(self.variable)
+        if self.factors is not None:
+            values, factors = np.broadcast_arrays(values, self.factors)
+            values, factors = (array.reshape(shape).transpose(order)[start:stop] for array in (values, factors))
+            return values * factors
+        return values.reshape(shape).transpose(order)[start:stop]
+
+    @property
+    def shape(self):
+        """The shape in the file."""
+        shape, order = self.view
+        return tuple(shape[axis] for axis in order)
+
+
+class StandIns:
+    """The stand-ins of a model, and its other weights whose values change with them.
+
+    Args:
+        model: a Keras model without weight transforms.
+        left: ids of variables that shall be converted as they are.
+    """
+
+    def __init__(self, model, left=()):
+        large = [v for v in model.variables if v.dtype == "float32" and len(v.shape) > 1 and _size(v) >= _LEAST_SIZE]
+        large = sorted((v for v in large if id(v) not in left), key=_size, reverse=True)[: _STEPS - 1]
+        self.by_variable = {id(v): StandIn(v, 1.0 + number / _STEPS) for number, v in enumerate(large, 1)}
+        self._others = {}  # id of a variable -> (the variable, the value that it is to have)
+        for fold in find_foldable_batch_norms(model) if large else ():
+            self._fold(fold)
+
+    def __iter__(self):
+        return iter(self.by_variable.values())
+
+    def __len__(self):
+        return len(self.by_variable)
+
+    def _fold(self, fold):
+        stand_in = self.by_variable.get(id(getattr(fold.linear, "kernel", None)))
+        if stand_in is None:
+            return
+        batch_norm = fold.batch_norm
+        stand_in.factors = kernel_factors(fold).astype("float32")
+        shape = batch_norm.moving_mean.shape
+        neutral = {"moving_mean": np.zeros(shape), "moving_variance": np.full(shape, 1.0 - batch_norm.epsilon)}
+        if batch_norm.scale:
+            neutral["gamma"] = np.ones(shape)
+        if batch_norm.center:
+            neutral["beta"] = folded_bias(fold)
+        else:
+            neutral["moving_mean"] = -folded_bias(fold)
+        for name, value in neutral.items():
+            self._set(getattr(batch_norm, name), value)
+        if fold.linear.use_bias:
+            self._set(fold.linear.bias, np.zeros(fold.linear.bias.shape))
+
+    def _set(self, variable, value):
+        self._others[id(variable)] = variable, np.asarray(value, "float32")
+
+    def scope(self):
+        """A scope in which the model is traced: its weights read as their stand-ins.
+
+        Returns:
+            The scope; the constants of the stand-ins; and pairs of all variables that read as constants and these.
+        """
+        import tensorflow as tf
+
+        mapping = [(variable, tf.constant(value)) for variable, value in self._others.values()]
+        constants = []
+        for stand_in in self:
+            constants.append(tf.constant(stand_in.value, shape=stand_in.variable.shape, dtype="float32"))
+            mapping.append((stand_in.variable, constants[-1]))
+        return keras.StatelessScope(state_mapping=mapping), constants, mapping
+
+    def find_readers(self, constants):
+        """Notes what reads each stand-in in the traced graph; returns the ids of variables that must not have one."""
+        unknown = set()
+        for stand_in, constant in zip(self, constants, strict=True):
+            uses = {_use(operation, position, tensor) for operation, position, tensor in _readers(constant)}
+            if len(uses) != 1 or None in uses:
+                unknown.add(id(stand_in.variable))
+            else:
+                stand_in.operator, *view = uses.pop()
+                stand_in.view = tuple(view)
+        return unknown
+
+
+def _size(variable):
+    return int(np.prod(variable.shape))
+
+
+def _readers(tensor):
+    """(operation, position of the input, the tensor) of all that reads a tensor, in its own shape or another."""
+    for operation in tensor.consumers():
+        position = next(number for number, item in enumerate(operation.inputs) if item is tensor)
+        if operation.type in _RESHAPING and position == 0:
+            yield from _readers(operation.outputs[0])
+        else:
+            yield operation, position, tensor
+
+
+def _use(operation, position, tensor):
+    """(operator of LiteRT, shape, order of axes), or `None` if it is not known what the converter makes of it."""
+    where, operator, order = _READERS.get(operation.type, (None, None, ()))
+    shape = tuple(tensor.shape)
+    if position != where or len(shape) != len(order) or None in shape:
+        return None
+    if operation.type == "MatMul" and (operation.get_attr("transpose_a") or operation.get_attr("transpose_b")):
+        return None
+    if operation.type == "GatherV2" and operation.get_attr("batch_dims"):
+        return None
+    if operation.type == "DepthwiseConv2dNative":
+        shape = (1, *shape[:2], shape[2] * shape[3])
+    return operator, shape, order

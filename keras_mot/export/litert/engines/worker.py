@@ -1,0 +1,89 @@
+"""The child process of an export from another backend: `python -m keras_mot.export.litert.engines.worker DIR`.
+
+Reads `model.keras` and `task.json` from the directory; writes `dense.tflite`, `sparse.tflite` and
+`answer.json`.
+"""
+
+import importlib
+import json
+import pathlib
+import sys
+
+
+def main(directory):
+    """Does the task that a folder describes, and leaves its result there."""
+    directory = pathlib.Path(directory)
+    task = json.loads((directory / "task.json").read_text())
+    try:
+        conversion = _convert(directory, task)
+        for name in ("dense", "sparse"):
+            content = getattr(conversion, name)
+            if content is not None:
+                (directory / f"{name}.tflite").write_bytes(content)
+        answer = {
+            "sparse_failure": conversion.sparse_failure,
+            "batch_size": conversion.batch_size,
+            "output_names": conversion.output_names,
+            "open_failure": conversion.open_failure,
+        }
+    except _UserError as error:
+        answer = {"error": str(error), "unsupported": error.unsupported}
+    (directory / "answer.json").write_text(json.dumps(answer))
+
+
+class _UserError(Exception):
+    """An error to be raised again, in the parent process."""
+
+    def __init__(self, message, unsupported=False):
+        super().__init__(message)
+        self.unsupported = unsupported
+
+
+def _convert(directory, task):
+    import keras
+
+    from keras_mot.export.litert.engines.conversion import ConversionRequest, UnsupportedOperationError
+    from keras_mot.export.litert.engines.in_process import convert_in_process
+    from keras_mot.export.litert.signature import InputTensor, Signature
+
+    keras.config.set_floatx(task["floatx"])
+    keras.config.set_image_data_format(task["image_data_format"])
+    signature = Signature(
+        tuple(InputTensor(name, tuple(shape), dtype) for name, shape, dtype in task["inputs"]),
+        tuple(task["arguments"]),
+    )
+    request = ConversionRequest(**task["request"])
+    model = _load(directory / "model.keras", task["modules"])
+    try:
+        return convert_in_process(model, signature, request)
+    except UnsupportedOperationError as error:
+        raise _UserError(str(error), unsupported=True) from error
+    except ValueError as error:
+        raise _UserError(str(error)) from error
+    except Exception as error:
+        raise _UserError(
+            f"The model '{model.name}' could not be converted with the TensorFlow backend "
+            f"({type(error).__name__}): {error} A custom layer must compute with `keras.ops` alone to work "
+            f"on every backend."
+        ) from error
+
+
+def _load(path, modules):
+    import keras
+
+    try:
+        for module in modules:
+            importlib.import_module(module)
+        # The parent process wrote this file a moment ago, so that its lambdas are the user's own.
+        return keras.models.load_model(path, compile=False, safe_mode=False)
+    except Exception as error:
+        raise _UserError(
+            f"The model could not be loaded in the process that converts it with TensorFlow "
+            f"({type(error).__name__}): {error} Its custom classes and functions must be registered with "
+            f"`keras.saving.register_keras_serializable` in a module that can be imported, or run the export "
+            f"with KERAS_BACKEND=tensorflow."
+        ) from error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

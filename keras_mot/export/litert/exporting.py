@@ -1,0 +1,259 @@
+"""Export to LiteRT (`.tflite`), the runtime formerly called TensorFlow Lite."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any, Literal
+
+import keras
+
+from keras_mot._files import write_bytes
+from keras_mot._messages import describe, shortened
+from keras_mot.export.dependencies import check_installed
+from keras_mot.export.litert import checks
+from keras_mot.export.litert.engines.conversion import ConversionRequest
+from keras_mot.export.litert.engines.in_child import convert_in_child
+from keras_mot.export.litert.engines.in_process import convert_in_process
+from keras_mot.export.litert.integers.engine import IntegerEngine
+from keras_mot.export.litert.precision import check_precision, full_precision
+from keras_mot.export.litert.random_inputs import fitting_inputs
+from keras_mot.export.litert.signature import check_inputs, read_signature
+from keras_mot.export.litert.sparse.choice import choose, is_worth_trying
+from keras_mot.export.litert.verification import ExportVerificationError, Verifier
+from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
+from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
+
+# An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
+_ENGINES = {"tensorflow": convert_in_process, "tensorflow-subprocess": convert_in_child}
+_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 1e-1, "integer": 0.25}
+_VERIFICATION_SAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class LiteRTExport:
+    """What an export wrote.
+
+    Attributes:
+        path: Path of the file.
+        bytes: Size of the file.
+        weights: Data type of the weights, "float32", "float16", "int8", or "integer" for a quantized model.
+        sparse_encoding: Whether zeros are stored compactly.
+        sparse_reason: Why sparse encoding was used or not.
+        max_abs_error: Largest absolute difference between the file's outputs and the Keras model's on the
+            verification data, or None if it was not verified.
+        batch_size: Batch size that the file takes, or None for any.
+        batch_reason: Why the batch size is what it is.
+        engine: The engine that converted.
+        input_names: Names of the file's inputs in the order of the Keras model's.
+        output_names: Names of the file's outputs in the order of the Keras model's.
+        float_operators: Of a quantized model, the operators that still compute in floats: (operator, name of
+            its result, reason) of each.
+    """
+
+    path: pathlib.Path
+    bytes: int
+    weights: str
+    sparse_encoding: bool
+    sparse_reason: str
+    max_abs_error: float | None
+    batch_size: int | None
+    batch_reason: str
+    engine: str
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    float_operators: tuple[tuple[str, str, str], ...] = ()
+
+    def __str__(self) -> str:
+        verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"
+        batch = "any" if self.batch_size is None else str(self.batch_size)
+        return (
+            f"{self.path}: {self.bytes:,} bytes, {self.weights} weights, {verified}\n"
+            f"  sparse encoding: {'yes' if self.sparse_encoding else 'no'} ({self.sparse_reason})\n"
+            f"  batch size: {batch} ({self.batch_reason})\n"
+            f"  engine: {self.engine}"
+            + "".join(f"\n  in floats: {name} ({result}): {reason}" for name, result, reason in self.float_operators)
+        )
+
+
+def export_litert(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    weights: Any = "float32",
+    sparse_encoding: Literal["auto"] | bool = "auto",
+    batch_size: int | None = None,
+    input_signature: Any = None,
+    verify: bool = True,
+    verification_data: Any = None,
+    tolerance: float | None = None,
+    input_type: Literal["float32", "int8", "uint8", "int16"] = "float32",
+    output_type: Literal["float32", "int8", "uint8", "int16"] = "float32",
+    strict: bool = False,
+) -> LiteRTExport:
+    """Exports a Keras model to a `.tflite` file and proves it by running it in the LiteRT runtime.
+
+    Works on every Keras backend. On TensorFlow it converts in this process; on JAX and PyTorch it saves the
+    model and converts it in a child process under TensorFlow, for which custom layers must be registered
+    with Keras in a module that can be imported. The file uses LiteRT's own operators only.
+
+    The file appears complete or not at all: a failed export leaves an older file at `path` as it was.
+
+    Sparse encoding stores only the values that are not zero. The file becomes smaller without compression;
+    the runtime expands the weights when it loads them, so it makes nothing faster by itself. It works with
+    float32 and float16 weights alike. "auto" uses it where the file becomes smaller, runs in the runtime,
+    agrees with the model, and is not of a shape for which XNNPACK's sparse inference on Arm may give wrong
+    outputs.
+
+    A quantized model (of `keras_mot.quantization`) becomes a file that computes in integers, with the scales that
+    the model simulates; it needs no data. Batch normalization that it trains is folded, as by `freeze_batch_norm`.
+    What the runtime has no integer kernel for stays in floats, is listed in the result, and is an error with
+    `strict=True`.
+
+    Args:
+        model: A built Keras model without weight transforms (strip a pruned model first), or a quantized one.
+        path: Path of the file to write, `.tflite`; its directory must exist. Suffixes of other formats are refused, and
+            so is whatever is no regular file. Of a symbolic link, the target is written.
+        weights: "float32"; "float16" for weights of half the size that are computed with in float32; or "int8" for
+            large weights of a quarter of the size beside float activations (dynamic range quantization: LiteRT's
+            converter rounds them, and its kernels round activations as they run, by ranges that they measure). The
+            schemes `keras_mot.quantization.FLOAT16` and `DYNAMIC_RANGE` stand for the last two.
+        sparse_encoding: "auto", True (insist: an error where it cannot be done safely) or False.
+        batch_size: Batch size of the file. None, the default, keeps it open where the converter can; models
+            with recurrent layers fall back to 1, and the result says so.
+        input_signature: The input structure of a subclassed model whose inputs are not known or are not of
+            its input dtype: a `keras.InputSpec(shape=..., dtype=...)` or a list or dictionary of them.
+        verify: Whether to run the file and compare it with the model. Defaults to True.
+        verification_data: Inputs to verify on, in the model's input structure, the batch first. Defaults to
+            three random samples: standard normal for floats (for a quantized model within the ranges of its
+            inputs), 0 and 1 for integers. Sizes that the model leaves open become 16, or another power of two up to
+            512 that it gives results for.
+        tolerance: Largest accepted error of an output relative to its largest magnitude. Defaults to 1e-3
+            for float32 and 2e-2 for float16 weights, 0.1 for int8 weights, and 0.25 for quantized models, whose
+            rounding differs in rare cases by one step at every layer. It finds broken files, not lost accuracy.
+        input_type: Of a quantized model, the type of the file's inputs: "float32", or an integer type to be given
+            numbers as the first quantizer rounds them.
+        output_type: The same for its outputs.
+        strict: Whether a quantized model must compute in integers throughout.
+
+    Returns:
+        A `LiteRTExport`.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument has a wrong value, no file can be written at `path`, the model cannot be exported
+            (not built, transforms not stripped, weights not finite, an operation that LiteRT lacks), or
+            `sparse_encoding=True` cannot be fulfilled.
+        ExportVerificationError: The file does not compute what the model computes.
+        ImportError: TensorFlow or ai-edge-litert is not installed.
+
+    Example:
+
+        result = keras_mot.export.export_litert(model, "model.tflite", weights="float16")
+        print(result)
+    """
+    weights = getattr(weights, "weights", weights)
+    checks.check_options(weights, sparse_encoding, batch_size, verify, tolerance)
+    path = checks.check_path(path)
+    checks.check_model(model)
+    check_precision(model)
+    integers = _check_integers(model, weights, sparse_encoding, input_type, output_type)
+    check_installed("tensorflow", "ai_edge_litert")
+    model = fold_trained_batch_norm(model)
+    with full_precision(model):
+        signature = read_signature(model, input_signature)
+        batch_sizes = _plan_batch_sizes(signature, batch_size)
+        data = _verification_inputs(model, signature, verification_data, batch_size) if verify else None
+        kind = "integer" if integers else weights
+        verifier = Verifier(model, signature, data, tolerance or _TOLERANCES[kind], batch_size)
+        engine = "tensorflow" if keras.backend.backend() == "tensorflow" else "tensorflow-subprocess"
+        request = ConversionRequest(
+            weights=weights,
+            batch_sizes=batch_sizes,
+            dense=sparse_encoding is not True,
+            sparse=sparse_encoding is True
+            or (sparse_encoding == "auto" and kind not in ("int8", "integer") and is_worth_trying(model)),
+            marked=integers,
+        )
+        convert = _ENGINES[engine]
+        if integers:
+            convert = IntegerEngine(convert, input_type, output_type, strict)
+            sparse_encoding = False
+        conversion, choice = _convert_and_choose(convert, model, signature, request, sparse_encoding, verifier)
+    write_bytes(path, choice.content)
+    return LiteRTExport(
+        path=path,
+        bytes=len(choice.content),
+        weights=kind,
+        sparse_encoding=choice.sparse,
+        sparse_reason=choice.reason,
+        max_abs_error=choice.error,
+        batch_size=conversion.batch_size,
+        batch_reason=_batch_reason(signature, batch_size, conversion),
+        engine=engine,
+        input_names=tuple(tensor.name for tensor in signature.inputs),
+        output_names=conversion.output_names,
+        float_operators=convert.floats if integers else (),
+    )
+
+
+def _check_integers(model, weights, sparse_encoding, input_type, output_type):
+    """Whether the model is a quantized one; raises a ValueError for options that do not go together."""
+    for name, value in (("input_type", input_type), ("output_type", output_type)):
+        if value not in ("float32", "int8", "uint8", "int16"):
+            raise ValueError(f"`{name}` must be 'float32', 'int8', 'uint8' or 'int16'. Received: {describe(value)}.")
+    quantized = is_quantized(model)
+    if sparse_encoding is True and (quantized or weights == "int8"):
+        raise ValueError("`sparse_encoding=True` is for float weights: runtimes refuse sparse integer weights.")
+    if quantized:
+        checks.check_ranges(model)
+        if weights != "float32":
+            raise ValueError("A quantized model has integer weights: leave `weights` at its default.")
+        return True
+    if (input_type, output_type) != ("float32", "float32"):
+        raise ValueError("`input_type` and `output_type` are for quantized models; this one computes in floats.")
+    return False
+
+
+def _convert_and_choose(engine, model, signature, request, sparse_encoding, verifier):
+    conversion = engine(model, signature, request)
+    try:
+        return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
+    except (ValueError, ExportVerificationError) as error:
+        # A graph may convert with an open batch dimension and yet have the batch size 1 built in somewhere.
+        if conversion.batch_size is not None or len(request.batch_sizes) == 1:
+            raise
+        failure = str(error)
+    request = dataclasses.replace(request, batch_sizes=request.batch_sizes[1:])
+    conversion = dataclasses.replace(engine(model, signature, request), open_failure=failure)
+    return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
+
+
+def _plan_batch_sizes(signature, batch_size):
+    """Batch sizes to try, in order."""
+    fixed = signature.fixed_batch_size
+    if fixed is not None and batch_size not in (None, fixed):
+        raise ValueError(
+            f"The model prescribes a batch size of {fixed}. Expected: batch_size={fixed} or None. Received: "
+            f"{batch_size}. Build the model with an open batch dimension to choose another."
+        )
+    if fixed is not None or batch_size is not None:
+        return (fixed or batch_size,)
+    return (None, 1)
+
+
+def _batch_reason(signature, asked, conversion):
+    if signature.fixed_batch_size is not None:
+        return "the model prescribes it"
+    if asked is not None:
+        return "as asked for"
+    if conversion.batch_size is None:
+        return "the batch dimension is open"
+    failure = shortened(conversion.open_failure, 300)
+    return f"an open batch dimension, which recurrent layers usually do not take, fails: {failure}"
+
+
+def _verification_inputs(model, signature, data, batch_size):
+    if data is None:
+        count = signature.fixed_batch_size or batch_size or _VERIFICATION_SAMPLES
+        return in_input_ranges(model, fitting_inputs(model, signature, count))
+    return check_inputs(signature, signature.flatten(data))

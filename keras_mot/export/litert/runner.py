@@ -1,0 +1,231 @@
+"""Runs a `.tflite` file in the LiteRT runtime."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from keras_mot._messages import describe, shortened
+from keras_mot.export.dependencies import require
+from keras_mot.export.litert.isolation import open_interpreter
+from keras_mot.export.litert.litert_file import parse_content, read_content
+
+# Files that take any batch are run on this many samples at a time, which bounds the memory.
+_LARGEST_CHUNK = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class RunnerTensor:
+    """An input or output of a file: name, shape (`None` where open), dtype, and (scale, zero point)."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    quantization: tuple[float, int]
+    index: int
+
+
+class LiteRTRunner:
+    """Runs a `.tflite` file on batches of NumPy arrays.
+
+    A file with an open batch dimension is resized to the batch it is given; a file with a fixed one is run
+    as often as the batch needs. Floats given to a quantized integer input are quantized, and quantized
+    outputs are returned as floats.
+
+    A file that this process has not exported runs in a child process of its own: what ends that process is an error
+    here.
+
+    Args:
+        source: Path of a `.tflite` file, or its content as bytes.
+        num_threads: Number of threads of the runtime. Defaults to 1.
+        input_names: Names of the inputs in the order in which a list of arrays is to be taken; by default the
+            order of the file.
+        kernels: "default", the runtime's fast ones with the XNNPACK delegate, or "reference", the slow ones that
+            define what integers compute; with these, `inner_values` can be read.
+
+    Raises:
+        ValueError: The file is not a `.tflite` file, is damaged, or the runtime refuses it or fails at it.
+        TypeError: `source` is neither a path nor bytes.
+        ImportError: `ai-edge-litert` is not installed.
+
+    Example:
+
+        runner = LiteRTRunner("model.tflite")
+        probabilities = runner.run(images)["dense_1"]
+    """
+
+    inputs: tuple[RunnerTensor, ...]
+    outputs: tuple[RunnerTensor, ...]
+
+    def __init__(
+        self,
+        source: str | os.PathLike | bytes,
+        num_threads: int = 1,
+        input_names: Sequence[str] | None = None,
+        kernels: Literal["default", "reference"] = "default",
+    ):
+        require("ai_edge_litert.interpreter")
+        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+            raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {describe(num_threads)}.")
+        if kernels not in ("default", "reference"):
+            raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {describe(kernels)}.")
+        self._keeps_values = kernels == "reference"
+        content, self._label = read_content(source)
+        parse_content(content, self._label)  # what is checked is what runs
+        with self._blaming("load"):
+            self._interpreter = open_interpreter(content, num_threads, kernels)
+            inputs, outputs = self._interpreter.inputs, self._interpreter.outputs
+            self.inputs = tuple(_describe(name, details) for name, details in inputs.items())
+            self.outputs = tuple(_describe(name, details) for name, details in outputs.items())
+        if input_names is not None:
+            by_name = {tensor.name: tensor for tensor in self.inputs}
+            if sorted(by_name) != sorted(input_names):
+                raise ValueError(
+                    f"`input_names` must name the inputs of {self._label}. Expected: {sorted(by_name)}. "
+                    f"Received: {list(input_names)}."
+                )
+            self.inputs = tuple(by_name[name] for name in input_names)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The batch size that the file prescribes, or None if it takes any."""
+        sizes = {tensor.shape[0] for tensor in self.inputs if tensor.shape}
+        return next((size for size in sizes if size is not None), None)
+
+    def run(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the model on a batch.
+
+        Args:
+            inputs: An array for a model of one input, a list of arrays in the order of `self.inputs`, or a
+                dictionary of input names. The first dimension is the batch.
+
+        Returns:
+            A dictionary of output names and arrays, the batch first.
+
+        Raises:
+            ValueError: The arrays do not fit the inputs, or the runtime fails.
+        """
+        arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
+        count = self._count(arrays)
+        step = self.batch_size or min(count, _LARGEST_CHUNK)
+        chunks = [self._invoke([a[i : i + step] for a in arrays], step) for i in range(0, count, step)]
+        outputs = {}
+        for tensor in self.outputs:
+            parts = [chunk[tensor.name] for chunk in chunks]
+            # An output without a batch dimension (a scalar) stays what the last run gave.
+            joined = np.concatenate(parts) if parts[0].ndim else parts[-1]
+            outputs[tensor.name] = joined[:count] if parts[0].ndim else joined
+        return outputs
+
+    def set_inputs(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> None:
+        """Writes one batch into the runtime, resizing its inputs, for repeated `invoke`."""
+        arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
+        with self._blaming("run"):
+            self._set([self._pad(array, self.batch_size or len(array)) for array in arrays])
+
+    def invoke(self) -> None:
+        """Runs the runtime once on the inputs that it holds."""
+        with self._blaming("run"):
+            self._interpreter.invoke()
+
+    def timed_invoke(self) -> float:
+        """Runs the runtime once on the inputs that it holds, and returns the seconds that this took."""
+        with self._blaming("run"):
+            return self._interpreter.timed_invoke()
+
+    def inner_values(self) -> dict[str, np.ndarray]:
+        """The values of all tensors after the last `invoke`, by their names, integers as the floats they stand for.
+
+        Raises:
+            ValueError: The runner was not made with `kernels="reference"`: fast kernels reuse memory.
+        """
+        if not self._keeps_values:
+            raise ValueError('Only a `LiteRTRunner(..., kernels="reference")` keeps inner values.')
+        values = {}
+        for details in self._interpreter.tensors():
+            if details["scales"] > 1:
+                continue  # a weight
+            try:
+                values[details["name"]] = self._dequantize(_describe(details["name"], details))
+            except ValueError:  # scratch memory of an operator
+                continue
+        return values
+
+    @contextlib.contextmanager
+    def _blaming(self, action):
+        """Where an error is one of the file: the runtime and its bindings raise what they like."""
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(f"The LiteRT runtime cannot {action} {self._label}: {shortened(error)}") from error
+
+    def _arrange(self, inputs):
+        """Brings the user's inputs into the order of `self.inputs`."""
+        names = [tensor.name for tensor in self.inputs]
+        if isinstance(inputs, dict):
+            if set(inputs) != set(names):
+                raise ValueError(
+                    f"The names of the inputs do not match {self._label}. Expected: {names}. Received: {list(inputs)}."
+                )
+            return [np.asarray(inputs[name]) for name in names]
+        arrays = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if len(arrays) != len(names):
+            raise ValueError(
+                f"{self._label} takes {len(names)} input(s), {names}. Received: {len(arrays)}. Pass one "
+                f"array for each, in this order, or a dictionary of these names."
+            )
+        return [np.asarray(array) for array in arrays]
+
+    def _count(self, arrays):
+        for array, tensor in zip(arrays, self.inputs, strict=True):
+            expected = tensor.shape[1:]
+            fits = array.ndim == len(tensor.shape) and all(
+                size in (None, given) for size, given in zip(expected, array.shape[1:], strict=True)
+            )
+            if not fits:
+                raise ValueError(
+                    f"Input '{tensor.name}' of {self._label} has another shape. Expected: (batch, "
+                    f"{', '.join(str(size) for size in expected)}). Received: {array.shape}."
+                )
+        counts = {len(array) for array in arrays if array.ndim}
+        if len(counts) > 1 or counts == {0}:
+            raise ValueError(
+                f"All inputs must hold the same number of samples, one or more. Received: {sorted(counts)}."
+            )
+        return counts.pop() if counts else 1
+
+    def _invoke(self, arrays, step):
+        with self._blaming("run"):
+            self._set([self._pad(array, step) for array in arrays])
+            self._interpreter.invoke()
+            return {tensor.name: self._dequantize(tensor) for tensor in self.outputs}
+
+    def _pad(self, array, step):
+        """Repeats the last sample until the batch is full; the surplus is cut off the outputs."""
+        if array.ndim == 0 or self.batch_size is None or len(array) == step:
+            return array
+        return np.concatenate([array, np.repeat(array[-1:], step - len(array), axis=0)])
+
+    def _set(self, arrays):
+        self._interpreter.set_inputs([tensor.index for tensor in self.inputs], arrays)
+
+    def _quantize(self, array, tensor):
+        scale, zero_point = tensor.quantization
+        if scale and np.issubdtype(array.dtype, np.floating):
+            limits = np.iinfo(tensor.dtype)
+            array = np.clip(np.round(array / scale) + zero_point, limits.min, limits.max)
+        return array.astype(tensor.dtype)
+
+    def _dequantize(self, tensor):
+        array = self._interpreter.values(tensor.index)
+        scale, zero_point = tensor.quantization
+        return (array.astype("float32") - zero_point) * np.float32(scale) if scale else array
+
+
+def _describe(name, details):
+    sizes = details["shape_signature"] or details["shape"]
+    shape = tuple(None if size < 0 else size for size in sizes)
+    return RunnerTensor(name, shape, details["dtype"], tuple(details["quantization"]), details["index"])

@@ -1,0 +1,225 @@
+"""Copying a model of any kind, transforms included, so that the copy shares no variables with it."""
+
+import contextlib
+import copy
+import tempfile
+import types
+
+import keras
+import numpy as np
+
+from keras_mot._keras import Functional, forget_torch_parameters, is_graph_model, own_flag
+from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.layers.finding import check_layer
+from keras_mot.transforms import WeightTransform
+from keras_mot.transforms.base import updaters_by_reference
+
+
+def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
+    """A copy of a built layer or model: same names, values and transforms, no shared variables, not compiled.
+
+    Sequential, functional and nested models are rebuilt layer by layer; other layers and subclassed models
+    from their configuration. Classes and functions that the model uses need not be registered.
+
+    Args:
+        model: a built layer or model.
+
+    Returns:
+        The copy.
+
+    Raises:
+        TypeError: if `model` is not a Keras model or layer.
+        ValueError: if the model cannot be rebuilt from its configuration.
+    """
+    check_layer(model, "copy_model")
+    try:
+        with strategy_scope(model):
+            clone = _copy_structure(model, {})
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(_cannot_copy(model, reason if len(reason) < 400 else reason[:400] + " ...")) from error
+    old, new = model.variables, clone.variables
+    shapes = [tuple(variable.shape) for variable in old], [tuple(variable.shape) for variable in new]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            _cannot_copy(
+                model,
+                f"the rebuilt model has {len(new)} variables, or other shapes, not the {len(old)} it had",
+            )
+        )
+    _copy_variables(old, new)
+    forget_torch_parameters(clone)
+    for source, target in zip(model._flatten_layers(), clone._flatten_layers(), strict=True):
+        if type(target) is not type(source):
+            names = type(source).__name__, type(target).__name__
+            raise ValueError(_cannot_copy(model, f"layer '{source.name}' of class {names[0]} comes back as {names[1]}"))
+        target._trainable = source._trainable
+        _copy_preprocessing(source, target)
+        if target.name != source.name:  # created without a name by its parent's code, and numbered anew
+            target.name = source.name
+        target._parent_path = source._parent_path
+        _copy_progress(source, target)
+    return clone
+
+
+def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
+    """A copy of a built layer, transforms included, that has a bias or has none; a new bias is 0.
+
+    Args:
+        layer: a layer with the attributes `use_bias` and `bias`.
+        use_bias: whether the copy has a bias.
+    """
+    clone = _copy_layer(layer, use_bias=use_bias)
+    kept = [
+        [variable for variable in each.variables if not each.use_bias or variable is not each.bias]
+        for each in (layer, clone)
+    ]
+    _copy_variables(*kept)
+    if layer.use_bias and use_bias:
+        _copy_variables([layer.bias], [clone.bias])
+    for source, target in zip(layer._flatten_layers(), clone._flatten_layers(), strict=True):
+        target._trainable = source._trainable
+        _copy_progress(source, target)
+    return clone
+
+
+def _copy_variables(old, new):
+    for source, target in zip(old, new, strict=True):
+        # A real copy: JAX donates the buffers of a model in training.
+        target.assign(np.array(keras.ops.convert_to_numpy(source)))
+        if own_flag(target) != own_flag(source):
+            target.trainable = own_flag(source)
+    _copy_paths(old, new)
+
+
+def _copy_paths(old, new):
+    """Gives variables the paths of others: a layer rebuilt by itself does not know the model it was built in.
+
+    PyTorch lists parameters by their paths, and in the order of these.
+    """
+    for source, target in zip(old, new, strict=True):
+        target._path = source._path
+
+
+def _copy_progress(source, target):
+    if isinstance(source, WeightTransform):
+        target.step, target.updated_at = source.step, source.updated_at
+
+
+def _cannot_copy(model, reason):
+    return (
+        f"'{model.name}' ({type(model).__name__}) cannot be rebuilt from its configuration ({reason}). Give it "
+        "`get_config` and, if needed, `from_config` and `build`, or pass `inplace=True` to change the model itself."
+    )
+
+
+def _copy_structure(layer, copies):
+    if id(layer) in copies:  # used in several places, at several levels of nesting
+        return copies[id(layer)]
+    copies[id(layer)] = _copy_graph(layer, copies) if is_graph_model(layer) else _copy_layer(layer)
+    return copies[id(layer)]
+
+
+def _copy_graph(model, copies):
+    inputs = None
+    if isinstance(model, Functional):
+        inputs = keras.tree.map_structure(new_input, model.input)
+    compiled, model.compiled = model.compiled, False
+    try:
+        clone = keras.models.clone_model(
+            model, input_tensors=inputs, clone_function=lambda child: _copy_structure(child, copies)
+        )
+    finally:
+        model.compiled = compiled
+    clone._trainable = model._trainable
+    return clone
+
+
+def new_input(tensor):
+    """A symbolic input like the one that `tensor` is."""
+    name = tensor._keras_history.operation.name
+    optional = getattr(tensor._keras_history.operation, "optional", False)
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name, optional=optional)
+
+
+def _copy_layer(layer, **changes):
+    """The layer from its configuration, with changes to that."""
+    if type(layer) is keras.layers.Lambda:  # its function would lose its globals on the way through a config
+        config = {**layer.get_config(), "function": layer.function}
+        if "arguments" not in config:
+            config["arguments"] = layer.arguments
+        for key in ("output_shape", "mask"):
+            config.pop(key, None)
+        return keras.layers.Lambda(**config, output_shape=layer._output_shape, mask=layer.mask)
+    with updaters_by_reference():
+        config = keras.saving.serialize_keras_object(layer)
+        config.pop("compile_config", None)
+        config["config"].update(changes)
+        known = _custom_objects(layer)
+        return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
+
+
+def _copy_preprocessing(source, target):
+    """What an adapted preprocessing layer knows beyond its variables: constants and vocabularies."""
+    if hasattr(source, "finalize_state") and source.built:
+        target.finalize_state()
+    if hasattr(source, "save_assets") and hasattr(source, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
+
+
+def _custom_objects(layer):
+    """The classes and functions outside Keras that a layer refers to, by the names configurations use.
+
+    Only of one layer and those below it: two layers may well use different functions of one name.
+    """
+    known = {}
+
+    def add(value):
+        if isinstance(value, types.FunctionType):
+            item = value
+        elif hasattr(value, "get_config"):
+            item = getattr(type(value), "_plain_class", type(value))
+        else:
+            return
+        if not item.__module__.startswith("keras."):
+            for name in (item.__name__, keras.saving.get_registered_name(item)):
+                if known.setdefault(name, item) is not item:
+                    raise ValueError(f"it uses two different things of one name, '{name}'")
+
+    # A functional model also holds plain operations, such as the `Add` of `x + y`.
+    parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else [layer]
+    for part in parts:
+        add(part)
+        for name, value in list(vars(part).items()):
+            if not hasattr(type(part), name):  # Keras puts wrapped methods, such as `build`, on the instance
+                add(value)
+    return known
+
+
+def strategy_scope(model):
+    """The scope of the `tf.distribute` strategy that `model` was created under, or one that does nothing."""
+    strategy = getattr(model, "_distribute_strategy", None)
+    return strategy.scope() if strategy is not None else contextlib.nullcontext()
+
+
+def _install():
+    """Makes PyTorch list the parameters of a deep copy of a model of ours as it lists those of the model.
+
+    Keras copies by saving and loading, where some layers are built by themselves. Plain models stay as Keras has them.
+    """
+    if keras.backend.backend() != "torch" or hasattr(keras.layers.Layer, "__deepcopy__"):
+        return
+
+    def deepcopy(self, memo):
+        result = copy._reconstruct(self, memo, *self.__reduce_ex__(4))  # as `copy.deepcopy` does without this method
+        if any(isinstance(part, WeightTransform | ActivationQuantizer) for part in self._flatten_layers()):
+            _copy_paths(self.variables, result.variables)
+            forget_torch_parameters(result)
+        return result
+
+    keras.layers.Layer.__deepcopy__ = deepcopy
+
+
+_install()

@@ -1,0 +1,1 @@
+"""What changes a quantized model so that it loses less."""

@@ -1,0 +1,81 @@
+"""Bias correction: rounding shifts the mean of a layer's outputs, and the bias takes the shift back."""
+
+import collections
+import contextlib
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot._keras import no_gradients
+from keras_mot.graph.functional import is_a, nodes_of
+from keras_mot.layers.attaching import numpy_value
+from keras_mot.quantization.estimators.calibrating import in_floats
+from keras_mot.quantization.simulation.placement import WEIGHTED
+
+
+def correct_biases(model: keras.Model, batch: Any) -> int:
+    """Moves biases so that the mean of each channel of each layer is what it is in floats, in place.
+
+    The means are those of the outputs before the activation function. Layers are corrected in the order of the graph,
+    each with those before it rounded and corrected (Nagel et al., 2019, "Data-Free Quantization Through Weight
+    Equalization and Bias Correction", arXiv:1906.04721, section 4.2 and appendix D). It takes two runs of the model.
+
+    Args:
+        model: a quantized functional model whose activation quantizers have ranges.
+        batch: inputs as the model takes them; some dozen samples.
+
+    Returns:
+        How many layers have been corrected: those with a bias that are called once.
+    """
+    calls = collections.Counter(id(node.operation) for node in nodes_of(model))
+    chosen = [layer for layer in model.layers if is_a(layer, WEIGHTED) and layer.use_bias and calls[id(layer)] == 1]
+    expected = {}
+
+    def note(layer, outputs):
+        expected[id(layer)] = _means(layer, outputs)
+        return outputs
+
+    def correct(layer, outputs):
+        shift = expected[id(layer)] - _means(layer, outputs)
+        layer.bias.assign(numpy_value(layer.bias) + shift)
+        return outputs + ops.convert_to_tensor(_in_channels(layer, shift, outputs), outputs.dtype)
+
+    with in_floats(model), _before_activation(chosen, note):
+        model(batch, training=False)
+    with no_gradients(), _before_activation(chosen, correct):
+        model(batch, training=False)
+    return len(chosen)
+
+
+@contextlib.contextmanager
+def _before_activation(chosen, function):
+    """Context in which `function(layer, outputs)` sees, and may change, what each layer passes to its activation."""
+    before = [layer.activation for layer in chosen]
+
+    def hook(layer, activation):
+        return lambda outputs: activation(function(layer, outputs))
+
+    for layer, activation in zip(chosen, before, strict=True):
+        layer.activation = hook(layer, activation)
+    try:
+        yield
+    finally:
+        for layer, activation in zip(chosen, before, strict=True):
+            layer.activation = activation
+
+
+def _channel_axis(layer, outputs):
+    return 1 if getattr(layer, "data_format", "channels_last") == "channels_first" else len(outputs.shape) - 1
+
+
+def _means(layer, outputs):
+    axis = _channel_axis(layer, outputs)
+    values = np.asarray(ops.convert_to_numpy(ops.cast(outputs, "float32")))
+    return values.mean(axis=tuple(other for other in range(values.ndim) if other != axis), dtype="float64")
+
+
+def _in_channels(layer, shift, outputs):
+    axis = _channel_axis(layer, outputs)
+    return shift.reshape([-1 if other == axis else 1 for other in range(len(outputs.shape))])

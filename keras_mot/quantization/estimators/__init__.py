@@ -1,0 +1,1 @@
+"""Calibration: statistics of activations, and the ranges that follow from them."""

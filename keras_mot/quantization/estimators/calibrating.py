@@ -1,0 +1,233 @@
+"""Calibration: the ranges of activations, from the data that a model will see."""
+
+import contextlib
+import functools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot._keras import compiled_call, no_gradients
+from keras_mot._messages import describe
+from keras_mot._progress import progress_bar
+from keras_mot.graph.functional import kind_of, nodes_of
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
+from keras_mot.layers.attaching import evaluated_once, transformed_weights
+from keras_mot.quantization.estimators.ranges import MeanMinMax, MinMax, MovingAverage, SeenValues
+from keras_mot.quantization.simulation.placement import quantizer_of
+from keras_mot.transforms import FakeQuantize
+
+_SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
+_FAR = float(np.finfo("float32").max)
+_TIES = 0.1  # share of the values; by chance, one in five hundred lies so near to one
+
+
+def calibrate(model, samples, estimator, progress=None):
+    """Runs a model on data, without rounding, and sets the range of each of its activation quantizers.
+
+    Args:
+        model: a model with activation quantizers.
+        samples: the `Samples`, or a list of batches of inputs.
+        estimator: a `RangeEstimator`.
+        progress: whether to show a progress bar; `None`: on a terminal.
+
+    Raises:
+        ValueError: if a batch makes an activation NaN or infinite.
+    """
+    histograms = not isinstance(estimator, (MinMax, MeanMinMax, MovingAverage))
+    set_ranges(observe(model, samples, progress, histograms), estimator)
+
+
+def observe(model, samples, progress=None, histograms=True):
+    """What the activation quantizers of a model see of data, without rounding: list of (quantizer, `SeenValues`).
+
+    Quantizers with a fixed range are left out. The arguments are those of `calibrate`; `histograms` tells whether
+    histograms are needed.
+    """
+    seen = {
+        id(quantizer): (quantizer, SeenValues(2**quantizer.bits - 1))
+        for quantizer in activation_quantizers(model)
+        if quantizer.fixed is None
+    }
+    count = 0
+
+    def watch(quantizer, inputs, averages):
+        if quantizer.fixed is not None:
+            # What comes after sees these limits: a product with a gate would otherwise get the range of its other
+            # factor, so that many results were halves of a step, which runtimes round in different ways.
+            return ops.clip(inputs, *quantizer.fixed)
+        if id(quantizer) in seen and not averages:
+            values = np.asarray(ops.convert_to_numpy(ops.cast(inputs, "float32")))
+            _, so_far = seen[id(quantizer)]
+            try:
+                so_far.add(values, histograms, further=len(so_far.batches) > count)
+            except ValueError:
+                raise ValueError(
+                    f"Batch {count} of the calibration data (counted from 0) makes the activation at "
+                    f"'{quantizer.name}' NaN or infinite. Look at that batch."
+                ) from None
+        return inputs
+
+    with intercepted(watch), evaluated_once(), progress_bar(progress) as bar:
+        task = bar.add_task("calibrating", total=getattr(samples, "total", None))
+        for inputs in samples:
+            with no_gradients():
+                model(inputs, training=False)
+            count += 1
+            bar.advance(task)
+    return list(seen.values())
+
+
+def set_ranges(seen, estimator):
+    """Sets the ranges that an estimator chooses, from what `observe` returned."""
+    for quantizer, values in seen:
+        quantizer.set_range(*_checked_range(estimator, values))
+
+
+def avoid_ties(model, batch):
+    """Widens by a step each range in which many values lie half between two of its numbers, and fixes it.
+
+    Images of 256 shades between -1 and 1 do, every pixel of them, since 0 has to be one of the 256 numbers. Which way
+    each is rounded is then a matter of the last bit, in which model and runtime differ.
+
+    Args:
+        model: a model whose quantizers have ranges.
+        batch: inputs as the model takes them.
+    """
+    found = {}
+
+    def watch(quantizer, inputs, averages):
+        if quantizer.fixed is None and not averages and id(quantizer) not in found:
+            values = np.asarray(ops.convert_to_numpy(ops.cast(inputs, "float32"))).reshape(-1)
+            chosen = values[np.random.default_rng(0).integers(0, values.size, min(values.size, 5000))]
+            steps = chosen.astype("float64") / quantizer.parameters().scale
+            near = np.abs(steps - np.floor(steps) - 0.5) < 1e-3
+            found[id(quantizer)] = quantizer if near.mean() > _TIES else None
+        return inputs
+
+    with intercepted(watch), evaluated_once(), no_gradients():
+        model(batch, training=False)
+    for quantizer in filter(None, found.values()):
+        quantizer.decay = None  # training would go back to the extremes
+        quantizer.set_range(*(end * (1.0 + 2.0**-quantizer.bits) for end in quantizer._ends()))
+
+
+def _checked_range(estimator, seen):
+    found = estimator.range(seen)
+    try:
+        low, high = (float(end) for end in found)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(
+            f"{estimator!r} should return the least and the greatest number; it returned {describe(found)}."
+        )
+    return low, high
+
+
+def search_ranges(model, batches):
+    """Cuts ranges where that brings the outputs nearer to those of the float model.
+
+    Nobody chose the scales of a model's inputs with 8 bits in mind: features such as MFCCs have rare values that
+    would cost all others their resolution. The same holds of what recurrent layers add up before a gate, which
+    large values saturate. Each such range is cut step by step, on the side where that brings the outputs nearest while
+    nothing else is rounded, until no step does. In training it becomes no wider again.
+    """
+    expected = _outputs_with(compiled_call(model), batches, None)
+    for quantizer in _searched(model):
+        call = compiled_call(model)
+
+        def error_of(sides, place, quantizer=quantizer, call=call):
+            quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
+            error = squared_error(_outputs_with(call, batches, quantizer), expected)
+            return error if math.isfinite(error) else math.inf  # of outputs that may be infinite
+
+        ends = [float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high)]
+        sides = [[end * share for share in _SEARCHED_SHARES] if end else [end] for end in ends]
+        place = _descend(functools.partial(error_of, sides), [len(side) for side in sides])
+        low, high = (side[step] for side, step in zip(sides, place, strict=True))
+        quantizer.set_range(low, high)
+        if any(place):
+            # Training would follow the rare values that have been cut off.
+            least, greatest = quantizer.limits or (-_FAR, _FAR)
+            quantizer.limits = max(low, least) if place[0] else least, min(high, greatest) if place[1] else greatest
+
+
+def _descend(error_of, lengths):
+    """The place, a tuple of steps from 0 on, from which no single further step along an axis lowers the error."""
+    place = (0,) * len(lengths)
+    best = error_of(place)
+    while True:
+        steps = [tuple(step + (axis == other) for other, step in enumerate(place)) for axis in range(len(lengths))]
+        steps = [step for step in steps if all(at < length for at, length in zip(step, lengths, strict=True))]
+        errors = {step: error_of(step) for step in steps}
+        nearest = min(errors, key=errors.get, default=None)
+        if nearest is None or errors[nearest] >= best * (1 - 1e-6):
+            return place
+        place, best = nearest, errors[nearest]
+
+
+def _searched(model):
+    """The quantizers behind inputs, and those of terms of a sum that a gate saturates."""
+    inputs = {id(tensor) for tensor in model.inputs}
+    found = {}
+    for node in nodes_of(model):
+        if not isinstance(node.operation, ActivationQuantizer):
+            continue
+        source = node.arguments.keras_tensors[0]
+        summation = source._keras_history.operation
+        if id(source) in inputs:
+            found[id(node.operation)] = node.operation
+        elif node.operation.limits is not None and kind_of(summation) == "Add":
+            terms = summation._inbound_nodes[source._keras_history.node_index].arguments.keras_tensors
+            quantizers = [quantizer_of(tensor) for tensor in terms]
+            found.update((id(item), item) for item in quantizers if item is not None and item.calls == 1)
+    return [quantizer for quantizer in found.values() if quantizer.fixed is None]
+
+
+def _outputs_with(call, batches, active):
+    """The outputs of a model, called by `call`, in which `active` alone rounds activations."""
+
+    def bypass(quantizer, inputs, averages):
+        return quantizer.rounded(inputs, averages) if quantizer is active else inputs
+
+    with intercepted(bypass), no_gradients():
+        return _outputs(call, batches)
+
+
+def rounded_outputs(model, batches):
+    """The outputs of a quantized model: list of float64 arrays."""
+    with evaluated_once(), no_gradients():
+        return _outputs(functools.partial(model, training=False), batches)
+
+
+def float_outputs(model, batches):
+    """The outputs of the float model that a quantized one was made from, or stays: list of float64 arrays."""
+    with in_floats(model), evaluated_once():
+        return _outputs(functools.partial(model, training=False), batches)
+
+
+@contextlib.contextmanager
+def in_floats(model):
+    """Context in which a quantized model, called eagerly, rounds neither weights nor activations."""
+    transforms = [weight.transform_of(FakeQuantize) for weight in transformed_weights(model)]
+    transforms = [transform for transform in transforms if transform is not None]
+    for transform in transforms:
+        transform.rounds = False
+    try:
+        with intercepted(lambda quantizer, inputs, averages: inputs), no_gradients():
+            yield
+    finally:
+        for transform in transforms:
+            transform.rounds = True
+
+
+def squared_error(received, expected):
+    """The sum of the squared differences between two lists of arrays."""
+    return sum(float(((a - b) ** 2).sum()) for a, b in zip(received, expected, strict=True))
+
+
+def _outputs(call, batches):
+    results = [keras.tree.flatten(call(batch)) for batch in batches]
+    return [np.asarray(ops.convert_to_numpy(item), "float64") for batch in results for item in batch]

@@ -1,0 +1,1 @@
+"""Layers, broken down into steps that integer runtimes have kernels for."""

@@ -1,0 +1,1 @@
+"""The Keras model that computes as its integer form will."""

@@ -1,0 +1,221 @@
+"""Rounding as LiteRT's reference kernels do it: twice, where quantized models and XNNPACK's kernels round once.
+
+A kernel brings a sum of products to the numbers of its result by a factor q * 2^-n, with q from 0.5 to 1 (Jacob et
+al., 2018, arXiv:1712.05877, section 2.2). The reference kernels round after the multiplication by q, and again, half
+away from zero, after the division by 2^n. Here the integers that they compute with are recovered from the floats of the
+model, which are multiples of known numbers but for their rounding errors, and taken through the same steps.
+"""
+
+import collections
+import contextlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot._messages import describe
+from keras_mot.graph.functional import is_a, kind_of, nodes_of
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
+from keras_mot.layers.attaching import numpy_value, transformed_weights
+from keras_mot.quantization.lowering.lowering import FUSED_ACTIVATIONS, activation_of
+from keras_mot.quantization.simulation.placement import WEIGHTED, picks, quantizer_of
+from keras_mot.quantization.simulation.trained_batch_norm import has_trained_batch_norm
+from keras_mot.transforms import FakeQuantize
+from keras_mot.transforms.fake_quantize import with_scales_for_zeros
+
+_MEANS = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
+_CONSTANT_STEPS = 127
+_ADDING_SHIFT = 20  # bits that the terms of a sum get behind the point
+
+
+def reference_rounding(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Context in which a quantized model rounds activations as LiteRT's reference kernels do.
+
+    Those of LiteRT for Microcontrollers are these. Outside, the model rounds as LiteRT's default kernels (XNNPACK) do,
+    to which the difference is a step in up to one value of a hundred after a convolution, and one of eight after a mean
+    over a feature map. Only 8-bit activations differ; with 16 bits the model rounds as always. So do activation
+    functions that kernels look up or approximate, such as sigmoid and softmax.
+
+    Call the model itself: `predict` has been compiled outside. It is slower, since integers are computed with NumPy.
+
+    Args:
+        model: a quantized model.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        ValueError: if `model` is not quantized, or still trains batch normalization.
+
+    Example:
+
+    ```python
+    with reference_rounding(quantized):
+        outputs = quantized(x_test[:64], training=False)
+    ```
+    """
+    if not isinstance(model, keras.Model) or not is_quantized(model):
+        raise ValueError(f"`reference_rounding` expects a quantized model; received {describe(model)}.")
+    if has_trained_batch_norm(model):
+        raise ValueError(f"'{model.name}' still trains batch normalization: pass `freeze_batch_norm(model)`.")
+    return intercepted(ReferenceRounding(model))
+
+
+class ReferenceRounding:
+    """What takes the place of the quantizers of a model, see `intercepted`.
+
+    Args:
+        model: a quantized model.
+    """
+
+    def __init__(self, model):
+        self._calls = collections.defaultdict(collections.deque)  # id of a quantizer -> its calls, the next one first
+        self._integers = {}  # id of a tensor that is a term of a sum -> its integers, less the zero point
+        self._terms = set()
+        for node in nodes_of(model):
+            if isinstance(node.operation, ActivationQuantizer):
+                source, scale = node.arguments.keras_tensors[0], node.operation.parameters().scale
+                kernel = self._kernel(source, scale) if node.operation.bits <= 8 else None
+                self._calls[id(node.operation)].append((node.output_tensors[0], kernel))
+
+    def __call__(self, quantizer, inputs, averages):
+        """The inputs, rounded; arguments as of `ActivationQuantizer.call`."""
+        calls = self._calls[id(quantizer)]
+        result, kernel = calls[0]
+        calls.rotate(-1)
+        scale = quantizer.parameters().scale
+        if kernel is not None and not averages:
+            integers = kernel(ops.convert_to_numpy(inputs).astype("float64"))
+            inputs = ops.convert_to_tensor((integers * scale).astype("float32"), dtype=inputs.dtype)
+        rounded = quantizer.rounded(inputs, averages)
+        if id(result) in self._terms:
+            self._integers[id(result)] = np.rint(ops.convert_to_numpy(rounded) / scale).astype("int64")
+        return rounded
+
+    def _kernel(self, tensor, scale):
+        """A function from what a tensor holds in floats to integers of this scale, less the zero point.
+
+        `None` if its kernel rounds once, or what it computes is not known.
+        """
+        operation = tensor._keras_history.operation
+        node = operation._inbound_nodes[tensor._keras_history.node_index]
+        inputs = node.arguments.keras_tensors
+        if isinstance(operation, keras.layers.InputLayer):
+            return lambda values: _half_away(values.astype("float32") / np.float32(scale))
+        own, grids = quantizer_of(tensor), [quantizer_of(item) for item in inputs]
+        if own is not None:
+            return _Rescaling(own.parameters().scale, own.parameters().scale / scale)
+        if kind_of(operation) == "Concatenate":
+            return self._side_by_side(operation, inputs, scale)
+        if (activation_of(operation) in FUSED_ACTIVATIONS or picks(operation)) and grids == [None]:
+            return self._kernel(inputs[0], scale)  # rounded in one step with what is before it
+        if not grids or None in grids:
+            return None
+        scales = [np.float32(grid.parameters().scale) for grid in grids]
+        if kind_of(operation) in ("Add", "Subtract"):
+            return self._sum(operation, inputs, scales, scale)
+        return _of_products(operation, tensor, inputs, scales, np.float32(scale))
+
+    def _side_by_side(self, operation, inputs, scale):
+        """Inputs of other numbers than the result's are converted first."""
+        axis = operation.axis % len(inputs[0].shape)
+        ends = np.cumsum([item.shape[axis] for item in inputs])[:-1]
+        kernels = [self._kernel(item, scale) or (lambda values: np.rint(values / scale)) for item in inputs]
+
+        def joined(values):
+            parts = zip(kernels, np.split(values, ends, axis), strict=True)
+            return np.concatenate([kernel(part) for kernel, part in parts], axis)
+
+        return joined
+
+    def _sum(self, operation, inputs, scales, scale):
+        """Both terms are brought to one scale with bits behind the point, and their sum to that of the result."""
+        if len(inputs) != 2:
+            return None
+        self._terms.update(id(item) for item in inputs)
+        largest = 2.0 * max(scales)
+        first, second = (_Rescaling(1.0, float(own) / float(largest)) for own in scales)
+        result = _Rescaling(1.0, float(largest) / (2.0**_ADDING_SHIFT * scale))
+        sign = -1 if kind_of(operation) == "Subtract" else 1
+
+        def added(values):
+            terms = [self._integers.get(id(item)) for item in inputs]
+            if any(term is None for term in terms):  # reshaped on the way
+                return np.rint(values / scale)
+            terms = [term << _ADDING_SHIFT for term in terms]
+            return result(first(terms[0]) + sign * second(terms[1]))
+
+        return added
+
+
+def _of_products(operation, tensor, inputs, scales, scale):
+    """The kernel of an operation that sums integers, or products of them; `None` for others."""
+    kind = kind_of(operation)
+    if is_a(operation, WEIGHTED):
+        weights = _weight_scales(operation)
+        if weights is None:
+            return None
+        units = float(scales[0]) * weights.astype("float64")
+        if is_a(operation, keras.layers.Dense):  # the kernel of fully connected layers alone rounds once
+            return lambda values: np.floor(np.rint(values / units) * (units / float(scale)) + 0.5)
+        return _Rescaling(units, units / float(scale))
+    if is_a(operation, _MEANS) or kind == "Mean":
+        count = int(np.prod(inputs[0].shape[1:]) / np.prod(tensor.shape[1:]))
+        return _Rescaling(float(scales[0]) / count, float(scales[0]) / float(scale), count)
+    if kind in ("Multiply", "Matmul", "Dot"):
+        if len(scales) == 1:
+            scales = [*scales, np.float32(_largest_constant(operation, tensor) / _CONSTANT_STEPS)]
+        return _Rescaling(float(scales[0]) * float(scales[1]), scales[0] * scales[1] / scale)
+    if kind == "Sum" or activation_of(operation) in FUSED_ACTIVATIONS:
+        return _Rescaling(float(scales[0]), float(scales[0]) / float(scale))
+    return None
+
+
+class _Rescaling:
+    """Integers times a factor, by a multiplication with 32 bits and a division by a power of 2, each rounded.
+
+    Args:
+        unit: the number, or one for each channel, that the integer 1 stands for.
+        factor: what integers are multiplied by, in the shape of `unit`.
+        count: how many integers a mean is taken of.
+    """
+
+    def __init__(self, unit, factor, count=1):
+        self._unit = unit
+        share, self._shift = np.frexp(np.asarray(factor, "float64"))
+        self._multiplier = np.rint(share * 2**31).astype("int64")
+        if count > 1:
+            # Divided by the count in the multiplication, and by the next lower power of 2 in the division.
+            bits = int(np.minimum(min(count.bit_length() - 1, 32), 31 + self._shift))
+            self._multiplier = (self._multiplier << bits) // count
+            self._shift = self._shift - bits
+
+    def __call__(self, values):
+        """The rescaled integers: int64 array of the shape of `values`, floats that are multiples of the unit."""
+        left, right = np.maximum(self._shift, 0), np.maximum(-self._shift, 0)
+        products = (np.rint(values / self._unit).astype("int64") << left) * self._multiplier
+        # Half away from zero, as the division that follows truncates.
+        products += np.where(products >= 0, 1 << 30, 1 - (1 << 30))
+        first = np.sign(products) * (np.abs(products) >> 31)
+        rest, half = first & ((1 << right) - 1), ((1 << right) - 1) >> 1
+        return (first >> right) + (rest > half + (first < 0))
+
+
+def _half_away(values):
+    return np.sign(values) * np.floor(np.abs(values) + np.float32(0.5))
+
+
+def _largest_constant(operation, tensor):
+    node = operation._inbound_nodes[tensor._keras_history.node_index]
+    constants = [item for item in node.arguments._flat_arguments if not isinstance(item, keras.KerasTensor)]
+    return max(np.abs(np.asarray(item, "float32")).max() for item in constants if item is not None)
+
+
+def _weight_scales(layer):
+    """The scale of each output channel, or the one of all; `None` if the layer's weights are in floats."""
+    for weight in transformed_weights(layer):
+        transform = weight.transform_of(FakeQuantize)
+        if transform is not None:
+            _, scale = transform.integers(numpy_value(weight.value_before(transform)))
+            return with_scales_for_zeros(scale).reshape(-1)
+    return None

@@ -1,0 +1,101 @@
+"""What is quantized how: a scheme for the model, and other settings for some of its layers."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import keras
+
+from keras_mot._messages import describe
+from keras_mot.graph.functional import as_functional
+from keras_mot.graph.rewrite import operations_of
+from keras_mot.layers.selecting import matches_layer
+from keras_mot.quantization.quantize_config import QuantizeConfig
+from keras_mot.quantization.schemes import QuantizationScheme
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSettings:
+    """How an operation is quantized.
+
+    Args:
+        scheme: its `QuantizationScheme`.
+        config: its `QuantizeConfig`, or `None`.
+    """
+
+    scheme: QuantizationScheme
+    config: QuantizeConfig | None = None
+
+    @property
+    def activation(self):
+        """Arguments of the `ActivationQuantizer` behind the operation."""
+        own = {} if self.config is None else self.config.activation_settings()
+        return {"learned": self.scheme.learned_scales, **own}
+
+
+def settings_of_operations(
+    model: keras.Model, scheme: QuantizationScheme, selected: Callable | None, overrides: Mapping | None
+) -> list[LayerSettings | None]:
+    """The settings of each operation of a model, in the order of `operations_of`; `None`: it stays in floats.
+
+    Args:
+        model: what the user gave.
+        scheme: the scheme of all operations without others.
+        selected: function from an operation to whether it is quantized, or `None` for all.
+        overrides: dictionary from a selector to a `QuantizationScheme`, a `QuantizeConfig`, or `None` for floats.
+
+    Raises:
+        TypeError: if `overrides` is of the wrong type.
+        ValueError: if a selector matches no layer, or an override has another number of activation bits.
+    """
+    overrides = {} if overrides is None else overrides
+    if not isinstance(overrides, Mapping):
+        raise TypeError(
+            f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
+        )
+    chosen = {selector: _layer_settings(selector, value, scheme) for selector, value in overrides.items()}
+    operations = operations_of(model)
+    for selector in chosen:
+        if not any(_matches(selector, operation) for operation in operations):
+            raise ValueError(
+                f"No layer matches {selector!r}; there are: {[operation.name for operation in operations]}."
+            )
+    return [_settings_of(operation, chosen, scheme, selected) for operation in operations]
+
+
+def _settings_of(operation, chosen, scheme, selected):
+    if selected is not None and not selected(operation):
+        return None
+    for selector, settings in chosen.items():
+        if _matches(selector, operation):
+            return settings
+    return LayerSettings(scheme)
+
+
+def _layer_settings(selector, value, scheme):
+    if value is None:
+        return None
+    if not isinstance(value, (QuantizationScheme, QuantizeConfig)):
+        raise TypeError(
+            f"`overrides[{selector!r}]` should be a `QuantizationScheme`, a `QuantizeConfig`, or `None` for floats; "
+            f"received {describe(value)}."
+        )
+    config = isinstance(value, QuantizeConfig)
+    own = value.scheme(scheme) if config else value
+    if not config and (own.preserve_sparsity, own.preserve_clusters) != (False, False):
+        raise ValueError(
+            f"`overrides[{selector!r}]`: `preserve_sparsity` and `preserve_clusters` belong to the scheme of the whole "
+            "model."
+        )
+    if own.activation_bits != scheme.activation_bits:
+        raise ValueError(
+            f"`overrides[{selector!r}]` asks for activations of {own.activation_bits} bits in a model with "
+            f"{scheme.activation_bits}: kernels take and return activations of one type. Weights may have other bits."
+        )
+    return LayerSettings(own, value if config else None)
+
+
+def _matches(selector, operation):
+    if isinstance(selector, keras.layers.Layer):  # a layer or, for all that is in it, a model
+        parts = [*selector._flatten_layers(), *(operations_of(selector) if as_functional(selector) is not None else ())]
+        return any(part is operation for part in parts)
+    return isinstance(operation, keras.layers.Layer) and matches_layer(selector, operation)
