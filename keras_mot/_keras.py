@@ -26,10 +26,15 @@ __all__ = [
     "Sequential",
     "applied_gradients",
     "bounded_weights",
+    "call_of",
+    "calls_anywhere",
+    "calls_by_depth",
     "compiled_call",
     "finish_callbacks",
+    "flatten_layers",
     "forget_compilation",
     "forget_torch_parameters",
+    "functional_of",
     "get_keras_mask",
     "is_eager",
     "is_graph_model",
@@ -39,6 +44,8 @@ __all__ = [
     "own_flag",
     "own_name",
     "own_variables",
+    "producer_of",
+    "run_graph",
     "set_keras_mask",
     "sublayers",
     "train_only_while",
@@ -61,6 +68,43 @@ def own_name(kind):
     if not module.startswith(("keras.src.layers.", "keras.src.ops.")):
         return None
     return kind.__name__ if getattr(sys.modules[module], kind.__name__, None) is kind else None
+
+
+def flatten_layers(layer):
+    """A layer or model, and all layers and models within it, each once."""
+    return layer._flatten_layers()
+
+
+def producer_of(tensor):
+    """The layer or operation that a symbolic tensor is a result of."""
+    return tensor._keras_history.operation
+
+
+def call_of(tensor):
+    """The call (node) that a symbolic tensor is a result of."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def calls_anywhere(operation):
+    """All calls (nodes) of a layer or operation on symbolic tensors, in whatever graphs they are."""
+    return list(operation._inbound_nodes)
+
+
+def functional_of(sequential):
+    """The functional model that a sequential one computes with."""
+    return sequential._functional
+
+
+def calls_by_depth(functional):
+    """The calls (nodes) of a functional model, inputs among them, in the order in which they run."""
+    by_depth = functional._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def run_graph(functional, inputs, call):
+    """The outputs of a functional model on other inputs, where `call(operation)` gives what is called for each."""
+    return functional._run_through_graph(inputs, operation_fn=call)
 
 
 def sublayers(layer):

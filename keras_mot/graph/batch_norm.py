@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_mot._keras import Sequential
+from keras_mot._keras import Sequential, flatten_layers, producer_of
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional, consumers_of, nodes_of
 from keras_mot.layers import copy_model, is_transformed
@@ -82,7 +82,7 @@ def _foldable_producer(graph, batch_norm, consumers, outputs):
     if len(calls) != 1 or len(batch_norm._inbound_nodes) != 1 or is_transformed(batch_norm):
         return None
     tensor = calls[0].arguments.keras_tensors[0]
-    linear = tensor._keras_history.operation
+    linear = producer_of(tensor)
     if plain_class(linear) is None or len(linear._inbound_nodes) != 1 or linear not in graph.operations:
         return None
     if len(consumers[id(tensor)]) != 1 or id(tensor) in outputs:
@@ -150,7 +150,7 @@ def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBa
             f"`fold_batch_norm` reads the graph of sequential and functional models; '{model.name}' is a "
             f"{type(model).__name__}. Make it functional by `keras_mot.graph.trace(model)`."
         )
-    if any(is_transformed(layer) for layer in model._flatten_layers()):
+    if any(is_transformed(layer) for layer in flatten_layers(model)):
         raise ValueError(f"'{model.name}' carries weight transforms: strip them, or fold before attaching them.")
     copy = copy_model(model)
     folds = find_foldable_batch_norms(copy)
@@ -199,7 +199,7 @@ class _Rebuild:
     def _replacement(self, layer):
         if id(layer) in self._linears:
             return type(layer).from_config({**layer.get_config(), "use_bias": True})
-        if as_functional(layer) is not None and any(id(inner) in self._linears for inner in layer._flatten_layers()):
+        if as_functional(layer) is not None and any(id(inner) in self._linears for inner in flatten_layers(layer)):
             return self.model(layer)
         return layer
 

@@ -3,7 +3,7 @@
 import functools
 import types
 
-from keras_mot._keras import Functional, Sequential, own_name
+from keras_mot._keras import Functional, Sequential, calls_by_depth, functional_of, own_name
 
 # What a subclass may define anew and still compute as its class does.
 _HARMLESS = (
@@ -52,14 +52,13 @@ def as_functional(model):
     if isinstance(model, Sequential | Functional) and own.call not in (Sequential.call, Functional.call):
         return None
     if isinstance(model, Sequential):
-        model = model._functional
+        model = functional_of(model)
     return model if isinstance(model, Functional) else None
 
 
 def nodes_of(model):
     """The calls (nodes) of a functional model, in the order in which they run: a shared layer has others elsewhere."""
-    by_depth = model._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+    return [node for node in calls_by_depth(model) if not node.is_input]
 
 
 def consumers_of(model):

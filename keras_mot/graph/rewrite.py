@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_mot._keras import set_keras_mask
+from keras_mot._keras import run_graph, set_keras_mask
 from keras_mot.graph.arguments import pass_mask_on, with_masks
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.copying import copy_model, new_input
@@ -52,7 +52,7 @@ def _run(functional, inputs, call, training):
 
         return run
 
-    return functional._run_through_graph(inputs, operation_fn=step)
+    return run_graph(functional, inputs, step)
 
 
 def _masked(inputs, mask):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mot._keras import AutocastScope
+from keras_mot._keras import AutocastScope, flatten_layers
 
 
 class Substitution(keras.StatelessScope):
@@ -37,7 +37,7 @@ class Substitution(keras.StatelessScope):
     def __exit__(self, *exception):
         super().__exit__(*exception)
         if self.original_scope is None and self.losses:
-            for layer in self._layer._flatten_layers():
+            for layer in flatten_layers(self._layer):
                 layer._losses.extend(loss for loss in self.losses if id(loss) in layer._loss_ids)
 
     def substitutes(self, variable):

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
-from keras_mot._keras import train_only_while
+from keras_mot._keras import flatten_layers, producer_of, train_only_while
 from keras_mot.transforms.fake_quantize import with_gradient_times
 
 _SPAN = 255.0
@@ -104,7 +104,7 @@ class ActivationQuantizer(keras.layers.Layer):
     def _follows_trained_layer(self):
         """Whether a layer is trained whose results are rounded here; inputs and plain operations are taken for such."""
         tensors = [tensor for node in self._inbound_nodes for tensor in node.arguments.keras_tensors]
-        sources = [tensor._keras_history.operation for tensor in tensors]
+        sources = [producer_of(tensor) for tensor in tensors]
         return not sources or any(getattr(source, "trainable", True) for source in sources)
 
     def _variable(self, name, value, trainable=False):
@@ -315,7 +315,7 @@ def intercepted(function):
 
 def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     """The activation quantizers of a model, in its own order."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    return [layer for layer in flatten_layers(model) if isinstance(layer, ActivationQuantizer)]
 
 
 def marked(model):

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import forget_torch_parameters, is_eager, own_variables, train_only_while
+from keras_mot._keras import flatten_layers, forget_torch_parameters, is_eager, own_variables, train_only_while
 from keras_mot.layers._refusals import guard_models, refused_methods
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers._weights import WeightAxes
@@ -203,7 +203,7 @@ def is_transformed(layer: keras.layers.Layer) -> bool:
 def transformed_weights(root: keras.layers.Layer) -> list[TransformedWeight]:
     """All `TransformedWeight`s below a layer or model, in a stable order."""
     weights = {}
-    for layer in root._flatten_layers():
+    for layer in flatten_layers(root):
         if is_transformed(layer):
             for weight in layer._weight_stacks.own:
                 weights[id(weight.variable)] = weight
@@ -214,7 +214,7 @@ def pending_transforms(root):
     """(layer, transform) pairs for the transforms below `root` that wait for their layer to be built."""
     return [
         (layer, transform)
-        for layer in root._flatten_layers()
+        for layer in flatten_layers(root)
         if is_transformed(layer)
         for stack in layer._weight_stacks.pending.values()
         for transform in stack
@@ -438,7 +438,7 @@ def _untrack(owner):
 @contextlib.contextmanager
 def as_plain_layers(root):
     """Context in which the transformed layers below `root` are the plain ones that they were."""
-    swapped = [layer for layer in root._flatten_layers() if is_transformed(layer)]
+    swapped = [layer for layer in flatten_layers(root) if is_transformed(layer)]
     classes = [type(layer) for layer in swapped]
     for layer in swapped:
         layer.__class__ = type(layer)._plain_class
@@ -470,7 +470,7 @@ def strip(root: keras.layers.Layer) -> keras.layers.Layer:
         weight.variable.assign(weight.frozen_value())
         if isinstance(weight.variable.regularizer, _TransformedRegularizer):
             weight.variable.regularizer = weight.variable.regularizer.regularizer
-    for layer in root._flatten_layers():
+    for layer in flatten_layers(root):
         if is_transformed(layer):
             if layer._weight_stacks.own:
                 _untrack(layer)

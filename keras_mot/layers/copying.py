@@ -8,7 +8,7 @@ import types
 import keras
 import numpy as np
 
-from keras_mot._keras import Functional, forget_torch_parameters, is_graph_model, own_flag
+from keras_mot._keras import Functional, flatten_layers, forget_torch_parameters, is_graph_model, own_flag, producer_of
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.finding import check_layer
 from keras_mot.transforms import WeightTransform
@@ -49,7 +49,7 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
         )
     _copy_variables(old, new)
     forget_torch_parameters(clone)
-    for source, target in zip(model._flatten_layers(), clone._flatten_layers(), strict=True):
+    for source, target in zip(flatten_layers(model), flatten_layers(clone), strict=True):
         if type(target) is not type(source):
             names = type(source).__name__, type(target).__name__
             raise ValueError(_cannot_copy(model, f"layer '{source.name}' of class {names[0]} comes back as {names[1]}"))
@@ -77,7 +77,7 @@ def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
     _copy_variables(*kept)
     if layer.use_bias and use_bias:
         _copy_variables([layer.bias], [clone.bias])
-    for source, target in zip(layer._flatten_layers(), clone._flatten_layers(), strict=True):
+    for source, target in zip(flatten_layers(layer), flatten_layers(clone), strict=True):
         target._trainable = source._trainable
         _copy_progress(source, target)
     return clone
@@ -137,8 +137,8 @@ def _copy_graph(model, copies):
 
 def new_input(tensor):
     """A symbolic input like the one that `tensor` is."""
-    name = tensor._keras_history.operation.name
-    optional = getattr(tensor._keras_history.operation, "optional", False)
+    name = producer_of(tensor).name
+    optional = getattr(producer_of(tensor), "optional", False)
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name, optional=optional)
 
 
@@ -189,7 +189,7 @@ def _custom_objects(layer):
                     raise ValueError(f"it uses two different things of one name, '{name}'")
 
     # A functional model also holds plain operations, such as the `Add` of `x + y`.
-    parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else [layer]
+    parts = flatten_layers(layer) if isinstance(layer, keras.layers.Layer) else [layer]
     for part in parts:
         add(part)
         for name, value in list(vars(part).items()):
@@ -214,7 +214,7 @@ def _install():
 
     def deepcopy(self, memo):
         result = copy._reconstruct(self, memo, *self.__reduce_ex__(4))  # as `copy.deepcopy` does without this method
-        if any(isinstance(part, WeightTransform | ActivationQuantizer) for part in self._flatten_layers()):
+        if any(isinstance(part, WeightTransform | ActivationQuantizer) for part in flatten_layers(self)):
             _copy_paths(self.variables, result.variables)
             forget_torch_parameters(result)
         return result

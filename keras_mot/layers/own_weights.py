@@ -8,7 +8,7 @@ import dataclasses
 
 import keras
 
-from keras_mot._keras import nothing_frozen, own_variables
+from keras_mot._keras import flatten_layers, nothing_frozen, own_variables
 from keras_mot.layers._children import key_of
 from keras_mot.layers._weights import MATRIX, WeightAxes, as_specs, reason_to_leave, specs_of
 from keras_mot.transforms import WeightTransform
@@ -142,7 +142,7 @@ def _named_by_methods(layer):
 
 def _returned(layer, method):
     own = {id(variable) for group in own_variables(layer) for variable in group}
-    transforms = [part for part in layer._flatten_layers() if isinstance(part, WeightTransform)]
+    transforms = [part for part in flatten_layers(layer) if isinstance(part, WeightTransform)]
     attached = {id(variable) for transform in transforms for variable in transform.variables}
     axes = {id(weight.variable): weight.axes for weight in _listed(layer)}
     with nothing_frozen(layer):  # a method may well return `trainable_weights`

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_mot._config import Config
+from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
 from keras_mot.layers.selecting import matches_layer
 from keras_mot.recipes.fine_tuning import FineTune
@@ -69,7 +70,7 @@ def check_skip(stage):
 
 def check_skipped(stage, model):
     """Raises a `ValueError` if a stage skips a layer that a model does not have."""
-    layers = [layer for layer in model._flatten_layers() if layer is not model]
+    layers = [layer for layer in flatten_layers(model) if layer is not model]
     for expression in stage.skip:
         if not any(matches_layer(expression, layer) for layer in layers):
             raise ValueError(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_mot._files import is_left_over, replacing, writable_folder, write_text
+from keras_mot._keras import flatten_layers
 from keras_mot._lock import locked
 from keras_mot.layers.attaching import numpy_value
 from keras_mot.recipes import _run_log
@@ -222,7 +223,7 @@ def fingerprint(model):
     for variable in model.weights:  # the states of random generators are drawn anew when a model is loaded
         digest.update(f"{tuple(variable.shape)} {variable.dtype}".encode())
         digest.update(numpy_value(variable).tobytes())
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         digest.update(type(layer).__name__.encode())
         if not isinstance(layer, keras.Model):
             digest.update(_settings(layer).encode())

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from keras_mot._keras import Functional, Sequential
+from keras_mot._keras import Functional, Sequential, producer_of
 from keras_mot.graph.functional import kind_of
 from keras_mot.sparsity.policies import PruningPolicy
 
@@ -48,7 +48,7 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
         consumers = _consumers(model)
         stems = [operation for operation in model.operations if _is_stem(operation, consumers)]
         for tensor in model.inputs:
-            below = _reachable([tensor._keras_history.operation], consumers)
+            below = _reachable([producer_of(tensor)], consumers)
             if not any(stem in below for stem in stems):
                 raise ValueError(
                     "Could not find a `Conv2D` 3x3 layer with stride 2x2, 3 input channels and padding 'valid' after "

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_mot._files import writable_file
+from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
 from keras_mot.layers import is_transformed
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
@@ -62,7 +63,7 @@ def check_model(model: keras.Model) -> None:
 
 def check_stripped(model: keras.Model) -> None:
     """Checks that no layer carries weight transforms any more."""
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if is_transformed(layer) and not is_quantized(model):
             raise ValueError(
                 f"The layer '{layer.path}' still carries weight transforms. Strip the model first, for "

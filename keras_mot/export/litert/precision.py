@@ -4,6 +4,8 @@ import contextlib
 
 import keras
 
+from keras_mot._keras import flatten_layers
+
 
 @contextlib.contextmanager
 def full_precision(model):
@@ -15,7 +17,7 @@ def full_precision(model):
     """
     changed = []
     try:
-        for layer in model._flatten_layers():
+        for layer in flatten_layers(model):
             policy = layer.dtype_policy
             if type(policy) is keras.DTypePolicy and policy.compute_dtype != policy.variable_dtype:
                 layer.dtype_policy = keras.DTypePolicy(policy.variable_dtype)
@@ -28,7 +30,7 @@ def full_precision(model):
 
 def check_precision(model):
     """Checks that no layer stores its variables in half precision."""
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         dtype = layer.dtype_policy.variable_dtype
         if dtype in ("float16", "bfloat16"):
             raise ValueError(

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 from keras import activations, layers
 
+from keras_mot._keras import producer_of
 from keras_mot.graph.functional import consumers_of, is_a, nodes_of
+from keras_mot.graph.kinds import activation_of
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.finding import FoundWeight, find_weights
-from keras_mot.quantization.lowering.lowering import activation_of
 from keras_mot.quantization.simulation.placement import WEIGHTED
 from keras_mot.transforms import FakeQuantize, PaletteTransform
 
@@ -133,8 +134,8 @@ def find_pairs(model: keras.Model) -> list[Pair]:
         channels = tensor.shape[-1]
         while True:
             readers = consumers.get(id(tensor), [])
-            alone = calls[id(tensor._keras_history.operation)] == 1 and id(tensor) not in outputs
-            if not alone or len(readers) != 1 or not _channels_last(tensor._keras_history.operation):
+            alone = calls[id(producer_of(tensor))] == 1 and id(tensor) not in outputs
+            if not alone or len(readers) != 1 or not _channels_last(producer_of(tensor)):
                 break
             reader = readers[0].operation
             if is_a(reader, WEIGHTED):

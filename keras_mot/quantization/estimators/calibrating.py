@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import compiled_call, no_gradients
+from keras_mot._keras import compiled_call, no_gradients, producer_of
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
 from keras_mot.graph.functional import kind_of, nodes_of
@@ -176,7 +176,7 @@ def _searched(model):
         if not isinstance(node.operation, ActivationQuantizer):
             continue
         source = node.arguments.keras_tensors[0]
-        summation = source._keras_history.operation
+        summation = producer_of(source)
         if id(source) in inputs:
             found[id(node.operation)] = node.operation
         elif node.operation.limits is not None and kind_of(summation) == "Add":

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._arrays import to_numpy
+from keras_mot._keras import producer_of
 
 _KEPT = 256
 _KEPT_WITH_LABELS = 2048
@@ -167,7 +168,7 @@ def _in_order(model, inputs, count):
     if not isinstance(inputs, dict):
         return inputs
     listed = not isinstance(model.input, dict)
-    names = [tensor._keras_history.operation.name for tensor in model.inputs] if listed else list(model.input)
+    names = [producer_of(tensor).name for tensor in model.inputs] if listed else list(model.input)
     if set(inputs) != set(names):
         raise ValueError(
             f"Batch {count} of the calibration data (counted from 0) does not name the model's inputs. Expected: "

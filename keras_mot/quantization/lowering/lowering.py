@@ -2,62 +2,15 @@
 
 import keras
 import numpy as np
-from keras import activations, layers, ops
+from keras import layers, ops
 
-from keras_mot._keras import get_keras_mask
+from keras_mot._keras import get_keras_mask, producer_of
 from keras_mot.graph.arguments import accepts, deciding_arguments
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.functional import is_a, kind_of
+from keras_mot.graph.kinds import ACTIVATION_FUNCTIONS, FUSED_ACTIVATIONS, activation_of
 from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.quantization.lowering import attention, recurrent
-
-# What runtimes compute within the operation before it.
-FUSED_ACTIVATIONS = ("relu", "relu6")
-
-_FUNCTIONS = {
-    activations.linear: "linear",
-    activations.relu: "relu",
-    activations.relu6: "relu6",
-    activations.sigmoid: "sigmoid",
-    activations.tanh: "tanh",
-    activations.softmax: "softmax",
-    activations.silu: "silu",
-    activations.hard_silu: "hard_silu",
-    activations.hard_sigmoid: "hard_sigmoid",
-    activations.gelu: "gelu",
-    activations.elu: "elu",
-    activations.leaky_relu: "leaky_relu",
-}
-_OPERATIONS = {
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "Sigmoid": "sigmoid",
-    "Tanh": "tanh",
-    "Softmax": "softmax",
-    "Silu": "silu",
-    "HardSilu": "hard_silu",
-    "HardSigmoid": "hard_sigmoid",
-    "Gelu": "gelu",
-    "Elu": "elu",
-    "LeakyRelu": "leaky_relu",
-}
-
-
-def activation_of(operation):
-    """The name of the activation that a layer or operation computes and nothing else, or `None`."""
-    if is_a(operation, layers.ReLU):
-        if operation.negative_slope or operation.threshold:
-            return "leaky_relu" if operation.max_value is None and not operation.threshold else None
-        return {None: "relu", 6: "relu6"}.get(operation.max_value)
-    if is_a(operation, layers.Activation):
-        return _FUNCTIONS.get(operation.activation)
-    known = ((layers.Softmax, "softmax"), (layers.LeakyReLU, "leaky_relu"), (layers.ELU, "elu"))
-    for kind, name in known:
-        if is_a(operation, kind):
-            return name
-    if isinstance(operation, keras.layers.Layer):
-        return None
-    return _OPERATIONS.get(kind_of(operation))
 
 
 def lower(model, selected=lambda operation: True):
@@ -136,7 +89,7 @@ class _Lowering:
 
     def join(self, key, tensor):
         """Demands that `tensor` has one range with all others of this key."""
-        self.joined[id(tensor._keras_history.operation)] = key
+        self.joined[id(producer_of(tensor))] = key
 
     def make(self, layer, part, build):
         """The layer that stands for a part of `layer`, made by `build` when it is first asked for."""
@@ -147,7 +100,7 @@ class _Lowering:
 
     def _with_activation(self, layer, inputs):
         """A layer whose activation no kernel has built in: the layer without it, and the activation."""
-        name = _FUNCTIONS.get(layer.activation)
+        name = ACTIVATION_FUNCTIONS.get(layer.activation)
         if name in ("linear", *FUSED_ACTIVATIONS):
             return None
         plain = self.make(layer, "linear", lambda: _changed(layer, activation="linear"))

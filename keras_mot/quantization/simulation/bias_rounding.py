@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_mot._keras import flatten_layers
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.functional import as_functional, is_a, nodes_of
 from keras_mot.layers.activation_quantizer import is_quantized
@@ -76,7 +77,7 @@ class SettleBiases(keras.callbacks.Callback):
     def _settle(self):
         if not self._training:
             return
-        for part in self.model._flatten_layers():
+        for part in flatten_layers(self.model):
             functional = as_functional(part)
             if functional is not None and is_quantized(part):
                 settle_biases(functional)

@@ -11,6 +11,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_mot._keras import flatten_layers
 from keras_mot.clustering import ClusteringConfig
 from keras_mot.layers.attaching import TransformedWeight, numpy_value, transformed_weights
 from keras_mot.layers.copying import copy_model
@@ -66,7 +67,7 @@ class Carried:
         if not self._sources:
             return
         labelled = copy_model(self.plain)
-        for layer in labelled._flatten_layers():
+        for layer in flatten_layers(labelled):
             if isinstance(layer, keras.layers.BatchNormalization):
                 _make_neutral(layer)
         found = find_weights(labelled)[0]

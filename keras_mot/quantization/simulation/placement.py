@@ -5,10 +5,11 @@ import collections
 import keras
 from keras import layers
 
+from keras_mot._keras import producer_of
 from keras_mot.graph.functional import consumers_of, is_a, kind_of, nodes_of
+from keras_mot.graph.kinds import FUSED_ACTIVATIONS, activation_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.quantization.lowering.lowering import FUSED_ACTIVATIONS, activation_of
 
 # What the table says of an operation whose inputs are integers:
 OWN = "own"  # its result gets a range of its own
@@ -79,7 +80,7 @@ def picks(operation):
 
 def quantizer_of(tensor):
     """The quantizer on whose grid a tensor of a placed model is, or `None`."""
-    operation = tensor._keras_history.operation
+    operation = producer_of(tensor)
     if isinstance(operation, ActivationQuantizer):
         return operation
     if rule_for(operation) != SAME:
@@ -254,7 +255,7 @@ class _Placement:
             if self._will_be_rounded(item):
                 return item
             if id(item) not in self._rounded:
-                quantizer = self._new(item._keras_history.operation.name)
+                quantizer = self._new(producer_of(item).name)
                 rounded = quantizer(item)
                 self._remember(rounded, quantizer)
                 self._rounded[id(item)] = (rounded, item)
@@ -266,4 +267,4 @@ class _Placement:
 
     def _will_be_rounded(self, tensor):
         """Whether a tensor is the result of what is computed together with its reader."""
-        return id(tensor._keras_history.operation) in self._fused
+        return id(producer_of(tensor)) in self._fused

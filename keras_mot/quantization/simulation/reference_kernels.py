@@ -13,11 +13,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._keras import producer_of
 from keras_mot._messages import describe
 from keras_mot.graph.functional import is_a, kind_of, nodes_of
+from keras_mot.graph.kinds import FUSED_ACTIVATIONS, activation_of
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
 from keras_mot.layers.attaching import numpy_value, transformed_weights
-from keras_mot.quantization.lowering.lowering import FUSED_ACTIVATIONS, activation_of
 from keras_mot.quantization.simulation.placement import WEIGHTED, picks, quantizer_of
 from keras_mot.quantization.simulation.trained_batch_norm import has_trained_batch_norm
 from keras_mot.transforms import FakeQuantize
@@ -97,7 +98,7 @@ class ReferenceRounding:
 
         `None` if its kernel rounds once, or what it computes is not known.
         """
-        operation = tensor._keras_history.operation
+        operation = producer_of(tensor)
         node = operation._inbound_nodes[tensor._keras_history.node_index]
         inputs = node.arguments.keras_tensors
         if isinstance(operation, keras.layers.InputLayer):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import keras
 
+from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.rewrite import operations_of
@@ -96,6 +97,6 @@ def _layer_settings(selector, value, scheme):
 
 def _matches(selector, operation):
     if isinstance(selector, keras.layers.Layer):  # a layer or, for all that is in it, a model
-        parts = [*selector._flatten_layers(), *(operations_of(selector) if as_functional(selector) is not None else ())]
+        parts = [*flatten_layers(selector), *(operations_of(selector) if as_functional(selector) is not None else ())]
         return any(part is operation for part in parts)
     return isinstance(operation, keras.layers.Layer) and matches_layer(selector, operation)

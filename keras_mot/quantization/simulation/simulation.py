@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mot._keras import forget_torch_parameters
+from keras_mot._keras import flatten_layers, forget_torch_parameters
 from keras_mot._messages import describe
 from keras_mot.graph.batch_norm import fold_and_list
 from keras_mot.graph.functional import as_functional, is_a, nodes_of
@@ -205,7 +205,7 @@ def _check(model, scheme, selected, function):
         for transform in weight.transforms:
             if not isinstance(transform, Mask | PaletteTransform):
                 raise ValueError(f"'{weight.path}' carries {transform.name}: strip the model first.")
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         _check_layer(layer)
     for weight in model.weights:
         if weight.dtype.startswith(("float", "bfloat")) and not np.isfinite(numpy_value(weight)).all():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._keras import flatten_layers, producer_of
 from keras_mot.graph.batch_norm import FoldableBatchNorm, scale_and_offset
 from keras_mot.graph.functional import as_functional, nodes_of
 from keras_mot.graph.rewrite import flatten, rewrite
@@ -72,17 +73,17 @@ def fold_trained_batch_norm(model: keras.Model) -> keras.Model:
 
 def has_trained_batch_norm(model: keras.Model) -> bool:
     """Whether there is a `TrainedBatchNorm` in a model."""
-    return any(isinstance(layer, TrainedBatchNorm) for layer in model._flatten_layers())
+    return any(isinstance(layer, TrainedBatchNorm) for layer in flatten_layers(model))
 
 
 def trained_pairs(model: keras.Model) -> list[tuple[keras.layers.Layer, TrainedBatchNorm]]:
     """(layer with rounded weights, `TrainedBatchNorm` behind it) of a model and of those nested in it."""
     found = []
-    for part in model._flatten_layers():
+    for part in flatten_layers(model):
         functional = as_functional(part)
         for node in nodes_of(functional) if functional is not None else ():
             if isinstance(node.operation, TrainedBatchNorm):
-                found.append((node.arguments.keras_tensors[0]._keras_history.operation, node.operation))
+                found.append((producer_of(node.arguments.keras_tensors[0]), node.operation))
     return found
 
 

@@ -14,6 +14,7 @@ import tempfile
 
 import keras
 
+from keras_mot._keras import flatten_layers
 from keras_mot.export.litert.engines.conversion import Conversion, UnsupportedOperationError
 
 _WAY_OUT = (
@@ -61,7 +62,7 @@ def custom_modules(model):
         ValueError: A class cannot be found by importing a module.
     """
     modules = []
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         kind = type(layer)
         if kind.__module__.split(".")[0] == "keras":
             continue
