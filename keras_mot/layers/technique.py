@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
-from keras_mot._keras import forget_compilation, forget_torch_parameters, has_default_build
+from keras_mot._keras import forget_compilation, forget_torch_parameters, has_default_build, set_input_shape
 from keras_mot._messages import describe
 from keras_mot.layers._weights import is_only_depthwise
 from keras_mot.layers.attaching import (
@@ -233,7 +233,7 @@ class Technique:
             raise NothingToDoError(f"Layer '{layer.name}' is not {self.done}: {DEPTHWISE}.")
         target = layer if inplace else copy_model(layer)
         if input_shape is not None:
-            target._input_shape_arg = tuple(input_shape)
+            set_input_shape(target, input_shape)
         return attach(target, {ANY if depthwise else ANY_BUT_DEPTHWISE: self.transforms(config, None, ())})
 
 

@@ -9,7 +9,7 @@ import threading
 
 import keras
 
-from keras_mot._keras import callback_list_problem, extend, finish_callbacks
+from keras_mot._keras import callback_list_problem, extend, finish_callbacks, model_of
 from keras_mot._messages import describe
 from keras_mot.layers._steps import EpochSteps
 from keras_mot.layers.finding import check_layer
@@ -49,14 +49,14 @@ class UpdateTransforms(keras.callbacks.Callback):
         self._start()
 
     def _start(self):
-        for layer, transform in pending_transforms(self._model):
+        for layer, transform in pending_transforms(model_of(self)):
             if hasattr(transform.updater, "initialize"):
                 raise ValueError(
                     f"Layer '{layer.name}' is not built yet, and its {type(transform).__name__} starts from the values "
                     "of its weights: build the model before `fit`, with an `Input`, `model.build(input_shape)`, or "
                     "a call on data."
                 )
-        self._schedule = TransformSchedule(self._model, before_update=lambda: self.model)
+        self._schedule = TransformSchedule(model_of(self), before_update=lambda: self.model)
         self._advance_to(0)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -65,7 +65,7 @@ class UpdateTransforms(keras.callbacks.Callback):
         if self._schedule.stale:  # `BackupAndRestore` loads its checkpoint after this callback has begun
             self._start()
         self._epoch_start = self._schedule.elapsed
-        self._steps = EpochSteps(self._model, (self.params or {}).get("steps"))
+        self._steps = EpochSteps(model_of(self), (self.params or {}).get("steps"))
 
     def on_train_batch_begin(self, batch, logs=None):
         """Makes the updates due before step number `batch` of the epoch."""
@@ -126,7 +126,7 @@ class UpdateTransforms(keras.callbacks.Callback):
 
     def _advance_to(self, elapsed):
         if not self._schedule:  # TensorFlow builds a model without input shape in its first step
-            self._schedule = TransformSchedule(self._model, before_update=lambda: self.model)
+            self._schedule = TransformSchedule(model_of(self), before_update=lambda: self.model)
         if self._schedule.advance_to(elapsed) or elapsed == 0:
             # Read now: in the middle of JAX's epoch the variables are empty unless the trainer was synchronised.
             self._report = self._schedule.logs
