@@ -8,6 +8,7 @@ What else is private and used: a layer's `_flatten_layers`, `_tracker`, `_losses
 import contextlib
 import contextvars
 import functools
+import importlib
 import math
 import sys
 
@@ -41,6 +42,7 @@ __all__ = [
     "metric_direction",
     "no_gradients",
     "nothing_frozen",
+    "operation_class",
     "own_flag",
     "own_name",
     "own_variables",
@@ -288,3 +290,14 @@ def _install_bound():
         return add_weight(self, shape, *args, **kwargs)
 
     keras.layers.Layer.add_weight = bounded
+
+
+@functools.cache
+def operation_class(name):
+    """Keras's own class of operations of `keras.ops` by its name, such as "Add"; `None` if this release has none."""
+    for room in ("numpy", "nn", "core", "math"):
+        module = importlib.import_module(f"keras.src.ops.{room}")
+        found = getattr(module, name, None)
+        if isinstance(found, type) and issubclass(found, keras.Operation) and found.__module__ == module.__name__:
+            return found
+    return None
