@@ -5,7 +5,7 @@ versions that are allowed, and, for what is extended (`patches.py`), whenever th
 """
 
 from keras_mot._keras.bounds import bounded_weights
-from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, own_name
+from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, operation_class, own_name
 from keras_mot._keras.graph import (
     call_of,
     calls_anywhere,
@@ -18,6 +18,7 @@ from keras_mot._keras.graph import (
 )
 from keras_mot._keras.layers import (
     BOOKKEEPING,
+    build_shapes,
     copy_parent_path,
     distribution_strategy,
     flatten_layers,
@@ -27,6 +28,7 @@ from keras_mot._keras.layers import (
     open_tracking,
     output_shape_of,
     sublayers,
+    takes_training,
     untrack,
 )
 from keras_mot._keras.patches import callback_list_problem, extend, extensions
@@ -56,6 +58,7 @@ __all__ = [
     "Sequential",
     "applied_gradients",
     "bounded_weights",
+    "build_shapes",
     "call_of",
     "callback_list_problem",
     "calls_anywhere",
@@ -80,6 +83,7 @@ __all__ = [
     "no_gradients",
     "nothing_frozen",
     "open_tracking",
+    "operation_class",
     "output_shape_of",
     "own_flag",
     "own_name",
@@ -90,6 +94,7 @@ __all__ = [
     "set_own_flag",
     "set_path",
     "sublayers",
+    "takes_training",
     "train_only_while",
     "untrack",
 ]
