@@ -9,7 +9,7 @@ from keras_mot._keras import flatten_layers, forget_torch_parameters
 from keras_mot._messages import describe
 from keras_mot.graph.batch_norm import fold_and_list
 from keras_mot.graph.functional import as_functional, is_a, nodes_of
-from keras_mot.graph.rewrite import flatten_and_name
+from keras_mot.graph.rewrite import flatten_and_name, operations_of
 from keras_mot.graph.tracing import trace
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.attaching import attach, numpy_value, transformed_weights
@@ -19,7 +19,7 @@ from keras_mot.layers.own_weights import MERGE_LORA
 from keras_mot.quantization.algorithms.collaborative import with_transforms_read_off
 from keras_mot.quantization.lowering.lowering import lower
 from keras_mot.quantization.schemes import QuantizationScheme, WeightsScheme
-from keras_mot.quantization.simulation.bias_rounding import settle_biases
+from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import Carried
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
@@ -47,7 +47,7 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     _settle_slopes(simulation)
     fitting.run(simulation)
     if fitting.data is not None:
-        settle_biases(simulation)
+        round_biases(simulation)
     _warn_of_merged_values(simulation)
     return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
 
@@ -58,7 +58,9 @@ def simulate(model, scheme, selected=None, overrides=None):
     Returns:
         The model, and a dictionary from names of layers to the batch normalizations folded into them.
     """
-    settings = settings_of_operations(trace(model), scheme, selected, overrides)
+    traced = trace(model)
+    chosen_by_object = settings_of_operations(traced, scheme, selected, overrides)
+    settings = [chosen_by_object.get(operation) for operation in operations_of(traced)]
     if scheme.preserve_sparsity or scheme.preserve_clusters:
         model = with_transforms_read_off(model, scheme)
     carried = Carried(model)
