@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_mot import targets
 from keras_mot._keras import flatten_layers, forget_torch_parameters
 from keras_mot._messages import describe
 from keras_mot.graph.batch_norm import fold_and_list
@@ -24,10 +25,11 @@ from keras_mot.quantization.simulation.carrying import Carried
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
+from keras_mot.targets import LITERT
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
 
 
-def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0):
+def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT):
     """A flat model that computes as its integer form will.
 
     Args:
@@ -38,12 +40,13 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
         overrides: dictionary from selectors to other settings, see `settings_of_operations`, or `None`.
         function: name of the public function, for messages.
         batch_norm_steps: training steps in which batch normalization follows the batches; `None`: all of them.
+        target: the `Target`, or the name of one.
 
     Returns:
         The model, which shares no variables with `model`.
     """
     _check(model, scheme, selected, function)
-    simulation, folds = simulate(model, scheme, selected, overrides)
+    simulation, folds = simulate(model, scheme, selected, overrides, targets.get(target))
     _settle_slopes(simulation)
     fitting.run(simulation)
     if fitting.data is not None:
@@ -52,12 +55,13 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
 
 
-def simulate(model, scheme, selected=None, overrides=None):
+def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
     Returns:
         The model, and a dictionary from names of layers to the batch normalizations folded into them.
     """
+    target.check(scheme)
     traced = trace(model)
     chosen_by_object = settings_of_operations(traced, scheme, selected, overrides)
     settings = [chosen_by_object.get(operation) for operation in operations_of(traced)]
@@ -76,10 +80,11 @@ def simulate(model, scheme, selected=None, overrides=None):
         lambda operation: origin(operation) in chosen,
         joined,
         lambda operation: chosen[origin(operation)].activation,
+        target,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
-    schemes = {layer.name: chosen[origin(layer)].scheme for layer in weighted}
+    schemes = {layer.name: target.scheme_of(layer, chosen[origin(layer)].scheme) for layer in weighted}
     factors = {name: fold.factors() for name, fold in folds.items()}
     simulation = copy_model(placed)
     for layer in simulation.layers:
