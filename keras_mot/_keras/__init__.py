@@ -5,7 +5,7 @@ versions that are allowed, and, for what is extended (`patches.py`), whenever th
 """
 
 from keras_mot._keras.bounds import bounded_weights
-from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, own_name
+from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, operation_class, own_name
 from keras_mot._keras.graph import (
     call_of,
     calls_anywhere,
@@ -19,6 +19,7 @@ from keras_mot._keras.graph import (
 from keras_mot._keras.layers import (
     BOOKKEEPING,
     batch_moments,
+    build_shapes,
     copy_parent_path,
     distribution_strategy,
     flatten_layers,
@@ -29,6 +30,7 @@ from keras_mot._keras.layers import (
     output_shape_of,
     set_input_shape,
     sublayers,
+    takes_training,
     untrack,
 )
 from keras_mot._keras.patches import callback_list_problem, extend
@@ -60,6 +62,7 @@ __all__ = [
     "applied_gradients",
     "batch_moments",
     "bounded_weights",
+    "build_shapes",
     "call_of",
     "callback_list_problem",
     "calls_anywhere",
@@ -84,6 +87,7 @@ __all__ = [
     "no_gradients",
     "nothing_frozen",
     "open_tracking",
+    "operation_class",
     "output_shape_of",
     "own_flag",
     "own_name",
@@ -95,6 +99,7 @@ __all__ = [
     "set_own_flag",
     "set_path",
     "sublayers",
+    "takes_training",
     "train_only_while",
     "untrack",
 ]

@@ -18,6 +18,16 @@ def has_default_build(layer):
     return getattr(layer.build, "_is_default", False)
 
 
+def takes_training(operation):
+    """Whether the `call` of a layer or operation has an argument `training`."""
+    return getattr(operation, "_call_has_training_arg", False)
+
+
+def build_shapes(layer):
+    """The shapes that a layer was built for, by the names of the arguments of its `call`; `None` if it was not."""
+    return getattr(layer, "_build_shapes_dict", None)
+
+
 def keep_losses(layer, losses):
     """Gives a layer those of `losses` that were added to it or to a layer within while a scope held them back."""
     for each in flatten_layers(layer):

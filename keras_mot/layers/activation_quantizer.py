@@ -68,6 +68,7 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: (least, greatest) number that a range that follows the data may have, or `None`.
         learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
         widening: whether the range takes in all values of all batches, instead of following an average.
+        target: name of the `keras_mot.targets.Target` that the model was quantized for.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
@@ -81,6 +82,7 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: tuple[float, float] | None = None,
         learned: bool = False,
         widening: bool = False,
+        target: str = "litert",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -88,6 +90,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self.fixed = None if fixed is None else tuple(float(value) for value in fixed)
         self.learned = learned and fixed is None
         self.widening = widening
+        self.target = target
         self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = self.fixed or (0.0, 0.0)
@@ -296,6 +299,7 @@ class ActivationQuantizer(keras.layers.Layer):
             "limits": self.limits,
             "learned": self.learned,
             "widening": self.widening,
+            "target": self.target,
         }
 
 
