@@ -36,6 +36,7 @@ __all__ = [
     "forget_torch_parameters",
     "functional_of",
     "get_keras_mask",
+    "install_output_names",
     "is_eager",
     "is_graph_model",
     "metric_direction",
@@ -288,3 +289,18 @@ def _install_bound():
         return add_weight(self, shape, *args, **kwargs)
 
     keras.layers.Layer.add_weight = bounded
+
+
+@functools.cache
+def install_output_names():
+    """Makes functional models call an output after its operation's `output_name`, where it has one, once for all."""
+    initialize = Functional.__init__
+
+    @functools.wraps(initialize)
+    def named(self, inputs, outputs, name=None, **kwargs):  # Keras compares the arguments with those of subclasses
+        initialize(self, inputs, outputs, name=name, **kwargs)
+        names = [getattr(producer_of(tensor), "output_name", None) for tensor in self.outputs]
+        if any(names):
+            self.output_names = [new or old for new, old in zip(names, self.output_names, strict=True)]
+
+    Functional.__init__ = named
