@@ -4,6 +4,7 @@ A new release of Keras is checked against these files: by the suite, by `make sm
 versions that are allowed, and, for what is extended (`patches.py`), whenever the package is imported.
 """
 
+from keras_mot._keras import output_names  # noqa: F401  # extends Keras
 from keras_mot._keras.bounds import bounded_weights
 from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, operation_class, own_name
 from keras_mot._keras.graph import (

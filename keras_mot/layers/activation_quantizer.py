@@ -14,7 +14,6 @@ from keras_mot import _tensorflow, _torch
 from keras_mot._keras import flatten_layers, producer_of, train_only_while
 from keras_mot.transforms.fake_quantize import with_gradient_times
 
-_SPAN = 255.0
 # A range below is empty: what it holds is zero, and any scale will do. A tiny one, runtimes refuse.
 _LEAST = 1e-30
 _MODE = contextvars.ContextVar("activation_quantizer_mode", default=None)
@@ -69,6 +68,7 @@ class ActivationQuantizer(keras.layers.Layer):
         learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
         widening: whether the range takes in all values of all batches, instead of following an average.
         target: name of the `keras_mot.targets.Target` that the model was quantized for.
+        output_name: what a functional model calls an output that comes from here; `None`: after the layer, as always.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
@@ -83,6 +83,7 @@ class ActivationQuantizer(keras.layers.Layer):
         learned: bool = False,
         widening: bool = False,
         target: str = "litert",
+        output_name: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -91,6 +92,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self.learned = learned and fixed is None
         self.widening = widening
         self.target = target
+        self.output_name = output_name
         self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = self.fixed or (0.0, 0.0)
@@ -300,6 +302,7 @@ class ActivationQuantizer(keras.layers.Layer):
             "learned": self.learned,
             "widening": self.widening,
             "target": self.target,
+            "output_name": self.output_name,
         }
 
 
@@ -320,22 +323,6 @@ def intercepted(function):
 def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     """The activation quantizers of a model, in its own order."""
     return [layer for layer in flatten_layers(model) if isinstance(layer, ActivationQuantizer)]
-
-
-def marked(model):
-    """Context in which each quantizer of a model leaves a mark for the export instead of rounding.
-
-    The mark is a fake quantization whose scale is the quantizer's number, counted from 1: converters keep it where
-    it is, and the export reads the number back.
-    """
-    numbers = {id(quantizer): number for number, quantizer in enumerate(activation_quantizers(model), 1)}
-
-    def mark(quantizer, inputs, averages):
-        import tensorflow as tf
-
-        return tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, _SPAN * numbers[id(quantizer)], num_bits=8)
-
-    return intercepted(mark)
 
 
 def is_quantized(model: keras.Model) -> bool:
