@@ -15,7 +15,8 @@ from keras import layers, ops
 from keras_mot._keras import Sequential, flatten_layers, producer_of
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional, consumers_of, nodes_of
-from keras_mot.layers import copy_model, is_transformed
+from keras_mot.graph.origins import Origins, copy_with_origins
+from keras_mot.layers import is_transformed
 from keras_mot.layers.copying import new_input
 
 # Class -> the kernel to scale, and the shape of the scale of its output channels beside that kernel.
@@ -128,18 +129,18 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     clustered = keras_mot.clustering.cluster_weights(folded, 32)
     ```
     """
-    return fold_and_list(model)[0]
+    return fold_with_origins(model)[0]
 
 
-def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBatchNorm]]:
-    """What `fold_batch_norm` returns, and what it has folded.
+def fold_with_origins(model: keras.Model) -> tuple[keras.Model, dict[keras.layers.Layer, FoldableBatchNorm], Origins]:
+    """What `fold_batch_norm` returns, what it has folded, and where its operations come from.
 
     Args:
         model: as of `fold_batch_norm`.
 
     Returns:
-        The model; and a dictionary from the names of folded layers to `FoldableBatchNorm`s, with the weights that they
-        had. With nested models, names need not be unique: flatten first.
+        The model; a dictionary from those of its layers that took something over to `FoldableBatchNorm`s, with the
+        weights that they had; and the `Origins` of its layers and operations in `model`.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`fold_batch_norm` expects a Keras model; received {describe(model)}.")
@@ -152,16 +153,29 @@ def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBa
         )
     if any(is_transformed(layer) for layer in flatten_layers(model)):
         raise ValueError(f"'{model.name}' carries weight transforms: strip them, or fold before attaching them.")
-    copy = copy_model(model)
+    copy, copied = copy_with_origins(model)
     folds = find_foldable_batch_norms(copy)
     if not folds:
-        return copy, {}
+        return copy, {}, copied
     rebuild = _Rebuild(folds)
-    folded = rebuild.model(copy)
+    rebuilt = rebuild.model(copy)
     for fold in folds:
         _take_over(rebuild.replaced[id(fold.linear)], fold)
     # Once more, so that no layer remembers its calls in the graph that was.
-    return copy_model(folded), {fold.linear.name: fold for fold in folds}
+    folded, again = copy_with_origins(rebuilt)
+    origins = again.through(rebuild.origins)
+    by_linear = {id(fold.linear): fold for fold in folds}
+    known = [(layer, by_linear.get(id(origins.of(layer)))) for layer in flatten_layers(folded)]
+    return folded, {layer: fold for layer, fold in known if fold is not None}, origins.through(copied)
+
+
+def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBatchNorm]]:
+    """What `fold_batch_norm` returns, and a dictionary from the names of folded layers to what they took over.
+
+    With nested models, names need not be unique: flatten first.
+    """
+    folded, folds, _ = fold_with_origins(model)
+    return folded, {layer.name: fold for layer, fold in folds.items()}
 
 
 class _Rebuild:
@@ -175,6 +189,7 @@ class _Rebuild:
         self._linears = {id(fold.linear) for fold in folds}
         self._batch_norms = {id(fold.batch_norm) for fold in folds}
         self.replaced = {}  # id of a layer or nested model -> its replacement; shared ones have one
+        self.origins = Origins()
 
     def model(self, model):
         """The rebuilt model."""
@@ -194,6 +209,7 @@ class _Rebuild:
     def _replace(self, layer):
         if id(layer) not in self.replaced:
             self.replaced[id(layer)] = self._replacement(layer)
+            self.origins.note(self.replaced[id(layer)], layer)
         return self.replaced[id(layer)]
 
     def _replacement(self, layer):

@@ -58,6 +58,7 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: (least, greatest) number that a range that follows the data may have, or `None`.
         learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
         widening: whether the range takes in all values of all batches, instead of following an average.
+        target: name of the `keras_mot.targets.Target` that the model was quantized for.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -76,6 +77,7 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: tuple[float, float] | None = None,
         learned: bool = False,
         widening: bool = False,
+        target: str = "litert",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -83,6 +85,7 @@ class ActivationQuantizer(keras.layers.Layer):
         fixed = None if fixed is None else tuple(float(value) for value in fixed)
         self.grid = Grid(bits, symmetric=bits == 16, narrow=bits == 16)
         self.range = range_of(decay, fixed, calls, learned, widening)
+        self.target = target
         self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = fixed or (0.0, 0.0)
@@ -295,6 +298,7 @@ class ActivationQuantizer(keras.layers.Layer):
             "in_training": self.in_training,
             "calls": self.calls,
             "limits": self.limits,
+            "target": self.target,
         }
 
 
