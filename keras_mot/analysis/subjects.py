@@ -12,11 +12,13 @@ from keras_mot._messages import describe
 from keras_mot._model_files import load_model_file
 from keras_mot.analysis._sizes import saved_content
 from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
+from keras_mot.data.arrays import full_slices, joined, part, sample_count
+from keras_mot.data.inputs import fixed_batch_size
+from keras_mot.data.naming import name_outputs
 from keras_mot.export.litert.exporting import LiteRTExport
 from keras_mot.export.litert.litert_file import is_litert
 from keras_mot.export.litert.random_inputs import OPEN_SIZES
 from keras_mot.export.litert.runner import LiteRTRunner
-from keras_mot.export.litert.signature import name_outputs
 
 Subject = keras.Model | str | os.PathLike | LiteRTExport
 
@@ -101,20 +103,10 @@ def predict(model, x):
     return flat[0] if len(flat) == 1 else dict(zip(names, flat, strict=True))
 
 
-def fixed_batch_size(model):
-    """The batch size that the model prescribes, or None if it takes any or does not tell."""
-    shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
-    return next((shape[0] for shape in shapes if len(shape) and shape[0] is not None), None)
-
-
 def _predict_in_steps(model, x, step):
     """Predicts `step` samples at a time; the last ones are repeated to fill up, and the surplus is cut off."""
-    count = len(keras.tree.flatten(x)[0])
-    parts = []
-    for start in range(0, count, step):
-        chosen = np.minimum(np.arange(start, start + step), count - 1)
-        parts.append(model.predict_on_batch(keras.tree.map_structure(lambda leaf: leaf[chosen], x)))  # noqa: B023
-    return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves)[:count], *parts)
+    parts = [model.predict_on_batch(batch) for batch in full_slices(x, step)]
+    return part(joined(parts), slice(sample_count(x)))
 
 
 def start(subjects, num_threads):

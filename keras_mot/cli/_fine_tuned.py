@@ -55,6 +55,7 @@ def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
     import keras
 
     from keras_mot.cli._data import check_against_model, load_data
+    from keras_mot.data.arrays import sample_count
     from keras_mot.recipes.objective import choose_objective
 
     check_runtime(outputs)
@@ -65,7 +66,7 @@ def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
     outputs_of_model = check_against_model(data, model)
     with blamed_on_input():
         objective = choose_objective(model, options.loss, data.y, outputs_of_model)
-    steps = -(-samples_in(data.x) // options.batch_size) * options.epochs
+    steps = -(-sample_count(data.x) // options.batch_size) * options.epochs
     with blamed_on_input(" On the command line: `--skip REGEX`."):
         changed = change(model, data, steps)
     return Plan(model, changed, data, objective, outputs)
@@ -94,13 +95,6 @@ def check_plain(model, path):
             "`fit`, or make it final with `keras_mot.sparsity.strip_pruning` or "
             "`keras_mot.clustering.strip_clustering`."
         )
-
-
-def samples_in(x) -> int:
-    """How many samples there are, in an array or a structure of arrays."""
-    import keras
-
-    return len(keras.tree.flatten(x)[0])
 
 
 def train_and_write(

@@ -17,7 +17,8 @@ from keras_mot._keras import flatten_layers
 from keras_mot._progress import TrainingProgress, say
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_names
-from keras_mot.analysis.subjects import fixed_batch_size
+from keras_mot.data.arrangement import input_arrangement, with_outputs
+from keras_mot.data.inputs import fixed_batch_size
 from keras_mot.export import export_litert
 from keras_mot.export.dependencies import check_installed
 from keras_mot.layers import copy_model, transformed_weights, update_step
@@ -41,7 +42,6 @@ from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
 from keras_mot.recipes._training_data import TrainingData
-from keras_mot.recipes.arrangement import input_arrangement, with_outputs
 from keras_mot.recipes.fine_tuning import FineTune, train
 from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
