@@ -202,7 +202,7 @@ def plain(name="model"):
             layers.GlobalAveragePooling2D(),
             layers.Dense(4, activation="softmax"),
         ],
-        name,
+        name=name,
     )
 
 
