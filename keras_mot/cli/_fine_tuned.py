@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from keras_mot._formats import DEFAULT, KERAS, format_of_name
 from keras_mot._tables import wrapped
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
@@ -55,9 +56,11 @@ def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
     import keras
 
     from keras_mot.cli._data import check_against_model, load_data
+    from keras_mot.data.arrays import sample_count
     from keras_mot.recipes.objective import choose_objective
 
-    check_runtime(outputs)
+    for format in filter(None, map(format_of_name, outputs)):
+        format.check_written()
     data = load_data(options.data)
     model = load_model(options.model, compile=True)
     check_plain(model, options.model)
@@ -65,18 +68,10 @@ def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
     outputs_of_model = check_against_model(data, model)
     with blamed_on_input():
         objective = choose_objective(model, options.loss, data.y, outputs_of_model)
-    steps = -(-samples_in(data.x) // options.batch_size) * options.epochs
+    steps = -(-sample_count(data.x) // options.batch_size) * options.epochs
     with blamed_on_input(" On the command line: `--skip REGEX`."):
         changed = change(model, data, steps)
     return Plan(model, changed, data, objective, outputs)
-
-
-def check_runtime(outputs):
-    """Raises an error that says what to install, if a `.tflite` file is to be written and cannot be."""
-    if any(path.suffix == ".tflite" for path in outputs):
-        from keras_mot.export.dependencies import check_installed
-
-        check_installed("tensorflow", "ai_edge_litert")
 
 
 def check_plain(model, path):
@@ -96,15 +91,13 @@ def check_plain(model, path):
         )
 
 
-def samples_in(x) -> int:
-    """How many samples there are, in an array or a structure of arrays."""
-    import keras
-
-    return len(keras.tree.flatten(x)[0])
-
-
 def train_and_write(
-    options, plan: Plan, activity: str, finish: Callable[[Any], Any], measured_suffixes=(".keras", ".tflite"), **export
+    options,
+    plan: Plan,
+    activity: str,
+    finish: Callable[[Any], Any],
+    measured_suffixes=(KERAS, DEFAULT.suffix),
+    **export,
 ) -> Trained:
     """Trains the changed model, writes it, and measures it beside the given one.
 
@@ -114,7 +107,7 @@ def train_and_write(
         activity: what the progress is called, such as "pruning".
         finish: function from the trained model to the one that is written.
         measured_suffixes: which of the outputs are measured.
-        **export: arguments of `export_litert` for the file of the changed model.
+        **export: arguments of the exporter for the file of the changed model.
     """
     import keras
 
@@ -131,10 +124,10 @@ def train_and_write(
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keras_mot_")))
         temporaries = [stack.enter_context(replacing(path)) for path in plan.outputs]
         before = None
-        if any(path.suffix == ".tflite" for path in plan.outputs):
+        if any(map(format_of_name, plan.outputs)):
             # Before the training, so that a model that cannot be exported costs none.
-            say("exporting the given model to LiteRT, to compare with")
-            before = write_litert(plan.model, folder / "before.tflite", plan.data)
+            say(f"exporting the given model to {DEFAULT.runtime}, to compare with")
+            before = write_file(plan.model, folder / f"before{DEFAULT.suffix}", plan.data)
         plan.changed.compile(
             keras.optimizers.Adam(options.learning_rate),
             plan.objective.loss,
@@ -145,16 +138,16 @@ def train_and_write(
         logs = fit(plan.changed, plan.data.x, plan.data.y, activity, **arguments)
         final = finish(plan.changed)
         for path, temporary in zip(plan.outputs, temporaries, strict=True):
-            if path.suffix == ".keras":
+            if path.suffix == KERAS:
                 with naming(path):
                     final.save(temporary)
-                pair = {"before (.keras)": plan.model, "after (.keras)": final}
+                pair = sides(KERAS, plan.model, final)
             else:
-                say("exporting the new model to LiteRT")
+                say(f"exporting the new model to {DEFAULT.runtime}")
                 with naming(path):
-                    after = write_litert(final, temporary, plan.data, **export)
+                    after = write_file(final, temporary, plan.data, **export)
                 say(f"sparse encoding: {'yes' if after.sparse_encoding else 'no'}, {after.sparse_reason}")
-                pair = {"before (.tflite)": before, "after (.tflite)": after}
+                pair = sides(DEFAULT.suffix, before, after)
             if path.suffix in measured_suffixes:
                 subjects |= pair
         measured = keras_mot.analysis.measure(subjects, data=plan.data.evaluation, metric=plan.objective.metric)
@@ -169,13 +162,25 @@ def say_what_it_is_measured_on(data):
         say("no 'x_test' and 'y_test' in the data: evaluating on the training data")
 
 
-def write_litert(model, path, data, **arguments):
+def sides(suffix, before, after):
+    """Both by their names in reports."""
+    return {f"before ({suffix})": before, f"after ({suffix})": after}
+
+
+def put_in_place(rows, outputs):
+    """Names in reports the files that were measured before they were put in place, and so under other names."""
+    written = {f"after ({path.suffix})": str(path) for path in outputs if path.suffix != KERAS}
+    for row in rows:
+        row["path"] = written.get(row["name"])
+
+
+def write_file(model, path, data, **arguments):
     """Exports a model, verified on samples of the data, or on random ones where there are none."""
-    import keras_mot
+    import keras_mot  # noqa: F401  (chooses the backend)
     from keras_mot.cli._data import first_samples
 
     samples = None if data is None else first_samples(data.evaluation[0], model)
-    return keras_mot.export.export_litert(model, path, verification_data=samples, **arguments)
+    return DEFAULT.functions.export(model, path, verification_data=samples, **arguments)
 
 
 def result_of(trained: Trained, left_alone, verb: str, **more) -> Result:
@@ -198,10 +203,7 @@ def result_of(trained: Trained, left_alone, verb: str, **more) -> Result:
         **more,
         **trained.measured.to_dict(),
     }
-    written = {path.suffix: str(path) for path in plan.outputs}
-    for row in data["measurements"]:
-        # Measured before they were put in place, so under other names.
-        row["path"] = written[".tflite"] if row["name"] == "after (.tflite)" else None
+    put_in_place(data["measurements"], plan.outputs)
     lines = [str(trained.measured), f"Wrote {' and '.join(data['files'])}."]
     if left_alone:
         by_reason = {}

@@ -27,9 +27,6 @@ def calibration_samples(x, count, seed):
         count: how many at most.
         seed: of the draw.
     """
-    import keras
-    import numpy as np
+    from keras_mot.data.arrays import random_part
 
-    samples = len(keras.tree.flatten(x)[0])
-    chosen = np.sort(np.random.default_rng(seed).permutation(samples)[:count])
-    return keras.tree.map_structure(lambda leaf: leaf[chosen], x)
+    return random_part(x, count, seed)

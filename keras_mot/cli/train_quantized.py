@@ -2,6 +2,7 @@
 
 import argparse
 
+from keras_mot._formats import DEFAULT, KERAS
 from keras_mot.cli import _options
 from keras_mot.cli._fine_tuned import prepare, result_of, train_and_write
 from keras_mot.cli._result import Result
@@ -71,11 +72,11 @@ def run(options: argparse.Namespace) -> Result:
         plan,
         "training in integers",
         lambda quantized: quantized,
-        measured_suffixes=(".tflite",),
+        measured_suffixes=(DEFAULT.suffix,),
         **_options.of_integer_file(options),
     )
     return result_of(trained, [], "quantized", scheme=options.scheme)
 
 
 def _outputs(options):
-    return _options.output_paths(options, (".tflite",), ".keras" if options.keras else None)
+    return _options.output_paths(options, (DEFAULT.suffix,), KERAS if options.keras else None)

@@ -44,7 +44,7 @@ class Stage(Config, abc.ABC):
         return model
 
     def export_options(self) -> dict[str, Any]:
-        """Arguments of `export_litert` for the file of this stage."""
+        """Arguments of the exporter, such as `export_litert`, for the file of this stage."""
         return {}
 
     def pruning_epochs(self) -> int:

@@ -17,6 +17,7 @@ from keras_mot.export.litert.engines.in_process import convert_in_process
 from keras_mot.export.litert.integers.engine import IntegerEngine
 from keras_mot.export.litert.precision import check_precision, full_precision
 from keras_mot.export.litert.random_inputs import fitting_inputs
+from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.export.litert.sparse.choice import choose, is_worth_trying
 from keras_mot.export.litert.verification import ExportVerificationError, Verifier
@@ -62,6 +63,12 @@ class LiteRTExport:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     float_operators: tuple[tuple[str, str, str], ...] = ()
+
+    def run(self, inputs):
+        """The outputs of the file for a batch, an array, or a list in the order of `output_names`."""
+        received = LiteRTRunner(self.path, input_names=self.input_names).run(inputs)
+        outputs = [received[name] for name in self.output_names]
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def __str__(self) -> str:
         verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"
