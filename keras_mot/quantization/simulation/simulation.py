@@ -136,6 +136,7 @@ def _weight_quantizer(scheme, found, stack, factors):
         scheme.per_channel and not shared,
         scheme.learned_scales,
         scaled_channels=scheme.per_channel and factors is not None and factors.size == channels,
+        rounding=None if any(isinstance(transform, PaletteTransform) for transform, _ in stack) else scheme.rounding,
         name=f"{found.key}_quantize",
     )
 
