@@ -10,6 +10,7 @@ from keras_mot._keras import flatten_layers, forget_torch_parameters
 from keras_mot._messages import describe
 from keras_mot.graph.batch_norm import fold_and_list
 from keras_mot.graph.functional import as_functional, is_a, nodes_of
+from keras_mot.graph.output_names import keep_output_names, output_names
 from keras_mot.graph.rewrite import flatten_and_name, operations_of
 from keras_mot.graph.tracing import trace
 from keras_mot.layers.activation_quantizer import is_quantized
@@ -103,6 +104,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
                 if fill is not None:
                     fill(transform, value, used)
     forget_torch_parameters(simulation)
+    keep_output_names(simulation, output_names(model))
     fit_scales(simulation)
     return simulation, folds
 
