@@ -16,7 +16,8 @@ from keras_mot.quantization.estimators.fitting import Fitting
 from keras_mot.quantization.estimators.ranges import RangeEstimator
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
-from keras_mot.quantization.simulation.simulation import check_model, quantize
+from keras_mot.quantization.simulation.checks import check_model
+from keras_mot.quantization.simulation.simulation import quantize
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 
 _MARK = "_keras_mot_quantize"
