@@ -10,30 +10,16 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
-from keras_mot._keras import Sequential, flatten_layers, producer_of
+from keras_mot._keras import Sequential, calls_anywhere, flatten_layers, own_flag, set_own_flag
 from keras_mot._messages import describe
-from keras_mot.graph.functional import as_functional, consumers_of, nodes_of
+from keras_mot.graph.functional import as_functional, keras_class
+from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind, kernel_of
+from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
-from keras_mot.layers import is_transformed
+from keras_mot.layers import find_weights, is_transformed
 from keras_mot.layers.copying import new_input
-
-# Class -> the kernel to scale, and the shape of the scale of its output channels beside that kernel.
-_LAST = ("kernel", lambda kernel: (-1,))
-_FOLDABLE = {
-    layers.Dense: _LAST,
-    layers.Conv1D: _LAST,
-    layers.Conv2D: _LAST,
-    layers.Conv3D: _LAST,
-    layers.Conv1DTranspose: ("kernel", lambda kernel: (-1, 1)),
-    layers.Conv2DTranspose: ("kernel", lambda kernel: (-1, 1)),
-    layers.Conv3DTranspose: ("kernel", lambda kernel: (-1, 1)),
-    layers.DepthwiseConv1D: ("kernel", lambda kernel: kernel.shape[-2:]),
-    layers.DepthwiseConv2D: ("kernel", lambda kernel: kernel.shape[-2:]),
-    layers.SeparableConv1D: ("pointwise_kernel", lambda kernel: (-1,)),
-    layers.SeparableConv2D: ("pointwise_kernel", lambda kernel: (-1,)),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,45 +48,41 @@ def find_foldable_batch_norms(model: keras.Model) -> list[FoldableBatchNorm]:
     Returns:
         List of `FoldableBatchNorm`, in the order of the layers.
     """
-    graph = as_functional(model)
-    if graph is None:
+    functional = as_functional(model)
+    if functional is None:
         return []
-    consumers, outputs = consumers_of(graph), {id(tensor) for tensor in graph.outputs}
-    found = []
-    for operation in graph.operations:
+    graph, found = Graph(functional), []
+    for operation in functional.operations:
         if as_functional(operation) is not None:
             found += find_foldable_batch_norms(operation)
-        if getattr(type(operation), "call", None) is layers.BatchNormalization.call:  # no subclass with its own
-            linear = _foldable_producer(graph, operation, consumers, outputs)
+        elif is_kind(operation, "batch_normalization"):
+            linear = _foldable_producer(graph, operation)
             if linear is not None:
                 found.append(FoldableBatchNorm(linear, operation))
     return found
 
 
-def _foldable_producer(graph, batch_norm, consumers, outputs):
+def _foldable_producer(graph, batch_norm):
     """The layer that can take `batch_norm` over, or `None`."""
-    calls = [node for node in nodes_of(graph) if node.operation is batch_norm]
-    if len(calls) != 1 or len(batch_norm._inbound_nodes) != 1 or is_transformed(batch_norm):
+    calls = graph.calls_of(batch_norm)
+    if len(calls) != 1 or len(calls_anywhere(batch_norm)) != 1 or is_transformed(batch_norm):
         return None
-    tensor = calls[0].arguments.keras_tensors[0]
-    linear = producer_of(tensor)
-    if plain_class(linear) is None or len(linear._inbound_nodes) != 1 or linear not in graph.operations:
+    tensor = calls[0].inputs[0]  # a mask may follow, which only training looks at
+    producer = graph.producer(tensor)
+    if producer is None or graph.sole_reader(tensor) is None:
         return None
-    if len(consumers[id(tensor)]) != 1 or id(tensor) in outputs:
-        return None
-    if linear.activation is not keras.activations.linear or getattr(linear, "lora_enabled", False):
+    linear = producer.operation
+    if not _takes_over(linear) or len(calls_anywhere(linear)) != 1:
         return None
     channels_first = getattr(linear, "data_format", "channels_last") == "channels_first"
     return linear if batch_norm.axis % len(tensor.shape) == (1 if channels_first else len(tensor.shape) - 1) else None
 
 
-def plain_class(layer):
-    """The class in the table of foldable layers whose computation `layer` has, or `None`."""
-    own = getattr(type(layer), "_plain_class", type(layer))
-    for known in _FOLDABLE:
-        if issubclass(own, known) and own.call is known.call:
-            return known
-    return None
+def _takes_over(layer):
+    """Whether a layer is one of Keras's own that computes a sum with its kernel, a bias perhaps, and nothing else."""
+    if not has_role(layer, WEIGHTED) or keras_class(layer) is None or getattr(layer, "lora_enabled", False):
+        return False
+    return layer.activation is keras.activations.linear
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -203,7 +185,7 @@ class _Rebuild:
                 clone_function=self._replace,
                 call_function=self._call,
             )
-        result._trainable = model._trainable
+        set_own_flag(result, own_flag(model))
         return result
 
     def _replace(self, layer):
@@ -239,8 +221,9 @@ def scale_and_offset(batch_norm: keras.layers.BatchNormalization) -> tuple[np.nd
 
 def kernel_factors(fold: FoldableBatchNorm) -> np.ndarray:
     """What the kernel is multiplied by that takes a batch normalization over: float64 array, broadcastable to it."""
-    name, shape = _FOLDABLE[plain_class(fold.linear)]
-    return fold.factors().reshape(shape(getattr(fold.linear, name)))
+    kernel = kernel_of(fold.linear)
+    axes = next(found.axes for found in find_weights(fold.linear)[0] if found.variable is kernel)
+    return fold.factors().reshape([size if axis in axes.outputs else 1 for axis, size in enumerate(kernel.shape)])
 
 
 def folded_bias(fold: FoldableBatchNorm) -> np.ndarray:
@@ -251,10 +234,8 @@ def folded_bias(fold: FoldableBatchNorm) -> np.ndarray:
 
 def _take_over(layer, fold):
     """Gives a layer the weights of a fold."""
-    linear = fold.linear
-    name = _FOLDABLE[plain_class(linear)][0]
-    for key in ("kernel", "depthwise_kernel", "pointwise_kernel"):
-        if isinstance(getattr(linear, key, None), keras.Variable):
-            value = ops.convert_to_numpy(getattr(linear, key))
-            getattr(layer, key).assign(value * kernel_factors(fold) if key == name else value)
-    layer.bias.assign(folded_bias(fold))
+    factors, bias = kernel_factors(fold), folded_bias(fold)
+    for source, target in zip(find_weights(fold.linear)[0], find_weights(layer)[0], strict=True):
+        value = ops.convert_to_numpy(source.variable)
+        target.variable.assign(value * factors if source.variable is kernel_of(fold.linear) else value)
+    layer.bias.assign(bias)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_mot._keras import call_of, producer_of, run_graph, set_keras_mask
+from keras_mot._keras import call_of, producer_of, run_graph, set_keras_mask, takes_training
 from keras_mot.graph.arguments import pass_mask_on, with_masks
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.origins import Origins, copy_with_origins
@@ -80,7 +80,7 @@ def _run(functional, inputs, call, training):
             if nested is not None:
                 inputs = args[0] if args else kwargs["inputs"]
                 return _run(nested, _masked(inputs, kwargs.get("mask")), call, mode)
-            if mode is not None and getattr(operation, "_call_has_training_arg", False):
+            if mode is not None and takes_training(operation):
                 kwargs = {**kwargs, "training": mode}
             kwargs = with_masks(operation, args, kwargs)
             outputs = call(operation, *args, **kwargs)

@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from keras_mot import targets
 from keras_mot._keras import forget_torch_parameters
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
+from keras_mot.graph.output_names import keep_output_names, output_names
 from keras_mot.graph.rewrite import flatten_with_origins, operations_of
 from keras_mot.graph.tracing import trace
 from keras_mot.layers.attaching import numpy_value, transformed_weights
@@ -36,12 +38,13 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
         overrides: dictionary from selectors to other settings, see `settings_of_operations`, or `None`.
         function: name of the public function, for messages.
         batch_norm_steps: training steps in which batch normalization follows the batches; `None`: all of them.
-        target: the `Target` that will run the integer form.
+        target: the `Target` that will run the integer form, or its name.
 
     Returns:
         The model, which shares no variables with `model`.
     """
     check(model, scheme, selected, function)
+    target = targets.get(target)
     target.check(scheme)
     simulation, folds = simulate(model, scheme, selected, overrides, target)
     _round_slopes(simulation)
@@ -98,6 +101,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
                 left[layer] = fold
     forget_torch_parameters(simulation)
     fit_scales(simulation)
+    keep_output_names(simulation, output_names(model))
     return simulation, left
 
 
