@@ -64,12 +64,3 @@ def as_functional(model):
 def nodes_of(model):
     """The calls (nodes) of a functional model, in the order in which they run: a shared layer has others elsewhere."""
     return [node for node in calls_by_depth(model) if not node.is_input]
-
-
-def consumers_of(model):
-    """Dictionary from id(tensor) to the nodes of the model that read it."""
-    consumers = {}
-    for node in nodes_of(model):
-        for tensor in node.arguments.keras_tensors:
-            consumers.setdefault(id(tensor), []).append(node)
-    return consumers
