@@ -18,6 +18,7 @@ from keras_mot._keras.graph import (
 )
 from keras_mot._keras.layers import (
     BOOKKEEPING,
+    batch_moments,
     build_shapes,
     copy_parent_path,
     distribution_strategy,
@@ -27,11 +28,12 @@ from keras_mot._keras.layers import (
     keep_losses,
     open_tracking,
     output_shape_of,
+    set_input_shape,
     sublayers,
     takes_training,
     untrack,
 )
-from keras_mot._keras.patches import callback_list_problem, extend, extensions
+from keras_mot._keras.patches import callback_list_problem, extend
 from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
@@ -39,6 +41,7 @@ from keras_mot._keras.trainer import (
     finish_callbacks,
     forget_compilation,
     metric_direction,
+    model_of,
 )
 from keras_mot._keras.variables import (
     forget_torch_parameters,
@@ -57,6 +60,7 @@ __all__ = [
     "Functional",
     "Sequential",
     "applied_gradients",
+    "batch_moments",
     "bounded_weights",
     "build_shapes",
     "call_of",
@@ -67,7 +71,6 @@ __all__ = [
     "copy_parent_path",
     "distribution_strategy",
     "extend",
-    "extensions",
     "finish_callbacks",
     "flatten_layers",
     "forget_attribute",
@@ -80,6 +83,7 @@ __all__ = [
     "is_graph_model",
     "keep_losses",
     "metric_direction",
+    "model_of",
     "no_gradients",
     "nothing_frozen",
     "open_tracking",
@@ -90,6 +94,7 @@ __all__ = [
     "own_variables",
     "producer_of",
     "run_graph",
+    "set_input_shape",
     "set_keras_mask",
     "set_own_flag",
     "set_path",

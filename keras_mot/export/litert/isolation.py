@@ -22,7 +22,7 @@ from keras_mot._memory import available_bytes
 from keras_mot._quiet import quiet
 from keras_mot.export.litert.interpreter import LocalInterpreter, receive, send
 
-_SCRIPT = pathlib.Path(__file__).with_name("_interpreter.py")
+_SCRIPT = pathlib.Path(__file__).with_name("interpreter.py")
 _SECONDS = 120
 _LEAST_MEMORY = 2**31
 _SECONDS_VARIABLE = "KERAS_MOT_RUN_SECONDS"
