@@ -132,7 +132,7 @@ def test_a_layer_of_ones_own():
 def test_rows_are_for_what_computes_alike():
     assert lowering_of(Transposed(3)) is lowered_transposed
     assert lowering_of(Other(3)) is None
-    with pytest.raises(TypeError, match="should be a subclass of .keras.layers.Layer.; received 'Dense'"):
+    with pytest.raises(TypeError, match=r"should be a subclass of .keras.layers.Layer.; received 'Dense'"):
         register_lowering("Dense", lowered_transposed)
     with pytest.raises(TypeError, match="should be a function of"):
         register_lowering(Transposed, "steps")
