@@ -20,6 +20,7 @@ from keras_mot._keras.layers import (
     BOOKKEEPING,
     attention_axes,
     attention_projection,
+    batch_moments,
     build_shapes,
     copy_parent_path,
     distribution_strategy,
@@ -30,11 +31,12 @@ from keras_mot._keras.layers import (
     keep_losses,
     open_tracking,
     output_shape_of,
+    set_input_shape,
     sublayers,
     takes_training,
     untrack,
 )
-from keras_mot._keras.patches import callback_list_problem, extend, extensions, install_output_names
+from keras_mot._keras.patches import callback_list_problem, extend, install_output_names
 from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
@@ -42,6 +44,7 @@ from keras_mot._keras.trainer import (
     finish_callbacks,
     forget_compilation,
     metric_direction,
+    model_of,
 )
 from keras_mot._keras.variables import (
     forget_torch_parameters,
@@ -62,6 +65,7 @@ __all__ = [
     "applied_gradients",
     "attention_axes",
     "attention_projection",
+    "batch_moments",
     "bounded_weights",
     "build_shapes",
     "call_of",
@@ -72,7 +76,6 @@ __all__ = [
     "copy_parent_path",
     "distribution_strategy",
     "extend",
-    "extensions",
     "finish_callbacks",
     "flatten_layers",
     "forget_attribute",
@@ -87,6 +90,7 @@ __all__ = [
     "keep_axis",
     "keep_losses",
     "metric_direction",
+    "model_of",
     "no_gradients",
     "nothing_frozen",
     "open_tracking",
@@ -97,6 +101,7 @@ __all__ = [
     "own_variables",
     "producer_of",
     "run_graph",
+    "set_input_shape",
     "set_keras_mask",
     "set_own_flag",
     "set_path",

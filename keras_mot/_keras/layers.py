@@ -39,6 +39,16 @@ def copy_parent_path(source, target):
     target._parent_path = source._parent_path
 
 
+def set_input_shape(layer, shape):
+    """Tells a layer that is not built a sample's shape, for a sequential model that begins with it."""
+    layer._input_shape_arg = tuple(shape)
+
+
+def batch_moments(batch_norm, values, mask):
+    """The mean and the variance of a batch, as a layer of batch normalization computes them."""
+    return batch_norm._moments(values, mask)
+
+
 def output_shape_of(layer):
     """The output shape that a `Lambda` layer was given, as it was given."""
     return layer._output_shape

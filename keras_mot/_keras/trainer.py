@@ -29,6 +29,11 @@ def applied_gradients(model):
     return int(keras.ops.convert_to_numpy(counter))
 
 
+def model_of(callback):
+    """The model of a callback; unlike `callback.model`, it does not have JAX's trainer fill the variables."""
+    return callback._model
+
+
 def finish_callbacks(callback_list):
     """Waits for the callbacks that a `CallbackList` has sent to threads of its own."""
     if callback_list is not None and callback_list._futures:

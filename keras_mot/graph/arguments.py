@@ -5,6 +5,7 @@ import inspect
 import keras
 
 from keras_mot._keras import get_keras_mask, set_keras_mask
+from keras_mot.layers.transformed import plain_class
 
 _IGNORED = "training"  # whatever a call in a graph says of it: who runs the model decides
 
@@ -78,7 +79,7 @@ def pass_mask_on(operation, args, kwargs, outputs):
 
 def _signature(operation):
     """The signature of the `call` of an operation; a layer with transforms has that of the layer which it was."""
-    call = getattr(type(operation), "_plain_class", type(operation)).call
+    call = plain_class(operation).call
     return inspect.signature(call.__get__(operation))
 
 

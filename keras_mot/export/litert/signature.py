@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 
+from keras_mot._keras import producer_of
 from keras_mot._messages import describe
 from keras_mot.graph.tracing import input_specs
 
@@ -85,8 +86,8 @@ def read_signature(model, input_signature=None):
 
 def input_name(tensor):
     """The name of a symbolic input; one that the user did not name is called after its input layer."""
-    name, history = tensor.name, getattr(tensor, "_keras_history", None)
-    return history.operation.name if history is not None and name.startswith("keras_tensor") else name
+    unnamed = isinstance(tensor, keras.KerasTensor) and tensor.name.startswith("keras_tensor")
+    return producer_of(tensor).name if unnamed else tensor.name
 
 
 def _from_structures(structures, names):

@@ -45,13 +45,15 @@ def attach_transforms(
 
 def _quantizer(scheme, found, kept, factors):
     # Values that all channels share stay shared if all have one scale, up to the factors of batch normalization.
-    shared = any(isinstance(transform, PaletteTransform) and not transform.per_channel for transform in kept)
+    palettes = [transform for transform in kept if isinstance(transform, PaletteTransform)]
+    shared = any(not transform.per_channel for transform in palettes)
     channels = np.prod([found.variable.shape[axis] for axis in found.axes.outputs])
     return FakeQuantize(
         scheme.weight_bits,
         scheme.per_channel and not shared,
         scheme.learned_scales,
         scaled_channels=scheme.per_channel and factors is not None and factors.size == channels,
+        rounding=None if palettes else scheme.rounding,
         name=f"{found.key}_quantize",
     )
 
