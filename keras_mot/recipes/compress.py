@@ -40,11 +40,11 @@ from keras_mot.recipes._collapse import collapsed, warn_of_collapse
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
-from keras_mot.recipes._training_data import TrainingData
 from keras_mot.recipes.fine_tuning import FineTune, train
 from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
+from keras_mot.recipes.training_data import TrainingData
 
 _REHEARSED_ON = 32  # samples
 
