@@ -5,11 +5,7 @@ from keras_mot.graph.rewrite import flatten, operations_of, rewrite
 from keras_mot.graph.tracing import trace
 
 __all__ = [
-    "FoldableBatchNorm",
-    "find_foldable_batch_norms",
-    "flatten",
     "fold_batch_norm",
-    "operations_of",
     "rewrite",
     "trace",
 ]

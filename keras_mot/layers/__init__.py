@@ -8,20 +8,14 @@ from keras_mot.layers.own_weights import LeftAlone
 from keras_mot.layers.updates import TransformSchedule, UpdateTransforms, update_due, update_step
 
 __all__ = [
-    "FoundWeight",
-    "LeftAlone",
     "TransformSchedule",
-    "TransformedWeight",
     "UpdateTransforms",
     "WeightAxes",
     "WeightSpec",
     "attach",
     "copy_model",
-    "find_weights",
-    "is_transformed",
     "register_weights",
     "strip",
     "transformed_weights",
-    "update_due",
     "update_step",
 ]
