@@ -1,6 +1,6 @@
 """What is public: the names of each room, each with a docstring, and those that TFMOT's users write.
 
-A name is added here on purpose, with a line in a guide. Rooms have more that can be imported, such as the rows of reports.
+A name is added here on purpose, with a line in a guide. Rooms have more that can be imported, such as rows of reports.
 """
 
 import inspect
