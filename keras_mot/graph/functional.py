@@ -34,13 +34,18 @@ def _computes_as(own, kind):
     return True
 
 
+def keras_class(operation):
+    """Keras's own class that an operation is of, and computes as; `None` for users' own."""
+    for kind in getattr(type(operation), "_plain_class", type(operation)).__mro__:
+        if own_name(kind) is not None:
+            return kind if is_a(operation, kind) else None
+    return None
+
+
 def kind_of(operation):
     """The name of Keras's own layer or operation that an operation is, and computes as; `None` for users' own."""
-    for kind in getattr(type(operation), "_plain_class", type(operation)).__mro__:
-        name = own_name(kind)
-        if name is not None:
-            return name if is_a(operation, kind) else None
-    return None
+    kind = keras_class(operation)
+    return None if kind is None else kind.__name__
 
 
 def as_functional(model):

@@ -4,6 +4,7 @@ import inspect
 
 import keras
 
+from keras_mot._keras import build_shapes
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import accepted_arguments
 from keras_mot.graph.functional import as_functional
@@ -99,7 +100,7 @@ def input_specs(model: keras.Model) -> list:
     Raises:
         ValueError: if the model was never called on data, or takes several arguments.
     """
-    shapes = getattr(model, "_build_shapes_dict", None)
+    shapes = build_shapes(model)
     if not shapes:
         raise _Unknown(
             f"The inputs of the subclassed model '{model.name}' are not known. Call the model once on a batch of data "

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 
-from keras_mot._keras import forget_compilation, forget_torch_parameters
+from keras_mot._arrays import numpy_value
+from keras_mot._keras import forget_compilation, forget_torch_parameters, has_default_build, set_input_shape
 from keras_mot._messages import describe
 from keras_mot.layers._weights import is_only_depthwise
 from keras_mot.layers.attaching import (
@@ -18,7 +19,6 @@ from keras_mot.layers.attaching import (
     ANY_BUT_DEPTHWISE,
     attach,
     initialize,
-    numpy_value,
     prepare,
     put_on,
     strip,
@@ -216,7 +216,7 @@ class Technique:
         return [stacks.get(id(weight), []) for weight in found]
 
     def _apply_when_built(self, layer, config, overrides, inplace, input_shape, given):
-        if getattr(layer.build, "_is_default", False):
+        if has_default_build(layer):
             raise NothingToDoError(
                 f"Layer '{layer.name}' ({type(layer).__name__}) is not built, and has no `build` method of its own: it "
                 f"has no weights to {self.verb}, or creates them when it is called; then call it once on data first."
@@ -233,7 +233,7 @@ class Technique:
             raise NothingToDoError(f"Layer '{layer.name}' is not {self.done}: {DEPTHWISE}.")
         target = layer if inplace else copy_model(layer)
         if input_shape is not None:
-            target._input_shape_arg = tuple(input_shape)
+            set_input_shape(target, input_shape)
         return attach(target, {ANY if depthwise else ANY_BUT_DEPTHWISE: self.transforms(config, None, ())})
 
 
@@ -242,10 +242,7 @@ def strip_model(model, inplace):
     for updater, weights in weights_by_updater(transformed_weights(model)).items():
         if hasattr(updater, "before_strip"):
             updater.before_strip(weights)
-    stripped = strip(model if inplace else copy_model(model))
-    if inplace:
-        forget_compilation(stripped)
-    return stripped
+    return strip(model, inplace)
 
 
 class NothingToDoError(ValueError):

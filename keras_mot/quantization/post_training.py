@@ -10,6 +10,7 @@ from keras_mot.quantization.estimators.ranges import RangeEstimator
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 from keras_mot.quantization.simulation.simulation import quantize
+from keras_mot.targets import LITERT, Target
 
 
 def quantize_post_training(
@@ -25,6 +26,7 @@ def quantize_post_training(
     correct_biases: bool | None = None,
     overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
     loss: str | Callable | None = None,
+    target: Target | str = LITERT,
 ) -> keras.Model:
     """Makes a trained model compute as it will in integers, without training.
 
@@ -65,6 +67,7 @@ def quantize_post_training(
             `LeastSquares` and `Entropy`, the one with the least mean loss in integers is chosen, on the first 2048
             samples (ranges by the loss: Nahshan et al., 2021, "Loss Aware Post-training Quantization",
             arXiv:1911.07190). Data that the model was not trained on tells more.
+        target: the runtime that the model is made for, a `keras_mot.targets.Target` or the name of a registered one.
 
     Returns:
         A functional model that shares no variables with `model`: its layers, with `ActivationQuantizer` layers
@@ -90,4 +93,4 @@ def quantize_post_training(
             "activations follow."
         )
     fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases, loss)
-    return quantize(model, scheme, fitting, selected, overrides, "quantize_post_training")
+    return quantize(model, scheme, fitting, selected, overrides, "quantize_post_training", target=target)

@@ -170,7 +170,7 @@ class RemoveChannels(Stage):
 
     def apply(self, model, run):
         """A smaller model without masks."""
-        return remove_pruned_channels(strip(copy_model(model)), self.exact)
+        return remove_pruned_channels(strip(model), self.exact)
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -1,7 +1,8 @@
 """What is quantized how: a scheme for the model, and other settings for some of its layers."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import keras
 
@@ -35,14 +36,17 @@ class LayerSettings:
 
 def settings_of_operations(
     model: keras.Model, scheme: QuantizationScheme, selected: Callable | None, overrides: Mapping | None
-) -> list[LayerSettings | None]:
-    """The settings of each operation of a model, in the order of `operations_of`; `None`: it stays in floats.
+) -> "OperationSettings":
+    """The settings of each operation of a model, and of the models nested in it.
 
     Args:
         model: what the user gave.
         scheme: the scheme of all operations without others.
         selected: function from an operation to whether it is quantized, or `None` for all.
         overrides: dictionary from a selector to a `QuantizationScheme`, a `QuantizeConfig`, or `None` for floats.
+
+    Returns:
+        An `OperationSettings`.
 
     Raises:
         TypeError: if `overrides` is of the wrong type.
@@ -60,7 +64,23 @@ def settings_of_operations(
             raise ValueError(
                 f"No layer matches {selector!r}; there are: {[operation.name for operation in operations]}."
             )
-    return [_settings_of(operation, chosen, scheme, selected) for operation in operations]
+    return OperationSettings((operation, _settings_of(operation, chosen, scheme, selected)) for operation in operations)
+
+
+class OperationSettings:
+    """The `LayerSettings` of operations, by the objects themselves.
+
+    Args:
+        pairs: pairs of (operation, its `LayerSettings`, or `None` if it stays in floats).
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Any, LayerSettings | None]]):
+        # The operations are kept, so that their ids stay their own.
+        self._pairs = {id(operation): (operation, settings) for operation, settings in pairs}
+
+    def get(self, operation: Any) -> LayerSettings | None:
+        """The settings of an operation; `None` if it stays in floats, and for operations that are not of the model."""
+        return self._pairs.get(id(operation), (operation, None))[1]
 
 
 def _settings_of(operation, chosen, scheme, selected):

@@ -5,11 +5,13 @@ import warnings
 import keras
 import numpy as np
 
+from keras_mot import targets
 from keras_mot._keras import flatten_layers, forget_torch_parameters
 from keras_mot._messages import describe
 from keras_mot.graph.batch_norm import fold_and_list
 from keras_mot.graph.functional import as_functional, is_a, nodes_of
-from keras_mot.graph.rewrite import flatten_and_name
+from keras_mot.graph.output_names import keep_output_names, output_names
+from keras_mot.graph.rewrite import flatten_and_name, operations_of
 from keras_mot.graph.tracing import trace
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.attaching import attach, numpy_value, transformed_weights
@@ -19,15 +21,16 @@ from keras_mot.layers.own_weights import MERGE_LORA
 from keras_mot.quantization.algorithms.collaborative import with_transforms_read_off
 from keras_mot.quantization.lowering.lowering import lower
 from keras_mot.quantization.schemes import QuantizationScheme, WeightsScheme
-from keras_mot.quantization.simulation.bias_rounding import settle_biases
+from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import Carried
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
+from keras_mot.targets import LITERT
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
 
 
-def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0):
+def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT):
     """A flat model that computes as its integer form will.
 
     Args:
@@ -38,27 +41,31 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
         overrides: dictionary from selectors to other settings, see `settings_of_operations`, or `None`.
         function: name of the public function, for messages.
         batch_norm_steps: training steps in which batch normalization follows the batches; `None`: all of them.
+        target: the `Target`, or the name of one.
 
     Returns:
         The model, which shares no variables with `model`.
     """
     _check(model, scheme, selected, function)
-    simulation, folds = simulate(model, scheme, selected, overrides)
+    simulation, folds = simulate(model, scheme, selected, overrides, targets.get(target))
     _settle_slopes(simulation)
     fitting.run(simulation)
     if fitting.data is not None:
-        settle_biases(simulation)
+        round_biases(simulation)
     _warn_of_merged_values(simulation)
     return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
 
 
-def simulate(model, scheme, selected=None, overrides=None):
+def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
     Returns:
         The model, and a dictionary from names of layers to the batch normalizations folded into them.
     """
-    settings = settings_of_operations(trace(model), scheme, selected, overrides)
+    target.check(scheme)
+    traced = trace(model)
+    chosen_by_object = settings_of_operations(traced, scheme, selected, overrides)
+    settings = [chosen_by_object.get(operation) for operation in operations_of(traced)]
     if scheme.preserve_sparsity or scheme.preserve_clusters:
         model = with_transforms_read_off(model, scheme)
     carried = Carried(model)
@@ -74,10 +81,11 @@ def simulate(model, scheme, selected=None, overrides=None):
         lambda operation: origin(operation) in chosen,
         joined,
         lambda operation: chosen[origin(operation)].activation,
+        target,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
-    schemes = {layer.name: chosen[origin(layer)].scheme for layer in weighted}
+    schemes = {layer.name: target.scheme_of(layer, chosen[origin(layer)].scheme) for layer in weighted}
     factors = {name: fold.factors() for name, fold in folds.items()}
     simulation = copy_model(placed)
     for layer in simulation.layers:
@@ -96,6 +104,7 @@ def simulate(model, scheme, selected=None, overrides=None):
                 if fill is not None:
                     fill(transform, value, used)
     forget_torch_parameters(simulation)
+    keep_output_names(simulation, output_names(model))
     fit_scales(simulation)
     return simulation, folds
 
@@ -129,6 +138,7 @@ def _weight_quantizer(scheme, found, stack, factors):
         scheme.per_channel and not shared,
         scheme.learned_scales,
         scaled_channels=scheme.per_channel and factors is not None and factors.size == channels,
+        rounding=None if any(isinstance(transform, PaletteTransform) for transform, _ in stack) else scheme.rounding,
         name=f"{found.key}_quantize",
     )
 

@@ -6,7 +6,8 @@ from keras import ops
 
 from keras_mot._keras import flatten_layers, producer_of
 from keras_mot.graph.batch_norm import FoldableBatchNorm, scale_and_offset
-from keras_mot.graph.functional import as_functional, nodes_of
+from keras_mot.graph.functional import as_functional
+from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.rewrite import flatten, rewrite
 from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.copying import copy_model, with_bias
@@ -80,10 +81,9 @@ def trained_pairs(model: keras.Model) -> list[tuple[keras.layers.Layer, TrainedB
     """(layer with rounded weights, `TrainedBatchNorm` behind it) of a model and of those nested in it."""
     found = []
     for part in flatten_layers(model):
-        functional = as_functional(part)
-        for node in nodes_of(functional) if functional is not None else ():
-            if isinstance(node.operation, TrainedBatchNorm):
-                found.append((producer_of(node.arguments.keras_tensors[0]), node.operation))
+        for call in Graph(part).calls if as_functional(part) is not None else ():
+            if isinstance(call.operation, TrainedBatchNorm):
+                found.append((producer_of(call.inputs[0]), call.operation))
     return found
 
 

@@ -1,0 +1,81 @@
+"""The variables that layers hold, and what is set on these and follows from it."""
+
+import contextlib
+import functools
+
+import keras
+
+from keras_mot._keras.layers import flatten_layers
+
+
+def own_variables(layer):
+    """The variables that a layer itself holds, as a pair of lists: created to be trained, and as other state."""
+    return list(layer._trainable_variables), list(layer._non_trainable_variables)
+
+
+@contextlib.contextmanager
+def nothing_frozen(layer):
+    """Context in which `layer.trainable_weights` lists what it would if nothing in the layer were frozen."""
+    parts = [part for each in flatten_layers(layer) for part in (each, *each._trainable_variables)]
+    flags = [part._trainable for part in parts]
+    try:
+        for part in parts:
+            part._trainable = True
+        yield
+    finally:
+        for part, flag in zip(parts, flags, strict=True):
+            part._trainable = flag
+
+
+def own_flag(part):
+    """What was set as `trainable` on a variable, whatever `train_only_while` makes of it, or on a layer itself."""
+    return part._trainable
+
+
+def set_own_flag(layer, flag):
+    """Sets `trainable` on a layer itself, and not on what is within it."""
+    layer._trainable = flag
+
+
+def set_path(variable, path):
+    """Gives a variable another path."""
+    variable._path = path
+
+
+def train_only_while(variable, condition):
+    """Makes a variable trainable only while `condition()` is true, whatever is set on it.
+
+    What a transform learns goes on being trained otherwise when the weight that it works on is frozen: Keras's
+    `layer.trainable = False` reaches no transform that is attached later, and setting it on a variable, or on a cell
+    whose weights are transformed by the layer around it, reaches none at all.
+
+    Args:
+        variable: a variable; its own flag stays what it is.
+        condition: function without arguments, asked whenever `variable.trainable` is read.
+    """
+    variable._trained_while = condition
+    variable.__class__ = _following(type(variable))
+    variable.trainable = own_flag(variable)
+
+
+@functools.cache
+def _following(plain_class):
+    def trainable(self):
+        return self._trainable and self._trained_while()
+
+    def set_trainable(self, value):
+        self._trainable = bool(value)
+        # Native loops go by this flag, which is that of now: freeze before parameters are given to an optimizer.
+        if keras.backend.backend() == "torch" and self._value is not None:
+            self._value.requires_grad = self.trainable
+
+    members = {"trainable": property(trainable, set_trainable), "__module__": plain_class.__module__}
+    return type(plain_class.__name__, (plain_class,), members)
+
+
+def forget_torch_parameters(root):
+    """Makes layers on PyTorch list their parameters anew: models keep lists that hold those of their layers."""
+    for layer in flatten_layers(root):
+        for owner in (layer, getattr(layer, "_functional", None)):
+            if "_torch_params" in getattr(owner, "_modules", {}):
+                owner._track_variables()
