@@ -38,7 +38,6 @@ EXCEPTIONS = {
     *(
         ("private name of Keras", file, name)
         for file, name in (
-            ("export/litert/signature.py", "_keras_history"),
             ("graph/batch_norm.py", "_trainable"),
             ("graph/batch_norm.py", "_inbound_nodes"),
             ("graph/rewrite.py", "_call_has_training_arg"),
@@ -56,7 +55,6 @@ EXCEPTIONS = {
             ("quantization/simulation/reference_kernels.py", "_inbound_nodes"),
             ("quantization/simulation/reference_kernels.py", "_keras_history"),
             ("quantization/simulation/reference_kernels.py", "_flat_arguments"),
-            ("recipes/compress.py", "_seed_generators"),
             ("sparsity/channels.py", "_keras_history"),
             ("sparsity/channels.py", "_inbound_nodes"),
             ("sparsity/xnnpack.py", "_functional"),

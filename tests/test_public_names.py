@@ -33,13 +33,15 @@ NAMES = {
         PrunableLayer PruneForLatencyOnXNNPack PruningConfig PruningPolicy PruningReport PruningSchedule
         PruningSummaries Random UpdatePruningStep WholeModel prune_low_magnitude prune_scope pruning_due pruning_report
         remove_pruned_channels strip_pruning update_pruning_step""",
+    "targets": "LITERT BiasForm Target get register target_of",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }
-# Of this release, in rooms that are being worked on.
+# Of this release: still to come, or to be written about.
 COMING = {
     "export": {"Export"},
     "graph": {"Call", "Graph"},
     "quantization": {"ActivationQuantizer", "Calibration", "Nearest", "QuantizationParameters", "Rounding", "layer_io"},
+    "targets": {"BiasForm", "Target", "get", "register", "target_of"},
 }
 TFMOT = [
     "sparsity.keras.prune_low_magnitude",
@@ -79,14 +81,9 @@ def test_public_names(room):
     assert expected - given <= COMING.get(room, set())
 
 
-@pytest.mark.skipif(not hasattr(keras_mot, "targets"), reason="there is one target, and no room of them")
-def test_targets_are_public():
-    assert {"LITERT", "Target"} <= set(keras_mot.targets.__all__)
-
-
 def test_rooms():
     assert set(NAMES) <= set(keras_mot.__all__)
-    assert sum(len(names.split()) for names in NAMES.values()) < 130
+    assert sum(len(names.split()) for names in NAMES.values()) < 135
 
 
 @pytest.mark.parametrize("room", NAMES)
