@@ -16,7 +16,7 @@ import pytest
 from keras import layers, ops
 
 import keras_mot
-from keras_mot import quantization, sparsity
+from keras_mot import quantization, sparsity, targets
 from keras_mot.clustering import (
     CentroidInitialization,
     ClusteringConfig,
@@ -174,9 +174,7 @@ def test_each_stage_is_in_the_list():
     assert classes(Stage) == set(STAGES.values()) == listed
 
 
-@pytest.mark.skipif(not hasattr(keras_mot, "targets"), reason="there is one target, and no room of them")
 def test_each_target_is_in_the_list():
-    targets = keras_mot.targets
     assert objects(targets.Target, targets) == set(TARGETS)
 
 

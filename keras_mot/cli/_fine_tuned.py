@@ -23,15 +23,19 @@ class Plan:
 
     Attributes:
         model: the given model.
-        changed: the model to train, with its transforms.
+        stage: the `Stage` of recipes that the command runs.
+        changed: the model to train, as the stage makes it.
         data: the `Data`.
+        training: the `TrainingData` of it.
         objective: the `Objective`.
         outputs: paths to write.
     """
 
     model: Any
+    stage: Any
     changed: Any
     data: Any
+    training: Any
     objective: Any
     outputs: tuple[pathlib.Path, ...]
 
@@ -45,19 +49,39 @@ class Trained:
     logs: dict[str, float]
 
 
-def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
+@dataclasses.dataclass(frozen=True)
+class StageRun:
+    """What a stage is told of a run, of that of a command; see `keras_mot.recipes.Stage.apply`."""
+
+    data: Any
+    seed: int
+    quantizes: bool = False
+    progress: bool | None = None
+
+    def steps(self, fine_tune):
+        """Training steps."""
+        return self.data.steps(fine_tune.batch_size) * fine_tune.epochs
+
+    def calibration(self, samples):
+        """So many of the samples, drawn at random: data are often sorted by class."""
+        return self.data.calibration(samples, self.seed)
+
+
+def prepare(options, outputs, stage_of: Callable[[Any], Any], change=None) -> Plan:
     """Loads model and data, checks that they fit each other, and changes the model.
 
     Args:
         options: those of the command.
         outputs: paths to write.
-        change: function of (model, data, training steps) that returns the model to train.
+        stage_of: function from a `FineTune` to the `Stage` of recipes that the command runs.
+        change: function of (stage, model, run) that returns the model to train; by default the stage's `apply`.
     """
     import keras
 
     from keras_mot.cli._data import check_against_model, load_data
-    from keras_mot.data.arrays import sample_count
+    from keras_mot.recipes import FineTune
     from keras_mot.recipes.objective import choose_objective
+    from keras_mot.recipes.training_data import TrainingData
 
     for format in filter(None, map(format_of_name, outputs)):
         format.check_written()
@@ -68,10 +92,12 @@ def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
     outputs_of_model = check_against_model(data, model)
     with blamed_on_input():
         objective = choose_objective(model, options.loss, data.y, outputs_of_model)
-    steps = -(-sample_count(data.x) // options.batch_size) * options.epochs
+        training = TrainingData((data.x, data.y), None)
+        stage = stage_of(FineTune(options.epochs, options.learning_rate, batch_size=options.batch_size))
     with blamed_on_input(" On the command line: `--skip REGEX`."):
-        changed = change(model, data, steps)
-    return Plan(model, changed, data, objective, outputs)
+        run = StageRun(training, options.seed)
+        changed = stage.apply(model, run) if change is None else change(stage, model, run)
+    return Plan(model, stage, changed, data, training, objective, outputs)
 
 
 def check_plain(model, path):
@@ -92,7 +118,6 @@ def check_plain(model, path):
 
 
 def train_and_write(
-    options,
     plan: Plan,
     activity: str,
     finish: Callable[[Any], Any],
@@ -102,19 +127,16 @@ def train_and_write(
     """Trains the changed model, writes it, and measures it beside the given one.
 
     Args:
-        options: those of the command.
         plan: what `prepare` returned.
         activity: what the progress is called, such as "pruning".
         finish: function from the trained model to the one that is written.
         measured_suffixes: which of the outputs are measured.
         **export: arguments of the exporter for the file of the changed model.
     """
-    import keras
-
     import keras_mot
     from keras_mot._files import naming, replacing
     from keras_mot._progress import say
-    from keras_mot.cli._training import fit
+    from keras_mot.cli._training import trained
 
     say(plan.objective.description)
     say_what_it_is_measured_on(plan.data)
@@ -128,14 +150,7 @@ def train_and_write(
             # Before the training, so that a model that cannot be exported costs none.
             say(f"exporting the given model to {DEFAULT.runtime}, to compare with")
             before = write_file(plan.model, folder / f"before{DEFAULT.suffix}", plan.data)
-        plan.changed.compile(
-            keras.optimizers.Adam(options.learning_rate),
-            plan.objective.loss,
-            loss_weights=plan.objective.loss_weights,
-            metrics=plan.objective.fit_metrics,
-        )
-        arguments = {"epochs": options.epochs, "batch_size": options.batch_size}
-        logs = fit(plan.changed, plan.data.x, plan.data.y, activity, **arguments)
+        logs = trained(plan.changed, plan.stage.fine_tune, plan.training, plan.objective, activity)
         final = finish(plan.changed)
         for path, temporary in zip(plan.outputs, temporaries, strict=True):
             if path.suffix == KERAS:

@@ -8,10 +8,10 @@ import tempfile
 from keras_mot._formats import DEFAULT, KERAS
 from keras_mot.cli import _fine_tuned, _options
 from keras_mot.cli._errors import UsageError, blamed_on_input
-from keras_mot.cli._fine_tuned import check_plain, say_what_it_is_measured_on, write_file
+from keras_mot.cli._fine_tuned import StageRun, check_plain, say_what_it_is_measured_on, write_file
 from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
-from keras_mot.cli._schemes import TRAINED, WEIGHTS_ALONE, calibration_samples, scheme_named
+from keras_mot.cli._schemes import TRAINED, WEIGHTS_ALONE, scheme_named, settings_of
 
 _DESCRIPTION = """\
 Quantizes a saved Keras model after training, without training it further, and
@@ -80,21 +80,19 @@ def _outputs(options):
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
+    from keras_mot.recipes import PostTraining, StoreWeights
+    from keras_mot.recipes.training_data import TrainingData
+
     outputs = _outputs(options)
     DEFAULT.check_written()
     model, data = _loaded(options)
     if options.scheme in WEIGHTS_ALONE:
-        return _write(options, outputs, model, model, data, {"weights": scheme_named(options.scheme)})
-    import keras_mot
-
+        stage = StoreWeights(scheme_named(options.scheme).weights)
+        return _write(options, outputs, model, model, data, stage.export_options())
     with blamed_on_input(" On the command line: `--skip REGEX`."):
-        quantized = keras_mot.quantization.quantize_post_training(
-            model,
-            scheme_named(options.scheme),
-            calibration_samples(data.x, options.calibration_samples, options.seed),
-            overrides=dict.fromkeys(options.skip),
-        )
-    return _write(options, outputs, model, quantized, data, _options.of_integer_file(options))
+        stage = PostTraining(**settings_of(options))
+        quantized = stage.apply(model, StageRun(TrainingData((data.x, data.y), None), options.seed))
+    return _write(options, outputs, model, quantized, data, stage.export_options())
 
 
 def _loaded(options):

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_mot import analysis
 from keras_mot._formats import DEFAULT
-from keras_mot._keras import flatten_layers
+from keras_mot._keras import flatten_layers, seed_generators
 from keras_mot._progress import TrainingProgress, say
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_names
@@ -40,11 +40,11 @@ from keras_mot.recipes._collapse import collapsed, warn_of_collapse
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
-from keras_mot.recipes._training_data import TrainingData
 from keras_mot.recipes.fine_tuning import FineTune, train
 from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
+from keras_mot.recipes.training_data import TrainingData
 
 _REHEARSED_ON = 32  # samples
 
@@ -355,7 +355,7 @@ def _rehearse_export(stage, model):
 def _seed_layers(model, entropy):
     """Seeds the random numbers of layers such as dropout: a loaded model has others than one that went on."""
     for number, layer in enumerate(flatten_layers(model)):
-        for place, generator in enumerate(getattr(layer, "_seed_generators", ())):
+        for place, generator in enumerate(seed_generators(layer)):
             state = np.random.default_rng((*entropy, number, place)).integers(0, 2**31, generator.state.shape)
             generator.state.assign(state.astype("uint32"))
 

@@ -10,8 +10,8 @@ from keras_mot.data.arrangement import input_arrangement, with_outputs
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.recipes import FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune
 from keras_mot.recipes._objectives import choose_objectives
-from keras_mot.recipes._training_data import TrainingData
 from keras_mot.recipes.fine_tuning import train
+from keras_mot.recipes.training_data import TrainingData
 from tests.quantization.test_coverage import only_tensorflow
 
 SHORT = FineTune(1, 1e-3, batch_size=16)
