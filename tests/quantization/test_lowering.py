@@ -184,6 +184,33 @@ def test_a_layer_for_all_timesteps():
         assert bits(quantize_model(model, overrides={selector: INT4_WEIGHTS})) == {"inner": 4, "d": 8}
 
 
+def test_a_model_for_all_timesteps():
+    inner = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            *(layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(), layers.ReLU()),
+            *(layers.GlobalAveragePooling2D(), layers.Dense(5, activation="silu", name="head")),
+        ]
+    )
+    model = keras.Sequential([keras.Input((4, 6, 6, 3)), layers.TimeDistributed(inner), layers.Dense(2, name="head")])
+    x = np.random.default_rng(0).standard_normal((8, 4, 6, 6, 3)).astype("float32")
+    random_weights(model)
+    lowered = lower(flatten(model)).model
+    np.testing.assert_allclose(outputs(lowered, x), outputs(model, x), atol=1e-5)
+    assert not any(isinstance(layer, layers.TimeDistributed) for layer in lowered.layers)
+    known = {"conv": 8, "batch_normalization": 8, "head": 8, "head_1": 8}
+    assert set(bits(quantize_model(model)).values()) == set(known.values())
+    conv = inner.get_layer("conv")
+    quantized = quantize_model(model, calibration_data=x, overrides={conv: INT4_WEIGHTS}, equalize=False)
+    assert sorted(bits(quantized).values()) == [4, 8, 8, 8]
+    assert bits(quantized)["conv"] == 4
+    assert len(bits(quantize_model(model, overrides={inner: None}))) == 1
+    pruned = prune_low_magnitude(model, ConstantSparsity(0.5, 0))
+    update_step(pruned, 0)
+    zeros = [weight.transform_of(Mask) for weight in transformed_weights(quantize_model(pruned))]
+    assert sorted(mask.zeros() for mask in zeros if mask is not None) == [5, 10, 54]
+
+
 def test_a_projection_of_attention():
     model = random_weights(self_attention(layers.MultiHeadAttention(2, 4, name="mha")))
     x = np.random.default_rng(0).standard_normal((16, 5, 4)).astype("float32")

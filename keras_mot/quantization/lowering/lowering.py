@@ -74,10 +74,8 @@ class Lowering:
 
     def __call__(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """The results of an operation of the model."""
-        call = functools.partial(self.steps, operation) if self.selected(operation) else operation
-        outputs = call(*args, **kwargs)
+        outputs = self.within(operation, *args, **kwargs)
         for step in _called((args, kwargs), outputs):
-            self.origins.note(step, operation)
             if step not in self._named:
                 self._named.note(step, operation)
                 self._name(step, operation)
@@ -103,28 +101,25 @@ class Lowering:
                 return outputs
         return operation(*args, **kwargs)
 
-    def within(self, layer: keras.layers.Layer, inputs: Any, steps: Callable[[Any, Any], Any]) -> Any:
-        """The results of a layer within the operation that is broken down, which may have settings of its own.
-
-        Args:
-            layer: the layer.
-            inputs: symbolic tensor.
-            steps: function from the layer and its inputs to its results by steps; not called if the layer stays.
-        """
-        outputs = steps(layer, inputs) if self.selected(layer) else layer(inputs)
-        self.claim(layer, inputs, outputs)
+    def within(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """The results of an operation, or of one within it that may have settings of its own."""
+        call = functools.partial(self.steps, operation) if self.selected(operation) else operation
+        outputs = call(*args, **kwargs)
+        self.claim(operation, (args, kwargs), outputs)
         return outputs
 
-    def claim(self, layer: keras.layers.Layer, inputs: Any, outputs: Any) -> None:
-        """Notes that what was called on the way from the inputs to the outputs was made from a layer.
+    def claim(self, operation: Any, inputs: Any, outputs: Any) -> None:
+        """Notes that what was called on the way from the inputs to the outputs was made from an operation.
+
+        What was made from a layer within it, and was noted before, stays that layer's.
 
         Args:
-            layer: a layer within the operation that is broken down.
+            operation: an operation, or a layer within one.
             inputs: a structure with symbolic tensors in it.
             outputs: another.
         """
         for step in _called(inputs, outputs):
-            self.origins.note(step, layer)
+            self.origins.note(step, operation)
 
     def make(self, layer: Any, part: Any, build: Callable[[], Any]) -> Any:
         """The layer that stands for a part of another, wherever that is called.
