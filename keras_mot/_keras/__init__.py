@@ -4,6 +4,7 @@ A new release of Keras is checked against these files: by the suite, by `make sm
 versions that are allowed, and, for what is extended (`patches.py`), whenever the package is imported.
 """
 
+from keras_mot._keras import output_names  # noqa: F401  # extends Keras
 from keras_mot._keras.bounds import bounded_weights
 from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, operation_class, own_name
 from keras_mot._keras.graph import (
@@ -31,12 +32,13 @@ from keras_mot._keras.layers import (
     keep_losses,
     open_tracking,
     output_shape_of,
+    seed_generators,
     set_input_shape,
     sublayers,
     takes_training,
     untrack,
 )
-from keras_mot._keras.patches import callback_list_problem, extend, install_output_names
+from keras_mot._keras.patches import callback_list_problem, extend
 from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
@@ -84,7 +86,6 @@ __all__ = [
     "functional_of",
     "get_keras_mask",
     "has_default_build",
-    "install_output_names",
     "is_eager",
     "is_graph_model",
     "keep_axis",
@@ -101,6 +102,7 @@ __all__ = [
     "own_variables",
     "producer_of",
     "run_graph",
+    "seed_generators",
     "set_input_shape",
     "set_keras_mask",
     "set_own_flag",

@@ -11,13 +11,12 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
-from keras_mot._keras import flatten_layers, install_output_names, producer_of, train_only_while
+from keras_mot._keras import flatten_layers, producer_of, train_only_while
 from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
 from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
 
 _FAR = float(np.finfo("float32").max)
-install_output_names()
 _MODE = contextvars.ContextVar("activation_quantizer_mode", default=None)
 
 
