@@ -8,6 +8,7 @@ from keras import layers, ops
 from keras_mot.clustering import cluster_weights
 from keras_mot.graph import flatten
 from keras_mot.layers import attach, register_weights, transformed_weights, update_step
+from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import INT4_WEIGHTS, quantize_model
 from keras_mot.quantization.lowering.lowering import lower
 from keras_mot.quantization.lowering.table import lowering_of, register_lowering
@@ -209,6 +210,18 @@ def test_a_model_for_all_timesteps():
     update_step(pruned, 0)
     zeros = [weight.transform_of(Mask) for weight in transformed_weights(quantize_model(pruned))]
     assert sorted(mask.zeros() for mask in zeros if mask is not None) == [5, 10, 54]
+
+
+def test_operations_of_a_model_for_all_timesteps():
+    """They have no settings of their own, but those of the layer around: they compute in integers."""
+    inputs = keras.Input((6,))
+    inner = keras.Model(inputs, ops.square(layers.Dense(5, name="first")(inputs)) * 2.0)
+    model = keras.Sequential([keras.Input((4, 6)), layers.TimeDistributed(inner), layers.Dense(2, name="top")])
+    quantized = quantize_model(model)
+    assert bits(quantized) == {"first": 8, "top": 8}
+    rounded = len(activation_quantizers(quantized))
+    assert rounded == 5  # the input, the first layer, the square, its double, and the last layer
+    assert not any("in_floats" in layer.name for layer in quantized.layers)
 
 
 def test_a_projection_of_attention():
