@@ -18,6 +18,8 @@ from keras_mot._keras.graph import (
 )
 from keras_mot._keras.layers import (
     BOOKKEEPING,
+    attention_axes,
+    attention_projection,
     batch_moments,
     build_shapes,
     copy_parent_path,
@@ -25,6 +27,7 @@ from keras_mot._keras.layers import (
     flatten_layers,
     forget_attribute,
     has_default_build,
+    keep_axis,
     keep_losses,
     open_tracking,
     output_shape_of,
@@ -33,7 +36,7 @@ from keras_mot._keras.layers import (
     takes_training,
     untrack,
 )
-from keras_mot._keras.patches import callback_list_problem, extend
+from keras_mot._keras.patches import callback_list_problem, extend, install_output_names
 from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
@@ -60,6 +63,8 @@ __all__ = [
     "Functional",
     "Sequential",
     "applied_gradients",
+    "attention_axes",
+    "attention_projection",
     "batch_moments",
     "bounded_weights",
     "build_shapes",
@@ -79,8 +84,10 @@ __all__ = [
     "functional_of",
     "get_keras_mask",
     "has_default_build",
+    "install_output_names",
     "is_eager",
     "is_graph_model",
+    "keep_axis",
     "keep_losses",
     "metric_direction",
     "model_of",

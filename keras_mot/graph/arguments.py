@@ -31,7 +31,8 @@ def deciding_arguments(operation, args, kwargs):
 
 def accepts(function, arguments):
     """Whether a function that breaks an operation down has parameters for all of these `deciding_arguments`."""
-    return set(arguments) <= set(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    return set(arguments) <= set(parameters) or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def accepted_arguments(function, kwargs):

@@ -3,7 +3,7 @@
 import functools
 import types
 
-from keras_mot._keras import Functional, Sequential, calls_by_depth, functional_of, own_name
+from keras_mot._keras import Functional, Sequential, functional_of, own_name
 from keras_mot.layers.transformed import plain_class
 
 # What a subclass may define anew and still compute as its class does.
@@ -43,12 +43,6 @@ def keras_class(operation):
     return None
 
 
-def kind_of(operation):
-    """The name of Keras's own layer or operation that an operation is, and computes as; `None` for users' own."""
-    kind = keras_class(operation)
-    return None if kind is None else kind.__name__
-
-
 def as_functional(model):
     """The functional graph of a sequential or functional model, or `None` for others.
 
@@ -60,8 +54,3 @@ def as_functional(model):
     if isinstance(model, Sequential):
         model = functional_of(model)
     return model if isinstance(model, Functional) else None
-
-
-def nodes_of(model):
-    """The calls (nodes) of a functional model, in the order in which they run: a shared layer has others elsewhere."""
-    return [node for node in calls_by_depth(model) if not node.is_input]

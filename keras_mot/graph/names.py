@@ -31,7 +31,7 @@ def name_apart(operations: Iterable[Any], used: Iterable[str] = ()) -> list[tupl
     return changed
 
 
-def model_of(inputs: Any, outputs: Any, name: str) -> keras.Model:
+def model_between(inputs: Any, outputs: Any, name: str) -> keras.Model:
     """The functional model between symbolic tensors, whose layers may have one name, as those of several models may.
 
     Copies of it can be made; for one that can be loaded from a file, `flatten` it.

@@ -147,10 +147,3 @@ def flatten_with_origins(model: keras.Model) -> tuple[keras.Model, Origins]:
     name_apart(operations_of(copy), used=getattr(as_functional(copy), "input_names", ()))
     flat, made = rewrite_with_origins(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
     return flat, made.through(copied)
-
-
-def flatten_and_name(model: keras.Model) -> tuple[keras.Model, list[str]]:
-    """What `flatten` returns, and the names that the `operations_of` the model have there, in their order."""
-    flat, origins = flatten_with_origins(model)
-    names = {id(origins.of(operation)): operation.name for operation in operations_of(flat)}
-    return flat, [names[id(operation)] for operation in operations_of(model)]

@@ -11,13 +11,13 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
-from keras_mot._keras import flatten_layers, producer_of, train_only_while
+from keras_mot._keras import flatten_layers, install_output_names, producer_of, train_only_while
 from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
 from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
 
-_SPAN = 255.0
 _FAR = float(np.finfo("float32").max)
+install_output_names()
 _MODE = contextvars.ContextVar("activation_quantizer_mode", default=None)
 
 
@@ -62,6 +62,7 @@ class ActivationQuantizer(keras.layers.Layer):
             16 bits.
         narrow: whether the lowest integer is left out; by default, with 16 bits.
         target: name of the `keras_mot.targets.Target` that the model was quantized for.
+        output_name: what a functional model calls an output that comes from here; `None`: after the layer, as always.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -83,6 +84,7 @@ class ActivationQuantizer(keras.layers.Layer):
         symmetric: bool | None = None,
         narrow: bool | None = None,
         target: str = "litert",
+        output_name: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -90,7 +92,7 @@ class ActivationQuantizer(keras.layers.Layer):
         fixed = None if fixed is None else tuple(float(value) for value in fixed)
         self.grid = Grid(bits, *(bits == 16 if form is None else form for form in (symmetric, narrow)))
         self.range = range_of(decay, fixed, calls, learned, widening)
-        self.target = target
+        self.target, self.output_name = target, output_name
         self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = fixed or (0.0, 0.0)
@@ -306,6 +308,7 @@ class ActivationQuantizer(keras.layers.Layer):
             "calls": self.calls,
             "limits": self.limits,
             "target": self.target,
+            "output_name": self.output_name,
         }
 
 
@@ -326,22 +329,6 @@ def intercepted(function):
 def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     """The activation quantizers of a model, in its own order."""
     return [layer for layer in flatten_layers(model) if isinstance(layer, ActivationQuantizer)]
-
-
-def marked(model):
-    """Context in which each quantizer of a model leaves a mark for the export instead of rounding.
-
-    The mark is a fake quantization whose scale is the quantizer's number, counted from 1: converters keep it where
-    it is, and the export reads the number back.
-    """
-    numbers = {id(quantizer): number for number, quantizer in enumerate(activation_quantizers(model), 1)}
-
-    def mark(quantizer, inputs, averages):
-        import tensorflow as tf
-
-        return tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, _SPAN * numbers[id(quantizer)], num_bits=8)
-
-    return intercepted(mark)
 
 
 def is_quantized(model: keras.Model) -> bool:

@@ -11,11 +11,13 @@ from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.layers import strip
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
 from keras_mot.layers.copying import copy_model
+from keras_mot.layers.float_boundary import FloatBoundary
 from keras_mot.quantization.estimators.fitting import Fitting
 from keras_mot.quantization.estimators.ranges import RangeEstimator
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
-from keras_mot.quantization.simulation.simulation import check_model, quantize
+from keras_mot.quantization.simulation.checks import check_model
+from keras_mot.quantization.simulation.simulation import quantize
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 
 _MARK = "_keras_mot_quantize"
@@ -232,7 +234,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         raise ValueError(f"'{model.name}' is not quantized: pass the result of `quantize_model`.")
 
     def call(operation, *args, **kwargs):
-        return args[0] if isinstance(operation, ActivationQuantizer) else operation(*args, **kwargs)
+        return args[0] if isinstance(operation, ActivationQuantizer | FloatBoundary) else operation(*args, **kwargs)
 
     folded = fold_trained_batch_norm(model)
     return copy_model(rewrite(strip(copy_model(folded)), call))
