@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import call_of, producer_of
+from keras_mot._keras import producer_of
 from keras_mot.graph.arguments import accepts, deciding_arguments
+from keras_mot.graph.functional import operations_between
 from keras_mot.graph.kinds import FUSED_ACTIVATIONS
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import operations_of, rewrite
@@ -75,7 +76,7 @@ class Lowering:
     def __call__(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """The results of an operation of the model."""
         outputs = self.within(operation, *args, **kwargs)
-        for step in _called((args, kwargs), outputs):
+        for step in operations_between((args, kwargs), outputs):
             if step not in self._named:
                 self._named.note(step, operation)
                 self._name(step, operation)
@@ -118,7 +119,7 @@ class Lowering:
             inputs: a structure with symbolic tensors in it.
             outputs: another.
         """
-        for step in _called(inputs, outputs):
+        for step in operations_between(inputs, outputs):
             self.origins.note(step, operation)
 
     def make(self, layer: Any, part: Any, build: Callable[[], Any]) -> Any:
@@ -159,16 +160,3 @@ class Lowering:
     def join(self, key: Any, tensor: keras.KerasTensor) -> None:
         """Demands that a tensor has one range with all others of this key."""
         self.joined[id(producer_of(tensor))] = key
-
-
-def _called(inputs, outputs):
-    """Yields the operations between structures of symbolic tensors, from the last to the first."""
-    ends = {id(tensor) for tensor in keras.tree.flatten(inputs)}
-    waiting = [tensor for tensor in keras.tree.flatten(outputs) if isinstance(tensor, keras.KerasTensor)]
-    while waiting:
-        tensor = waiting.pop()
-        if id(tensor) in ends:
-            continue
-        ends.add(id(tensor))
-        yield producer_of(tensor)
-        waiting += call_of(tensor).input_tensors
