@@ -36,7 +36,7 @@ from keras_mot._keras.layers import (
     takes_training,
     untrack,
 )
-from keras_mot._keras.patches import callback_list_problem, extend, install_output_names
+from keras_mot._keras.patches import callback_list_problem, extend
 from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
@@ -84,7 +84,6 @@ __all__ = [
     "functional_of",
     "get_keras_mask",
     "has_default_build",
-    "install_output_names",
     "is_eager",
     "is_graph_model",
     "keep_axis",

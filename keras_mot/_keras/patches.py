@@ -11,9 +11,6 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from keras_mot._keras.classes import Functional
-from keras_mot._keras.graph import producer_of
-
 # What has been extended, such as `Model.quantize`, with what is wrong with it, or `None`.
 EXTENDED = {}
 
@@ -107,19 +104,3 @@ def callback_list_problem() -> str | None:
     if not (hasattr(observed, "_futures") and hasattr(observed, "_flush_futures")):
         return "`CallbackList` has another way of waiting for its threads"
     return None
-
-
-def install_output_names() -> None:
-    """Makes functional models call an output after its operation's `output_name`, where it has one, once for all."""
-
-    def named(initialize):
-        def with_names(self, inputs, outputs, name=None, **kwargs):  # Keras compares arguments with those of subclasses
-            initialize(self, inputs, outputs, name=name, **kwargs)
-            names = [getattr(producer_of(tensor), "output_name", None) for tensor in self.outputs]
-            if any(names):
-                self.output_names = [new or old for new, old in zip(names, self.output_names, strict=True)]
-
-        return with_names
-
-    arguments, without = ("inputs", "outputs", "name"), "outputs of quantized models have other names"
-    extend(Functional, "__init__", named, arguments, without)
