@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import compiled_call, no_gradients, producer_of
+from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
-from keras_mot.graph.functional import kind_of, nodes_of
+from keras_mot.graph.kinds import is_kind
+from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
 from keras_mot.layers.attaching import evaluated_once, transformed_weights
 from keras_mot.quantization.estimators.ranges import MeanMinMax, MinMax, MovingAverage, SeenValues
@@ -168,19 +169,17 @@ def _descend(error_of, lengths):
 
 def _searched(model):
     """The quantizers behind inputs, and those of terms of a sum that a gate saturates."""
-    inputs = {id(tensor) for tensor in model.inputs}
-    found = {}
-    for node in nodes_of(model):
-        if not isinstance(node.operation, ActivationQuantizer):
+    graph, found = Graph(model), {}
+    for call in graph.calls:
+        quantizer = call.operation
+        if not isinstance(quantizer, ActivationQuantizer):
             continue
-        source = node.arguments.keras_tensors[0]
-        summation = producer_of(source)
-        if id(source) in inputs:
-            found[id(node.operation)] = node.operation
-        elif node.operation.limits is not None and kind_of(summation) == "Add":
-            terms = summation._inbound_nodes[source._keras_history.node_index].arguments.keras_tensors
-            quantizers = [quantizer_of(tensor) for tensor in terms]
-            found.update((id(item), item) for item in quantizers if item is not None and item.calls == 1)
+        before = graph.producer(call.inputs[0])
+        if before is None:
+            found[id(quantizer)] = quantizer
+        elif quantizer.limits is not None and is_kind(before.operation, "add"):
+            terms = [quantizer_of(tensor) for tensor in before.inputs]
+            found.update((id(item), item) for item in terms if item is not None and item.calls == 1)
     return [quantizer for quantizer in found.values() if quantizer.fixed is None]
 
 

@@ -29,7 +29,7 @@ class IntegerEngine:
         """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
         plain = copy_model(model)
         marked = [weight.variable for weight in _quantized(plain)]
-        strip(plain, inplace=True)
+        plain = strip(plain, inplace=True)
         places = {id(variable): place for place, variable in enumerate(plain.variables)}
         request = dataclasses.replace(request, marked_weights=tuple(places[id(variable)] for variable in marked))
         conversion = self._engine(plain, signature, request)
