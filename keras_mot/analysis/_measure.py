@@ -89,7 +89,8 @@ def measure(
         _row(name, subject, value, latency)
         for (name, subject), value, latency in zip(named, metrics, latencies, strict=True)
     )
-    return Report(rows, None if resolved is None else resolved.name, samples, latency_runs, num_threads)
+    name, names = (None, {}) if resolved is None else (resolved.name, dict(resolved.names))
+    return Report(rows, name, samples, latency_runs, num_threads, names)
 
 
 def tensor_stats(subject: Subject) -> tuple[TensorStats, ...]:

@@ -22,12 +22,14 @@ class ResolvedMetric:
             and `parts()`, dictionary from the outputs of a model with several to a number for each.
         greater_is_better: whether more of it is better.
         directions: the same for each output that is judged by a metric of its own.
+        names: the names of these metrics.
     """
 
     name: str
     start: Callable[[], Any]
     greater_is_better: bool = True
     directions: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def make_metric(metric: Any) -> ResolvedMetric:
@@ -83,6 +85,7 @@ def _by_output(metrics):
         lambda: OutputsAccumulator(each, mean=alike),
         first.greater_is_better,
         {name: one.greater_is_better for name, one in each.items()},
+        {} if alike else {name: one.name for name, one in each.items()},
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from keras_mot.analysis import measure
 from keras_mot.analysis.metrics import make_metric
+from keras_mot.analysis.probabilities import are_probabilities
 
 
 def value_of(metric, *batches):
@@ -164,6 +165,7 @@ def test_a_metric_for_each_output():
     assert accumulator.parts() == {"kind": 0.5, "age": 0.5}
     assert (accumulator.result(), resolved.name) == (0.5, "accuracy of 'kind'")
     assert resolved.directions == {"kind": True, "age": False}
+    assert resolved.names == {"kind": "accuracy", "age": "mae"}
     assert value_of({"age": "mse"}, ([CLASSES, LABELS["age"]], OUTPUTS)) == 0.25
     assert value_of("mae", (LABELS | {"kind": SCORES}, OUTPUTS)) == 0.25  # the mean of 0 and 0.5
     two = {"a": SCORES, "b": SCORES}
@@ -200,3 +202,19 @@ def test_models_of_several_outputs_are_measured():
     assert report["both"].metrics == {"kind": 1.0, "age": pytest.approx(0.5)}
     assert "'age'" in str(report)
     assert report.to_dict()["measurements"][0]["metrics"]["kind"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([[0.2, 0.8], [0.5, 0.5]], (True, True)),
+        ([[0.9, 0.8], [0.1, 0.5]], (True, False)),  # a sigmoid for each class
+        ([[0.0, 0.8], [1.0, 0.5]], (False, False)),
+        ([[0.7], [0.1]], (True, False)),
+        ([0.7, 0.1], (True, False)),
+        ([[1.2, -0.2], [0.5, 0.5]], (False, False)),
+    ],
+)
+def test_probabilities(outputs, expected):
+    outputs = np.array(outputs, "float32")
+    assert (are_probabilities(outputs), are_probabilities(outputs, exclusive=True)) == expected

@@ -239,6 +239,21 @@ class Spoiler(keras.callbacks.Callback):
                 weight.assign(np.zeros(weight.shape))
 
 
+def test_distillation_keeps_the_weight_of_the_loss(model, arrays):
+    """With a weight of 0, labels decide nothing beside a teacher."""
+    (x, y), results = arrays[0], []
+    for labels in (y, (y + 1) % 3):
+        student = keras_mot.layers.copy_model(model)
+        student.compile("sgd", "sparse_categorical_crossentropy", loss_weights=[0.0])
+        objective = choose_objective(student, None, labels, student.predict_on_batch(x[:16]))
+        assert objective.loss_weights == 0.0
+        settings = FineTune(1, 0.1, optimizer="sgd", distillation=0.5, temperature=1.0, batch_size=16)
+        train(student, settings, TrainingData((x, labels), None), objective, teacher=keras_mot.layers.copy_model(model))
+        results.append([np.array(keras.ops.convert_to_numpy(weight)) for weight in student.weights])
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
 @pytest.mark.parametrize("distillation", [0.0, 0.5])
 def test_early_stopping_goes_back_to_the_best_accuracy(distillation, model, arrays):
     trained, spoiler = keras_mot.layers.copy_model(model), Spoiler()
