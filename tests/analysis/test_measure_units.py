@@ -186,4 +186,4 @@ def test_columns_name_the_metric_of_each_output():
     )
     assert report.metric_names == {"kind": "accuracy", "age": "mae"}
     head = next(line for line in report.to_markdown().splitlines() if "zipped" in line)
-    assert [cell.strip() for cell in head.strip("|").split("|")][6:] == ["accuracy of 'kind'", "mae of 'age'"]
+    assert [cell.strip() for cell in head.strip("|").split("|")][-2:] == ["accuracy of 'kind'", "mae of 'age'"]
