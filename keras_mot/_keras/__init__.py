@@ -19,6 +19,8 @@ from keras_mot._keras.graph import (
 )
 from keras_mot._keras.layers import (
     BOOKKEEPING,
+    attention_axes,
+    attention_projection,
     batch_moments,
     build_shapes,
     copy_parent_path,
@@ -26,6 +28,7 @@ from keras_mot._keras.layers import (
     flatten_layers,
     forget_attribute,
     has_default_build,
+    keep_axis,
     keep_losses,
     open_tracking,
     output_shape_of,
@@ -62,6 +65,8 @@ __all__ = [
     "Functional",
     "Sequential",
     "applied_gradients",
+    "attention_axes",
+    "attention_projection",
     "batch_moments",
     "bounded_weights",
     "build_shapes",
@@ -83,6 +88,7 @@ __all__ = [
     "has_default_build",
     "is_eager",
     "is_graph_model",
+    "keep_axis",
     "keep_losses",
     "metric_direction",
     "model_of",

@@ -59,6 +59,21 @@ def distribution_strategy(model):
     return getattr(model, "_distribute_strategy", None)
 
 
+def attention_axes(layer):
+    """The axes that a built attention layer attends over; `None` where that is the sequence's, always."""
+    return getattr(layer, "_attention_axes", None)
+
+
+def attention_projection(layer, part):
+    """The dense layer of a built attention layer that projects its "query", "key" or "value", or makes its "output"."""
+    return getattr(layer, f"_{part}_dense")
+
+
+def keep_axis(layer):
+    """The axes of its inputs for which a built `Normalization` has statistics of their own: a tuple."""
+    return tuple(layer._keep_axis)
+
+
 @contextlib.contextmanager
 def open_tracking(layer):
     """Context in which a built layer takes and gives up sub-layers."""

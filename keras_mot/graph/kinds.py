@@ -18,6 +18,7 @@ from keras_mot._keras import operation_class
 from keras_mot._messages import describe
 from keras_mot.graph.functional import is_a
 from keras_mot.layers import WeightAxes, WeightSpec, register_weights
+from keras_mot.layers.transformed import plain_class
 
 # Roles.
 WEIGHTED = "weighted"  # sums of products with a kernel
@@ -106,7 +107,7 @@ def kind_of(operation: Any) -> Kind | None:
         Its row of the table; `None` for classes that are not in it, and for subclasses of those that compute otherwise:
         with a `call`, or another method or property, of their own.
     """
-    for known in getattr(type(operation), "_plain_class", type(operation)).__mro__:
+    for known in plain_class(operation).__mro__:
         if known in _TABLE and is_a(operation, known):
             return next((kind for kind in _TABLE[known] if kind.condition is None or kind.condition(operation)), None)
     return None

@@ -1,12 +1,14 @@
 """Rewriting a model: every operation is called again, or something else in its place."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_mot._keras import call_of, producer_of, run_graph, set_keras_mask, takes_training
 from keras_mot.graph.arguments import pass_mask_on, with_masks
 from keras_mot.graph.functional import as_functional
+from keras_mot.graph.names import name_apart
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.layers.copying import new_input
 
@@ -36,14 +38,20 @@ def rewrite_with_origins(model: keras.Model, call: Callable) -> tuple[keras.Mode
     All that was called on the way from the arguments of an operation to what `call` returned for it was made from that
     operation; what two operations share, from the first. What computes masks, and stood in no layer, has no origin.
     """
+    noting = _Noting(call)
+    inputs, outputs = call_again(model, noting)
+    return keras.Model(inputs, outputs, name=model.name), noting.origins
+
+
+def call_again(model: keras.Model, call: Callable) -> tuple[Any, Any]:
+    """The structures of new symbolic inputs and outputs between which `rewrite` makes its model."""
     functional = as_functional(model)
     if functional is None:
         raise ValueError(
             f"'{model.name}' is a {type(model).__name__}: only sequential and functional models have a graph."
         )
     inputs = keras.tree.map_structure(new_input, functional.input)
-    noting = _Noting(call)
-    return keras.Model(inputs, _run(functional, inputs, noting, None), name=model.name), noting.origins
+    return inputs, _run(functional, inputs, call, None)
 
 
 class _Noting:
@@ -136,14 +144,7 @@ def flatten_with_origins(model: keras.Model) -> tuple[keras.Model, Origins]:
     It may have operations without an origin: those that compute masks.
     """
     copy, copied = copy_with_origins(model)
-    used = set(getattr(as_functional(copy), "input_names", ()))
-    for operation in operations_of(copy):
-        name, number = operation.name, 1
-        while name in used:
-            name, number = f"{operation.name}_{number}", number + 1
-        used.add(name)
-        if name != operation.name:
-            operation.name = name
+    name_apart(operations_of(copy), used=getattr(as_functional(copy), "input_names", ()))
     flat, made = rewrite_with_origins(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
     return flat, made.through(copied)
 

@@ -57,6 +57,9 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: (least, greatest) number that a range that follows the data may have, or `None`.
         learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
         widening: whether the range takes in all values of all batches, instead of following an average.
+        symmetric: whether the integer 0 stands for 0, and the range reaches equally far on both sides; by default, with
+            16 bits.
+        narrow: whether the lowest integer is left out; by default, with 16 bits.
         target: name of the `keras_mot.targets.Target` that the model was quantized for.
         output_name: what a functional model calls an output that comes from here; `None`: after the layer, as always.
         **kwargs: arguments of `keras.layers.Layer`.
@@ -77,6 +80,8 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: tuple[float, float] | None = None,
         learned: bool = False,
         widening: bool = False,
+        symmetric: bool | None = None,
+        narrow: bool | None = None,
         target: str = "litert",
         output_name: str | None = None,
         **kwargs: Any,
@@ -84,10 +89,9 @@ class ActivationQuantizer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.bits, self.in_training, self.calls = bits, in_training, calls
         fixed = None if fixed is None else tuple(float(value) for value in fixed)
-        self.grid = Grid(bits, symmetric=bits == 16, narrow=bits == 16)
+        self.grid = Grid(bits, *(bits == 16 if form is None else form for form in (symmetric, narrow)))
         self.range = range_of(decay, fixed, calls, learned, widening)
-        self.target = target
-        self.output_name = output_name
+        self.target, self.output_name = target, output_name
         self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = fixed or (0.0, 0.0)
@@ -296,6 +300,8 @@ class ActivationQuantizer(keras.layers.Layer):
         return {
             **super().get_config(),
             "bits": self.bits,
+            "symmetric": self.grid.symmetric,
+            "narrow": self.grid.narrow,
             **settings_of(self.range),
             "in_training": self.in_training,
             "calls": self.calls,

@@ -141,14 +141,21 @@ def _copy_structure(layer, copies):
 
 
 def _copy_graph(model, copies):
-    inputs = None
+    inputs, named = None, {}  # name -> the operation that has it
     if isinstance(model, Functional):
         inputs = keras.tree.map_structure(new_input, model.input)
+        named = {producer_of(tensor).name: producer_of(tensor) for tensor in keras.tree.flatten(inputs)}
+
+    def copied(child):
+        clone = _copy_structure(child, copies)
+        # Layers of a traced model may have one name, which Keras's copies of graphs do not allow; they get it back.
+        while named.setdefault(clone.name, clone) is not clone:
+            clone.name += "_"
+        return clone
+
     compiled, model.compiled = model.compiled, False
     try:
-        clone = keras.models.clone_model(
-            model, input_tensors=inputs, clone_function=lambda child: _copy_structure(child, copies)
-        )
+        clone = keras.models.clone_model(model, input_tensors=inputs, clone_function=copied)
     finally:
         model.compiled = compiled
     set_own_flag(clone, own_flag(model))

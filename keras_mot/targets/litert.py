@@ -1,6 +1,7 @@
 """LiteRT, the runtime formerly called TensorFlow Lite, as far as quantized models depend on it."""
 
 from keras_mot.targets.target import BiasForm, Target, register
+from keras_mot.transforms.grid import Grid
 
 _WEIGHTED = frozenset(("dense", "conv", "conv_transpose", "depthwise_conv"))
 _KERNELS = _WEIGHTED.union(
@@ -17,6 +18,7 @@ LITERT = register(
     Target(
         name="litert",
         kernels={8: _KERNELS, 16: _KERNELS},
+        activations={8: Grid(8, symmetric=False, narrow=False), 16: Grid(16)},
         ranks=(None, 1, 2),
         fused=("relu", "relu6"),
         fixed_ranges={
