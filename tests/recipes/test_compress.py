@@ -339,7 +339,7 @@ def test_soft_targets_take_probabilities_and_logits(rng):
 @pytest.mark.parametrize(
     ("recipe", "error", "message"),
     [
-        (Recipe([Prune(0.5, skip=["frist"])]), ValueError, "Stage 'prune': no layer matches 'frist'.*'first'"),
+        (Recipe([Prune(0.5, skip=["frist"])]), ValueError, "Stage 'prune', `skip`: No layer matches 'frist'.*'first'"),
         (Recipe([Tune(), Prune(0.5, n_m=(3, 7))]), ValueError, "Stage 2, 'prune': "),
         ("smal", ValueError, "no preset, and no file, 'smal'"),
     ],
