@@ -138,9 +138,9 @@ def sparsity(subject: Subject, kernels_only: bool = True) -> float:
 
 def _check_count(name, value, smallest):
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` must be an integer. Received: {describe(value)}.")
+        raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
     if value < smallest:
-        raise ValueError(f"`{name}` must be {smallest} or more. Received: {value}.")
+        raise ValueError(f"`{name}` should be {smallest} or more; received {value}.")
 
 
 def _evaluate(named, data, metric, batch_size, bar):

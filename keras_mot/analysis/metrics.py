@@ -54,9 +54,9 @@ def make_metric(metric: Any) -> ResolvedMetric:
 
 
 _EXPECTED = (
-    "`metric` must be 'accuracy', the name of a Keras metric such as 'mean_absolute_error', a short name such as 'f1', "
-    "'auc', 'mae' or 'top5', a keras.metrics.Metric, a function (y_true, y_pred) -> float, a dictionary from outputs "
-    "to these, or None. Received: {}."
+    "`metric` should be 'accuracy', the name of a Keras metric such as 'mean_absolute_error', a short name such as "
+    "'f1', 'auc', 'mae' or 'top5', a keras.metrics.Metric, a function (y_true, y_pred) -> float, a dictionary from "
+    "outputs to these, or None; received {}."
 )
 
 
@@ -148,7 +148,7 @@ def labels_by_name(labels, names):
         return dict(zip(names, labels, strict=True))
     raise ValueError(
         f"The model has the outputs {list(names)}: the labels should be a list of an array for each, in this order, or "
-        f"a dictionary of these names. Received: {describe(labels)}."
+        f"a dictionary of these names; received {describe(labels)}."
     )
 
 

@@ -128,9 +128,9 @@ def test_metrics_of_every_kind():
 
 
 def test_metrics_that_are_none():
-    with pytest.raises(ValueError, match="`metric` must be 'accuracy'"):
+    with pytest.raises(ValueError, match="`metric` should be 'accuracy'"):
         make_metric("precison")
-    with pytest.raises(ValueError, match="must return a single number"):
+    with pytest.raises(ValueError, match="should return a single number"):
         result_of(lambda y_true, y_pred: y_pred, [(np.zeros(2), np.zeros(2))])
 
 

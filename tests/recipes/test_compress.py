@@ -353,7 +353,7 @@ def test_what_does_not_fit_is_refused_before_any_work(recipe, error, message, mo
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"metric": "acuracy"}, ValueError, "`metric` must be 'accuracy'"),
+        ({"metric": "acuracy"}, ValueError, "`metric` should be 'accuracy'"),
         ({"loss": "most_loss"}, ValueError, "`loss` 'most_loss' is not the name"),
         ({"seed": -1}, ValueError, "`seed` should be an integer"),
         ({"train_data": (np.zeros((0, 8)), np.zeros(0))}, ValueError, "`train_data` is empty"),
@@ -363,7 +363,7 @@ def test_what_does_not_fit_is_refused_before_any_work(recipe, error, message, mo
             ValueError,
             r"on `train_data`: .*\(None, 8\)",
         ),
-        ({"train_data": "data"}, TypeError, "`train_data` must be a tuple"),
+        ({"train_data": "data"}, TypeError, "`train_data` should be a tuple"),
         ({"train_data": ((x, x) for x in range(3))}, TypeError, "`train_data` is a generator"),
         ({"train_data": [(np.zeros((4, 8)), np.zeros(4), np.ones(4))]}, ValueError, "without weights of samples"),
         ({"train_data": {1, 2}}, TypeError, "which `fit` does not take"),
