@@ -41,7 +41,7 @@ COMING = {
     "export": {"Export"},
     "graph": {"Call", "Graph"},
     "quantization": {"ActivationQuantizer", "Calibration", "Nearest", "QuantizationParameters", "Rounding", "layer_io"},
-    "targets": {"BiasForm", "Target", "get", "register", "target_of"},
+    "targets": {"LITERT", "BiasForm", "Target", "get", "register", "target_of"},
 }
 TFMOT = [
     "sparsity.keras.prune_low_magnitude",
