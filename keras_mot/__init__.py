@@ -16,6 +16,7 @@ if not is_command_line():  # which imports the rest when it knows that there is 
         quantization,
         recipes,
         sparsity,
+        targets,
         transforms,
         update_step,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "quantization",
     "recipes",
     "sparsity",
+    "targets",
     "transforms",
     "update_step",
 ]

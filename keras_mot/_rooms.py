@@ -8,7 +8,7 @@ from keras_mot._backend import choose_backend
 
 choose_backend()
 
-from keras_mot import analysis, clustering, export, graph, layers, quantization, recipes, sparsity, transforms
+from keras_mot import analysis, clustering, export, graph, layers, quantization, recipes, sparsity, targets, transforms
 from keras_mot._config import Config
 from keras_mot.layers import update_step
 from keras_mot.recipes import compress
@@ -37,6 +37,7 @@ __all__ = [
     "quantization",
     "recipes",
     "sparsity",
+    "targets",
     "transforms",
     "update_step",
 ]

@@ -38,11 +38,6 @@ EXCEPTIONS = {
     *(
         ("private name of Keras", file, name)
         for file, name in (
-            ("export/litert/signature.py", "_keras_history"),
-            ("graph/batch_norm.py", "_trainable"),
-            ("graph/batch_norm.py", "_inbound_nodes"),
-            ("graph/rewrite.py", "_call_has_training_arg"),
-            ("graph/tracing.py", "_build_shapes_dict"),
             ("layers/activation_quantizer.py", "_inbound_nodes"),
             ("quantization/estimators/calibrating.py", "_inbound_nodes"),
             ("quantization/estimators/calibrating.py", "_keras_history"),
@@ -57,16 +52,9 @@ EXCEPTIONS = {
             ("quantization/simulation/reference_kernels.py", "_keras_history"),
             ("quantization/simulation/reference_kernels.py", "_flat_arguments"),
             ("recipes/compress.py", "_seed_generators"),
-            ("sparsity/channels.py", "_keras_history"),
-            ("sparsity/channels.py", "_inbound_nodes"),
-            ("sparsity/xnnpack.py", "_functional"),
-            ("sparsity/xnnpack.py", "_nodes_by_depth"),
         )
     ),
-    ("unused function of the wall", "_keras", "call_of"),
-    ("unused function of the wall", "_keras", "calls_anywhere"),
     ("length", "keras_mot/export/litert/integers/integer_file.py", "keras_mot"),
-    ("length", "keras_mot/sparsity/channels.py", "keras_mot"),
 }
 
 

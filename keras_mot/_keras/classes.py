@@ -1,12 +1,15 @@
 """Classes of Keras without a public name, and which class is Keras's own."""
 
+import functools
+import importlib
 import sys
 
+import keras
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional
 from keras.src.models.sequential import Sequential
 
-__all__ = ["ConvLSTMCell", "Functional", "Sequential", "is_graph_model", "own_name"]
+__all__ = ["ConvLSTMCell", "Functional", "Sequential", "is_graph_model", "operation_class", "own_name"]
 
 
 def is_graph_model(layer):
@@ -25,3 +28,14 @@ def own_name(kind):
     if not module.startswith(("keras.src.layers.", "keras.src.ops.")):
         return None
     return kind.__name__ if getattr(sys.modules[module], kind.__name__, None) is kind else None
+
+
+@functools.cache
+def operation_class(name):
+    """Keras's own class of operations of `keras.ops` by its name, such as "Add"; `None` if this release has none."""
+    for room in ("numpy", "nn", "core", "math"):
+        module = importlib.import_module(f"keras.src.ops.{room}")
+        found = getattr(module, name, None)
+        if isinstance(found, type) and issubclass(found, keras.Operation) and found.__module__ == module.__name__:
+            return found
+    return None

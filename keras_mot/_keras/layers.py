@@ -18,6 +18,16 @@ def has_default_build(layer):
     return getattr(layer.build, "_is_default", False)
 
 
+def takes_training(operation):
+    """Whether the `call` of a layer or operation has an argument `training`."""
+    return getattr(operation, "_call_has_training_arg", False)
+
+
+def build_shapes(layer):
+    """The shapes that a layer was built for, by the names of the arguments of its `call`; `None` if it was not."""
+    return getattr(layer, "_build_shapes_dict", None)
+
+
 def keep_losses(layer, losses):
     """Gives a layer those of `losses` that were added to it or to a layer within while a scope held them back."""
     for each in flatten_layers(layer):
@@ -47,6 +57,21 @@ def output_shape_of(layer):
 def distribution_strategy(model):
     """The `tf.distribute` strategy that a model was created under; `None` without one."""
     return getattr(model, "_distribute_strategy", None)
+
+
+def attention_axes(layer):
+    """The axes that a built attention layer attends over; `None` where that is the sequence's, always."""
+    return getattr(layer, "_attention_axes", None)
+
+
+def attention_projection(layer, part):
+    """The dense layer of a built attention layer that projects its "query", "key" or "value", or makes its "output"."""
+    return getattr(layer, f"_{part}_dense")
+
+
+def keep_axis(layer):
+    """The axes of its inputs for which a built `Normalization` has statistics of their own: a tuple."""
+    return tuple(layer._keep_axis)
 
 
 @contextlib.contextmanager
@@ -93,3 +118,8 @@ BOOKKEEPING = frozenset(
         "_modules",
     }
 )
+
+
+def seed_generators(layer):
+    """The generators of random numbers that a layer itself holds, such as that of dropout."""
+    return list(getattr(layer, "_seed_generators", ()))

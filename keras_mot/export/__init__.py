@@ -3,5 +3,6 @@
 from keras_mot.export.litert.exporting import LiteRTExport, export_litert
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.verification import ExportVerificationError
+from keras_mot.export.protocol import Export
 
-__all__ = ["ExportVerificationError", "LiteRTExport", "LiteRTRunner", "export_litert"]
+__all__ = ["Export", "ExportVerificationError", "LiteRTExport", "LiteRTRunner", "export_litert"]

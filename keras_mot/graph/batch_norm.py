@@ -10,29 +10,17 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
-from keras_mot._keras import Sequential, flatten_layers, producer_of
+from keras_mot._keras import Functional, Sequential, calls_anywhere, flatten_layers, own_flag, set_own_flag
 from keras_mot._messages import describe
-from keras_mot.graph.functional import as_functional, consumers_of, nodes_of
-from keras_mot.layers import copy_model, is_transformed
+from keras_mot.graph.functional import as_functional, keras_class
+from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind, kernel_of
+from keras_mot.graph.model_graph import Graph
+from keras_mot.graph.names import name_apart
+from keras_mot.graph.origins import Origins, copy_with_origins
+from keras_mot.layers import find_weights, is_transformed
 from keras_mot.layers.copying import new_input
-
-# Class -> the kernel to scale, and the shape of the scale of its output channels beside that kernel.
-_LAST = ("kernel", lambda kernel: (-1,))
-_FOLDABLE = {
-    layers.Dense: _LAST,
-    layers.Conv1D: _LAST,
-    layers.Conv2D: _LAST,
-    layers.Conv3D: _LAST,
-    layers.Conv1DTranspose: ("kernel", lambda kernel: (-1, 1)),
-    layers.Conv2DTranspose: ("kernel", lambda kernel: (-1, 1)),
-    layers.Conv3DTranspose: ("kernel", lambda kernel: (-1, 1)),
-    layers.DepthwiseConv1D: ("kernel", lambda kernel: kernel.shape[-2:]),
-    layers.DepthwiseConv2D: ("kernel", lambda kernel: kernel.shape[-2:]),
-    layers.SeparableConv1D: ("pointwise_kernel", lambda kernel: (-1,)),
-    layers.SeparableConv2D: ("pointwise_kernel", lambda kernel: (-1,)),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,45 +49,41 @@ def find_foldable_batch_norms(model: keras.Model) -> list[FoldableBatchNorm]:
     Returns:
         List of `FoldableBatchNorm`, in the order of the layers.
     """
-    graph = as_functional(model)
-    if graph is None:
+    functional = as_functional(model)
+    if functional is None:
         return []
-    consumers, outputs = consumers_of(graph), {id(tensor) for tensor in graph.outputs}
-    found = []
-    for operation in graph.operations:
+    graph, found = Graph(functional), []
+    for operation in functional.operations:
         if as_functional(operation) is not None:
             found += find_foldable_batch_norms(operation)
-        if getattr(type(operation), "call", None) is layers.BatchNormalization.call:  # no subclass with its own
-            linear = _foldable_producer(graph, operation, consumers, outputs)
+        elif is_kind(operation, "batch_normalization"):
+            linear = _foldable_producer(graph, operation)
             if linear is not None:
                 found.append(FoldableBatchNorm(linear, operation))
     return found
 
 
-def _foldable_producer(graph, batch_norm, consumers, outputs):
+def _foldable_producer(graph, batch_norm):
     """The layer that can take `batch_norm` over, or `None`."""
-    calls = [node for node in nodes_of(graph) if node.operation is batch_norm]
-    if len(calls) != 1 or len(batch_norm._inbound_nodes) != 1 or is_transformed(batch_norm):
+    calls = graph.calls_of(batch_norm)
+    if len(calls) != 1 or len(calls_anywhere(batch_norm)) != 1 or is_transformed(batch_norm):
         return None
-    tensor = calls[0].arguments.keras_tensors[0]
-    linear = producer_of(tensor)
-    if plain_class(linear) is None or len(linear._inbound_nodes) != 1 or linear not in graph.operations:
+    tensor = calls[0].inputs[0]  # a mask may follow, which only training looks at
+    producer = graph.producer(tensor)
+    if producer is None or graph.sole_reader(tensor) is None:
         return None
-    if len(consumers[id(tensor)]) != 1 or id(tensor) in outputs:
-        return None
-    if linear.activation is not keras.activations.linear or getattr(linear, "lora_enabled", False):
+    linear = producer.operation
+    if not _takes_over(linear) or len(calls_anywhere(linear)) != 1:
         return None
     channels_first = getattr(linear, "data_format", "channels_last") == "channels_first"
     return linear if batch_norm.axis % len(tensor.shape) == (1 if channels_first else len(tensor.shape) - 1) else None
 
 
-def plain_class(layer):
-    """The class in the table of foldable layers whose computation `layer` has, or `None`."""
-    own = getattr(type(layer), "_plain_class", type(layer))
-    for known in _FOLDABLE:
-        if issubclass(own, known) and own.call is known.call:
-            return known
-    return None
+def _takes_over(layer):
+    """Whether a layer is one of Keras's own that computes a sum with its kernel, a bias perhaps, and nothing else."""
+    if not has_role(layer, WEIGHTED) or keras_class(layer) is None or getattr(layer, "lora_enabled", False):
+        return False
+    return layer.activation is keras.activations.linear
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
@@ -128,18 +112,18 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     clustered = keras_mot.clustering.cluster_weights(folded, 32)
     ```
     """
-    return fold_and_list(model)[0]
+    return fold_with_origins(model)[0]
 
 
-def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBatchNorm]]:
-    """What `fold_batch_norm` returns, and what it has folded.
+def fold_with_origins(model: keras.Model) -> tuple[keras.Model, dict[keras.layers.Layer, FoldableBatchNorm], Origins]:
+    """What `fold_batch_norm` returns, what it has folded, and where its operations come from.
 
     Args:
         model: as of `fold_batch_norm`.
 
     Returns:
-        The model; and a dictionary from the names of folded layers to `FoldableBatchNorm`s, with the weights that they
-        had. With nested models, names need not be unique: flatten first.
+        The model; a dictionary from those of its layers that took something over to `FoldableBatchNorm`s, with the
+        weights that they had; and the `Origins` of its layers and operations in `model`.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`fold_batch_norm` expects a Keras model; received {describe(model)}.")
@@ -152,16 +136,32 @@ def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBa
         )
     if any(is_transformed(layer) for layer in flatten_layers(model)):
         raise ValueError(f"'{model.name}' carries weight transforms: strip them, or fold before attaching them.")
-    copy = copy_model(model)
+    copy, copied = copy_with_origins(model)
+    for part in flatten_layers(copy):
+        if isinstance(part, Functional):  # a traced model may have layers of one name
+            name_apart(part.operations)
     folds = find_foldable_batch_norms(copy)
     if not folds:
-        return copy, {}
+        return copy, {}, copied
     rebuild = _Rebuild(folds)
-    folded = rebuild.model(copy)
+    rebuilt = rebuild.model(copy)
     for fold in folds:
         _take_over(rebuild.replaced[id(fold.linear)], fold)
     # Once more, so that no layer remembers its calls in the graph that was.
-    return copy_model(folded), {fold.linear.name: fold for fold in folds}
+    folded, again = copy_with_origins(rebuilt)
+    origins = again.through(rebuild.origins)
+    by_linear = {id(fold.linear): fold for fold in folds}
+    known = [(layer, by_linear.get(id(origins.of(layer)))) for layer in flatten_layers(folded)]
+    return folded, {layer: fold for layer, fold in known if fold is not None}, origins.through(copied)
+
+
+def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBatchNorm]]:
+    """What `fold_batch_norm` returns, and a dictionary from the names of folded layers to what they took over.
+
+    With nested models, names need not be unique: flatten first.
+    """
+    folded, folds, _ = fold_with_origins(model)
+    return folded, {layer.name: fold for layer, fold in folds.items()}
 
 
 class _Rebuild:
@@ -175,6 +175,7 @@ class _Rebuild:
         self._linears = {id(fold.linear) for fold in folds}
         self._batch_norms = {id(fold.batch_norm) for fold in folds}
         self.replaced = {}  # id of a layer or nested model -> its replacement; shared ones have one
+        self.origins = Origins()
 
     def model(self, model):
         """The rebuilt model."""
@@ -188,12 +189,13 @@ class _Rebuild:
                 clone_function=self._replace,
                 call_function=self._call,
             )
-        result._trainable = model._trainable
+        set_own_flag(result, own_flag(model))
         return result
 
     def _replace(self, layer):
         if id(layer) not in self.replaced:
             self.replaced[id(layer)] = self._replacement(layer)
+            self.origins.note(self.replaced[id(layer)], layer)
         return self.replaced[id(layer)]
 
     def _replacement(self, layer):
@@ -223,8 +225,9 @@ def scale_and_offset(batch_norm: keras.layers.BatchNormalization) -> tuple[np.nd
 
 def kernel_factors(fold: FoldableBatchNorm) -> np.ndarray:
     """What the kernel is multiplied by that takes a batch normalization over: float64 array, broadcastable to it."""
-    name, shape = _FOLDABLE[plain_class(fold.linear)]
-    return fold.factors().reshape(shape(getattr(fold.linear, name)))
+    kernel = kernel_of(fold.linear)
+    axes = next(found.axes for found in find_weights(fold.linear)[0] if found.variable is kernel)
+    return fold.factors().reshape([size if axis in axes.outputs else 1 for axis, size in enumerate(kernel.shape)])
 
 
 def folded_bias(fold: FoldableBatchNorm) -> np.ndarray:
@@ -235,10 +238,8 @@ def folded_bias(fold: FoldableBatchNorm) -> np.ndarray:
 
 def _take_over(layer, fold):
     """Gives a layer the weights of a fold."""
-    linear = fold.linear
-    name = _FOLDABLE[plain_class(linear)][0]
-    for key in ("kernel", "depthwise_kernel", "pointwise_kernel"):
-        if isinstance(getattr(linear, key, None), keras.Variable):
-            value = ops.convert_to_numpy(getattr(linear, key))
-            getattr(layer, key).assign(value * kernel_factors(fold) if key == name else value)
-    layer.bias.assign(folded_bias(fold))
+    factors, bias = kernel_factors(fold), folded_bias(fold)
+    for source, target in zip(find_weights(fold.linear)[0], find_weights(layer)[0], strict=True):
+        value = ops.convert_to_numpy(source.variable)
+        target.variable.assign(value * factors if source.variable is kernel_of(fold.linear) else value)
+    layer.bias.assign(bias)

@@ -4,6 +4,7 @@ import functools
 import types
 
 from keras_mot._keras import Functional, Sequential, calls_by_depth, functional_of, own_name
+from keras_mot.layers.transformed import plain_class
 
 # What a subclass may define anew and still compute as its class does.
 _HARMLESS = (
@@ -15,7 +16,7 @@ _HARMLESS = (
 
 def is_a(operation, kinds):
     """Whether an operation is a layer of one of these classes, and computes as they do: with their own methods."""
-    own = getattr(type(operation), "_plain_class", type(operation))
+    own = plain_class(operation)
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     return any(issubclass(own, kind) and _computes_as(own, kind) for kind in kinds)
 
@@ -34,13 +35,18 @@ def _computes_as(own, kind):
     return True
 
 
+def keras_class(operation):
+    """Keras's own class that an operation is of, and computes as; `None` for users' own."""
+    for kind in plain_class(operation).__mro__:
+        if own_name(kind) is not None:
+            return kind if is_a(operation, kind) else None
+    return None
+
+
 def kind_of(operation):
     """The name of Keras's own layer or operation that an operation is, and computes as; `None` for users' own."""
-    for kind in getattr(type(operation), "_plain_class", type(operation)).__mro__:
-        name = own_name(kind)
-        if name is not None:
-            return name if is_a(operation, kind) else None
-    return None
+    kind = keras_class(operation)
+    return None if kind is None else kind.__name__
 
 
 def as_functional(model):
@@ -48,7 +54,7 @@ def as_functional(model):
 
     Those are others, too, whose class has a `call` of its own.
     """
-    own = getattr(type(model), "_plain_class", type(model))
+    own = plain_class(model)
     if isinstance(model, Sequential | Functional) and own.call not in (Sequential.call, Functional.call):
         return None
     if isinstance(model, Sequential):
@@ -59,12 +65,3 @@ def as_functional(model):
 def nodes_of(model):
     """The calls (nodes) of a functional model, in the order in which they run: a shared layer has others elsewhere."""
     return [node for node in calls_by_depth(model) if not node.is_input]
-
-
-def consumers_of(model):
-    """Dictionary from id(tensor) to the nodes of the model that read it."""
-    consumers = {}
-    for node in nodes_of(model):
-        for tensor in node.arguments.keras_tensors:
-            consumers.setdefault(id(tensor), []).append(node)
-    return consumers

@@ -8,6 +8,7 @@ import keras
 
 from keras_mot._keras import calls_by_depth
 from keras_mot.graph.functional import as_functional
+from keras_mot.graph.origins import Origins
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,8 +37,7 @@ class Graph:
 
     Args:
         model: a sequential or functional model; a model nested in it is one operation.
-        origins: dictionary from id(operation) to the operation of the user's model that it came from, as
-            `rewrite` and lowering note it; what is not in it is its own origin.
+        origins: the `Origins` of its operations in the user's model; what is not in it is its own origin.
 
     Attributes:
         calls: tuple of `Call`, in the order in which they run, without inputs.
@@ -48,13 +48,13 @@ class Graph:
         ValueError: if the model is neither sequential nor functional.
     """
 
-    def __init__(self, model: keras.Model, origins: Mapping[int, Any] | None = None):
+    def __init__(self, model: keras.Model, origins: Origins | None = None):
         functional = as_functional(model)
         if functional is None:
             raise ValueError(
                 f"'{model.name}' is a {type(model).__name__}: only sequential and functional models have a graph."
             )
-        self._origins = dict(origins or {})
+        self._origins = Origins() if origins is None else origins
         self.calls = tuple(_call(node) for node in calls_by_depth(functional) if not node.is_input)
         self.inputs, self.outputs = tuple(functional.inputs), tuple(functional.outputs)
         self._outputs = {id(tensor) for tensor in self.outputs}
@@ -89,7 +89,7 @@ class Graph:
 
     def origin(self, operation: Any) -> Any:
         """The operation of the user's model that this one is, or is a part of."""
-        return self._origins.get(id(operation), operation)
+        return self._origins.of(operation)
 
 
 def _call(node):

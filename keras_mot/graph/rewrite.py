@@ -1,13 +1,16 @@
 """Rewriting a model: every operation is called again, or something else in its place."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
-from keras_mot._keras import run_graph, set_keras_mask
+from keras_mot._keras import call_of, producer_of, run_graph, set_keras_mask, takes_training
 from keras_mot.graph.arguments import pass_mask_on, with_masks
 from keras_mot.graph.functional import as_functional
-from keras_mot.layers.copying import copy_model, new_input
+from keras_mot.graph.names import name_apart
+from keras_mot.graph.origins import Origins, copy_with_origins
+from keras_mot.layers.copying import new_input
 
 
 def rewrite(model: keras.Model, call: Callable) -> keras.Model:
@@ -26,13 +29,55 @@ def rewrite(model: keras.Model, call: Callable) -> keras.Model:
     Raises:
         ValueError: if `model` is neither sequential nor functional.
     """
+    return rewrite_with_origins(model, call)[0]
+
+
+def rewrite_with_origins(model: keras.Model, call: Callable) -> tuple[keras.Model, Origins]:
+    """What `rewrite` returns, and the `Origins` of its operations in `model`.
+
+    All that was called on the way from the arguments of an operation to what `call` returned for it was made from that
+    operation; what two operations share, from the first. What computes masks, and stood in no layer, has no origin.
+    """
+    noting = _Noting(call)
+    inputs, outputs = call_again(model, noting)
+    return keras.Model(inputs, outputs, name=model.name), noting.origins
+
+
+def call_again(model: keras.Model, call: Callable) -> tuple[Any, Any]:
+    """The structures of new symbolic inputs and outputs between which `rewrite` makes its model."""
     functional = as_functional(model)
     if functional is None:
         raise ValueError(
             f"'{model.name}' is a {type(model).__name__}: only sequential and functional models have a graph."
         )
     inputs = keras.tree.map_structure(new_input, functional.input)
-    return keras.Model(inputs, _run(functional, inputs, call, None), name=model.name)
+    return inputs, _run(functional, inputs, call, None)
+
+
+class _Noting:
+    """Calls a function for each operation, and notes which operations it made."""
+
+    def __init__(self, call):
+        self._call = call
+        self._seen = {}  # id of a tensor whose way here is known, or begins -> the tensor
+        self.origins = Origins()
+
+    def __call__(self, operation, *args, **kwargs):
+        outputs = self._call(operation, *args, **kwargs)
+        for tensor in _tensors((args, kwargs)):
+            self._seen[id(tensor)] = tensor
+        waiting = _tensors(outputs)
+        while waiting:
+            tensor = waiting.pop()
+            if id(tensor) not in self._seen:
+                self._seen[id(tensor)] = tensor
+                self.origins.note(producer_of(tensor), operation)
+                waiting.extend(call_of(tensor).input_tensors)
+        return outputs
+
+
+def _tensors(structure):
+    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
 
 
 def _run(functional, inputs, call, training):
@@ -43,7 +88,7 @@ def _run(functional, inputs, call, training):
             if nested is not None:
                 inputs = args[0] if args else kwargs["inputs"]
                 return _run(nested, _masked(inputs, kwargs.get("mask")), call, mode)
-            if mode is not None and getattr(operation, "_call_has_training_arg", False):
+            if mode is not None and takes_training(operation):
                 kwargs = {**kwargs, "training": mode}
             kwargs = with_masks(operation, args, kwargs)
             outputs = call(operation, *args, **kwargs)
@@ -90,23 +135,22 @@ def operations_of(model: keras.Model) -> list:
 
 def flatten(model: keras.Model) -> keras.Model:
     """A copy of a model without nested models; layers of one name get numbers."""
-    return flatten_and_name(model)[0]
+    return flatten_with_origins(model)[0]
+
+
+def flatten_with_origins(model: keras.Model) -> tuple[keras.Model, Origins]:
+    """What `flatten` returns, and the `Origins` of its operations in `model` and the models nested in it.
+
+    It may have operations without an origin: those that compute masks.
+    """
+    copy, copied = copy_with_origins(model)
+    name_apart(operations_of(copy), used=getattr(as_functional(copy), "input_names", ()))
+    flat, made = rewrite_with_origins(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
+    return flat, made.through(copied)
 
 
 def flatten_and_name(model: keras.Model) -> tuple[keras.Model, list[str]]:
-    """What `flatten` returns, and the names that the `operations_of` the model have there, in their order.
-
-    It may have more operations: those that compute masks.
-    """
-    copy = copy_model(model)
-    used = set(getattr(as_functional(copy), "input_names", ()))
-    names = []
-    for operation in operations_of(copy):
-        name, number = operation.name, 1
-        while name in used:
-            name, number = f"{operation.name}_{number}", number + 1
-        used.add(name)
-        names.append(name)
-        if name != operation.name:
-            operation.name = name
-    return rewrite(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs)), names
+    """What `flatten` returns, and the names that the `operations_of` the model have there, in their order."""
+    flat, origins = flatten_with_origins(model)
+    names = {id(origins.of(operation)): operation.name for operation in operations_of(flat)}
+    return flat, [names[id(operation)] for operation in operations_of(model)]

@@ -12,33 +12,22 @@ from keras import ops
 
 from keras_mot import _tensorflow, _torch
 from keras_mot._keras import flatten_layers, producer_of, train_only_while
+from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
 from keras_mot.transforms.fake_quantize import with_gradient_times
+from keras_mot.transforms.grid import Grid, QuantizationParameters
 
-_SPAN = 255.0
-# A range below is empty: what it holds is zero, and any scale will do. A tiny one, runtimes refuse.
-_LEAST = 1e-30
+_FAR = float(np.finfo("float32").max)
 _MODE = contextvars.ContextVar("activation_quantizer_mode", default=None)
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationParameters:
-    """How integers stand for real numbers: real = scale * (integer - zero_point).
+class RangeState:
+    """What setting a range changes of a quantizer: see `ActivationQuantizer.state`."""
 
-    Args:
-        scale: the distance of two neighbouring numbers.
-        zero_point: the integer that stands for 0.
-        bits: bits of a signed integer.
-    """
-
-    scale: float
-    zero_point: int
-    bits: int
-
-    @property
-    def range(self):
-        """The least and the greatest number."""
-        low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1)
-        return tuple(self.scale * (integer - self.zero_point) for integer in (low, high))
+    range: ClippingRange
+    clipping_range: tuple[float, float]
+    batches: float
+    limits: tuple[float, float] | None
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -68,7 +57,17 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: (least, greatest) number that a range that follows the data may have, or `None`.
         learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
         widening: whether the range takes in all values of all batches, instead of following an average.
+        symmetric: whether the integer 0 stands for 0, and the range reaches equally far on both sides; by default, with
+            16 bits.
+        narrow: whether the lowest integer is left out; by default, with 16 bits.
+        target: name of the `keras_mot.targets.Target` that the model was quantized for.
+        output_name: what a functional model calls an output that comes from here; `None`: after the layer, as always.
         **kwargs: arguments of `keras.layers.Layer`.
+
+    Attributes:
+        grid: the `Grid` of the integers.
+        range: the `ClippingRange`: how the range comes about.
+        limits: (least, greatest) number that the range may have, or `None`; see `limit_to`.
     """
 
     def __init__(
@@ -81,16 +80,21 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: tuple[float, float] | None = None,
         learned: bool = False,
         widening: bool = False,
+        symmetric: bool | None = None,
+        narrow: bool | None = None,
+        target: str = "litert",
+        output_name: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.bits, self.decay, self.in_training, self.calls = bits, decay, in_training, calls
-        self.fixed = None if fixed is None else tuple(float(value) for value in fixed)
-        self.learned = learned and fixed is None
-        self.widening = widening
+        self.bits, self.in_training, self.calls = bits, in_training, calls
+        fixed = None if fixed is None else tuple(float(value) for value in fixed)
+        self.grid = Grid(bits, *(bits == 16 if form is None else form for form in (symmetric, narrow)))
+        self.range = range_of(decay, fixed, calls, learned, widening)
+        self.target, self.output_name = target, output_name
         self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
-        low, high = self.fixed or (0.0, 0.0)
+        low, high = fixed or (0.0, 0.0)
         self._low, self._high = (
             self._variable(name, value, trainable=self.learned) for name, value in (("low", low), ("high", high))
         )
@@ -115,9 +119,19 @@ class ActivationQuantizer(keras.layers.Layer):
         )
 
     @property
-    def _follows(self):
-        """Whether the range follows the batches in training."""
-        return self.fixed is None and self.decay is not None and not self.learned
+    def fixed(self) -> tuple[float, float] | None:
+        """The (least, greatest) number that was given, or `None` for a range that follows the data."""
+        return settings_of(self.range)["fixed"]
+
+    @property
+    def decay(self) -> float | None:
+        """Of the moving average; `None` for a range that training leaves as it is."""
+        return settings_of(self.range)["decay"]
+
+    @property
+    def learned(self) -> bool:
+        """Whether the range is trained."""
+        return self.range.trained
 
     def build(self, input_shape):
         """Nothing: the range is one for the whole tensor."""
@@ -134,7 +148,7 @@ class ActivationQuantizer(keras.layers.Layer):
         mode = _MODE.get()
         if mode is not None:
             return mode(self, inputs, averages)
-        if training and self._follows and not averages:
+        if training and self.range.follows and not averages:
             self._follow(inputs)
         if training and not self.in_training:
             return inputs
@@ -145,13 +159,17 @@ class ActivationQuantizer(keras.layers.Layer):
         eager = _on_torch_cpu(inputs) and not self.learned
         if eager and not self.has_range:
             return inputs
-        if eager and not np.isfinite(self._ends()).all():
+        if eager and not np.isfinite(self.clipping_range).all():
             return inputs * float("nan")  # training has diverged: what it reports shall say so
         low, high = (None, None) if eager else self._nudged()
         if averages:
-            least, _, scale = self._known_grid() if eager else self._grid(low, high)
+            if eager:
+                least, _, scale = self._known_grid()
+            else:
+                scale, zero = self.grid.scale_and_zero(low, high, ops)
+                least = -zero * scale
             # The number that integer 0 of the file stands for.
-            middle = least + 2 ** (self.bits - 1) * scale if self.bits < 16 else 0.0
+            middle = 0.0 if self.grid.symmetric else least - self.grid.lowest * scale
             # A thousandth of a step decides ties, and nothing else: means of few integers are not nearer to one.
             nudge = ops.where(inputs < ops.cast(middle, inputs.dtype), -1e-3 * scale, 1e-3 * scale)
             inputs = inputs + ops.cast(nudge, inputs.dtype)
@@ -163,41 +181,32 @@ class ActivationQuantizer(keras.layers.Layer):
         if keras.backend.backend() == "tensorflow":
             known = ops.convert_to_tensor(self._batches.value) > 0
             floats = ops.cast(inputs, "float32")
-            rounded = _tensorflow.rounded_activations(floats, low, high, self.bits, self.bits == 16, known)
+            rounded = _tensorflow.rounded_activations(floats, low, high, self.bits, self.grid.narrow, known)
             return ops.cast(rounded, inputs.dtype)
         rounded = keras.quantizers.fake_quant_with_min_max_vars(
-            ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.bits == 16
+            ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.grid.narrow
         )
         seen = ops.convert_to_tensor(self._batches.value) > 0
         return ops.cast(ops.where(seen, ops.cast(rounded, inputs.dtype), inputs), inputs.dtype)
-
-    def _grid(self, low, high):
-        """The least and the greatest number, and the scale, of a range."""
-        steps = 2**self.bits - (2 if self.bits == 16 else 1)
-        scale = (high - low) / steps
-        zero = ops.clip(ops.floor(-low / scale + 0.5), 0, steps)
-        return -zero * scale, (steps - zero) * scale, scale
 
     def _known_grid(self):
         """The same as Python numbers, without tensor operations: a dozen of them cost as much as the rounding."""
         parameters = self.parameters()
         low, high = parameters.range
-        return (-high if self.bits == 16 else low), high, parameters.scale
+        return (-high if self.grid.symmetric else low), high, parameters.scale
 
     def _rounded_to_learned(self, inputs):
-        steps = 2**self.bits - 1
+        steps = self.grid.steps
         features = math.prod(length or 1 for length in inputs.shape[1:])
-        low, high = (
+        ends = (
             with_gradient_times(ops.convert_to_tensor(end.value), steps**1.5 / math.sqrt(features))
             for end in (self._low, self._high)
         )
-        low, high = ops.where(low < 0, low, 0.0), ops.where(high > 0, high, 0.0)
-        if self.limits is not None:
-            low, high = ops.maximum(low, self.limits[0]), ops.minimum(high, self.limits[1])
-        scale = ops.where(high - low > _LEAST, high - low, 1.0) / steps
+        low, high = self.grid.clipping_range(*ends, self.limits, ops)
+        scale, zero = self.grid.scale_and_zero(low, high, ops)
+        zero = ops.stop_gradient(zero)
         ratio = inputs / scale
         integers = ops.stop_gradient(ops.round(ratio))
-        zero = ops.stop_gradient(ops.clip(ops.floor(-low / scale + 0.5), 0, steps))
         inside = (ratio + ops.stop_gradient(integers - ratio)) * scale
         below = low + ops.stop_gradient(-zero * scale - low)
         above = high + ops.stop_gradient((steps - zero) * scale - high)
@@ -207,74 +216,76 @@ class ActivationQuantizer(keras.layers.Layer):
         values = ops.stop_gradient(ops.cast(inputs, "float32"))
         if _on_torch_cpu(values):
             return self._follow_extremes(*_torch.extremes(values))
+        extremes, ends = (ops.min(values), ops.max(values)), (self._low, self._high)
         batches = ops.convert_to_tensor(self._batches.value)
-        if self.widening:
-            outwards, inwards = 1.0, 0.0
-        else:
-            outwards = ops.maximum(1.0 / (ops.floor(batches / self.calls) + 1.0), 1.0 - self.decay)
-            inwards = ops.where(batches > 0, outwards / self.calls, 1.0)
-        for variable, value, sign in ((self._low, ops.min(values), -1.0), (self._high, ops.max(values), 1.0)):
-            change = value - variable
-            variable.assign(variable + ops.where(sign * change > 0, outwards, inwards) * change)
+        known = tuple(ops.convert_to_tensor(end.value) for end in ends)
+        for variable, end in zip(ends, moved(self.range, known, extremes, batches, ops), strict=True):
+            variable.assign(end)
         self._batches.assign(batches + 1.0)
 
     def _follow_extremes(self, low, high):
         """The same in Python numbers; `low` and `high` are the extremes of a batch."""
         batches = float(ops.convert_to_numpy(self._batches))
-        outwards = 1.0 if self.widening else max(1.0 / (batches // self.calls + 1.0), 1.0 - self.decay)
-        inwards = 0.0 if self.widening else outwards / self.calls if batches > 0 else 1.0
-        for variable, value, sign in ((self._low, low, -1.0), (self._high, high, 1.0)):
-            now = float(ops.convert_to_numpy(variable))
-            change = value - now
-            variable.assign(now + (outwards if sign * change > 0 else inwards) * change)
+        ends = moved(self.range, self.clipping_range, (low, high), batches)
+        for variable, end in zip((self._low, self._high), ends, strict=True):
+            variable.assign(float(end))
         self._batches.assign(batches + 1.0)
 
     def _nudged(self):
         """The range, with 0 in it, and not empty."""
-        low = ops.minimum(ops.convert_to_tensor(self._low.value), 0.0)
-        high = ops.maximum(ops.convert_to_tensor(self._high.value), 0.0)
-        if self.limits is not None:
-            low, high = ops.maximum(low, self.limits[0]), ops.minimum(high, self.limits[1])
-        if self.bits == 16:
-            high = ops.maximum(-low, high)
-            high = ops.where(high > _LEAST, high, 1.0)
-            return -high, high
-        return low, ops.where(high - low > _LEAST, high, low + 1.0)
+        ends = (ops.convert_to_tensor(end.value) for end in (self._low, self._high))
+        return self.grid.clipping_range(*ends, self.limits, ops)
 
     @property
     def has_range(self) -> bool:
         """Whether the range is known."""
         return float(ops.convert_to_numpy(self._batches)) > 0
 
+    @property
+    def clipping_range(self) -> tuple[float, float]:
+        """The least and the greatest number of the range, as it was set or has followed the data."""
+        return tuple(float(ops.convert_to_numpy(value)) for value in (self._low, self._high))
+
     def set_range(self, low: float, high: float) -> None:
-        """Sets the range of the numbers to round to; 0 is always in it."""
+        """Sets the range of the numbers to round to; 0 is always in it. Training goes on from there."""
         self._low.assign(float(low))
         self._high.assign(float(high))
-        # As settled as an average over many batches: a first batch of training moves it no more than later ones.
-        self._batches.assign(1.0 if self.decay is None else self.calls / (1.0 - self.decay))
+        self._batches.assign(self.range.settled_after)
+
+    def fix(self, low: float, high: float) -> None:
+        """Sets the range, and lets no training move it to the extremes of batches; gradients move a learned one."""
+        if self.range.follows:
+            self.range = ClippingRange()
+        self.set_range(low, high)
+
+    def limit_to(self, low: float | None = None, high: float | None = None) -> None:
+        """Lets the range reach no further than to `low` and `high`, also in training; `None`: as far as before.
+
+        It must be said before the model is compiled, or it is to be compiled anew.
+        """
+        least, greatest = self.limits or (-_FAR, _FAR)
+        least, greatest = least if low is None else max(low, least), greatest if high is None else min(high, greatest)
+        self.limits = float(least), float(greatest)
+
+    def state(self) -> RangeState:
+        """What `set_range`, `fix` and `limit_to` change, to be put back by `restore`."""
+        return RangeState(self.range, self.clipping_range, float(ops.convert_to_numpy(self._batches)), self.limits)
+
+    def restore(self, state: RangeState) -> None:
+        """Puts back what `state` returned."""
+        self.range, self.limits = state.range, state.limits
+        for variable, value in zip((self._low, self._high), state.clipping_range, strict=True):
+            variable.assign(value)
+        self._batches.assign(state.batches)
 
     @property
     def is_settled(self) -> bool:
         """Whether there is a range, of finite numbers."""
-        return self.has_range and bool(np.isfinite(self._ends()).all())
-
-    def _ends(self):
-        return tuple(float(ops.convert_to_numpy(value)) for value in (self._low, self._high))
+        return self.has_range and bool(np.isfinite(self.clipping_range).all())
 
     def parameters(self) -> QuantizationParameters:
         """The scale and the zero point that the range comes to."""
-        low, high = self._ends()
-        least, greatest = self.limits or (-np.inf, np.inf)
-        low, high = np.float32(max(min(low, 0.0), least)), np.float32(min(max(high, 0.0), greatest))
-        if self.bits == 16:
-            reach = max(-low, high)
-            return QuantizationParameters(float(np.float32((reach if reach > _LEAST else 1.0) / 32767)), 0, 16)
-        high = high if high - low > _LEAST else low + np.float32(1.0)
-        steps = 2**self.bits - 1
-        scale = (high - low) / np.float32(steps)
-        least = -(2 ** (self.bits - 1))
-        zero_point = least + int(np.clip(np.floor(-low / scale + np.float32(0.5)), 0, steps))
-        return QuantizationParameters(float(scale), zero_point, self.bits)
+        return self.grid.parameters(*self.clipping_range, self.limits)
 
     def compute_output_spec(self, inputs, training=None, averages=False):
         """The inputs' own."""
@@ -289,13 +300,14 @@ class ActivationQuantizer(keras.layers.Layer):
         return {
             **super().get_config(),
             "bits": self.bits,
-            "decay": self.decay,
-            "fixed": self.fixed,
+            "symmetric": self.grid.symmetric,
+            "narrow": self.grid.narrow,
+            **settings_of(self.range),
             "in_training": self.in_training,
             "calls": self.calls,
             "limits": self.limits,
-            "learned": self.learned,
-            "widening": self.widening,
+            "target": self.target,
+            "output_name": self.output_name,
         }
 
 
@@ -316,22 +328,6 @@ def intercepted(function):
 def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     """The activation quantizers of a model, in its own order."""
     return [layer for layer in flatten_layers(model) if isinstance(layer, ActivationQuantizer)]
-
-
-def marked(model):
-    """Context in which each quantizer of a model leaves a mark for the export instead of rounding.
-
-    The mark is a fake quantization whose scale is the quantizer's number, counted from 1: converters keep it where
-    it is, and the export reads the number back.
-    """
-    numbers = {id(quantizer): number for number, quantizer in enumerate(activation_quantizers(model), 1)}
-
-    def mark(quantizer, inputs, averages):
-        import tensorflow as tf
-
-        return tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, _SPAN * numbers[id(quantizer)], num_bits=8)
-
-    return intercepted(mark)
 
 
 def is_quantized(model: keras.Model) -> bool:

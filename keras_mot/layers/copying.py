@@ -45,10 +45,16 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
         TypeError: if `model` is not a Keras model or layer.
         ValueError: if the model cannot be rebuilt from its configuration.
     """
+    return copy_and_note(model)[0]
+
+
+def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[tuple]]:
+    """What `copy_model` returns, and pairs of (copy, original) of all layers and operations in it."""
     check_layer(model, "copy_model")
+    copies = {}
     try:
         with strategy_scope(model):
-            clone = _copy_structure(model, {})
+            clone = _copy_structure(model, copies)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(_cannot_copy(model, reason if len(reason) < 400 else reason[:400] + " ...")) from error
@@ -73,7 +79,8 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
             target.name = source.name
         copy_parent_path(source, target)
         _copy_progress(source, target)
-    return clone
+        copies[id(source)] = target, source
+    return clone, list(copies.values())
 
 
 def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
@@ -128,21 +135,27 @@ def _cannot_copy(model, reason):
 
 
 def _copy_structure(layer, copies):
-    if id(layer) in copies:  # used in several places, at several levels of nesting
-        return copies[id(layer)]
-    copies[id(layer)] = _copy_graph(layer, copies) if is_graph_model(layer) else _copy_layer(layer)
-    return copies[id(layer)]
+    if id(layer) not in copies:  # else it is used in several places, at several levels of nesting
+        copies[id(layer)] = _copy_graph(layer, copies) if is_graph_model(layer) else _copy_layer(layer), layer
+    return copies[id(layer)][0]
 
 
 def _copy_graph(model, copies):
-    inputs = None
+    inputs, named = None, {}  # name -> the operation that has it
     if isinstance(model, Functional):
         inputs = keras.tree.map_structure(new_input, model.input)
+        named = {producer_of(tensor).name: producer_of(tensor) for tensor in keras.tree.flatten(inputs)}
+
+    def copied(child):
+        clone = _copy_structure(child, copies)
+        # Layers of a traced model may have one name, which Keras's copies of graphs do not allow; they get it back.
+        while named.setdefault(clone.name, clone) is not clone:
+            clone.name += "_"
+        return clone
+
     compiled, model.compiled = model.compiled, False
     try:
-        clone = keras.models.clone_model(
-            model, input_tensors=inputs, clone_function=lambda child: _copy_structure(child, copies)
-        )
+        clone = keras.models.clone_model(model, input_tensors=inputs, clone_function=copied)
     finally:
         model.compiled = compiled
     set_own_flag(clone, own_flag(model))

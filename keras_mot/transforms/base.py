@@ -23,6 +23,22 @@ def updaters_by_reference():
         _SHARED.reset(token)
 
 
+def by_reference(value: Any) -> Any:
+    """What stands for an object in a configuration: its own, or a reference within `updaters_by_reference`."""
+    shared = _SHARED.get()
+    if shared is None or value is None:
+        return keras.saving.serialize_keras_object(value)
+    shared.append(value)
+    return {"shared": len(shared) - 1}
+
+
+def resolved(config: Any) -> Any:
+    """The object that `by_reference` stood for."""
+    if isinstance(config, dict) and set(config) == {"shared"}:
+        return _SHARED.get()[config["shared"]]
+    return keras.saving.deserialize_keras_object(config)
+
+
 @dataclasses.dataclass(frozen=True)
 class StorageForm:
     """What a deployed file would keep of one weight tensor.
@@ -132,25 +148,12 @@ class WeightTransform(keras.layers.Layer):
 
     def get_config(self):
         """The constructor's arguments; the updater goes along, so that a loaded model continues."""
-        config = super().get_config()
-        shared = _SHARED.get()
-        if shared is None or self.updater is None:
-            config["updater"] = keras.saving.serialize_keras_object(self.updater)
-        else:
-            config["updater"] = {"shared": len(shared)}
-            shared.append(self.updater)
-        return config
+        return {**super().get_config(), "updater": by_reference(self.updater)}
 
     @classmethod
     def from_config(cls, config):
         """The transform that `get_config` described."""
-        config = dict(config)
-        updater = config.get("updater")
-        if isinstance(updater, dict) and set(updater) == {"shared"}:
-            config["updater"] = _SHARED.get()[updater["shared"]]
-        else:
-            config["updater"] = keras.saving.deserialize_keras_object(updater)
-        return cls(**config)
+        return cls(**{**config, "updater": resolved(config.get("updater"))})
 
     def get_build_config(self):
         """Nothing: what a loaded transform is attached to builds it, and knows the weight's shape and axes."""

@@ -9,9 +9,10 @@ from keras import ops
 
 from keras_mot import _tensorflow, _torch
 from keras_mot._messages import describe
-from keras_mot.transforms.base import StorageForm, WeightTransform
-
-_LEAST_SCALE = 1e-30
+from keras_mot.transforms.base import StorageForm, WeightTransform, by_reference, resolved
+from keras_mot.transforms.grid import LEAST_SCALE, Grid, least_squares_reach
+from keras_mot.transforms.grid import with_scales_for_zeros as with_scales_for_zeros
+from keras_mot.transforms.rounding import NEAREST, Rounding
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -38,9 +39,11 @@ class FakeQuantize(WeightTransform):
         per_channel: whether each output channel has a scale of its own.
         learned: whether the scales are trained.
         scaled_channels: whether each output channel is multiplied by a factor, 1 until `scale_channels` is called.
+        rounding: a `Rounding`, `Nearest()` by default, that chooses the integers when `fit` is called.
         **kwargs: arguments of `WeightTransform`.
 
     Attributes:
+        grid: the `Grid` of the integers.
         rounds: whether `call` rounds; turned off to see what the model computes without.
 
     Example:
@@ -61,6 +64,7 @@ class FakeQuantize(WeightTransform):
         per_channel: bool = True,
         learned: bool = False,
         scaled_channels: bool = False,
+        rounding: Rounding | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -70,12 +74,16 @@ class FakeQuantize(WeightTransform):
         self.per_channel = per_channel
         self.learned = learned
         self.scaled_channels = scaled_channels
+        self.rounding = NEAREST if rounding is None else rounding
+        if not isinstance(self.rounding, Rounding):
+            raise TypeError(f"`rounding` should be a `Rounding`, such as `Nearest()`; received {describe(rounding)}.")
+        self.grid = Grid(bits)
         self.rounds = True
 
     @property
     def limit(self) -> int:
         """The largest integer."""
-        return 2 ** (self.bits - 1) - 1
+        return self.grid.highest
 
     def build(self, weight_shape):
         """Creates what the integers reach: of the largest magnitude the share 1, or, if learned, the number 1."""
@@ -90,6 +98,12 @@ class FakeQuantize(WeightTransform):
         if self.scaled_channels:
             self.factors = self.add_weight(
                 name="factors", shape=self._shape(outputs), dtype="float32", initializer="ones", trainable=False
+            )
+        self.offsets = None
+        if self.rounding != NEAREST:
+            # In steps, from each weight to where the nearest integer is the one that was chosen.
+            self.offsets = self.add_weight(
+                name="offsets", shape=self.weight_shape, dtype="float32", initializer="zeros", trainable=False
             )
         self.built = True
 
@@ -107,28 +121,33 @@ class FakeQuantize(WeightTransform):
     def _rounded(self, weight):
         value = ops.cast(ops.stop_gradient(weight), "float32")
         scale = self._scale(value)
-        clips = self.bits < 8  # from there on, the largest weight is on the grid
+        moved = self._moved(value, scale)
+        clips = self.bits < 8 or moved is not value  # otherwise the largest weight is on the grid
         if keras.backend.backend() == "torch":
-            return _torch.rounded_weight(weight, value, scale, self.limit if clips else None)
-        integers = ops.round(value / scale)
-        if clips:
-            integers = ops.clip(integers, -self.limit, self.limit)
+            return _torch.rounded_weight(weight, moved, scale, self.limit if clips else None)
+        integers = self.grid.integers(moved / scale, ops) if clips else ops.round(moved / scale)
         if keras.backend.backend() == "tensorflow":
             return _tensorflow.rounded_weight(weight, ops.cast(integers * scale, weight.dtype))
         return weight + ops.cast(integers * scale - value, weight.dtype)
+
+    def _moved(self, value, scale):
+        """A weight, moved to where the nearest integers are those that were chosen."""
+        return value if self.offsets is None else value + ops.convert_to_tensor(self.offsets.value) * scale
 
     def _with_learned_scale(self, weight):
         value = ops.cast(weight, "float32")
         members = math.prod(self.weight_shape) / math.prod(self.reach.shape)
         reach = with_gradient_times(self._reach(), self.limit**1.5 / math.sqrt(members))
-        scale = ops.maximum(ops.abs(reach) / self.limit, _LEAST_SCALE)
+        scale = self.grid.scale_of(ops.abs(reach), ops)
         ratio = value / scale
+        if self.offsets is not None:
+            ratio = ratio + ops.convert_to_tensor(self.offsets.value)
         passed = ops.where(ops.abs(ratio) <= self.limit, ratio, ops.stop_gradient(ratio))
-        integers = ops.clip(ops.round(ratio), -self.limit, self.limit)
+        integers = self.grid.integers(ratio, ops)
         return ops.cast((passed + ops.stop_gradient(integers - passed)) * scale, weight.dtype)
 
     def fit(self, weight: np.ndarray) -> None:
-        """Sets the scales for a weight: up to the largest magnitude, below 8 bits those of least squared error.
+        """Sets the scales for a weight, up to the largest magnitude, below 8 bits of least squared error; and rounds.
 
         Args:
             weight: float array of the weight's shape.
@@ -137,6 +156,39 @@ class FakeQuantize(WeightTransform):
         share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes)
         reach = np.maximum(largest, 1e-6) * share if self.learned else np.broadcast_to(share, largest.shape)
         self.reach.assign(reach)
+        if self.offsets is not None:
+            value = np.asarray(weight, "float32")
+            scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(value))))
+            self.round_to(weight, self.rounding.integers(value, scale, self.grid, self.axes))
+
+    def round_to(self, weight: np.ndarray, integers: np.ndarray) -> None:
+        """Gives a weight the integers that a `Rounding` has chosen, until `fit` is called again.
+
+        Args:
+            weight: float array of the weight's shape, for which the scales have been set.
+            integers: array of whole numbers of the same shape. What is 0 in `weight` stays 0, as under a mask.
+
+        Raises:
+            ValueError: if they have another shape, are not whole, or lie outside of the grid; or if the rounding is
+                `Nearest()`, which keeps none.
+        """
+        if self.offsets is None:
+            raise ValueError(f"'{self.name}' rounds to the nearest integer: make it with another `rounding`.")
+        weight, chosen = np.asarray(weight, "float32"), np.asarray(integers)
+        if chosen.shape != self.weight_shape:
+            raise ValueError(
+                f"{self.rounding!r} should return integers of shape {self.weight_shape}; it returned {chosen.shape}."
+            )
+        chosen = chosen.astype("float64")
+        whole = np.isfinite(chosen).all() and (chosen == np.round(chosen)).all()
+        if not whole or np.abs(chosen).max(initial=0) > self.limit:
+            received = f"some from {chosen.min():g} to {chosen.max():g}" if whole else "others"
+            raise ValueError(
+                f"{self.rounding!r} should return whole numbers from {self.grid.lowest} to {self.grid.highest}; it "
+                f"returned {received}. `grid.integers(weight / scale)` gives the nearest ones."
+            )
+        scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(weight))), "float64")
+        self.offsets.assign(np.where(weight == 0, 0.0, chosen - weight / scale).astype("float32"))
 
     def scale_channels(self, factors: np.ndarray) -> None:
         """Sets what the output channels are multiplied by: numbers of at least 0, in the order of the axes."""
@@ -159,7 +211,7 @@ class FakeQuantize(WeightTransform):
         if not self.learned:
             highest, lowest = (extreme(value, axis=self.shared_axes, keepdims=True) for extreme in (ops.max, ops.min))
             reach = reach * ops.maximum(highest, -lowest)
-        return ops.maximum(reach / self.limit, _LEAST_SCALE)
+        return self.grid.scale_of(reach, ops)
 
     def _reach(self):
         return ops.reshape(ops.convert_to_tensor(self.reach.value), self.reach.shape)
@@ -176,8 +228,8 @@ class FakeQuantize(WeightTransform):
         value = ops.convert_to_tensor(np.asarray(weight, "float32"))
         scale = self._scale(value)
         # Divided by the backend, as in `call`: JAX's quotients differ in the last bit from NumPy's, which decides ties.
-        integers = np.round(ops.convert_to_numpy(value / scale))
-        integers = np.clip(integers, -self.limit, self.limit).astype("int32")
+        ratio = ops.convert_to_numpy(self._moved(value, scale) / scale)
+        integers = self.grid.integers(ratio).astype("int32")
         return np.where(self.factors_of() == 0, 0, integers), self._with_factors(scale)
 
     def scales(self, weight: np.ndarray) -> np.ndarray:
@@ -186,8 +238,8 @@ class FakeQuantize(WeightTransform):
 
     def _with_factors(self, scale):
         scale, factors = np.asarray(ops.convert_to_numpy(scale), "float32"), self.factors_of()
-        unused = (scale <= _LEAST_SCALE) | (factors == 0)
-        return np.where(unused, _LEAST_SCALE, scale * factors).astype("float32")
+        unused = (scale <= LEAST_SCALE) | (factors == 0)
+        return np.where(unused, LEAST_SCALE, scale * factors).astype("float32")
 
     def storage_form(self, weight: np.ndarray) -> StorageForm:
         """Integers of 8 or 16 bits (two in a byte if they have 4), and the scales."""
@@ -206,38 +258,16 @@ class FakeQuantize(WeightTransform):
             "per_channel": self.per_channel,
             "learned": self.learned,
             "scaled_channels": self.scaled_channels,
+            **({} if self.rounding == NEAREST else {"rounding": by_reference(self.rounding)}),
         }
 
-
-def with_scales_for_zeros(scale: np.ndarray) -> np.ndarray:
-    """The scales of slices; zeros alone get the smallest of the others, of which their biases are multiples."""
-    known = scale > 10 * _LEAST_SCALE
-    return np.where(known, scale, scale[known].min() if known.any() else 1.0).astype("float32")
+    @classmethod
+    def from_config(cls, config):
+        """The transform that `get_config` described."""
+        return super().from_config({**config, "rounding": resolved(config.get("rounding"))})
 
 
 def with_gradient_times(value, factor):
     """`value`, whose gradient is multiplied by a constant."""
     fixed = ops.stop_gradient(value)
     return fixed + (value - fixed) * factor
-
-
-def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]) -> np.ndarray:
-    """The share of the largest magnitude for which rounding to `limit` steps has the least squared error.
-
-    Args:
-        weight: float array.
-        limit: the largest integer.
-        reduced: the axes that share a scale.
-
-    Returns:
-        float32 array with length 1 at the `reduced` axes.
-    """
-    weight = np.asarray(weight, "float32")
-    largest = np.maximum(np.abs(weight).max(axis=reduced, keepdims=True), _LEAST_SCALE)
-    best, reach = np.full(largest.shape, math.inf), np.ones(largest.shape, "float32")
-    for share in np.linspace(1.0, 0.3, 29, dtype="float32"):
-        scale = largest * share / limit
-        error = (np.clip(np.round(weight / scale), -limit, limit) * scale - weight) ** 2
-        error = error.sum(axis=reduced, keepdims=True, dtype="float64")
-        reach, best = np.where(error < best, share, reach), np.minimum(error, best)
-    return reach

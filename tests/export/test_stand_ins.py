@@ -173,7 +173,7 @@ def test_what_is_read_in_unknown_ways_is_converted_as_it_is(monkeypatch):
 def test_a_stand_in_that_is_not_found_is_reported(tmp_path):
     model = keras.Sequential([keras.Input((96,)), layers.Dense(96)])
     content = export_litert(model, tmp_path / "model.tflite").path.read_bytes()
-    (stand_in,) = stand_ins = engine.StandIns(model)
+    (stand_in,) = stand_ins = engine.StandIns(model).filled
     stand_in.operator, stand_in.view = "FULLY_CONNECTED", ((96, 96), (1, 0))
     assert fill(content, stand_ins) == (content, {id(model.layers[0].kernel)})
 

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_mot._keras import producer_of
 from keras_mot.graph import find_foldable_batch_norms
-from keras_mot.graph.functional import as_functional, is_a, kind_of
+from keras_mot.graph.functional import as_functional, is_a
+from keras_mot.graph.kinds import Kind, bias_of, has_role, is_kind, kernel_of, kind_of, register_kind
+from keras_mot.layers import WeightAxes, find_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization import quantize_post_training
 from keras_mot.sparsity import remove_pruned_channels
@@ -35,15 +38,145 @@ def test_a_users_class_is_none_of_keras_own(make, name):
 
 def test_operations_and_layers_of_keras_have_kinds():
     x = keras.Input((4, 4, 2))
-    for tensor, kind in (
-        (layers.Concatenate()([x, x]), "Concatenate"),
-        (ops.concatenate([x, x]), "Concatenate"),
-        (x + x, "Add"),
-        (layers.Add()([x, x]), "Add"),
-        (ops.relu(x), "Relu"),
-        (layers.Conv2D(2, 1)(x), "Conv2D"),
+    for tensor, name, role in (
+        (layers.Concatenate()([x, x]), "concatenate", "joins"),
+        (ops.concatenate([x, x]), "concatenate", "joins"),
+        (x + x, "add", "merges"),
+        (layers.Add()([x, x]), "add", "merges"),
+        (x / 2.0, "divide", "merges"),
+        (ops.relu(x), "relu", "activation"),
+        (layers.ReLU()(x), "relu", "activation"),
+        (layers.ReLU(6.0)(x), "relu6", "activation"),
+        (layers.ReLU(negative_slope=0.2)(x), "leaky_relu", "activation"),
+        (layers.Activation("gelu")(x), "gelu", "activation"),
+        (layers.Conv2D(2, 1)(x), "conv", "weighted"),
+        (layers.UpSampling2D()(x), "upsample", "moves"),
+        (layers.UpSampling2D(interpolation="bilinear")(x), "resize_bilinear", "averages"),
+        (ops.max(x, axis=1), "max", "picks"),
+        (ops.mean(x, axis=1), "mean", "averages"),
+        (layers.GlobalAveragePooling2D()(x), "mean", "averages"),
     ):
-        assert kind_of(tensor._keras_history.operation) == kind
+        operation = producer_of(tensor)
+        assert (kind_of(operation).name, kind_of(operation).role) == (name, role)
+        assert is_kind(operation, "another", name)
+        assert has_role(operation, role)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.ReLU(threshold=1.0),
+        layers.ReLU(3.0),
+        layers.ReLU(6.0, negative_slope=0.1),
+        layers.Dot(axes=1, normalize=True),
+        layers.Activation(lambda x: x * x),
+        layers.LayerNormalization(),
+    ],
+)
+def test_what_has_no_row(layer):
+    assert kind_of(layer) is None
+
+
+SINGLE = {
+    "dropout": layers.Dropout(0.5),
+    "noise": layers.GaussianNoise(0.5),
+    "cropping": layers.Cropping2D(1),
+    "nearest": layers.UpSampling2D(2),
+    "bilinear": layers.UpSampling2D(2, interpolation="bilinear"),
+    "bicubic": layers.UpSampling2D(2, interpolation="bicubic"),
+    "flatten": layers.Flatten(),
+    "permute": layers.Permute((3, 1, 2)),
+    "zero padding": layers.ZeroPadding2D(1),
+    "max pooling": layers.MaxPooling2D(2),
+    "padded max pooling": layers.MaxPooling2D(2, padding="same"),
+    "global max pooling": layers.GlobalMaxPooling2D(),
+    "average pooling": layers.AveragePooling2D(2),
+    "padded average pooling": layers.AveragePooling2D(3, 1, padding="same"),
+    "global average pooling": layers.GlobalAveragePooling2D(),
+    "PReLU": layers.PReLU(alpha_initializer="random_uniform", shared_axes=[1, 2]),
+    "depthwise": layers.DepthwiseConv2D(3, bias_initializer="random_normal"),
+    "convolution": layers.Conv2D(3, 3, bias_initializer="random_normal"),
+    "batch normalization": layers.BatchNormalization(beta_initializer="random_normal"),
+    "softmax": layers.Softmax(),
+    "ELU": layers.ELU(),
+    **{
+        name: layers.Activation(name)
+        for name in ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "silu", "hard_silu", "gelu", "mish")
+    },
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_the_table_says_what_layers_do(name):
+    """Each property is read off the layer's own results."""
+    keras.utils.set_random_seed(1)
+    layer, kind = SINGLE[name], kind_of(SINGLE[name])
+    x = 3.0 * np.random.default_rng(2).standard_normal((2, 6, 6, 3)).astype("float32")
+
+    def call(inputs):
+        return ops.convert_to_numpy(layer(inputs))
+
+    plain = call(x)
+    assert kind.homogeneous == np.allclose(call(2.5 * x), 2.5 * plain, atol=1e-4)
+    other = x.copy()
+    other[..., 1] += 1.0
+    changed = np.abs(call(other) - plain).reshape(-1, plain.shape[-1]).max(axis=0) > 1e-6
+    assert kind.channels_stay == (set(np.flatnonzero(changed) % 3) == {1})
+    constants = call(np.broadcast_to(np.float32([-1.5, 0.5, 7.0]), x.shape))
+    stays = plain.shape[-1] == 3 and np.allclose(constants, [-1.5, 0.5, 7.0], atol=1e-5)
+    assert kind.keeps_constants == stays
+
+
+class Row(layers.Layer):
+    """A product with a matrix of outputs by inputs."""
+
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(3, input_shape[-1]), name="matrix")
+        self.offset = self.add_weight(shape=(3,), name="offset")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, ops.transpose(self.matrix)) + self.offset
+
+
+def test_a_layer_of_ones_own_is_one_row():
+    assert kind_of(Row()) is None
+    axes = WeightAxes(inputs=(1,), outputs=(0,))
+    assert register_kind(Row, layers.Dense, kernel="matrix", axes=axes, bias="offset") is Row
+    layer = Row()
+    layer.build((None, 5))
+    assert has_role(layer, "weighted")
+    assert is_kind(layer, "dense")
+    assert kernel_of(layer) is layer.matrix
+    assert bias_of(layer) is layer.offset
+    assert find_weights(layer)[0][0].axes == axes
+
+    class Doubled(Row):
+        def call(self, inputs):
+            return 2.0 * super().call(inputs)
+
+    class Named(Row):
+        """Computes as `Row` does."""
+
+    assert kind_of(Doubled()) is None
+    assert kind_of(Named()) is kind_of(layer)
+    assert kind_of(layers.Dense(3)).kernel == "kernel"
+
+
+def test_what_cannot_be_a_row():
+    with pytest.raises(TypeError, match=r"subclass of `keras\.layers\.Layer`; received 'Dense'"):
+        register_kind("Dense", layers.Dense)
+    with pytest.raises(TypeError, match="layer class or a `Kind`"):
+        register_kind(Row, "dense")
+    with pytest.raises(ValueError, match="ReLU is not: what it is depends on how it is configured"):
+        register_kind(Row, layers.ReLU)
+    with pytest.raises(ValueError, match="LSTM is not: nothing is known of it"):
+        register_kind(Row, layers.LSTM)
+    with pytest.raises(ValueError, match="`role` should be one of"):
+        Kind("mine", "weights")
+    with pytest.raises(ValueError, match="`ranges` should be"):
+        Kind("mine", "moves", "shared")
+    with pytest.raises(ValueError, match="`kernel` belongs to the role 'weighted'"):
+        Kind("mine", "weighted")
 
 
 def test_a_subclass_is_what_it_computes():
@@ -66,7 +199,7 @@ def test_a_subclass_is_what_it_computes():
             return 2.0 * super()._merge_function(inputs)
 
     assert is_a(Configured(), layers.Dense)
-    assert kind_of(Configured()) == "Dense"
+    assert is_kind(Configured(), "dense")
     assert not is_a(Standardized(3), layers.Dense)
     assert not is_a(Doubling(), layers.Add)
     assert kind_of(Doubling()) is None

@@ -20,7 +20,7 @@ from keras_mot.quantization import (
     quantize_scope,
     strip_quantization,
 )
-from keras_mot.quantization.simulation.bias_rounding import settle_biases
+from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.sparsity import ConstantSparsity, prune_low_magnitude, strip_pruning
 from keras_mot.transforms import FakeQuantize
 from tests.quantization.models import compiled, images, small_network
@@ -61,7 +61,7 @@ def test_biases_are_those_of_the_file_after_each_epoch(tmp_path):
     seen = [keras.models.load_model(tmp_path / "1.keras"), keras.models.load_model(tmp_path / "2.keras"), model]
     for trained in seen:
         before = [ops.convert_to_numpy(item) for item in trained.weights if item.name == "bias"]
-        settle_biases(trained)
+        round_biases(trained)
         after = [ops.convert_to_numpy(item) for item in trained.weights if item.name == "bias"]
         for old, new in zip(before, after, strict=True):
             np.testing.assert_array_equal(old, new)

@@ -92,7 +92,7 @@ def test_several_inputs_and_outputs():
 def test_what_a_choice_changes_is_put_back():
     """Also what training makes of ranges: `decay` and `limits`."""
     model, x, _ = classifier()
-    quantized = quantize_post_training(model, INT8, x)
+    quantized = quantize_post_training(model, INT8, x, estimator=MinMax())
     first, second, *_ = activation_quantizers(quantized)
     costs = iter([2.0, 1.0, float("inf")])
 
@@ -102,15 +102,16 @@ def test_what_a_choice_changes_is_put_back():
             assert second.decay is not None
             first.set_range(low, 1.0)
             if low == -1.0:
-                first.limits, second.decay = (-1.0, 1.0), None
+                first.limit_to(-1.0, 1.0)
+                second.fix(-2.0, 2.0)
 
         return choose
 
-    first.limits = None
     keep_best(quantized, [choice(-3.0), choice(-1.0), choice(-2.0)], lambda: next(costs))
-    assert first._ends() == (-1.0, 1.0)
+    assert first.clipping_range == (-1.0, 1.0)
     assert first.limits == (-1.0, 1.0)
     assert second.decay is None
+    assert second.clipping_range == (-2.0, 2.0)
 
 
 @pytest.mark.parametrize(

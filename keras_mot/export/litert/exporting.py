@@ -17,6 +17,7 @@ from keras_mot.export.litert.engines.in_process import convert_in_process
 from keras_mot.export.litert.integers.engine import IntegerEngine
 from keras_mot.export.litert.precision import check_precision, full_precision
 from keras_mot.export.litert.random_inputs import fitting_inputs
+from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.export.litert.sparse.choice import choose, is_worth_trying
 from keras_mot.export.litert.verification import ExportVerificationError, Verifier
@@ -31,7 +32,7 @@ _VERIFICATION_SAMPLES = 3
 
 @dataclasses.dataclass(frozen=True)
 class LiteRTExport:
-    """What an export wrote.
+    """What an export wrote; an `Export`.
 
     Attributes:
         path: Path of the file.
@@ -48,6 +49,7 @@ class LiteRTExport:
         output_names: Names of the file's outputs in the order of the Keras model's.
         float_operators: Of a quantized model, the operators that still compute in floats: (operator, name of
             its result, reason) of each.
+        structure: The structure of the Keras model's outputs, with their names as leaves.
     """
 
     path: pathlib.Path
@@ -62,6 +64,29 @@ class LiteRTExport:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     float_operators: tuple[tuple[str, str, str], ...] = ()
+    structure: Any = dataclasses.field(default=None, repr=False, compare=False)
+
+    def run(self, inputs: Any) -> Any:
+        """The outputs of the file for a batch, computed by the LiteRT runtime.
+
+        Args:
+            inputs: as the Keras model takes them, or a list in the order of `input_names`, or a dictionary of these
+                names; the batch first. A file of a fixed batch size is run as often as the batch needs.
+
+        Returns:
+            NumPy arrays in the structure of the Keras model's outputs, integers as the floats they stand for.
+
+        Raises:
+            ValueError: the file is not there any more or another one, or the inputs do not fit it.
+        """
+        runner = LiteRTRunner(self.path, input_names=self.input_names)
+        if not (isinstance(inputs, dict) and set(inputs) == set(self.input_names)):
+            inputs = keras.tree.flatten(inputs)
+        outputs = runner.run(inputs)
+        flat = [outputs[name] for name in self.output_names]
+        if self.structure is None:
+            return flat[0] if len(flat) == 1 else flat
+        return keras.tree.pack_sequence_as(self.structure, flat)
 
     def __str__(self) -> str:
         verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"
@@ -193,7 +218,16 @@ def export_litert(
         input_names=tuple(tensor.name for tensor in signature.inputs),
         output_names=conversion.output_names,
         float_operators=convert.floats if integers else (),
+        structure=_structure(model, conversion.output_names),
     )
+
+
+def _structure(model, names):
+    """The names of the outputs in the structure that the model returns; `None` where that is not known."""
+    structure = getattr(model, "output", None) if getattr(model, "inputs", None) else None
+    if structure is None or len(keras.tree.flatten(structure)) != len(names):
+        return None
+    return keras.tree.pack_sequence_as(structure, list(names))
 
 
 def _check_integers(model, weights, sparse_encoding, input_type, output_type):

@@ -3,8 +3,8 @@
 import keras
 
 from keras_mot.graph.functional import as_functional
-from keras_mot.quantization.simulation.bias_rounding import settle_biases
-from keras_mot.quantization.simulation.simulation import check_model
+from keras_mot.quantization.simulation.bias_rounding import round_biases
+from keras_mot.quantization.simulation.checks import check_model
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 
 
@@ -50,5 +50,5 @@ def settled_fold(model: keras.Model) -> keras.Model:
     """`model` with its batch normalizations folded, and biases rounded; itself, if there are none."""
     folded = fold_trained_batch_norm(model)
     if folded is not model:
-        settle_biases(as_functional(folded))
+        round_biases(as_functional(folded))
     return folded

@@ -1,6 +1,5 @@
 """Bias correction: rounding shifts the mean of a layer's outputs, and the bias takes the shift back."""
 
-import collections
 import contextlib
 from typing import Any
 
@@ -9,10 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_mot._keras import no_gradients
-from keras_mot.graph.functional import is_a, nodes_of
+from keras_mot.graph.kinds import WEIGHTED, bias_of, has_role
+from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.attaching import numpy_value
 from keras_mot.quantization.estimators.calibrating import in_floats
-from keras_mot.quantization.simulation.placement import WEIGHTED
 
 
 def correct_biases(model: keras.Model, batch: Any) -> int:
@@ -29,8 +28,8 @@ def correct_biases(model: keras.Model, batch: Any) -> int:
     Returns:
         How many layers have been corrected: those with a bias that are called once.
     """
-    calls = collections.Counter(id(node.operation) for node in nodes_of(model))
-    chosen = [layer for layer in model.layers if is_a(layer, WEIGHTED) and layer.use_bias and calls[id(layer)] == 1]
+    graph = Graph(model)
+    chosen = [layer for layer in model.layers if _has_bias(layer) and len(graph.calls_of(layer)) == 1]
     expected = {}
 
     def note(layer, outputs):
@@ -39,14 +38,20 @@ def correct_biases(model: keras.Model, batch: Any) -> int:
 
     def correct(layer, outputs):
         shift = expected[id(layer)] - _means(layer, outputs)
-        layer.bias.assign(numpy_value(layer.bias) + shift)
+        bias = bias_of(layer)
+        bias.assign(numpy_value(bias) + shift)
         return outputs + ops.convert_to_tensor(_in_channels(layer, shift, outputs), outputs.dtype)
 
     with in_floats(model), _before_activation(chosen, note):
         model(batch, training=False)
     with no_gradients(), _before_activation(chosen, correct):
         model(batch, training=False)
-    return len(chosen)
+    return len(expected)
+
+
+def _has_bias(layer):
+    """Whether a layer adds a bias to its sums, and calls an activation on that."""
+    return has_role(layer, WEIGHTED) and bias_of(layer) is not None and hasattr(layer, "activation")
 
 
 @contextlib.contextmanager

@@ -1,34 +1,20 @@
 """Cross-layer equalization: the channels between two layers are rescaled, so that kernels use their integers evenly."""
 
-import collections
 import dataclasses
 
 import keras
 import numpy as np
-from keras import activations, layers
+from keras import activations
 
-from keras_mot._keras import producer_of
-from keras_mot.graph.functional import consumers_of, is_a, nodes_of
-from keras_mot.graph.kinds import activation_of
+from keras_mot.graph.kinds import ACTIVATION_FUNCTIONS, WEIGHTED, bias_of, has_role, is_kind, kind_of
+from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.finding import FoundWeight, find_weights
-from keras_mot.quantization.simulation.placement import WEIGHTED
 from keras_mot.transforms import FakeQuantize, PaletteTransform
 
-# f(s * x) = s * f(x) for every s > 0.
+# Functions with f(s * x) = s * f(x) for every s > 0, as activations of layers.
 _HOMOGENEOUS = ("linear", "relu", "leaky_relu")
-_HOMOGENEOUS_FUNCTIONS = (activations.linear, activations.relu, activations.leaky_relu)
-# Homogeneous too, and what was in channel i is in channel i, or in every i-th of them.
-_CHANNELWISE = (
-    *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.Identity, layers.PReLU),
-    *(layers.Flatten, layers.Reshape, layers.UpSampling1D, layers.UpSampling2D),
-    *(layers.MaxPooling1D, layers.MaxPooling2D),
-    *(layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D),
-    *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D),
-    *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D),
-)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _SWEEPS = 50
 
 
@@ -78,8 +64,9 @@ def equalize(model: keras.Model) -> int:
         for weight in (pair.first, pair.second):
             factors = _factors(weight)
             weight.variable.assign(values[id(weight.variable)] / np.where(factors > 0, factors, 1.0))
-        if pair.first.owner.use_bias:
-            pair.first.owner.bias.assign(numpy_value(pair.first.owner.bias) * biases[id(pair)])
+        bias = bias_of(pair.first.owner)
+        if bias is not None:
+            bias.assign(numpy_value(bias) * biases[id(pair)])
     return len(pairs)
 
 
@@ -108,7 +95,7 @@ def _equalize_pair(pair, values):
 
 def _input_axes(weight):
     """The axis of a kernel that numbers the channels that it reads."""
-    return weight.axes.outputs[:1] if isinstance(weight.owner, _DEPTHWISE) else weight.axes.inputs
+    return weight.axes.outputs[:1] if is_kind(weight.owner, "depthwise_conv") else weight.axes.inputs
 
 
 def _reach(kernel, axes):
@@ -122,36 +109,46 @@ def _along(scale, kernel, axes):
 
 def find_pairs(model: keras.Model) -> list[Pair]:
     """The pairs of layers of a flat functional model that `equalize` rescales the channels between."""
-    nodes, consumers = nodes_of(model), consumers_of(model)
-    outputs = {id(tensor) for tensor in model.outputs}
-    calls = collections.Counter(id(node.operation) for node in nodes)
-    pairs = []
-    for node in nodes:
-        first = node.operation
-        if not is_a(first, WEIGHTED) or first.activation not in _HOMOGENEOUS_FUNCTIONS:
-            continue
-        tensor = node.output_tensors[0]
-        channels = tensor.shape[-1]
-        while True:
-            readers = consumers.get(id(tensor), [])
-            alone = calls[id(producer_of(tensor))] == 1 and id(tensor) not in outputs
-            if not alone or len(readers) != 1 or not _channels_last(producer_of(tensor)):
-                break
-            reader = readers[0].operation
-            if is_a(reader, WEIGHTED):
-                fits = calls[id(reader)] == 1 and _channels_last(reader) and getattr(reader, "groups", 1) == 1
-                if fits and tensor.shape[-1] % channels == 0:
-                    pair = Pair(*(find_weights(layer)[0][0] for layer in (first, reader)))
-                    # Rescaled channels would no longer share their values.
-                    if not any(_transform(weight, PaletteTransform) for weight in (pair.first, pair.second)):
-                        pairs.append(pair)
-                break
-            if not _keeps_channels(reader):
-                break
-            tensor = readers[0].output_tensors[0]
-            if not tensor.shape[-1] or tensor.shape[-1] % channels:
-                break
+    graph, pairs = Graph(model), []
+    for call in graph.calls:
+        pair = _pair_from(graph, call)
+        if pair is not None:
+            pairs.append(pair)
     return pairs
+
+
+def _pair_from(graph, call):
+    """The pair whose first layer is called there, or `None`."""
+    first = _kernel_of(call.operation)
+    if first is None or not _is_homogeneous(call.operation):
+        return None
+    channels = call.outputs[0].shape[-1]
+    while len(graph.calls_of(call.operation)) == 1 and _channels_last(call.operation):
+        tensor = call.outputs[0]
+        call = graph.sole_reader(tensor)
+        if call is None or not tensor.shape[-1] or tensor.shape[-1] % channels:
+            return None
+        second = _kernel_of(call.operation)
+        if second is not None:
+            fits = len(graph.calls_of(call.operation)) == 1 and _channels_last(call.operation)
+            if not fits or getattr(call.operation, "groups", 1) != 1:
+                return None
+            # Rescaled channels would no longer share their values.
+            shared = any(_transform(weight, PaletteTransform) for weight in (first, second))
+            return None if shared else Pair(first, second)
+        if not _keeps_channels(call.operation):
+            return None
+    return None
+
+
+def _is_homogeneous(layer):
+    return ACTIVATION_FUNCTIONS.get(getattr(layer, "activation", activations.linear)) in _HOMOGENEOUS
+
+
+def _kernel_of(layer):
+    """The only kernel of a layer that computes sums with one, or `None`."""
+    weights = find_weights(layer)[0] if has_role(layer, WEIGHTED) else ()
+    return weights[0] if len(weights) == 1 else None
 
 
 def _channels_last(operation):
@@ -161,4 +158,6 @@ def _channels_last(operation):
 def _keeps_channels(operation):
     if isinstance(operation, ActivationQuantizer):
         return operation.fixed is None
-    return is_a(operation, _CHANNELWISE) or activation_of(operation) in _HOMOGENEOUS
+    kind = kind_of(operation)
+    # Average pooling would do as well; that going across it helps has not been measured.
+    return kind is not None and kind.homogeneous and kind.channels_stay and kind.name != "average_pool"

@@ -19,7 +19,6 @@ from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.transforms import FakeQuantize
 
 _SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
-_FAR = float(np.finfo("float32").max)
 _TIES = 0.1  # share of the values; by chance, one in five hundred lies so near to one
 
 
@@ -109,8 +108,8 @@ def avoid_ties(model, batch):
     with intercepted(watch), evaluated_once(), no_gradients():
         model(batch, training=False)
     for quantizer in filter(None, found.values()):
-        quantizer.decay = None  # training would go back to the extremes
-        quantizer.set_range(*(end * (1.0 + 2.0**-quantizer.bits) for end in quantizer._ends()))
+        # Training would go back to the extremes.
+        quantizer.fix(*(end * (1.0 + 2.0**-quantizer.bits) for end in quantizer.clipping_range))
 
 
 def _checked_range(estimator, seen):
@@ -143,15 +142,14 @@ def search_ranges(model, batches):
             error = squared_error(_outputs_with(call, batches, quantizer), expected)
             return error if math.isfinite(error) else math.inf  # of outputs that may be infinite
 
-        ends = [float(ops.convert_to_numpy(value)) for value in (quantizer._low, quantizer._high)]
+        ends = quantizer.clipping_range
         sides = [[end * share for share in _SEARCHED_SHARES] if end else [end] for end in ends]
         place = _descend(functools.partial(error_of, sides), [len(side) for side in sides])
         low, high = (side[step] for side, step in zip(sides, place, strict=True))
         quantizer.set_range(low, high)
         if any(place):
             # Training would follow the rare values that have been cut off.
-            least, greatest = quantizer.limits or (-_FAR, _FAR)
-            quantizer.limits = max(low, least) if place[0] else least, min(high, greatest) if place[1] else greatest
+            quantizer.limit_to(low if place[0] else None, high if place[1] else None)
 
 
 def _descend(error_of, lengths):

@@ -2,17 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_mot._messages import describe
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.quantization.algorithms.bias_correction import correct_biases
 from keras_mot.quantization.algorithms.equalization import equalize, find_pairs
+from keras_mot.quantization.calibration import Calibration
 from keras_mot.quantization.estimators.calibrating import (
     avoid_ties,
     calibrate,
@@ -30,7 +28,6 @@ from keras_mot.quantization.estimators.ranges import (
     MeanMinMax,
     MinMax,
     Percentile,
-    RangeEstimator,
 )
 from keras_mot.quantization.estimators.samples import Samples
 from keras_mot.quantization.simulation.simulation import fit_scales
@@ -48,46 +45,19 @@ class Fitting:
     """How a quantized model is fitted to data.
 
     Args:
-        data: the calibration data, or `None` for none.
-        estimator: a `RangeEstimator`, or `None` for `MinMax()` with a search for the ranges of inputs.
-        batch_size: how many samples of arrays are run at a time.
-        progress: whether to show a progress bar; `None`: on a terminal.
-        equalized: whether the channels between layers are equalized; `None`: if channels share scales, and it brings
-            the outputs nearer to those of the float model.
-        corrected: whether biases are corrected; `None`: if it brings the outputs nearer.
-        loss: name or function of labels and outputs that chooses the estimator, or `None`.
+        calibration: the data, if there are any, and what they decide.
     """
 
-    data: Any
-    estimator: RangeEstimator | None
-    batch_size: int
-    progress: bool | None
-    equalized: bool | None
-    corrected: bool | None
-    loss: str | Callable | None = None
+    calibration: Calibration
 
     def __post_init__(self):
-        if self.estimator is not None and not isinstance(self.estimator, RangeEstimator):
-            raise TypeError(
-                f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {describe(self.estimator)}."
-            )
-        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"`batch_size` should be a positive integer; received {describe(self.batch_size)}.")
-        for name, value in (("equalize", self.equalized), ("correct_biases", self.corrected)):
-            if value is not None and not isinstance(value, bool):
-                raise TypeError(
-                    f"`{name}` should be True, False, or None to see what helps; received {describe(value)}."
-                )
-        if self.loss is not None and not (isinstance(self.loss, str) or callable(self.loss)):
-            raise TypeError(
-                f"`loss` should be a Keras loss or its name, or a function; received {describe(self.loss)}."
-            )
-        if isinstance(self.loss, str):
-            keras.losses.get(self.loss)
-        if self.loss is not None and self.estimator is not None:
-            raise ValueError("`loss` chooses the estimator: give one of `loss` and `estimator`.")
-        if self.corrected and self.data is None:
+        if self.calibration.correct_biases and self.data is None:
             raise ValueError("`correct_biases=True` needs `calibration_data`: some dozen typical inputs.")
+
+    @property
+    def data(self):
+        """The calibration data, or `None` for none."""
+        return self.calibration.data
 
     def run(self, simulation: keras.Model) -> None:
         """Sets the ranges of a quantized model, equalizes its kernels and corrects its biases, in place.
@@ -101,15 +71,16 @@ class Fitting:
             raise ValueError("`learned_scales` need `calibration_data`: the ranges that training starts from.")
         if self.data is not None:
             self._fit_to_data(simulation)
-        elif self.equalized:
+        elif self.calibration.equalize:
             _equalize_and_fit(simulation)
 
     def _fit_to_data(self, simulation):
-        samples = Samples(simulation, self.data, self.batch_size, labelled=self.loss is not None)
-        if self.loss is not None:
-            check_loss(simulation, samples.labelled, self.loss)
-        estimator = self.estimator or MinMax()
-        if self.equalized is None and _shares_scales(simulation) and find_pairs(simulation):
+        asked = self.calibration
+        samples = Samples(simulation, asked.data, asked.batch_size, labelled=asked.loss is not None)
+        if asked.loss is not None:
+            check_loss(simulation, samples.labelled, asked.loss)
+        estimator = asked.estimator or MinMax()
+        if asked.equalize is None and _shares_scales(simulation) and find_pairs(simulation):
             calibrate(simulation, samples.head, estimator, progress=False)
 
             def equalize_and_calibrate():
@@ -117,27 +88,27 @@ class Fitting:
                 calibrate(simulation, samples.head, estimator, progress=False)
 
             _where_it_helps(simulation, samples.head, equalize_and_calibrate)
-        elif self.equalized:
+        elif asked.equalize:
             _equalize_and_fit(simulation)
-        if self.loss is None:
-            calibrate(simulation, samples, estimator, self.progress)
-            _refine_ranges(simulation, samples, searched=self.estimator is None)
+        if asked.loss is None:
+            calibrate(simulation, samples, estimator, asked.progress)
+            _refine_ranges(simulation, samples, searched=asked.estimator is None)
         else:
             self._choose_estimator(simulation, samples)
-        if self.corrected is None:
+        if asked.correct_biases is None:
             _where_it_helps(simulation, samples.head, lambda: _correct(simulation, samples.head))
-        elif self.corrected:
+        elif asked.correct_biases:
             _correct(simulation, samples.head)
 
     def _choose_estimator(self, simulation, samples):
-        seen = observe(simulation, samples, self.progress)
+        seen = observe(simulation, samples, self.calibration.progress)
 
         def set_by(estimator):
             set_ranges(seen, estimator or MinMax())
             _refine_ranges(simulation, samples, searched=estimator is None)
 
         choices = [functools.partial(set_by, estimator) for estimator in _ESTIMATORS]
-        keep_best(simulation, choices, lambda: mean_loss(simulation, samples.labelled, self.loss))
+        keep_best(simulation, choices, lambda: mean_loss(simulation, samples.labelled, self.calibration.loss))
 
 
 def _refine_ranges(simulation, samples, searched):

@@ -36,25 +36,20 @@ def mean_loss(model, labelled, loss):
 
 def keep_best(model, choices, cost):
     """Calls each of some functions that set ranges, and keeps the ranges for which `cost()` is least."""
-    start, best, kept = _ranges(model), math.inf, None
+    quantizers = [quantizer for quantizer in activation_quantizers(model) if quantizer.fixed is None]
+    start, best, kept = [quantizer.state() for quantizer in quantizers], math.inf, None
+
+    def put_back(states):
+        for quantizer, state in zip(quantizers, states, strict=True):
+            quantizer.restore(state)
+
     for choose in choices:
-        _put_back(start)
+        put_back(start)
         choose()
         received = cost()
         if kept is None or received < best:
-            best, kept = received, _ranges(model)
-    _put_back(kept)
-
-
-def _ranges(model):
-    """What setting ranges changes, with the quantizers."""
-    following = [quantizer for quantizer in activation_quantizers(model) if quantizer.fixed is None]
-    return [(quantizer, quantizer._ends(), quantizer.decay, quantizer.limits) for quantizer in following]
-
-
-def _put_back(ranges):
-    for quantizer, ends, quantizer.decay, quantizer.limits in ranges:
-        quantizer.set_range(*ends)
+            best, kept = received, [quantizer.state() for quantizer in quantizers]
+    put_back(kept)
 
 
 def _tensor(values):

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
 from keras_mot._messages import describe
+from keras_mot.layers.clipping_ranges import AveragedRange, moved
 
 _BINS = 2048
 
@@ -132,10 +133,10 @@ class MovingAverage(Config, RangeEstimator):
 
     def range(self, seen: SeenValues) -> tuple[float, float]:
         """See `RangeEstimator.range`."""
-        average = np.array(seen.batches[0])
-        for count, limits in enumerate(seen.batches[1:], 2):
-            average += max(1.0 / count, 1.0 - self.decay) * (np.array(limits) - average)
-        return float(average[0]), float(average[1])
+        low, high = ends = (0.0, 0.0)
+        for count, limits in enumerate(seen.batches):
+            low, high = ends = moved(AveragedRange(self.decay), ends, limits, count)
+        return float(low), float(high)
 
 
 @keras.saving.register_keras_serializable("keras_mot")

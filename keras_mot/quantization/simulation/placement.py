@@ -3,216 +3,125 @@
 import collections
 
 import keras
-from keras import layers
 
-from keras_mot._keras import producer_of
-from keras_mot.graph.functional import consumers_of, is_a, kind_of, nodes_of
-from keras_mot.graph.kinds import FUSED_ACTIVATIONS, activation_of
+from keras_mot._keras import call_of, producer_of
+from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_role, kind_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-
-# What the table says of an operation whose inputs are integers:
-OWN = "own"  # its result gets a range of its own
-SAME = "same"  # it moves numbers, and its result has them already
-ROUNDED = "rounded"  # its result is rounded to the numbers of its input
-# The limits that runtimes demand of these results.
-FIXED = {
-    8: {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
-    16: dict.fromkeys(("sigmoid", "softmax", "tanh"), (-32767 / 32768, 32767 / 32768)),
-}
-# Beyond these inputs, the results of these are their limits, to a step.
-_SATURATED = {8: {"sigmoid": 8.0, "tanh": 4.0}, 16: {"sigmoid": 12.0, "tanh": 6.0}}
-
-_LAYERS = {
-    OWN: (
-        *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
-        *(layers.Conv1DTranspose, layers.Conv2DTranspose),
-        *(layers.Add, layers.Subtract, layers.Multiply, layers.Concatenate, layers.Maximum, layers.Minimum),
-        *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.PReLU, layers.Embedding, layers.Dot),
-    ),
-    SAME: (
-        *(layers.Reshape, layers.Flatten, layers.Permute, layers.RepeatVector, layers.Identity),
-        *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.Cropping1D, layers.Cropping2D, layers.UpSampling1D),
-        *(layers.MaxPooling1D, layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D),
-        *(layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
-        *(layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization),
-    ),
-    ROUNDED: (layers.AveragePooling1D, layers.AveragePooling2D),
-}
-_OPERATIONS = {
-    OWN: ("Add", "Subtract", "Multiply", "Mean", "Concatenate", "Stack", "Maximum", "Minimum")
-    + ("Matmul", "Sum", "Average", "Absolute"),
-    SAME: ("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Ravel", "Flip", "Tile", "Split", "Unstack")
-    + ("Pad", "Repeat", "Swapaxes", "Moveaxis", "Take", "Max", "Min", "MaxPool"),
-    ROUNDED: ("AveragePool",),
-}
-_JOINING = ("Concatenate", "Stack")
-WEIGHTED = _LAYERS[OWN][:7]
-_PICKING = (layers.MaxPooling1D, layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D)
-
-
-def rule_for(operation):
-    """`OWN`, `SAME`, `ROUNDED`, the name of an activation in `FIXED`, or `None` for what is computed in floats."""
-    if getattr(operation, "data_format", "channels_last") == "channels_first":
-        return None
-    activation = activation_of(operation)
-    if activation is not None:
-        return activation if activation in FIXED[8] else SAME if activation == "linear" else OWN
-    if is_a(operation, layers.Dot) and operation.normalize:
-        return None
-    if is_a(operation, layers.UpSampling2D):
-        return {"nearest": SAME, "bilinear": ROUNDED}.get(operation.interpolation)
-    for rule, kinds in _LAYERS.items():
-        if is_a(operation, kinds):
-            return rule
-    if not isinstance(operation, layers.Layer):
-        return next((rule for rule, names in _OPERATIONS.items() if kind_of(operation) in names), None)
-    return None
-
-
-def picks(operation):
-    """Whether an operation takes the largest of neighbouring numbers: rounding these first, or the result, is the same.
-
-    After it, there are fewer to round.
-    """
-    return is_a(operation, _PICKING) and operation.data_format == "channels_last"
+from keras_mot.layers.float_boundary import FloatBoundary
+from keras_mot.quantization.simulation.integer_steps import IntegerSteps
+from keras_mot.targets import LITERT
 
 
 def quantizer_of(tensor):
-    """The quantizer on whose grid a tensor of a placed model is, or `None`."""
+    """The quantizer whose quantization parameters a tensor of a placed model has, or `None`."""
     operation = producer_of(tensor)
     if isinstance(operation, ActivationQuantizer):
         return operation
-    if rule_for(operation) != SAME:
+    kind = kind_of(operation)
+    if kind is None or kind.ranges != SAME:
         return None
-    return quantizer_of(operation._inbound_nodes[tensor._keras_history.node_index].arguments.keras_tensors[0])
+    return quantizer_of(call_of(tensor).arguments.keras_tensors[0])
 
 
-def place(model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}):
+def place(model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}, target=LITERT):
     """Inserts activation quantizers into a lowered model.
 
     Args:
-        model: what `_lowering.lower` returned.
+        model: what `lower` returned.
         scheme: the `QuantizationScheme`.
         selected: function from an operation to whether it shall be computed in integers.
         joined: dictionary from ids of operations to keys: those of equal keys share one quantizer.
         asked: function from an operation to arguments of the `ActivationQuantizer` behind it.
+        target: the `Target` whose kernels will compute.
 
     Returns:
         The model with quantizers, and the list of its layers whose weights shall be quantized.
     """
-    placement = _Placement(model, scheme, selected, joined or {}, asked)
+    steps = IntegerSteps(model, target, scheme.activation_bits, selected, joined or {})
+    placement = _Placement(steps, scheme, asked, target)
     return rewrite(model, placement), list(placement.weighted.values())
 
 
 class _Placement:
-    def __init__(self, model, scheme, selected, joined, asked):
-        self._scheme, self._selected, self._joined, self._asked = scheme, selected, joined, asked
+    """Calls operations on rounded inputs, and a quantizer on their results."""
+
+    def __init__(self, steps, scheme, asked, target):
+        self._steps, self._scheme, self._asked, self._target = steps, scheme, asked, target
         self._shared = {}  # key -> the quantizer of all operations of this key
-        self._prescribing = {}  # key -> an operation of this key that prescribes a range
+        self._prescribing = {}  # key -> an operation of this key whose range the target prescribes
         self._calls = collections.Counter()  # key -> how often its quantizer is called
-        self._grids = {}  # id of a tensor -> (its quantizer, the tensor)
+        self._quantized = {}  # id of a tensor -> (the quantizer whose numbers it has, the tensor)
         self._rounded = {}  # id of a float tensor -> (the tensor after its quantizer, the tensor)
-        self.weighted = {}
-        consumers = consumers_of(model)
-        outputs = {id(tensor) for tensor in model.outputs}
+        self._floats = {}  # id of a tensor -> (the tensor behind the boundary to floats, the tensor)
         self._names = {}
-        self._together = {}  # id of an operation -> those that are computed in one step with it
-        self._fused = set()  # ids of operations whose result is rounded by what reads it, computed in one step
-        nodes = nodes_of(model)
-        calls = collections.Counter(id(node.operation) for node in nodes)
-        self._readers = {}  # id of an operation -> the operations that read its results
-        for node in nodes:
-            if id(node.operation) in joined:
-                key = joined[id(node.operation)]
+        self.weighted = {}
+        for call in steps.graph.calls:
+            key = steps.joined.get(id(call.operation))
+            if key is not None:
                 self._calls[key] += 1
-                if rule_for(node.operation) in FIXED[8]:
-                    self._prescribing[key] = node.operation
-            results = node.output_tensors
-            for tensor in results:
-                reading = [reader.operation for reader in consumers.get(id(tensor), [])]
-                self._readers.setdefault(id(node.operation), []).extend(reading)
-            readers = consumers.get(id(results[0]), [])
-            alone = calls[id(node.operation)] == len(results) == len(readers) == 1
-            if alone and id(results[0]) not in outputs and self._fuses(node.operation, readers[0].operation):
-                self._fused.add(id(node.operation))
-                self._together.setdefault(id(readers[0].operation), []).append(node.operation)
-        self._ends = {
-            id(node.operation) for node in nodes if any(id(tensor) in outputs for tensor in node.output_tensors)
-        }
-
-    def _rule(self, operation):
-        """What the table says of an operation; `None` if it shall be in floats."""
-        return rule_for(operation) if self._selected(operation) else None
-
-    def _fuses(self, operation, reader):
-        if self._rule(operation) != OWN or not self._selected(reader):
-            return False
-        if kind_of(reader) in _JOINING:
-            return True
-        if picks(reader):
-            return id(operation) not in self._joined
-        builds_in = is_a(operation, WEIGHTED) or kind_of(operation) in ("Add", "Subtract", "Multiply")
-        plain = getattr(operation, "activation", keras.activations.linear) is keras.activations.linear
-        return builds_in and plain and activation_of(reader) in FUSED_ACTIVATIONS
+                if steps.ranges(call.operation) is not None and steps.fixed_range(call.operation) is not None:
+                    self._prescribing[key] = call.operation
 
     def __call__(self, operation, *args, **kwargs):
         if not args and "inputs" in kwargs:
             args = (kwargs.pop("inputs"),)
-        rule = self._rule(operation)
-        if rule is None:
+        if not self._steps.selected(operation):
+            return self._in_floats(operation, args, kwargs)
+        ranges = self._steps.ranges(operation)
+        if ranges is None:
             return operation(*args, **kwargs)
-        if rule == SAME:
-            if self._leads_to_integers(operation):
-                args = self._on_grids(args)
-            outputs = operation(*args, **kwargs)
-            grid = self._grid(args)
-            if id(operation) in self._together:
-                (source,) = self._together[id(operation)]
-                grid = self._new(source.name, **self._settings(source))
-                outputs = grid(outputs)
-            if grid is not None:
-                self._remember(outputs, grid)
-            return outputs
-        if not isinstance(operation, layers.Embedding):  # which reads indices
-            args = self._on_grids(args)
+        if ranges == SAME:
+            return self._moved(operation, args, kwargs)
+        if not has_role(operation, LOOKS_UP):  # which reads indices
+            args = self._each_tensor(args, self._on_grid)
         outputs = operation(*args, **kwargs)
-        if not all("float" in str(tensor.dtype) for tensor in keras.tree.flatten(outputs)):
+        if not all(_is_float(tensor) for tensor in keras.tree.flatten(outputs)):
             return outputs
-        if isinstance(operation, WEIGHTED):
+        if has_role(operation, WEIGHTED):
             self.weighted[id(operation)] = operation
-        if id(operation) in self._fused:
+        if self._steps.is_fused(operation):
             return outputs
-        if rule == ROUNDED or self._joins_one_grid(operation, args):
-            quantizer = self._grid(args)
-        elif id(operation) in self._joined:
-            quantizer = self._of_key(self._joined[id(operation)], operation)
+        key = self._steps.joined.get(id(operation))
+        if ranges == ROUNDED or self._joins_one_grid(operation, args):
+            quantizer = self._quantizer(args)
+        elif key is not None:
+            quantizer = self._of_key(key, operation)
         else:
             quantizer = self._new(operation.name, **self._settings(operation))
-        rounded = quantizer(outputs, averages=True) if rule == ROUNDED else quantizer(outputs)
+        rounded = quantizer(outputs, averages=True) if ranges == ROUNDED else quantizer(outputs)
         self._remember(rounded, quantizer)
         return rounded
 
-    def _leads_to_integers(self, operation):
-        """Whether what reads the result, moved on or not, computes in integers."""
-        for reader in self._readers.get(id(operation), ()):
-            rule = self._rule(reader)
-            if rule is not None and (rule != SAME or self._leads_to_integers(reader)):
-                return True
-        return False
+    def _moved(self, operation, args, kwargs):
+        """The results of an operation that moves numbers, or picks some."""
+        if self._steps.leads_to_integers(operation):
+            args = self._each_tensor(args, self._on_grid)
+        outputs = operation(*args, **kwargs)
+        quantizer = self._quantizer(args)
+        for source in self._steps.together(operation):  # one at most, as it has one input
+            quantizer = self._new(source.name, **self._settings(source))
+            outputs = quantizer(outputs)
+        if quantizer is not None:
+            self._remember(outputs, quantizer)
+        return outputs
+
+    def _in_floats(self, operation, args, kwargs):
+        """The results of an operation that the user left in floats."""
+        outputs = operation(*self._each_tensor(args, self._behind_boundary), **kwargs)
+        if has_role(operation, LOOKS_UP):  # which reads indices
+            return self._boundary(operation.name)(outputs)
+        return outputs
 
     def _settings(self, operation):
         """The arguments of the quantizer behind an operation."""
-        rule, bits = rule_for(operation), self._scheme.activation_bits
-        if rule in FIXED[bits]:
-            return {"fixed": FIXED[bits][rule], "in_training": id(operation) not in self._ends}
-        together = self._together.get(id(operation), [])
+        fixed = self._steps.fixed_range(operation)
+        if fixed is not None:
+            return {"fixed": fixed, "in_training": not self._steps.is_end(operation)}
+        together = self._steps.together(operation)
         asked = {**(self._asked(together[0]) if len(together) == 1 else {}), **self._asked(operation)}
-        readers = self._readers.get(id(operation), [])
-        reaches = [_SATURATED[bits].get(activation_of(reader)) for reader in readers]
-        if not readers or None in reaches or id(operation) in self._ends or "fixed" in asked:
-            return asked
-        return {"limits": (-max(reaches), max(reaches)), **asked}
+        reach = self._steps.saturation(operation)
+        return asked if reach is None or "fixed" in asked else {"limits": (-reach, reach), **asked}
 
     def _of_key(self, key, operation):
         if key not in self._shared:
@@ -221,50 +130,69 @@ class _Placement:
         return self._shared[key]
 
     def _joins_one_grid(self, operation, args):
-        """Whether an operation puts tensors together that are on one grid all."""
-        if kind_of(operation) not in _JOINING:
+        """Whether an operation puts tensors together that have the same quantization parameters all."""
+        if not has_role(operation, JOINS):
             return False
-        tensors = self._tensors(args)
-        grids = {id(self._grids[id(tensor)][0]) if id(tensor) in self._grids else None for tensor in tensors}
-        return len(grids) == 1 and None not in grids
+        found = [self._quantized.get(id(tensor), (None,))[0] for tensor in _tensors(args)]
+        return None not in found and len({id(quantizer) for quantizer in found}) == 1
 
     def _new(self, name, **settings):
-        count = self._names[name] = self._names.get(name, -1) + 1
-        name = f"{name}_quantizer" + (f"_{count}" if count else "")
         settings = {"learned": self._scheme.learned_scales, **settings}
-        return ActivationQuantizer(self._scheme.activation_bits, name=name, **settings)
+        grid, name = self._target.activations[self._scheme.activation_bits], self._unique(f"{name}_quantizer")
+        form = {"bits": grid.bits, "symmetric": grid.symmetric, "narrow": grid.narrow, "target": self._target.name}
+        return ActivationQuantizer(**form, name=name, **settings)
 
-    def _tensors(self, args):
-        flat = args[0] if args and isinstance(args[0], (list, tuple)) else args
-        return [item for item in flat if hasattr(item, "_keras_history")]
+    def _boundary(self, name):
+        return FloatBoundary(name=self._unique(f"{name}_in_floats"))
 
-    def _grid(self, args):
-        grids = [self._grids[id(tensor)][0] for tensor in self._tensors(args) if id(tensor) in self._grids]
-        return grids[0] if grids else None
+    def _unique(self, name):
+        count = self._names[name] = self._names.get(name, -1) + 1
+        return f"{name}_{count}" if count else name
+
+    def _quantizer(self, args):
+        """The quantizer of the first tensor that has one, or `None`."""
+        found = [self._quantized[id(tensor)][0] for tensor in _tensors(args) if id(tensor) in self._quantized]
+        return found[0] if found else None
 
     def _remember(self, outputs, quantizer):
         for tensor in outputs if isinstance(outputs, (list, tuple)) else [outputs]:
-            self._grids[id(tensor)] = (quantizer, tensor)
+            self._quantized[id(tensor)] = (quantizer, tensor)
 
-    def _on_grids(self, args):
-        """The arguments, with a quantizer after each tensor that has none."""
+    @staticmethod
+    def _each_tensor(args, function):
+        """The arguments, with `function` called on each float tensor."""
 
         def one(item):
-            if not hasattr(item, "_keras_history") or id(item) in self._grids or "float" not in str(item.dtype):
-                return item
-            if self._will_be_rounded(item):
-                return item
-            if id(item) not in self._rounded:
-                quantizer = self._new(producer_of(item).name)
-                rounded = quantizer(item)
-                self._remember(rounded, quantizer)
-                self._rounded[id(item)] = (rounded, item)
-            return self._rounded[id(item)][0]
+            return function(item) if keras.utils.is_keras_tensor(item) and _is_float(item) else item
 
         if args and isinstance(args[0], (list, tuple)):
             return (type(args[0])(one(item) for item in args[0]), *args[1:])
         return tuple(one(item) for item in args)
 
-    def _will_be_rounded(self, tensor):
-        """Whether a tensor is the result of what is computed together with its reader."""
-        return id(producer_of(tensor)) in self._fused
+    def _on_grid(self, tensor):
+        """The tensor, behind a quantizer if it has none, and if what it is a result of is not computed in one step."""
+        if id(tensor) in self._quantized or self._steps.is_fused(producer_of(tensor)):
+            return tensor
+        if id(tensor) not in self._rounded:
+            quantizer = self._new(producer_of(tensor).name)
+            rounded = quantizer(tensor)
+            self._remember(rounded, quantizer)
+            self._rounded[id(tensor)] = (rounded, tensor)
+        return self._rounded[id(tensor)][0]
+
+    def _behind_boundary(self, tensor):
+        """The tensor for readers in floats, which the exported file does not take for integers."""
+        if id(tensor) not in self._quantized:
+            return tensor
+        if id(tensor) not in self._floats:
+            self._floats[id(tensor)] = (self._boundary(producer_of(tensor).name)(tensor), tensor)
+        return self._floats[id(tensor)][0]
+
+
+def _is_float(tensor):
+    return "float" in str(tensor.dtype)
+
+
+def _tensors(args):
+    flat = args[0] if args and isinstance(args[0], (list, tuple)) else args
+    return [item for item in flat if keras.utils.is_keras_tensor(item)]

@@ -13,18 +13,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import producer_of
 from keras_mot._messages import describe
-from keras_mot.graph.functional import is_a, kind_of, nodes_of
-from keras_mot.graph.kinds import FUSED_ACTIVATIONS, activation_of
+from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind, kind_of
+from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
 from keras_mot.layers.attaching import numpy_value, transformed_weights
-from keras_mot.quantization.simulation.placement import WEIGHTED, picks, quantizer_of
+from keras_mot.quantization.simulation.integer_steps import is_fused_activation, picks_per_channel
+from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.trained_batch_norm import has_trained_batch_norm
+from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 from keras_mot.transforms.fake_quantize import with_scales_for_zeros
 
-_MEANS = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
 _CONSTANT_STEPS = 127
 _ADDING_SHIFT = 20  # bits that the terms of a sum get behind the point
 
@@ -73,11 +73,12 @@ class ReferenceRounding:
         self._calls = collections.defaultdict(collections.deque)  # id of a quantizer -> its calls, the next one first
         self._integers = {}  # id of a tensor that is a term of a sum -> its integers, less the zero point
         self._terms = set()
-        for node in nodes_of(model):
-            if isinstance(node.operation, ActivationQuantizer):
-                source, scale = node.arguments.keras_tensors[0], node.operation.parameters().scale
-                kernel = self._kernel(source, scale) if node.operation.bits <= 8 else None
-                self._calls[id(node.operation)].append((node.output_tensors[0], kernel))
+        self._target, self._graph = target_of(model), Graph(model)
+        for call in self._graph.calls:
+            if isinstance(call.operation, ActivationQuantizer):
+                scale = call.operation.parameters().scale
+                kernel = self._kernel(call.inputs[0], scale) if call.operation.bits <= 8 else None
+                self._calls[id(call.operation)].append((call.outputs[0], kernel))
 
     def __call__(self, quantizer, inputs, averages):
         """The inputs, rounded; arguments as of `ActivationQuantizer.call`."""
@@ -98,24 +99,24 @@ class ReferenceRounding:
 
         `None` if its kernel rounds once, or what it computes is not known.
         """
-        operation = producer_of(tensor)
-        node = operation._inbound_nodes[tensor._keras_history.node_index]
-        inputs = node.arguments.keras_tensors
-        if isinstance(operation, keras.layers.InputLayer):
+        call = self._graph.producer(tensor)
+        if call is None:  # an input of the model
             return lambda values: _half_away(values.astype("float32") / np.float32(scale))
+        operation, inputs = call.operation, call.inputs
         own, grids = quantizer_of(tensor), [quantizer_of(item) for item in inputs]
         if own is not None:
             return _Rescaling(own.parameters().scale, own.parameters().scale / scale)
-        if kind_of(operation) == "Concatenate":
+        if is_kind(operation, "concatenate"):
             return self._side_by_side(operation, inputs, scale)
-        if (activation_of(operation) in FUSED_ACTIVATIONS or picks(operation)) and grids == [None]:
+        fused = is_fused_activation(operation, self._target) or picks_per_channel(operation)
+        if fused and grids == [None]:
             return self._kernel(inputs[0], scale)  # rounded in one step with what is before it
         if not grids or None in grids:
             return None
         scales = [np.float32(grid.parameters().scale) for grid in grids]
-        if kind_of(operation) in ("Add", "Subtract"):
+        if is_kind(operation, "add", "subtract"):
             return self._sum(operation, inputs, scales, scale)
-        return _of_products(operation, tensor, inputs, scales, np.float32(scale))
+        return _of_products(call, scales, np.float32(scale), self._target)
 
     def _side_by_side(self, operation, inputs, scale):
         """Inputs of other numbers than the result's are converted first."""
@@ -137,7 +138,7 @@ class ReferenceRounding:
         largest = 2.0 * max(scales)
         first, second = (_Rescaling(1.0, float(own) / float(largest)) for own in scales)
         result = _Rescaling(1.0, float(largest) / (2.0**_ADDING_SHIFT * scale))
-        sign = -1 if kind_of(operation) == "Subtract" else 1
+        sign = -1 if is_kind(operation, "subtract") else 1
 
         def added(values):
             terms = [self._integers.get(id(item)) for item in inputs]
@@ -149,25 +150,26 @@ class ReferenceRounding:
         return added
 
 
-def _of_products(operation, tensor, inputs, scales, scale):
+def _of_products(call, scales, scale, target):
     """The kernel of an operation that sums integers, or products of them; `None` for others."""
+    operation, inputs, tensor = call.operation, call.inputs, call.outputs[0]
     kind = kind_of(operation)
-    if is_a(operation, WEIGHTED):
+    if has_role(operation, WEIGHTED):
         weights = _weight_scales(operation)
         if weights is None:
             return None
         units = float(scales[0]) * weights.astype("float64")
-        if is_a(operation, keras.layers.Dense):  # the kernel of fully connected layers alone rounds once
+        if kind.name in target.rounded_once:
             return lambda values: np.floor(np.rint(values / units) * (units / float(scale)) + 0.5)
         return _Rescaling(units, units / float(scale))
-    if is_a(operation, _MEANS) or kind == "Mean":
+    if is_kind(operation, "mean"):
         count = int(np.prod(inputs[0].shape[1:]) / np.prod(tensor.shape[1:]))
         return _Rescaling(float(scales[0]) / count, float(scales[0]) / float(scale), count)
-    if kind in ("Multiply", "Matmul", "Dot"):
+    if is_kind(operation, "multiply", "matmul", "dot"):
         if len(scales) == 1:
-            scales = [*scales, np.float32(_largest_constant(operation, tensor) / _CONSTANT_STEPS)]
+            scales = [*scales, np.float32(_largest_constant(call) / _CONSTANT_STEPS)]
         return _Rescaling(float(scales[0]) * float(scales[1]), scales[0] * scales[1] / scale)
-    if kind == "Sum" or activation_of(operation) in FUSED_ACTIVATIONS:
+    if is_kind(operation, "sum") or is_fused_activation(operation, target):
         return _Rescaling(float(scales[0]), float(scales[0]) / float(scale))
     return None
 
@@ -206,10 +208,10 @@ def _half_away(values):
     return np.sign(values) * np.floor(np.abs(values) + np.float32(0.5))
 
 
-def _largest_constant(operation, tensor):
-    node = operation._inbound_nodes[tensor._keras_history.node_index]
-    constants = [item for item in node.arguments._flat_arguments if not isinstance(item, keras.KerasTensor)]
-    return max(np.abs(np.asarray(item, "float32")).max() for item in constants if item is not None)
+def _largest_constant(call):
+    arguments = keras.tree.flatten((call.args, call.kwargs))
+    constants = [item for item in arguments if item is not None and not keras.utils.is_keras_tensor(item)]
+    return max(np.abs(np.asarray(item, "float32")).max() for item in constants)
 
 
 def _weight_scales(layer):

@@ -1,7 +1,8 @@
 """What is quantized how: a scheme for the model, and other settings for some of its layers."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -10,6 +11,7 @@ from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.rewrite import operations_of
 from keras_mot.layers.selecting import matches_layer
+from keras_mot.quantization.lowering.table import parts_of
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import QuantizationScheme
 
@@ -34,15 +36,18 @@ class LayerSettings:
 
 
 def settings_of_operations(
-    model: keras.Model, scheme: QuantizationScheme, selected: Callable | None, overrides: Mapping | None
-) -> list[LayerSettings | None]:
-    """The settings of each operation of a model, in the order of `operations_of`; `None`: it stays in floats.
+    operations: Sequence[Any], scheme: QuantizationScheme, selected: Callable | None, overrides: Mapping | None
+) -> "OperationSettings":
+    """The settings of operations, and of those layers within them that are broken down by themselves (`parts_of`).
 
     Args:
-        model: what the user gave.
+        operations: the operations of a model and of the models nested in it, as the user knows them.
         scheme: the scheme of all operations without others.
         selected: function from an operation to whether it is quantized, or `None` for all.
         overrides: dictionary from a selector to a `QuantizationScheme`, a `QuantizeConfig`, or `None` for floats.
+
+    Returns:
+        An `OperationSettings`.
 
     Raises:
         TypeError: if `overrides` is of the wrong type.
@@ -54,22 +59,46 @@ def settings_of_operations(
             f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
         )
     chosen = {selector: _layer_settings(selector, value, scheme) for selector, value in overrides.items()}
-    operations = operations_of(model)
+    known = [operation for operation, _ in _pairs(operations, LayerSettings(scheme), {})]
     for selector in chosen:
-        if not any(_matches(selector, operation) for operation in operations):
-            raise ValueError(
-                f"No layer matches {selector!r}; there are: {[operation.name for operation in operations]}."
-            )
-    return [_settings_of(operation, chosen, scheme, selected) for operation in operations]
+        if not any(_matches(selector, operation) for operation in known):
+            raise ValueError(f"No layer matches {selector!r}; there are: {[operation.name for operation in known]}.")
+    return OperationSettings(_pairs(operations, LayerSettings(scheme), chosen, selected))
 
 
-def _settings_of(operation, chosen, scheme, selected):
-    if selected is not None and not selected(operation):
-        return None
-    for selector, settings in chosen.items():
-        if _matches(selector, operation):
-            return settings
-    return LayerSettings(scheme)
+def _pairs(operations, settings, chosen, selected=None):
+    """Yields (operation, its settings) of operations and of the layers within them.
+
+    Args:
+        operations: the operations.
+        settings: those of what no selector points at; a layer within another has those of that one.
+        chosen: dictionary from selectors to settings.
+        selected: as of `settings_of_operations`.
+    """
+    for operation in operations:
+        own = None
+        if selected is None or selected(operation):
+            own = next((own for selector, own in chosen.items() if _matches(selector, operation)), settings)
+        yield operation, own
+        if own is not None:
+            yield from _pairs(parts_of(operation), own, chosen)
+
+
+class OperationSettings:
+    """The `LayerSettings` of operations, by the objects themselves.
+
+    Args:
+        pairs: pairs of (operation, its `LayerSettings`, or `None` if it stays in floats).
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Any, LayerSettings | None]]):
+        self._pairs = {}  # the operations are kept, so that their ids stay their own
+        for operation, settings in pairs:
+            self._pairs.setdefault(id(operation), (operation, settings))
+
+    def get(self, operation: Any) -> LayerSettings | None:
+        """The settings of an operation; `None` if it stays in floats, and for operations that are not of the model."""
+        return self._pairs.get(id(operation), (operation, None))[1]
 
 
 def _layer_settings(selector, value, scheme):

@@ -6,7 +6,8 @@ from keras import ops
 
 from keras_mot._keras import flatten_layers, producer_of
 from keras_mot.graph.batch_norm import FoldableBatchNorm, scale_and_offset
-from keras_mot.graph.functional import as_functional, nodes_of
+from keras_mot.graph.functional import as_functional
+from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.rewrite import flatten, rewrite
 from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.copying import copy_model, with_bias
@@ -21,7 +22,7 @@ def unfold_batch_norm(model: keras.Model, folds: dict[str, FoldableBatchNorm], s
 
     Args:
         model: a functional model, whose kernels have factors (`FakeQuantize.scaled_channels`) from the folds.
-        folds: dictionary from names of its layers to what they had taken over; other layers keep what they have. So do
+        folds: dictionary from its layers to what they had taken over; other layers keep what they have. So do
             layers whose batch normalization is not trained, has `renorm`, or saw sequences that are one batch now.
         steps: of `TrainedBatchNorm`.
 
@@ -31,8 +32,8 @@ def unfold_batch_norm(model: keras.Model, folds: dict[str, FoldableBatchNorm], s
     replaced = {}
     for layer in model.layers:
         quantize = factored(layer)
-        if layer.name in folds and quantize is not None and _can_be_trained(folds[layer.name].batch_norm, layer):
-            replaced[id(layer)] = _unfolded(layer, quantize, folds[layer.name], steps)
+        if layer in folds and quantize is not None and _can_be_trained(folds[layer].batch_norm, layer):
+            replaced[id(layer)] = _unfolded(layer, quantize, folds[layer], steps)
 
     def call(operation, *args, **kwargs):
         if id(operation) not in replaced:
@@ -80,10 +81,9 @@ def trained_pairs(model: keras.Model) -> list[tuple[keras.layers.Layer, TrainedB
     """(layer with rounded weights, `TrainedBatchNorm` behind it) of a model and of those nested in it."""
     found = []
     for part in flatten_layers(model):
-        functional = as_functional(part)
-        for node in nodes_of(functional) if functional is not None else ():
-            if isinstance(node.operation, TrainedBatchNorm):
-                found.append((producer_of(node.arguments.keras_tensors[0]), node.operation))
+        for call in Graph(part).calls if as_functional(part) is not None else ():
+            if isinstance(call.operation, TrainedBatchNorm):
+                found.append((producer_of(call.inputs[0]), call.operation))
     return found
 
 

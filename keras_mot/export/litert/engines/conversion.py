@@ -18,6 +18,8 @@ class ConversionRequest:
         dense: Whether a file with all weights stored is wanted.
         sparse: Whether a file with sparsely encoded weights is wanted.
         marked: Whether activation quantizers shall leave marks in place of rounding.
+        marked_weights: Of the weights that shall go through as marks, the places in `model.variables`; the number of
+            a weight's mark is its place in this tuple.
     """
 
     weights: str
@@ -25,6 +27,7 @@ class ConversionRequest:
     dense: bool
     sparse: bool
     marked: bool = False
+    marked_weights: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,12 +40,14 @@ def fill(content: bytes, stand_ins) -> tuple[bytes, set[int]]:
 
     Args:
         content: a file that was converted with stand-ins.
-        stand_ins: the `StandIns`.
+        stand_ins: list of the `StandIn` objects that are to be filled.
 
     Returns:
         The file; and the ids of the variables that have no place in it where they belong. If there are any, it is of
         no use.
     """
+    if not stand_ins:
+        return content, set()
     places = _places(content, stand_ins)
     found = {id(stand_in) for stand_in, _ in places}
     lost = {id(stand_in.variable) for stand_in in stand_ins if id(stand_in) not in found}

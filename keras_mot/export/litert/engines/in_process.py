@@ -8,13 +8,13 @@ import tempfile
 import keras
 
 from keras_mot._quiet import quiet
+from keras_mot.data.naming import name_outputs
 from keras_mot.export.litert.engines.conversion import UnsupportedOperationError, convert_with
 from keras_mot.export.litert.engines.filling import fill
 from keras_mot.export.litert.engines.stand_ins import StandIns
 from keras_mot.export.litert.engines.tensor_names import name_weights, variables_of_operations
-from keras_mot.export.litert.signature import name_outputs
+from keras_mot.export.litert.marking import marked
 from keras_mot.export.litert.sparse.encoding import encode
-from keras_mot.layers.activation_quantizer import marked
 
 
 def convert_in_process(model, signature, request):
@@ -36,15 +36,17 @@ def convert_in_process(model, signature, request):
 
 def _convert(model, signature, request, batch_size):
     """The content of a file and the names of its outputs; large weights go through the converter as stand-ins."""
-    stand_ins, left = StandIns(model), set()
+    weights, left = [model.variables[place] for place in request.marked_weights], set()
+    stand_ins = StandIns(model, left, weights)
     while stand_ins:
         content, names, unknown, readers = _convert_with(stand_ins, model, signature, request, batch_size, False)
         if content is not None:
-            content, unknown = fill(content, stand_ins)
+            content, unknown = fill(content, stand_ins.filled)
+            unknown |= stand_ins.lost_marks(content)
         if not unknown:
-            return name_weights(content, model, readers), names
+            return name_weights(content, model, readers, weights), names
         left |= unknown
-        stand_ins = StandIns(model, left)
+        stand_ins = StandIns(model, left, weights)
     return _convert_by_itself(model, signature, request, batch_size, False)
 
 

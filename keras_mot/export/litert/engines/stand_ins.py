@@ -6,6 +6,9 @@ reads it says in which order its numbers lie in the file.
 
 That holds for kernels that nothing is computed with before they are read. A batch normalization that the converter
 would fold into a kernel is folded here. All other weights are converted as they are.
+
+The quantized weights of a model in integers go through in the same way, whatever their size; their stand-ins are marks
+(see `marking`) and stay in the file: what makes integers of it knows the weights by them.
 """
 
 import dataclasses
@@ -13,6 +16,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_mot.export.litert.litert_file import parse_model
+from keras_mot.export.litert.marking import KERNELS, mark_of_weight, number_of_weight, weights_of_file
 from keras_mot.graph.batch_norm import find_foldable_batch_norms, folded_bias, kernel_factors
 from keras_mot.layers.attaching import numpy_value
 
@@ -20,13 +25,15 @@ _LEAST_SIZE = 8192
 _STEPS = 1024  # the values of float16 between 1 and 2: as many stand-ins can be told apart
 # What lies between a kernel and the operation that reads it, and leaves its numbers in their order.
 _RESHAPING = ("Identity", "Reshape", "ExpandDims", "Squeeze")
-# Operation of TensorFlow -> (position of the kernel, operator of LiteRT, order of the kernel's axes there).
+# Operation of TensorFlow -> (position of the kernel, operator of LiteRT).
 _READERS = {
-    "MatMul": (1, "FULLY_CONNECTED", (1, 0)),
-    "Conv2D": (1, "CONV_2D", (3, 0, 1, 2)),
-    "DepthwiseConv2dNative": (1, "DEPTHWISE_CONV_2D", (0, 1, 2, 3)),
-    "GatherV2": (0, "GATHER", (0, 1)),
+    "MatMul": (1, "FULLY_CONNECTED"),
+    "Conv2D": (1, "CONV_2D"),
+    "DepthwiseConv2dNative": (1, "DEPTHWISE_CONV_2D"),
+    "Conv2DBackpropInput": (1, "TRANSPOSE_CONV"),
+    "GatherV2": (0, "GATHER"),
 }
+_ORDERS = {"GATHER": (0, 1), **{operator: order for operator, (_, order) in KERNELS.items()}}
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,6 +65,11 @@ class StandIn:
         return values.reshape(shape).transpose(order)[start:stop]
 
     @property
+    def number(self):
+        """Of a mark, the number of the weight."""
+        return number_of_weight(np.float32([self.value]))
+
+    @property
     def shape(self):
         """The shape in the file."""
         shape, order = self.view
@@ -70,24 +82,33 @@ class StandIns:
     Args:
         model: a Keras model without weight transforms.
         left: ids of variables that shall be converted as they are.
+        marked: variables whose stand-ins are the marks of quantized weights.
+
+    Attributes:
+        filled: the stand-ins in whose place the file gets weights in floats.
+        marks: those that stay.
     """
 
-    def __init__(self, model, left=()):
+    def __init__(self, model, left=(), marked=()):
+        numbers = {id(v): (number, v) for number, v in enumerate(marked)}
+        self.marks = [StandIn(v, mark_of_weight(number)) for number, v in numbers.values() if id(v) not in left]
         large = [v for v in model.variables if v.dtype == "float32" and len(v.shape) > 1 and _size(v) >= _LEAST_SIZE]
-        large = sorted((v for v in large if id(v) not in left), key=_size, reverse=True)[: _STEPS - 1]
-        self.by_variable = {id(v): StandIn(v, 1.0 + number / _STEPS) for number, v in enumerate(large, 1)}
+        large = [v for v in large if id(v) not in left and id(v) not in numbers]
+        large = sorted(large, key=_size, reverse=True)[: _STEPS - 1]
+        self.filled = [StandIn(v, 1.0 + number / _STEPS) for number, v in enumerate(large, 1)]
         self._others = {}  # id of a variable -> (the variable, the value that it is to have)
         for fold in find_foldable_batch_norms(model) if large else ():
             self._fold(fold)
 
     def __iter__(self):
-        return iter(self.by_variable.values())
+        return iter((*self.filled, *self.marks))
 
     def __len__(self):
-        return len(self.by_variable)
+        return len(self.filled) + len(self.marks)
 
     def _fold(self, fold):
-        stand_in = self.by_variable.get(id(getattr(fold.linear, "kernel", None)))
+        kernel = getattr(fold.linear, "kernel", None)
+        stand_in = next((stand_in for stand_in in self.filled if stand_in.variable is kernel), None)
         if stand_in is None:
             return
         batch_norm = fold.batch_norm
@@ -135,6 +156,11 @@ class StandIns:
                 stand_in.view = tuple(view)
         return unknown
 
+    def lost_marks(self, content):
+        """The ids of the variables whose marks are not found where they belong in a file; it is of no use then."""
+        numbers = set(weights_of_file(parse_model(content)).values()) if self.marks else set()
+        return {id(mark.variable) for mark in self.marks if mark.number not in numbers}
+
 
 def _size(variable):
     return int(np.prod(variable.shape))
@@ -152,8 +178,8 @@ def _readers(tensor):
 
 def _use(operation, position, tensor):
     """(operator of LiteRT, shape, order of axes), or `None` if it is not known what the converter makes of it."""
-    where, operator, order = _READERS.get(operation.type, (None, None, ()))
-    shape = tuple(tensor.shape)
+    where, operator = _READERS.get(operation.type, (None, None))
+    order, shape = _ORDERS.get(operator, ()), tuple(tensor.shape)
     if position != where or len(shape) != len(order) or None in shape:
         return None
     if operation.type == "MatMul" and (operation.get_attr("transpose_a") or operation.get_attr("transpose_b")):

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.litert_file import dense_values, enum_name, operator_codes, parse_model
+from keras_mot.export.litert.marking import number_of_weight
 from keras_mot.layers.attaching import numpy_value
 
 _WEIGHT_TYPES = ("FLOAT32", "FLOAT16", "INT8")
@@ -50,13 +51,14 @@ def variables_of_operations(frozen, sources, variables):
     return {name: [variables[place] for place in sorted(found)] for name, found in places.items() if found}
 
 
-def name_weights(content, keras_model, readers):
+def name_weights(content, keras_model, readers, marked=()):
     """Renames the weights in a file.
 
     Args:
         content: bytes of a `.tflite` file from the converter.
         keras_model: the Keras model; its own name is no part of the names, as in a sequential model that was loaded.
         readers: what `variables_of_operations` returned.
+        marked: the variables that constants stand for as marks, in the order of the marks' numbers.
 
     Returns:
         The bytes of the file with other names.
@@ -68,7 +70,9 @@ def name_weights(content, keras_model, readers):
     paths = _Paths()
     for constant in constants:
         if constant.tensor.buffer not in paths.of_buffers:
-            variable = _source(constant, keras_model.variables, readers)
+            number = number_of_weight(constant.values) if marked else None
+            known = number is not None and number < len(marked)
+            variable = marked[number] if known else _source(constant, keras_model.variables, readers)
             if variable is not None:
                 paths.add(constant.tensor.buffer, variable.path.removeprefix(f"{keras_model.name}/"))
     for kernel, bias in _kernels_and_biases(model):

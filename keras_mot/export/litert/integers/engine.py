@@ -2,8 +2,7 @@
 
 import dataclasses
 
-import numpy as np
-
+from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
@@ -28,14 +27,16 @@ class IntegerEngine:
 
     def __call__(self, model, signature, request):
         """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
-        grids = {}
-        for weight in transformed_weights(model):
-            _add_grids(grids, weight)
-        plain = strip(copy_model(model))
-        quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
+        plain = copy_model(model)
+        marked = [weight.variable for weight in _quantized(plain)]
+        plain = strip(plain, inplace=True)
+        places = {id(variable): place for place, variable in enumerate(plain.variables)}
+        request = dataclasses.replace(request, marked_weights=tuple(places[id(variable)] for variable in marked))
         conversion = self._engine(plain, signature, request)
-        del plain  # its memory is wanted
-        file = to_integers(conversion.dense, quantizers, grids, *self._types)
+        del plain, marked  # their memory is wanted
+        quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
+        weights = [_carried(weight) for weight in _quantized(model)]
+        file = to_integers(conversion.dense, quantizers, weights, *self._types)
         self.floats = file.floats
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
@@ -43,17 +44,14 @@ class IntegerEngine:
         return dataclasses.replace(conversion, dense=file.content)
 
 
-def _add_grids(grids, weight):
-    """Adds the largest integer of each slice of a quantized weight, by the number that it stands for.
+def _quantized(model):
+    return [weight for weight in transformed_weights(model) if weight.transform_of(FakeQuantize) is not None]
 
-    A slice need not use the last integer: not where a scale is learned, or follows the whole weight.
-    """
+
+def _carried(weight):
     transform = weight.transform_of(FakeQuantize)
-    if transform is None:
-        return
-    integers, scale = transform.integers(numpy_value(weight.value_before(transform)))
-    axes = tuple(axis for axis, length in enumerate(scale.shape) if length == 1)
-    largest = np.abs(integers).max(axis=axes, keepdims=True)
-    for number, integer in zip((largest.astype("float32") * scale).reshape(-1), largest.reshape(-1), strict=True):
-        if integer:
-            grids.setdefault(float(number), set()).add(int(integer))
+
+    def integers():
+        return transform.integers(numpy_value(weight.value_before(transform)))
+
+    return QuantizedWeight(weight.path, transform.bits, integers)

@@ -1,6 +1,7 @@
 """Which LiteRT operators have integer kernels, and what those demand (the LiteRT 8-bit specification)."""
 
 import dataclasses
+import math
 
 # Operators that only move numbers: the result has the scale of the input.
 _MOVING = (
@@ -45,8 +46,12 @@ _COMPUTING = (
 _COMPUTING_8_BITS = ("SUM", "SQUARED_DIFFERENCE", "ELU", "GELU", "HARD_SWISH", "PRELU")
 FUSIBLE = ("RELU", "RELU6")
 """Activations that kernels compute by cutting off, where they are fused."""
-# Operators whose result has a scale that the kernel prescribes.
-_PRESCRIBED = ("LOGISTIC", "TANH", "SOFTMAX")
+# Operators whose result has a scale and a zero point that the kernel prescribes, by bits.
+_PRESCRIBED = {
+    "LOGISTIC": {8: (1 / 256, -128), 16: (1 / 32768, 0)},
+    "SOFTMAX": {8: (1 / 256, -128), 16: (1 / 32768, 0)},
+    "TANH": {8: (1 / 128, 0), 16: (1 / 32768, 0)},
+}
 # Operators with weights: the positions of the activation, the weight and the bias, and the weight's channel axis.
 WEIGHTED = {
     "CONV_2D": (0, 1, 2, 0),
@@ -122,3 +127,11 @@ def rule_for(operator, bits):
 def version_of(operator, bits):
     """The version of the operator that has the integer kernel."""
     return _VERSIONS.get(operator, (2, 3))[bits == 16]
+
+
+def has_result(operator, parameters):
+    """Whether an operator's kernel gives results in numbers of these `QuantizationParameters`."""
+    if operator not in _PRESCRIBED:
+        return True
+    scale, zero_point = _PRESCRIBED[operator][parameters.bits]
+    return parameters.zero_point == zero_point and math.isclose(parameters.scale, scale, rel_tol=1e-5)

@@ -1,0 +1,232 @@
+"""Makes the operators between marked tensors compute in integers, one after the other."""
+
+from keras_mot.export.litert.integers.constants import Constants
+from keras_mot.export.litert.integers.file_graph import FileGraph
+from keras_mot.export.litert.integers.marks import Marks
+from keras_mot.export.litert.integers.rules import (
+    AVERAGING,
+    FUSIBLE,
+    INT4_WEIGHTS,
+    LOOP,
+    has_result,
+    rule_for,
+)
+
+ASKED = "it is left in floats, as asked"
+
+
+class _InFloats(Exception):
+    """Why an operator cannot compute in integers."""
+
+
+class Rewriter:
+    """Rewrites the first graph of a parsed file.
+
+    Args:
+        model: the parsed file.
+        quantizers: name and parameters by the numbers of the marks of activations.
+        weights: the `QuantizedWeight` objects by the numbers of their marks.
+
+    Attributes:
+        graph: the `FileGraph`.
+        floats: (operator, name of its result, reason) of each operator that computes in floats.
+        parameters: dictionary from the index of an integer tensor to its `QuantizationParameters`.
+    """
+
+    def __init__(self, model, quantizers, weights):
+        self.graph = FileGraph(model)
+        self.floats, self.parameters = [], {}
+        self._marks = Marks(self.graph, quantizers)
+        self._constants = Constants(self.graph, weights)
+        self._done = set(self._marks.second)  # ids of operators that are not in the new graph
+        self._integers = {}  # index of a float tensor -> that of the same in integers
+        self._float_of = {}  # index of an integer tensor -> that of the same in floats
+        self._bounded = {}  # index of the result of a boundary to floats -> that of the tensor in front of it
+        self._converted_to = {}  # (index, parameters) -> index of what a conversion makes of it
+        self._names = {}  # name of an integer tensor -> how many have it
+
+    def run(self):
+        """Rewrites all operators."""
+        for operator in list(self.graph.graph.operators):
+            if id(operator) in self._done:
+                continue
+            if id(operator) in self._marks.on:
+                self._at_mark(*self._marks.on[id(operator)])
+                continue
+            try:
+                self._as_integers(operator)
+            except _InFloats as reason:
+                self._as_floats(operator, str(reason))
+        self.graph.graph.operators = self.graph.operators
+
+    def _at_mark(self, source, results, parameters):
+        """A mark on what is there in floats or in other numbers: a conversion; or a boundary to floats."""
+        if parameters is None:
+            self._bounded.update(dict.fromkeys(results, source))
+        else:
+            self._integers.update(dict.fromkeys(results, self._converted(source, parameters)))
+
+    def _converted(self, source, parameters):
+        """The tensor `source` in integers of these parameters."""
+        known = self._integers.get(source)
+        if known is not None and self.parameters[known] == parameters:
+            return known
+        key = (source, parameters)
+        if key not in self._converted_to:
+            origin = known if known is not None else self.in_floats(source)
+            target = self._new_integers(source, parameters)
+            self.graph.add_operator("QUANTIZE", [origin], [target], parameters.bits)
+            self._converted_to[key] = target
+        return self._converted_to[key]
+
+    def _as_floats(self, operator, reason):
+        graph, name = self.graph, self.graph.name(operator)
+        inputs = [int(index) for index in operator.inputs]
+        operator.inputs = [self._constants.in_floats(self.in_floats(index), name) for index in inputs]
+        graph.operators.append(operator)
+        tensors = [int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0]
+        if any(graph.is_float(index) for index in tensors):
+            if any(index in self._bounded for index in inputs):
+                reason = ASKED
+            self.floats.append((name, graph.label(operator.outputs[0]), reason))
+
+    def in_floats(self, index):
+        """The index of a tensor of the old graph in floats."""
+        while index in self._bounded:
+            index = self._bounded[index]
+        integer = self._integers.get(index)
+        if index < 0 or integer is None:
+            return index
+        if integer not in self._float_of:
+            target = self.graph.add_tensor(index, f"{self.graph.label(index)}_float")
+            self.graph.add_operator("DEQUANTIZE", [integer], [target], self.parameters[integer].bits)
+            self._float_of[integer] = target
+        return self._float_of[integer]
+
+    def _as_integers(self, operator):
+        """Makes the operator compute in integers; raises `_InFloats`, with nothing changed, if it cannot."""
+        graph, name = self.graph, self.graph.name(operator)
+        inputs = [int(index) for index in operator.inputs] if operator.inputs is not None else []
+        results = [int(index) for index in operator.outputs]
+        if name in ("SHAPE", "RANK"):  # they read no value
+            graph.operators.append(operator)
+            operator.inputs = [self._integers.get(index, self.in_floats(index)) for index in inputs]
+            return
+        if name == "WHILE":
+            raise _InFloats(LOOP)
+        floats = [index for index in inputs if index >= 0 and graph.is_float(index)]
+        active = [index for index in floats if not graph.is_constant(index)]
+        if name == "GATHER" and not active and floats == inputs[:1]:
+            wanted = self._marks.wanted(results[0])
+            if wanted is None:
+                raise _InFloats("no range is known for its result")
+            table = self._constants.table(inputs[0], wanted)
+            self.parameters[table] = wanted
+            self._emit(operator, [table, *inputs[1:]], results, [wanted])
+            return
+        if not active or any(index not in self._integers for index in active):
+            raise _InFloats("its input is computed in floats")
+        bits = self.parameters[self._integers[active[0]]].bits
+        rule = rule_for(name, bits)
+        if rule is None:
+            raise _InFloats(f"{name} has no kernel for integers of {bits} bits")
+        wanted = [self._marks.wanted(index) for index in results]
+        if rule.kind == "moving":
+            inputs, wanted = self._moving_inputs(inputs, active, floats, wanted, name in AVERAGING)
+        elif wanted[0] is None:
+            raise _InFloats("no range is known for its result")
+        elif not has_result(name, wanted[0]):
+            raise _InFloats("its result has another range than the kernel gives")
+        elif rule.kind == "weighted":
+            inputs = self._weighted_inputs(name, inputs, *rule.roles)
+        elif rule.kind == "unifying":
+            if len(active) != len(floats):
+                raise _InFloats("one of its inputs is constant")
+            inputs = [self._converted(index, wanted[0]) if index in active else index for index in inputs]
+        else:
+            if name == "PRELU" and not graph.is_constant(inputs[1]):
+                raise _InFloats("its slopes are not constant")
+            if name in FUSIBLE and self._is_cut_off(name, inputs[0], wanted[0]):
+                self._alias(results[0], self._integers[inputs[0]], wanted[0])
+                return
+            inputs = self._computing_inputs(inputs, active, floats, bits, nearest=name == "PRELU")
+            if name == "RELU" and bits == 8 and wanted[0].zero_point == -128:
+                # What is negative has no integer in the result: a conversion cuts it off, and has a faster kernel.
+                graph.set_kind(operator, "QUANTIZE", bits)
+        self._emit(operator, inputs, results, wanted)
+
+    def _is_cut_off(self, name, index, wanted):
+        """Whether integers of the input, `index`, hold what an activation leaves and nothing else."""
+        if self.parameters[self._integers[index]] != wanted or wanted.bits != 8 or wanted.zero_point != -128:
+            return False
+        return name == "RELU" or 255 * wanted.scale <= 6.0 + wanted.scale / 2
+
+    def _computing_inputs(self, inputs, active, floats, bits, nearest):
+        """The inputs in integers; `nearest` says to round constants that rounding changes."""
+        constants = {index: self._constants.arithmetic(index, bits, nearest) for index in floats if index not in active}
+        if None in constants.values():
+            raise _InFloats("rounding would change a constant")
+        known = {**constants, **{index: self._integers[index] for index in active}}
+        return [known.get(index, index) for index in inputs]
+
+    def _moving_inputs(self, inputs, active, floats, wanted, averages):
+        """The inputs, and the parameters of all results: those that are wanted, or the input's own."""
+        if len(active) != 1 or len(floats) != 1:
+            raise _InFloats("it has several inputs, or a constant one")
+        (source,) = active
+        own = self.parameters[self._integers[source]]
+        asked = {own if want is None else want for want in wanted}
+        target = asked.pop() if len(asked) == 1 else own
+        if target != own and averages:
+            raise _InFloats("its result has a range of its own, which averages of integers cannot have")
+        moved = self._converted(source, target)
+        return [moved if index == source else index for index in inputs], [target] * len(wanted)
+
+    def _weighted_inputs(self, name, inputs, activation, weight, bias, axis):
+        if not self.graph.is_constant(inputs[weight]) or inputs[activation] not in self._integers:
+            raise _InFloats("its weights are not constant")
+        if len(inputs) > bias and inputs[bias] >= 0 and not self.graph.is_constant(inputs[bias]):
+            raise _InFloats("its bias is not constant")
+        kernel = self._constants.kernel(inputs[weight], name, axis, name in INT4_WEIGHTS)
+        if kernel is None:
+            raise _InFloats("its weights are not quantized")
+        new = list(inputs)
+        new[activation], new[weight] = self._integers[inputs[activation]], kernel
+        if len(inputs) > bias and inputs[bias] >= 0:
+            new[bias] = self._constants.bias(inputs[bias], self.parameters[new[activation]], kernel)
+        return new
+
+    def _emit(self, operator, inputs, results, wanted):
+        new = []
+        for index, parameters in zip(results, wanted, strict=True):
+            target = self._new_integers(index, parameters)
+            self._alias(index, target, parameters)
+            new.append(target)
+        operator.inputs, operator.outputs = inputs, new
+        self.graph.set_kind(operator, self.graph.name(operator), wanted[0].bits)
+        options = operator.builtinOptions
+        if hasattr(options, "potScaleInt16"):
+            options.potScaleInt16 = False
+        self.graph.operators.append(operator)
+
+    def _alias(self, index, integer, parameters):
+        """Notes that the float tensor `index`, and marks of the same numbers on it, are the tensor `integer`."""
+        self._integers[index] = integer
+        direct, marks = self._marks.direct.get(index, (None, ()))
+        if direct == parameters:
+            for key, marked in marks:
+                self._integers.update(dict.fromkeys(marked, integer))
+                self._done.add(key)
+
+    def _new_integers(self, like, parameters):
+        """A new tensor of these parameters, called after its quantizer."""
+        name = self._named(self._marks.label(like, parameters) or f"{self.graph.label(like)}_int")
+        index = self.graph.add_tensor(like, name)
+        self.graph.quantize(index, parameters.bits, [parameters.scale], [parameters.zero_point])
+        self.parameters[index] = parameters
+        return index
+
+    def _named(self, label):
+        """The label; of its second and later uses, with a number (the converter moves marks behind poolings)."""
+        count = self._names[label] = self._names.get(label, 0) + 1
+        return label if count == 1 else f"{label}:{count}"

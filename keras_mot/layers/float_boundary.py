@@ -1,0 +1,44 @@
+"""Where a quantized model goes from integers to floats because its user said so."""
+
+import contextlib
+import contextvars
+
+import keras
+
+_MARK = contextvars.ContextVar("float_boundary_mark", default=None)
+
+
+@keras.saving.register_keras_serializable("keras_mot")
+class FloatBoundary(keras.layers.Layer):
+    """Returns its inputs; what reads them computes in floats, in an exported file too.
+
+    Args:
+        **kwargs: arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.built = True
+
+    def build(self, input_shape):
+        """Nothing: there are no weights."""
+
+    def call(self, inputs):
+        """The inputs, or what an export marks them by."""
+        mark = _MARK.get()
+        return inputs if mark is None else mark(inputs)
+
+    def compute_output_shape(self, input_shape):
+        """The inputs' own."""
+        return input_shape
+
+
+@contextlib.contextmanager
+def marked_boundaries(mark):
+    """While open, `mark(inputs)` takes the place of every boundary's call."""
+    token = _MARK.set(mark)
+    try:
+        yield
+    finally:
+        _MARK.reset(token)

@@ -1,0 +1,36 @@
+"""LiteRT, the runtime formerly called TensorFlow Lite, as far as quantized models depend on it."""
+
+from keras_mot.targets.target import BiasForm, Target, register
+from keras_mot.transforms.grid import Grid
+
+_WEIGHTED = frozenset(("dense", "conv", "conv_transpose", "depthwise_conv"))
+_KERNELS = _WEIGHTED.union(
+    ("embedding", "identity", "crop", "upsample", "reshape", "repeat", "transpose", "squeeze", "expand_dims", "slice"),
+    ("flip", "tile", "split", "unstack", "take", "pad", "max_pool", "global_max_pool", "max", "min", "average_pool"),
+    ("resize_bilinear", "mean", "weighted_mean", "sum", "concatenate", "stack", "add", "subtract", "multiply"),
+    ("maximum", "minimum", "matmul", "dot", "prelu", "absolute"),
+    ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "softmax", "silu", "hard_silu", "hard_sigmoid"),
+    ("gelu", "elu"),
+)
+_LARGEST = 32767 / 32768
+
+LITERT = register(
+    Target(
+        name="litert",
+        kernels={8: _KERNELS, 16: _KERNELS},
+        activations={8: Grid(8, symmetric=False, narrow=False), 16: Grid(16)},
+        ranks=(None, 1, 2),
+        fused=("relu", "relu6"),
+        fixed_ranges={
+            8: {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
+            16: dict.fromkeys(("sigmoid", "softmax", "tanh"), (-_LARGEST, _LARGEST)),
+        },
+        saturation={8: {"sigmoid": 8.0, "tanh": 4.0}, 16: {"sigmoid": 12.0, "tanh": 6.0}},
+        weight_bits=(4, 8),
+        per_channel={4: _WEIGHTED, 8: _WEIGHTED},
+        # With 8 bits, the rest of 32 bits is for the sum.
+        biases={8: BiasForm(32, 2**30), 16: BiasForm(64)},
+        rounded_once=frozenset({"dense"}),
+    )
+)
+"""LiteRT: kernels of XNNPACK, and its reference kernels, which LiteRT for Microcontrollers has too."""

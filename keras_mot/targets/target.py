@@ -1,0 +1,176 @@
+"""What a runtime demands of a quantized model: a `Target`, and the list of those that are known by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from keras_mot._messages import describe
+from keras_mot.graph.kinds import kind_of
+from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.transforms.grid import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class BiasForm:
+    """How biases are stored, in units of the scale of the input times that of the weight.
+
+    Args:
+        bits: bits of an integer.
+        limit: the largest magnitude of an integer, or `None` for all that the bits hold.
+    """
+
+    bits: int = 32
+    limit: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A runtime that quantized models are made for.
+
+    A target that differs from another in a few points is made by `dataclasses.replace(LITERT, name=..., ...)`. Models
+    that are quantized for it save its name, so that it must be made known by `register`.
+
+    Args:
+        name: by which configurations and saved models know it.
+        kernels: by the bits of activations, the names of the kinds of operations (`keras_mot.graph.kinds.Kind.name`)
+            that have kernels for integers. The others compute in floats. Bits that are missing, the runtime does not
+            have.
+        activations: by their bits, the `Grid` of activations.
+        ranks: numbers of the positions' axes that kernels take, `None` for kinds without such.
+        fused: names of the activations that are computed in one step with what is before them.
+        fixed_ranges: by the bits of activations, names of kinds with the (least, greatest) number that the runtime
+            demands for their results.
+        saturation: by the bits of activations, names of activations with the magnitude of inputs beyond which the
+            result is its limit, to a step: inputs are cut off there.
+        weight_bits: bits that files store weights in; others take the next larger ones.
+        per_channel: by the bits that weights are stored in, the names of the kinds whose output channels may have a
+            scale each. The others have one scale for the whole weight, whatever the scheme asks for.
+        biases: by the bits of activations, the `BiasForm`.
+        rounded_once: names of the kinds whose results reference kernels round once; those of the others, twice.
+        open_batch: whether files may leave the batch size open.
+
+    Example:
+
+    ```python
+    per_tensor = {bits: frozenset() for bits in LITERT.per_channel}
+    mine = keras_mot.targets.register(dataclasses.replace(LITERT, name="mine", per_channel=per_tensor))
+    quantized = quantize_post_training(model, INT8, x_train[:500], target=mine)
+    ```
+    """
+
+    name: str
+    kernels: Mapping[int, frozenset[str]]
+    activations: Mapping[int, Grid]
+    ranks: tuple[int | None, ...]
+    fused: tuple[str, ...]
+    fixed_ranges: Mapping[int, Mapping[str, tuple[float, float]]]
+    saturation: Mapping[int, Mapping[str, float]]
+    weight_bits: tuple[int, ...]
+    per_channel: Mapping[int, frozenset[str]]
+    biases: Mapping[int, BiasForm]
+    rounded_once: frozenset[str] = frozenset()
+    open_batch: bool = True
+
+    def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"`name` should be a string that is not empty; received {describe(self.name)}.")
+        for field in ("activations", "fixed_ranges", "saturation", "biases"):
+            missing = set(self.kernels) - set(getattr(self, field))
+            if missing:
+                raise ValueError(
+                    f"Target '{self.name}' has kernels for activations of {sorted(self.kernels)} bits; `{field}` says "
+                    f"nothing of {sorted(missing)}."
+                )
+        missing = set(self.weight_bits) - set(self.per_channel)
+        if missing:
+            raise ValueError(
+                f"Target '{self.name}' stores weights in {sorted(self.weight_bits)} bits; `per_channel` says nothing "
+                f"of {sorted(missing)}."
+            )
+
+    def has_kernel(self, operation: Any, bits: int) -> bool:
+        """Whether there is a kernel that computes an operation in integers.
+
+        Args:
+            operation: a layer, or an operation of `keras.ops`.
+            bits: bits of activations.
+        """
+        kind = kind_of(operation)
+        if kind is None or getattr(operation, "data_format", "channels_last") == "channels_first":
+            return False
+        return kind.rank in self.ranks and kind.name in self.kernels[bits]
+
+    def scheme_of(self, layer: Any, scheme: Any) -> Any:
+        """The `QuantizationScheme` of a layer's weights: the given one, or that with one scale for the whole weight."""
+        stored = min((bits for bits in self.weight_bits if bits >= scheme.weight_bits), default=None)
+        if stored is None:
+            raise ValueError(
+                f"Target '{self.name}' stores weights in at most {max(self.weight_bits)} bits; the scheme asks for "
+                f"{scheme.weight_bits}."
+            )
+        if not scheme.per_channel or kind_of(layer).name in self.per_channel[stored]:
+            return scheme
+        return dataclasses.replace(scheme, per_channel=False)
+
+    def check(self, scheme: Any) -> None:
+        """Raises a `ValueError` if the target is not registered, or has no kernels for the activations of a scheme."""
+        if _TARGETS.get(self.name) != self:
+            raise ValueError(
+                f"Target '{self.name}' is not registered, so that a saved model could not find it again: call "
+                "`keras_mot.targets.register(target)` before, in a module that is imported where the model is loaded."
+            )
+        if scheme.activation_bits not in self.kernels:
+            raise ValueError(
+                f"Target '{self.name}' has kernels for activations of {sorted(self.kernels)} bits; the scheme asks for "
+                f"{scheme.activation_bits}."
+            )
+
+
+_TARGETS = {}
+
+
+def register(target: Target) -> Target:
+    """Makes a target known by its name.
+
+    Args:
+        target: a `Target`.
+
+    Returns:
+        The target.
+
+    Raises:
+        TypeError: if it is no `Target`.
+        ValueError: if another target has this name.
+    """
+    if not isinstance(target, Target):
+        raise TypeError(f"`register` expects a `Target`; received {describe(target)}.")
+    if _TARGETS.setdefault(target.name, target) != target:
+        raise ValueError(f"There is another target named '{target.name}': choose another `name`.")
+    return target
+
+
+def get(target: str | Target) -> Target:
+    """The target of a name; a `Target` is returned as it is.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if no target has this name.
+    """
+    if isinstance(target, Target):
+        return target
+    if not isinstance(target, str):
+        raise TypeError(f"`target` should be a `Target` or the name of one; received {describe(target)}.")
+    if target not in _TARGETS:
+        raise ValueError(
+            f"There is no target '{target}', only {', '.join(sorted(_TARGETS))}. Import the module that makes it known "
+            "by `keras_mot.targets.register`."
+        )
+    return _TARGETS[target]
+
+
+def target_of(model: Any) -> Target:
+    """The target that a quantized model was made for, as its activation quantizers remember."""
+    quantizers = activation_quantizers(model)
+    if not quantizers:
+        raise ValueError(f"'{model.name}' is not quantized: it was made for no target.")
+    return get(quantizers[0].target)

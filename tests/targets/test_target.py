@@ -1,0 +1,158 @@
+"""Targets: what quantized models take from them, and remember."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_mot.layers import transformed_weights
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
+from keras_mot.quantization import INT8, INT16X8, QuantizationScheme, quantize_post_training
+from keras_mot.targets import LITERT, BiasForm, get, register, target_of
+from keras_mot.transforms import FakeQuantize
+from keras_mot.transforms.grid import Grid
+
+X = np.random.default_rng(0).standard_normal((64, 8, 8, 3)).astype("float32")
+
+
+def variant(name, **changes):
+    return register(dataclasses.replace(LITERT, name=name, **changes))
+
+
+def network():
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")(inputs)
+    x = layers.Add(name="sum")([x, layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)])
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(x))
+
+
+def per_channel(model):
+    weights = transformed_weights(model)
+    return {weight.owner.name: weight.transform_of(FakeQuantize).per_channel for weight in weights}
+
+
+def test_litert_is_the_default():
+    assert get("litert") is LITERT
+    assert target_of(quantize_post_training(network(), INT8, X)) is LITERT
+
+
+def test_scales_of_weights_are_those_that_the_target_has():
+    alone = variant("scales-1", per_channel={**LITERT.per_channel, 8: frozenset()})
+    names = ["conv", "depthwise", "head"]
+    assert per_channel(quantize_post_training(network(), INT8, X)) == dict.fromkeys(names, True)
+    assert per_channel(quantize_post_training(network(), INT8, X, target=alone)) == dict.fromkeys(names, False)
+    four = QuantizationScheme(weight_bits=4)
+    assert per_channel(quantize_post_training(network(), four, X, target=alone)) == dict.fromkeys(names, True)
+    five = QuantizationScheme(weight_bits=5)  # stored in 8 bits
+    assert per_channel(quantize_post_training(network(), five, X, target=alone)) == dict.fromkeys(names, False)
+    convolutions = variant("scales-2", per_channel={4: frozenset(), 8: frozenset({"conv", "depthwise_conv"})})
+    expected = {"conv": True, "depthwise": True, "head": False}
+    assert per_channel(quantize_post_training(network(), INT8, X, target=convolutions)) == expected
+
+
+def test_what_has_no_kernel_stays_in_floats():
+    inputs = keras.Input((8, 8, 3), name="image")
+    ends = layers.Add(name="sum")([layers.Conv2D(3, 3, name="one")(inputs), layers.Conv2D(3, 3, name="other")(inputs)])
+    kernels = {8: LITERT.kernels[8] - {"add"}, 16: LITERT.kernels[16]}
+    target = variant("no-sums", kernels=kernels)
+
+    def behind(target):
+        quantized = quantize_post_training(keras.Model(inputs, ends), INT8, X, target=target)
+        return {layer.name.removesuffix("_quantizer") for layer in activation_quantizers(quantized)} - {"image"}
+
+    assert behind(LITERT) == {"one", "other", "sum"}
+    assert behind(target) == {"one", "other"}
+
+
+def test_activations_have_the_form_of_the_target(tmp_path):
+    forms = {8: Grid(8, symmetric=True, narrow=True), 16: Grid(16)}
+    target = variant("symmetric", activations=forms)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3), layers.ReLU(name="relu"), layers.Dense(2)])
+    x = X.reshape(-1, 6)
+    quantized = quantize_post_training(model, INT8, x, target=target)
+    quantized.save(tmp_path / "model.keras")
+    for model in (quantized, keras.saving.load_model(tmp_path / "model.keras")):
+        quantizers = activation_quantizers(model)
+        assert {quantizer.parameters().zero_point for quantizer in quantizers} == {0}
+        rounded = keras.ops.convert_to_numpy(quantizers[0](x[:16]))
+        scale = quantizers[0].parameters().scale
+        assert scale == pytest.approx(np.abs(x).max() / 127, rel=0.2)  # inputs may be cut off
+        integers = rounded / scale
+        np.testing.assert_allclose(integers, np.rint(integers), atol=1e-3)
+        np.testing.assert_allclose(integers, np.clip(x[:16] / scale, -127, 127), atol=0.501)
+
+
+def test_fixed_ranges_are_those_of_the_target():
+    ranges = {8: {"softmax": (0.0, 0.5)}, 16: LITERT.fixed_ranges[16]}
+    model = quantize_post_training(network(), INT8, X, target=variant("half-softmax", fixed_ranges=ranges))
+    assert activation_quantizers(model)[-1].fixed == (0.0, 0.5)
+    model = quantize_post_training(network(), INT8, X)
+    assert activation_quantizers(model)[-1].fixed == (0.0, 255 / 256)
+
+
+def test_biases_are_as_large_as_the_target_stores_them():
+    model = network()
+    model.get_layer("head").bias.assign([0.3, -40.0, 40.0])
+    few = variant("short-biases", biases={8: BiasForm(16, 2**15 - 1), 16: BiasForm(64)})
+
+    def bias(target):
+        quantized = quantize_post_training(model, INT8, X, target=target, correct_biases=False)
+        head = quantized.get_layer("head")
+        (weight,) = transformed_weights(head)
+        transform = weight.transform_of(FakeQuantize)
+        scales = transform.scales(keras.ops.convert_to_numpy(weight.variable)).reshape(-1)
+        source = next(item for item in activation_quantizers(quantized) if item.name == "mean_quantizer")
+        return keras.ops.convert_to_numpy(head.bias) / (scales * source.parameters().scale)
+
+    assert np.abs(bias(LITERT)).max() > 2**16
+    np.testing.assert_allclose(np.abs(bias(few))[1:], 2**15 - 1, rtol=1e-4)
+
+
+def test_a_saved_model_remembers_its_target(tmp_path):
+    target = variant("remembered", biases={8: BiasForm(32, 2**20), 16: BiasForm(64)})
+    quantized = quantize_post_training(network(), INT8, X, target=target)
+    quantized.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert target_of(loaded) is target
+    loaded.compile("sgd", "mse")
+    loaded.fit(X[:8], np.zeros((8, 3), "float32"), verbose=0)  # rounds biases as the target stores them
+
+
+def test_an_older_configuration_is_of_litert():
+    model = quantize_post_training(network(), INT8, X)
+    config = activation_quantizers(model)[0].get_config()
+    del config["target"]
+    assert ActivationQuantizer.from_config(config).target == "litert"
+
+
+def test_names_and_their_targets():
+    one = dataclasses.replace(LITERT, name="twice")
+    assert register(one) is one
+    assert register(dataclasses.replace(one)) == one
+    with pytest.raises(ValueError, match="another target named 'twice'"):
+        register(dataclasses.replace(one, fused=()))
+    with pytest.raises(ValueError, match=r"no target 'tflite', only .*litert"):
+        get("tflite")
+    with pytest.raises(TypeError, match="`Target` or the name of one"):
+        get(8)
+    with pytest.raises(TypeError, match="expects a `Target`"):
+        register("litert")
+
+
+def test_what_a_target_cannot_do_is_refused_at_once():
+    with pytest.raises(ValueError, match="'unknown' is not registered"):
+        quantize_post_training(network(), INT8, X, target=dataclasses.replace(LITERT, name="unknown"))
+    eight = variant("eight", kernels={8: LITERT.kernels[8]})
+    with pytest.raises(ValueError, match=r"activations of \[8\] bits; the scheme asks for 16"):
+        quantize_post_training(network(), INT16X8, X, target=eight)
+    with pytest.raises(ValueError, match="no target 'tflite'"):
+        quantize_post_training(network(), INT8, X, target="tflite")
+    with pytest.raises(ValueError, match=r"kernels for activations of \[8, 16\] bits; `biases` says nothing of \[16\]"):
+        dataclasses.replace(LITERT, name="wrong", biases={8: BiasForm()})
+    four = variant("four", weight_bits=(4,))
+    with pytest.raises(ValueError, match="weights in at most 4 bits; the scheme asks for 8"):
+        quantize_post_training(network(), INT8, X, target=four)
