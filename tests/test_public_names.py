@@ -33,7 +33,7 @@ NAMES = {
         PrunableLayer PruneForLatencyOnXNNPack PruningConfig PruningPolicy PruningReport PruningSchedule
         PruningSummaries Random UpdatePruningStep WholeModel prune_low_magnitude prune_scope pruning_due pruning_report
         remove_pruned_channels strip_pruning update_pruning_step""",
-    "targets": "LITERT BiasForm Target get register target_of",
+    "targets": "LITERT Target get register target_of",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }
 # Of this release: still to come, or to be written about.
@@ -41,7 +41,7 @@ COMING = {
     "export": {"Export"},
     "graph": {"Call", "Graph"},
     "quantization": {"ActivationQuantizer", "Calibration", "Nearest", "QuantizationParameters", "Rounding", "layer_io"},
-    "targets": {"LITERT", "BiasForm", "Target", "get", "register", "target_of"},
+    "targets": {"LITERT", "Target", "get", "register", "target_of"},
 }
 TFMOT = [
     "sparsity.keras.prune_low_magnitude",
