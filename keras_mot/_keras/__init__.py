@@ -4,6 +4,7 @@ A new release of Keras is checked against these files: by the suite, by `make sm
 versions that are allowed, and, for what is extended (`patches.py`), whenever the package is imported.
 """
 
+from keras_mot._keras import output_names  # noqa: F401  # extends Keras
 from keras_mot._keras.bounds import bounded_weights
 from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, operation_class, own_name
 from keras_mot._keras.graph import (
@@ -31,6 +32,7 @@ from keras_mot._keras.layers import (
     keep_losses,
     open_tracking,
     output_shape_of,
+    seed_generators,
     set_input_shape,
     sublayers,
     takes_training,
@@ -100,6 +102,7 @@ __all__ = [
     "own_variables",
     "producer_of",
     "run_graph",
+    "seed_generators",
     "set_input_shape",
     "set_keras_mask",
     "set_own_flag",

@@ -118,3 +118,8 @@ BOOKKEEPING = frozenset(
         "_modules",
     }
 )
+
+
+def seed_generators(layer):
+    """The generators of random numbers that a layer itself holds, such as that of dropout."""
+    return list(getattr(layer, "_seed_generators", ()))

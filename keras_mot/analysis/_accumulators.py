@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_mot._messages import describe
+from keras_mot.data.arrays import joined
 
 
 def count_correct(y_true, y_pred):
@@ -119,7 +120,7 @@ class FunctionAccumulator:
         return {}
 
     def result(self):
-        y_true, y_pred = (_concatenate(items) for items in zip(*self.batches, strict=True))
+        y_true, y_pred = (joined(items) for items in zip(*self.batches, strict=True))
         try:
             value = self.function(y_true, y_pred)
         except Exception as error:
@@ -138,10 +139,6 @@ def _not_computed(name, y_true, y_pred, error):
 def _shapes(structure):
     """The shape of an array; of several, by name or as a list."""
     return keras.tree.map_structure(np.shape, structure) if keras.tree.is_nested(structure) else np.shape(structure)
-
-
-def _concatenate(structures):
-    return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves), *structures)
 
 
 def _to_float(value, name):

@@ -11,10 +11,11 @@ from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._sizes import zipped_bytes
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
-from keras_mot.analysis.data import batches, check_data, count_batches, first_sample
 from keras_mot.analysis.metrics import make_metric
 from keras_mot.analysis.report import Measurement, Report
 from keras_mot.analysis.subjects import Subject, collect, open_subject, start
+from keras_mot.data.arrays import part, sample_count
+from keras_mot.data.pairs import batches, check_data, count_batches
 
 
 def measure(
@@ -154,10 +155,10 @@ def _evaluate(named, data, metric, batch_size, bar):
     samples, sample = 0, None
     task = bar.add_task("evaluating", total=count_batches(data, batch_size))
     for x, y in batches(data, batch_size):
-        sample = first_sample(x) if sample is None else sample
+        sample = part(x, slice(1)) if sample is None else sample
         if not accumulators:
             break
-        samples += len(keras.tree.flatten(y)[0])
+        samples += sample_count(y)
         for (name, subject), accumulator in zip(named, accumulators, strict=True):
             try:
                 accumulator.add(y, subject.predict(x))

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from keras_mot._formats import FORMATS
 from keras_mot._tables import markdown_table, text_table
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 
@@ -16,7 +17,7 @@ class Measurement:
 
     Attributes:
         name: Name of the row.
-        kind: "keras" or "litert".
+        kind: "keras", or the format of an exported file, such as "litert".
         path: Path of the file, or None for a model in memory.
         bytes: Size of the file. For a model in memory: of the `.keras` file that it saves to, without the
             state of its optimizer.
@@ -155,7 +156,9 @@ class Report:
             parts.append(f"{self.metric_name}: over {self.samples:,} samples")
         if any(row.latency_ms is not None for row in self):
             threads = f"{self.num_threads} thread" + ("s" if self.num_threads > 1 else "")
-            parts.append(f"ms: median of {self.latency_runs} runs, one sample, {threads}, LiteRT")
+            kinds = dict.fromkeys(row.kind for row in self if row.latency_ms is not None)
+            runtimes = " and ".join(FORMATS[kind].runtime for kind in kinds)
+            parts.append(f"ms: median of {self.latency_runs} runs, one sample, {threads}, {runtimes}")
         return "; ".join(parts) + "."
 
 

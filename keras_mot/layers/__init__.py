@@ -12,20 +12,14 @@ from keras_mot.layers.transformed_weight import TransformedWeight
 from keras_mot.layers.updates import UpdateTransforms, update_due, update_step
 
 __all__ = [
-    "FoundWeight",
-    "LeftAlone",
     "TransformSchedule",
-    "TransformedWeight",
     "UpdateTransforms",
     "WeightAxes",
     "WeightSpec",
     "attach",
     "copy_model",
-    "find_weights",
-    "is_transformed",
     "register_weights",
     "strip",
     "transformed_weights",
-    "update_due",
     "update_step",
 ]

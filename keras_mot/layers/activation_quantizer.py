@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
-from keras_mot._keras import Functional, extend, flatten_layers, producer_of, train_only_while
+from keras_mot._keras import flatten_layers, producer_of, train_only_while
 from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
 from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
@@ -346,22 +346,3 @@ def in_input_ranges(model: keras.Model, arrays: list) -> list:
                 share = np.clip(arrays[position] / 6 + 0.5, 0.0, 1.0)
                 result[position] = (low + (high - low) * share).astype(arrays[position].dtype)
     return result
-
-
-def _naming_outputs(initialize):
-    def named(self, inputs, outputs, name=None, **kwargs):  # Keras compares the arguments with those of subclasses
-        initialize(self, inputs, outputs, name=name, **kwargs)
-        names = [getattr(producer_of(tensor), "output_name", None) for tensor in self.outputs]
-        if any(names):
-            self.output_names = [new or old for new, old in zip(names, self.output_names, strict=True)]
-
-    return named
-
-
-extend(
-    Functional,
-    "__init__",
-    _naming_outputs,
-    arguments=("inputs", "outputs", "name"),
-    without="outputs of quantized models are called after quantizers",
-)

@@ -11,6 +11,7 @@ from keras_mot.quantization import QuantizationScheme, WeightsScheme, quantize_m
 from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.recipes._stage import Stage, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
+from keras_mot.transforms import FakeQuantize
 
 _TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
 """What files of so many activation bits can take and return."""
@@ -20,7 +21,7 @@ _TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
 class Quantization(Stage):
     """What the stages that quantize have in common: see `PostTraining`."""
 
-    rank: ClassVar[int] = 4
+    kind: ClassVar[str] = FakeQuantize.kind
 
     weight_bits: int = 8
     activation_bits: int = 8
@@ -81,6 +82,7 @@ class PostTraining(Quantization):
     """
 
     key: ClassVar[str] = "post_training"
+    last: ClassVar[bool] = True
 
     def apply(self, model, run):
         """A quantized copy."""
@@ -97,7 +99,8 @@ class StoreWeights(Stage):
     """
 
     key: ClassVar[str] = "store_weights"
-    rank: ClassVar[int] = 4
+    kind: ClassVar[str] = FakeQuantize.kind
+    last: ClassVar[bool] = True
 
     weights: str = "float16"
 

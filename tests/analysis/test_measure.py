@@ -217,7 +217,7 @@ def test_model_that_still_carries_transforms():
         (lambda x, y: [(x, y * np.nan)], ValueError, "NaN values in y"),
         (lambda x, y: x, TypeError, r"tuple \(x, y\)"),
         (lambda x, y: "data", TypeError, r"tuple \(x, y\)"),
-        (lambda x, y: [x], ValueError, "must be a pair"),
+        (lambda x, y: [x], ValueError, "should be pairs"),
         (lambda x, y: (x, 3), ValueError, "first dimension is the batch"),
         (lambda x, y: (x, np.stack([y, y, y], 1)), ValueError, "'small' cannot be evaluated.*do not fit"),
     ],

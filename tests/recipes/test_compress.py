@@ -20,10 +20,10 @@ from keras_mot.recipes import (
     RemoveChannels,
     Tune,
 )
-from keras_mot.recipes._training_data import TrainingData
 from keras_mot.recipes.compress import Run
 from keras_mot.recipes.fine_tuning import SoftTargets, train
 from keras_mot.recipes.objective import choose_objective
+from keras_mot.recipes.training_data import TrainingData
 from tests.quantization.test_coverage import only_tensorflow
 
 SHORT = FineTune(2, 0.01, batch_size=16)
