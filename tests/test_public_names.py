@@ -41,7 +41,7 @@ COMING = {
     "export": {"Export"},
     "graph": {"Call", "Graph", "Kind", "register_kind"},
     "quantization": {"ActivationQuantizer", "Calibration", "Nearest", "QuantizationParameters", "Rounding", "layer_io"},
-    "targets": {"BiasForm", "Target", "get", "register"},
+    "targets": {"LITERT", "BiasForm", "Target", "get", "register"},
 }
 TFMOT = [
     "sparsity.keras.prune_low_magnitude",

@@ -61,6 +61,11 @@ def call_again(model: keras.Model, call: Callable) -> tuple[Any, Any]:
     return inputs, _run(functional, inputs, call, None)
 
 
+def run_on(model: keras.Model, inputs: Any, call: Callable) -> Any:
+    """The outputs of a sequential or functional model on other symbolic inputs; `call` as of `rewrite`."""
+    return _run(as_functional(model), inputs, call, None)
+
+
 def _run(functional, inputs, call, training):
     def step(operation):
         def run(*args, **kwargs):
