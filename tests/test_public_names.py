@@ -39,7 +39,7 @@ NAMES = {
 # Of this release: still to come, or to be written about.
 COMING = {
     "export": {"Export"},
-    "graph": {"Call", "Graph"},
+    "graph": {"Call", "Graph", "Kind", "register_kind"},
     "quantization": {"ActivationQuantizer", "Calibration", "Nearest", "QuantizationParameters", "Rounding", "layer_io"},
     "targets": {"LITERT", "Target", "get", "register", "target_of"},
 }

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_mot.export import export_litert
 from keras_mot.layers import transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
 from keras_mot.quantization import INT8, INT16X8, QuantizationScheme, quantize_post_training
 from keras_mot.targets import LITERT, BiasForm, get, register, target_of
 from keras_mot.transforms import FakeQuantize
 from keras_mot.transforms.grid import Grid
+from tests.quantization.test_coverage import only_tensorflow
 
 X = np.random.default_rng(0).standard_normal((64, 8, 8, 3)).astype("float32")
 
@@ -120,6 +122,19 @@ def test_a_saved_model_remembers_its_target(tmp_path):
     assert target_of(loaded) is target
     loaded.compile("sgd", "mse")
     loaded.fit(X[:8], np.zeros((8, 3), "float32"), verbose=0)  # rounds biases as the target stores them
+
+
+@only_tensorflow
+def test_files_have_the_batch_size_that_the_target_takes(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    x = X.reshape(-1, 6)
+    fixed = variant("one-by-one", open_batch=False)
+    exported = [
+        export_litert(quantize_post_training(model, INT8, x, target=target), tmp_path / "model.tflite")
+        for target in (LITERT, fixed)
+    ]
+    assert [file.batch_size for file in exported] == [None, 1]
+    assert exported[1].batch_reason == "the target takes no open batch dimension"
 
 
 def test_an_older_configuration_is_of_litert():

@@ -23,6 +23,7 @@ from keras_mot.export.litert.sparse.choice import choose, is_worth_trying
 from keras_mot.export.litert.verification import ExportVerificationError, Verifier
 from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
+from keras_mot.targets import target_of
 
 # An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
 _ENGINES = {"tensorflow": convert_in_process, "tensorflow-subprocess": convert_in_child}
@@ -186,7 +187,7 @@ def export_litert(
     model = fold_trained_batch_norm(model)
     with full_precision(model):
         signature = read_signature(model, input_signature)
-        batch_sizes = _plan_batch_sizes(signature, batch_size)
+        batch_sizes = _plan_batch_sizes(signature, batch_size, not integers or target_of(model).open_batch)
         data = _verification_inputs(model, signature, verification_data, batch_size) if verify else None
         kind = "integer" if integers else weights
         verifier = Verifier(model, signature, data, tolerance or _TOLERANCES[kind], batch_size)
@@ -262,7 +263,7 @@ def _convert_and_choose(engine, model, signature, request, sparse_encoding, veri
     return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
 
 
-def _plan_batch_sizes(signature, batch_size):
+def _plan_batch_sizes(signature, batch_size, may_be_open):
     """Batch sizes to try, in order."""
     fixed = signature.fixed_batch_size
     if fixed is not None and batch_size not in (None, fixed):
@@ -272,7 +273,7 @@ def _plan_batch_sizes(signature, batch_size):
         )
     if fixed is not None or batch_size is not None:
         return (fixed or batch_size,)
-    return (None, 1)
+    return (None, 1) if may_be_open else (1,)
 
 
 def _batch_reason(signature, asked, conversion):
@@ -282,6 +283,8 @@ def _batch_reason(signature, asked, conversion):
         return "as asked for"
     if conversion.batch_size is None:
         return "the batch dimension is open"
+    if not conversion.open_failure:
+        return "the target takes no open batch dimension"
     failure = shortened(conversion.open_failure, 300)
     return f"an open batch dimension, which recurrent layers usually do not take, fails: {failure}"
 
