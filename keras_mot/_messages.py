@@ -53,7 +53,7 @@ class _Short(reprlib.Repr):
             if kind.startswith("<dtype:"):  # of TensorFlow
                 kind = dtype.name
             return f"an array of shape {tuple(shape)} and type {kind}"
-        if shape is not None and type(x).__name__ == "DataFrame":
+        if isinstance(shape, tuple) and hasattr(x, "columns") and hasattr(x, "iloc"):  # of pandas and its like
             return f"a table of {shape[0]} rows and {shape[1]} columns"
         return super().repr1(x, level)
 

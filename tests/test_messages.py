@@ -38,6 +38,13 @@ def test_long_values_are_cut(value):
     assert len(describe(value)) < 400
 
 
+def test_a_table_is_told_by_its_size_whatever_library_it_is_of():
+    class Frame:  # as those of pandas and its like
+        shape, columns, iloc = (500, 3), ["a", "b", "c"], None
+
+    assert describe(Frame()) == "a table of 500 rows and 3 columns"
+
+
 def test_what_may_have_been_meant():
     assert nearest("sise", ["size", "int8"]) == " Did you mean 'size'?"
     assert nearest("f1_scor", ["f1_scores", "f1_score"], 2) == " Did you mean 'f1_score' or 'f1_scores'?"

@@ -4,6 +4,7 @@ A new release of Keras is checked against these files: by the suite, by `make sm
 versions that are allowed, and, for what is extended (`patches.py`), whenever the package is imported.
 """
 
+from keras_mot._keras import output_names  # noqa: F401  # extends Keras
 from keras_mot._keras.bounds import bounded_weights
 from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, operation_class, own_name
 from keras_mot._keras.graph import (
@@ -18,20 +19,26 @@ from keras_mot._keras.graph import (
 )
 from keras_mot._keras.layers import (
     BOOKKEEPING,
+    attention_axes,
+    attention_projection,
+    batch_moments,
     build_shapes,
     copy_parent_path,
     distribution_strategy,
     flatten_layers,
     forget_attribute,
     has_default_build,
+    keep_axis,
     keep_losses,
     open_tracking,
     output_shape_of,
+    seed_generators,
+    set_input_shape,
     sublayers,
     takes_training,
     untrack,
 )
-from keras_mot._keras.patches import callback_list_problem, extend, extensions
+from keras_mot._keras.patches import callback_list_problem, extend
 from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
@@ -39,6 +46,7 @@ from keras_mot._keras.trainer import (
     finish_callbacks,
     forget_compilation,
     metric_direction,
+    model_of,
 )
 from keras_mot._keras.variables import (
     forget_torch_parameters,
@@ -57,6 +65,9 @@ __all__ = [
     "Functional",
     "Sequential",
     "applied_gradients",
+    "attention_axes",
+    "attention_projection",
+    "batch_moments",
     "bounded_weights",
     "build_shapes",
     "call_of",
@@ -67,7 +78,6 @@ __all__ = [
     "copy_parent_path",
     "distribution_strategy",
     "extend",
-    "extensions",
     "finish_callbacks",
     "flatten_layers",
     "forget_attribute",
@@ -78,8 +88,10 @@ __all__ = [
     "has_default_build",
     "is_eager",
     "is_graph_model",
+    "keep_axis",
     "keep_losses",
     "metric_direction",
+    "model_of",
     "no_gradients",
     "nothing_frozen",
     "open_tracking",
@@ -90,6 +102,8 @@ __all__ = [
     "own_variables",
     "producer_of",
     "run_graph",
+    "seed_generators",
+    "set_input_shape",
     "set_keras_mask",
     "set_own_flag",
     "set_path",

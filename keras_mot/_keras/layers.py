@@ -39,6 +39,16 @@ def copy_parent_path(source, target):
     target._parent_path = source._parent_path
 
 
+def set_input_shape(layer, shape):
+    """Tells a layer that is not built a sample's shape, for a sequential model that begins with it."""
+    layer._input_shape_arg = tuple(shape)
+
+
+def batch_moments(batch_norm, values, mask):
+    """The mean and the variance of a batch, as a layer of batch normalization computes them."""
+    return batch_norm._moments(values, mask)
+
+
 def output_shape_of(layer):
     """The output shape that a `Lambda` layer was given, as it was given."""
     return layer._output_shape
@@ -47,6 +57,21 @@ def output_shape_of(layer):
 def distribution_strategy(model):
     """The `tf.distribute` strategy that a model was created under; `None` without one."""
     return getattr(model, "_distribute_strategy", None)
+
+
+def attention_axes(layer):
+    """The axes that a built attention layer attends over; `None` where that is the sequence's, always."""
+    return getattr(layer, "_attention_axes", None)
+
+
+def attention_projection(layer, part):
+    """The dense layer of a built attention layer that projects its "query", "key" or "value", or makes its "output"."""
+    return getattr(layer, f"_{part}_dense")
+
+
+def keep_axis(layer):
+    """The axes of its inputs for which a built `Normalization` has statistics of their own: a tuple."""
+    return tuple(layer._keep_axis)
 
 
 @contextlib.contextmanager
@@ -93,3 +118,8 @@ BOOKKEEPING = frozenset(
         "_modules",
     }
 )
+
+
+def seed_generators(layer):
+    """The generators of random numbers that a layer itself holds, such as that of dropout."""
+    return list(getattr(layer, "_seed_generators", ()))

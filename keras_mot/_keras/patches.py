@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-_EXTENDED = {}
+# What has been extended, such as `Model.quantize`, with what is wrong with it, or `None`.
+EXTENDED = {}
 
 
 def extend(
@@ -49,7 +50,7 @@ def extend(
         extended._keras_mot = True
         setattr(owner, name, extended)
         problem = check()
-        _EXTENDED[f"{owner.__name__}.{name}"] = problem
+    EXTENDED[f"{owner.__name__}.{name}"] = problem
     if problem is not None:
         warnings.warn(
             f"Keras {keras.__version__} is not as keras-mot expects it: {problem}. So {without}. Use a version of "
@@ -57,11 +58,6 @@ def extend(
             stacklevel=2,
         )
     return problem is None
-
-
-def extensions() -> dict[str, str | None]:
-    """What has been extended, such as `Model.quantize`, with what is wrong with it, or `None`."""
-    return dict(_EXTENDED)
 
 
 def _problem(owner, name, plain, arguments, added):

@@ -8,10 +8,7 @@ from keras_mot.analysis.report import Measurement, Report
 
 __all__ = [
     "DriftReport",
-    "Measurement",
     "Report",
-    "TensorDrift",
-    "TensorStats",
     "measure",
     "measure_drift",
     "sparsity",

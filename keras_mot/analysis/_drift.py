@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_mot._keras import no_gradients
 from keras_mot._messages import describe
+from keras_mot.data.arrays import slices
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.layers.activation_quantizer import intercepted, is_quantized
@@ -98,11 +99,10 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
     step = runner.batch_size or _CHUNK
     if runner.batch_size and len(arrays[0]) % step:
         raise ValueError(
-            f"The file takes batches of {step}: pass a multiple of that. Received: {len(arrays[0])} samples."
+            f"The file takes batches of {step}: pass a multiple of that; received {len(arrays[0])} samples."
         )
     counts, rounding = {}, ReferenceRounding(model)
-    for start in range(0, len(arrays[0]), step):
-        batch = [array[start : start + step] for array in arrays]
+    for batch in slices(arrays, step):
         runner.set_inputs(batch)
         runner.invoke()
         received = runner.inner_values()

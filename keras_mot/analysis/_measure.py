@@ -11,10 +11,11 @@ from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._sizes import zipped_bytes
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
-from keras_mot.analysis.data import batches, check_data, count_batches, first_sample
 from keras_mot.analysis.metrics import make_metric
 from keras_mot.analysis.report import Measurement, Report
 from keras_mot.analysis.subjects import Subject, collect, open_subject, start
+from keras_mot.data.arrays import part, sample_count
+from keras_mot.data.pairs import batches, check_data, count_batches
 
 
 def measure(
@@ -88,7 +89,8 @@ def measure(
         _row(name, subject, value, latency)
         for (name, subject), value, latency in zip(named, metrics, latencies, strict=True)
     )
-    return Report(rows, None if resolved is None else resolved.name, samples, latency_runs, num_threads)
+    name, names = (None, {}) if resolved is None else (resolved.name, dict(resolved.names))
+    return Report(rows, name, samples, latency_runs, num_threads, names)
 
 
 def tensor_stats(subject: Subject) -> tuple[TensorStats, ...]:
@@ -136,9 +138,9 @@ def sparsity(subject: Subject, kernels_only: bool = True) -> float:
 
 def _check_count(name, value, smallest):
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` must be an integer. Received: {describe(value)}.")
+        raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
     if value < smallest:
-        raise ValueError(f"`{name}` must be {smallest} or more. Received: {value}.")
+        raise ValueError(f"`{name}` should be {smallest} or more; received {value}.")
 
 
 def _evaluate(named, data, metric, batch_size, bar):
@@ -154,10 +156,10 @@ def _evaluate(named, data, metric, batch_size, bar):
     samples, sample = 0, None
     task = bar.add_task("evaluating", total=count_batches(data, batch_size))
     for x, y in batches(data, batch_size):
-        sample = first_sample(x) if sample is None else sample
+        sample = part(x, slice(1)) if sample is None else sample
         if not accumulators:
             break
-        samples += len(keras.tree.flatten(y)[0])
+        samples += sample_count(y)
         for (name, subject), accumulator in zip(named, accumulators, strict=True):
             try:
                 accumulator.add(y, subject.predict(x))

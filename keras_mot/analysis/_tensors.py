@@ -2,15 +2,14 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mot._entropy import entropy_in_bits
 from keras_mot.export.litert.checks import check_stripped, to_numpy
-from keras_mot.export.litert.litert_file import parameters, parse_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +72,8 @@ def keras_tensor_stats(model: keras.Model) -> tuple[TensorStats, ...]:
     return tuple(stats)
 
 
-def litert_tensor_stats(path_or_content: str | os.PathLike | bytes) -> tuple[TensorStats, ...]:
-    """`TensorStats` of all constant parameters of a `.tflite` file; sparsely encoded ones are decoded."""
-    tensors = parameters(parse_model(path_or_content))
+def file_tensor_stats(tensors: Iterable[Any]) -> tuple[TensorStats, ...]:
+    """`TensorStats` of the constant tensors of an exported file."""
     return tuple(_count(t.name, t.values, t.dtype, t.zero_point, t.sparse_encoding) for t in tensors)
 
 

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from keras_mot._formats import FORMATS
 from keras_mot._tables import markdown_table, text_table
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 
@@ -16,7 +17,7 @@ class Measurement:
 
     Attributes:
         name: Name of the row.
-        kind: "keras" or "litert".
+        kind: "keras", or the format of an exported file, such as "litert".
         path: Path of the file, or None for a model in memory.
         bytes: Size of the file. For a model in memory: of the `.keras` file that it saves to, without the
             state of its optimizer.
@@ -90,6 +91,7 @@ class Report:
         samples: Number of samples that the metric was computed over.
         latency_runs: Number of timed runs of each file.
         num_threads: Number of threads of the runtime.
+        metric_names: For outputs that are judged by metrics of their own, dictionary from output to metric.
     """
 
     measurements: tuple[Measurement, ...]
@@ -97,6 +99,7 @@ class Report:
     samples: int
     latency_runs: int
     num_threads: int
+    metric_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
@@ -138,7 +141,8 @@ class Report:
         if self.metric_name is not None:
             columns[self.metric_name] = [_shown(row.metric) for row in self]
             for output in dict.fromkeys(name for row in self for name in row.metrics):
-                columns[f"'{output}'"] = [_shown(row.metrics.get(output)) for row in self]
+                metric = f"{self.metric_names[output]} of " if output in self.metric_names else ""
+                columns[f"{metric}'{output}'"] = [_shown(row.metrics.get(output)) for row in self]
         if any(row.latency_ms is not None for row in self):
             columns["ms"] = ["-" if row.latency_ms is None else f"{row.latency_ms:.3f}" for row in self]
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
@@ -155,7 +159,9 @@ class Report:
             parts.append(f"{self.metric_name}: over {self.samples:,} samples")
         if any(row.latency_ms is not None for row in self):
             threads = f"{self.num_threads} thread" + ("s" if self.num_threads > 1 else "")
-            parts.append(f"ms: median of {self.latency_runs} runs, one sample, {threads}, LiteRT")
+            kinds = dict.fromkeys(row.kind for row in self if row.latency_ms is not None)
+            runtimes = " and ".join(FORMATS[kind].runtime for kind in kinds)
+            parts.append(f"ms: median of {self.latency_runs} runs, one sample, {threads}, {runtimes}")
         return "; ".join(parts) + "."
 
 

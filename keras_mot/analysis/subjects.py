@@ -1,4 +1,4 @@
-"""What can be measured: a Keras model, a `.keras` file, a `.tflite` file, the result of an export."""
+"""What can be measured: a Keras model, a `.keras` file, an exported file, the result of an export."""
 
 import collections.abc
 import os
@@ -8,17 +8,18 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_mot._formats import DEFAULT, KERAS, format_of_content, format_of_name
 from keras_mot._messages import describe
 from keras_mot._model_files import load_model_file
 from keras_mot.analysis._sizes import saved_content
-from keras_mot.analysis._tensors import keras_tensor_stats, litert_tensor_stats
-from keras_mot.export.litert.exporting import LiteRTExport
-from keras_mot.export.litert.litert_file import is_litert
+from keras_mot.analysis._tensors import file_tensor_stats, keras_tensor_stats
+from keras_mot.data.arrays import full_slices, joined, part, sample_count
+from keras_mot.data.inputs import fixed_batch_size
+from keras_mot.data.naming import name_outputs
 from keras_mot.export.litert.random_inputs import OPEN_SIZES
-from keras_mot.export.litert.runner import LiteRTRunner
-from keras_mot.export.litert.signature import name_outputs
+from keras_mot.export.protocol import Export
 
-Subject = keras.Model | str | os.PathLike | LiteRTExport
+Subject = keras.Model | str | os.PathLike | Export
 
 
 class KerasSubject:
@@ -43,20 +44,19 @@ class KerasSubject:
         return predict(self.model, x)
 
 
-class LiteRTSubject:
-    """A `.tflite` file, which is read here, and run by the LiteRT runtime once it is started."""
+class FileSubject:
+    """An exported file, which is read here, and run by its runtime once it is started."""
 
-    kind = "litert"
     runner = None
 
-    def __init__(self, path, input_names=None, output_names=None):
-        self.name, self.path = path.name, path
-        self._input_names, self._output_names = input_names, output_names
-        self.tensors = litert_tensor_stats(path)
+    def __init__(self, format, path, input_names=None, output_names=None):
+        self.name, self.path, self.kind = path.name, path, format.name
+        self._format, self._input_names, self._output_names = format, input_names, output_names
+        self.tensors = file_tensor_stats(format.functions.parameters(path))
 
     def start(self, num_threads):
         """Loads the file into the runtime."""
-        self.runner = LiteRTRunner(self.path, num_threads, self._input_names)
+        self.runner = self._format.functions.runner(self.path, num_threads, self._input_names)
 
     def content(self):
         """The bytes of the file."""
@@ -101,20 +101,10 @@ def predict(model, x):
     return flat[0] if len(flat) == 1 else dict(zip(names, flat, strict=True))
 
 
-def fixed_batch_size(model):
-    """The batch size that the model prescribes, or None if it takes any or does not tell."""
-    shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
-    return next((shape[0] for shape in shapes if len(shape) and shape[0] is not None), None)
-
-
 def _predict_in_steps(model, x, step):
     """Predicts `step` samples at a time; the last ones are repeated to fill up, and the surplus is cut off."""
-    count = len(keras.tree.flatten(x)[0])
-    parts = []
-    for start in range(0, count, step):
-        chosen = np.minimum(np.arange(start, start + step), count - 1)
-        parts.append(model.predict_on_batch(keras.tree.map_structure(lambda leaf: leaf[chosen], x)))  # noqa: B023
-    return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves)[:count], *parts)
+    parts = [model.predict_on_batch(batch) for batch in full_slices(x, step)]
+    return part(joined(parts), slice(sample_count(x)))
 
 
 def start(subjects, num_threads):
@@ -151,23 +141,22 @@ def open_subject(item):
                 f"batch of data, or start it with a `keras.Input`."
             )
         return KerasSubject(item)
-    if isinstance(item, LiteRTExport):
-        return LiteRTSubject(_existing_file(item.path), item.input_names, item.output_names)
+    if isinstance(item, Export):
+        path = _existing_file(item.path)
+        return FileSubject(format_of_content(path) or DEFAULT, path, item.input_names, item.output_names)
     if not isinstance(item, (str, os.PathLike)):
         raise TypeError(
-            f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export. "
-            f"Received: {describe(item)} of type {type(item).__name__}."
+            f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export; "
+            f"received {describe(item)} of type {type(item).__name__}."
         )
     path = _existing_file(pathlib.Path(item))
-    with path.open("rb") as file:
-        if is_litert(file.read(8)):  # first, for a zip archive of metadata may follow the model
-            return LiteRTSubject(path)
-    if path.suffix == ".keras" or zipfile.is_zipfile(path):
+    found = format_of_content(path)  # first, for a zip archive of metadata may follow the model
+    if found is None and (path.suffix == KERAS or zipfile.is_zipfile(path)):
         return KerasSubject(load_model_file(path), path)
-    return LiteRTSubject(path)
+    return FileSubject(found or format_of_name(path) or DEFAULT, path)
 
 
 def _existing_file(path):
     if not path.is_file():
-        raise ValueError(f"Expected the path of a `.keras` or `.tflite` file. Received: '{path}', not a file.")
+        raise ValueError(f"Expected the path of a `.keras` or `.tflite` file; received '{path}', not a file.")
     return path

@@ -78,7 +78,7 @@ def _groups(files, path):
 
 def check_names_and_shapes(data, model):
     """Checks the names and shapes of the arrays against the inputs and outputs of a model that tells them."""
-    from keras_mot.recipes.arrangement import input_arrangement, with_outputs
+    from keras_mot.data.arrangement import input_arrangement, with_outputs
 
     if not getattr(model, "inputs", None):
         return
@@ -114,11 +114,17 @@ def _check_shapes(label, arrays, names, tensors):
     if not isinstance(arrays, np.ndarray):
         listed = [(f"{label}/{name}", arrays[name]) for name in ([names] if isinstance(names, str) else names)]
     for (file, array), tensor in zip(listed, tensors, strict=True):
-        expected = tuple(tensor.shape[1:])
-        if not _fits(array.shape[1:], expected):
-            raise UsageError(
-                f"The samples of '{file}' have shape {array.shape[1:]}; the model takes {expected} (None: any size)."
-            )
+        _check_shape(file, array, tensor)
+
+
+def _check_shape(name, array, tensor):
+    from keras_mot.data.arrays import fit_samples
+
+    if not fit_samples(array.shape, tensor.shape):
+        raise UsageError(
+            f"The samples of '{name}' have shape {array.shape[1:]}; the model takes {tuple(tensor.shape[1:])} "
+            "(None: any size)."
+        )
 
 
 def check_against_model(data, model):
@@ -132,12 +138,8 @@ def check_against_model(data, model):
     if not isinstance(data.x, np.ndarray) or not isinstance(data.y, np.ndarray):
         raise UsageError("This command takes models with one input and one output: store 'x_train' and 'y_train'.")
     if inputs is not None:
-        expected = tuple(inputs[0].shape[1:])
         for name, x in (("x_train", data.x), (data.evaluation_name, data.evaluation[0])):
-            if not _fits(x.shape[1:], expected):
-                raise UsageError(
-                    f"The samples of '{name}' have shape {x.shape[1:]}; the model takes {expected} (None: any size)."
-                )
+            _check_shape(name, x, inputs[0])
     try:
         outputs = model.predict_on_batch(first_samples(data.x, model))
     except Exception as error:
@@ -152,12 +154,10 @@ def check_against_model(data, model):
 
 def first_samples(x, model):
     """The first samples of `x`: as many as the model takes at once, or some."""
-    inputs = getattr(model, "inputs", None)
-    return x[: (inputs[0].shape[0] if inputs else None) or 64]
+    from keras_mot.data.arrays import part
+    from keras_mot.data.inputs import fixed_batch_size
 
-
-def _fits(shape, expected):
-    return len(shape) == len(expected) and all(b in (None, a) for a, b in zip(shape, expected, strict=True))
+    return part(x, slice(fixed_batch_size(model) or 64))
 
 
 def _read_pair(archive, path, groups, x_name, y_name):

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from keras_mot._formats import DEFAULT, KERAS, format_of_name
 from keras_mot._tables import wrapped
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
@@ -22,15 +23,19 @@ class Plan:
 
     Attributes:
         model: the given model.
-        changed: the model to train, with its transforms.
+        stage: the `Stage` of recipes that the command runs.
+        changed: the model to train, as the stage makes it.
         data: the `Data`.
+        training: the `TrainingData` of it.
         objective: the `Objective`.
         outputs: paths to write.
     """
 
     model: Any
+    stage: Any
     changed: Any
     data: Any
+    training: Any
     objective: Any
     outputs: tuple[pathlib.Path, ...]
 
@@ -44,20 +49,42 @@ class Trained:
     logs: dict[str, float]
 
 
-def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
+@dataclasses.dataclass(frozen=True)
+class StageRun:
+    """What a stage is told of a run, of that of a command; see `keras_mot.recipes.Stage.apply`."""
+
+    data: Any
+    seed: int
+    quantizes: bool = False
+    progress: bool | None = None
+
+    def steps(self, fine_tune):
+        """Training steps."""
+        return self.data.steps(fine_tune.batch_size) * fine_tune.epochs
+
+    def calibration(self, samples):
+        """So many of the samples, drawn at random: data are often sorted by class."""
+        return self.data.calibration(samples, self.seed)
+
+
+def prepare(options, outputs, stage_of: Callable[[Any], Any], change=None) -> Plan:
     """Loads model and data, checks that they fit each other, and changes the model.
 
     Args:
         options: those of the command.
         outputs: paths to write.
-        change: function of (model, data, training steps) that returns the model to train.
+        stage_of: function from a `FineTune` to the `Stage` of recipes that the command runs.
+        change: function of (stage, model, run) that returns the model to train; by default the stage's `apply`.
     """
     import keras
 
     from keras_mot.cli._data import check_against_model, load_data
+    from keras_mot.recipes import FineTune
     from keras_mot.recipes.objective import choose_objective
+    from keras_mot.recipes.training_data import TrainingData
 
-    check_runtime(outputs)
+    for format in filter(None, map(format_of_name, outputs)):
+        format.check_written()
     data = load_data(options.data)
     model = load_model(options.model, compile=True)
     check_plain(model, options.model)
@@ -65,18 +92,12 @@ def prepare(options, outputs, change: Callable[[Any, Any, int], Any]) -> Plan:
     outputs_of_model = check_against_model(data, model)
     with blamed_on_input():
         objective = choose_objective(model, options.loss, data.y, outputs_of_model)
-    steps = -(-samples_in(data.x) // options.batch_size) * options.epochs
+        training = TrainingData((data.x, data.y), None)
+        stage = stage_of(FineTune(options.epochs, options.learning_rate, batch_size=options.batch_size))
     with blamed_on_input(" On the command line: `--skip REGEX`."):
-        changed = change(model, data, steps)
-    return Plan(model, changed, data, objective, outputs)
-
-
-def check_runtime(outputs):
-    """Raises an error that says what to install, if a `.tflite` file is to be written and cannot be."""
-    if any(path.suffix == ".tflite" for path in outputs):
-        from keras_mot.export.dependencies import check_installed
-
-        check_installed("tensorflow", "ai_edge_litert")
+        run = StageRun(training, options.seed)
+        changed = stage.apply(model, run) if change is None else change(stage, model, run)
+    return Plan(model, stage, changed, data, training, objective, outputs)
 
 
 def check_plain(model, path):
@@ -96,32 +117,26 @@ def check_plain(model, path):
         )
 
 
-def samples_in(x) -> int:
-    """How many samples there are, in an array or a structure of arrays."""
-    import keras
-
-    return len(keras.tree.flatten(x)[0])
-
-
 def train_and_write(
-    options, plan: Plan, activity: str, finish: Callable[[Any], Any], measured_suffixes=(".keras", ".tflite"), **export
+    plan: Plan,
+    activity: str,
+    finish: Callable[[Any], Any],
+    measured_suffixes=(KERAS, DEFAULT.suffix),
+    **export,
 ) -> Trained:
     """Trains the changed model, writes it, and measures it beside the given one.
 
     Args:
-        options: those of the command.
         plan: what `prepare` returned.
         activity: what the progress is called, such as "pruning".
         finish: function from the trained model to the one that is written.
         measured_suffixes: which of the outputs are measured.
-        **export: arguments of `export_litert` for the file of the changed model.
+        **export: arguments of the exporter for the file of the changed model.
     """
-    import keras
-
     import keras_mot
     from keras_mot._files import naming, replacing
     from keras_mot._progress import say
-    from keras_mot.cli._training import fit
+    from keras_mot.cli._training import trained
 
     say(plan.objective.description)
     say_what_it_is_measured_on(plan.data)
@@ -131,30 +146,23 @@ def train_and_write(
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keras_mot_")))
         temporaries = [stack.enter_context(replacing(path)) for path in plan.outputs]
         before = None
-        if any(path.suffix == ".tflite" for path in plan.outputs):
+        if any(map(format_of_name, plan.outputs)):
             # Before the training, so that a model that cannot be exported costs none.
-            say("exporting the given model to LiteRT, to compare with")
-            before = write_litert(plan.model, folder / "before.tflite", plan.data)
-        plan.changed.compile(
-            keras.optimizers.Adam(options.learning_rate),
-            plan.objective.loss,
-            loss_weights=plan.objective.loss_weights,
-            metrics=plan.objective.fit_metrics,
-        )
-        arguments = {"epochs": options.epochs, "batch_size": options.batch_size}
-        logs = fit(plan.changed, plan.data.x, plan.data.y, activity, **arguments)
+            say(f"exporting the given model to {DEFAULT.runtime}, to compare with")
+            before = write_file(plan.model, folder / f"before{DEFAULT.suffix}", plan.data)
+        logs = trained(plan.changed, plan.stage.fine_tune, plan.training, plan.objective, activity)
         final = finish(plan.changed)
         for path, temporary in zip(plan.outputs, temporaries, strict=True):
-            if path.suffix == ".keras":
+            if path.suffix == KERAS:
                 with naming(path):
                     final.save(temporary)
-                pair = {"before (.keras)": plan.model, "after (.keras)": final}
+                pair = sides(KERAS, plan.model, final)
             else:
-                say("exporting the new model to LiteRT")
+                say(f"exporting the new model to {DEFAULT.runtime}")
                 with naming(path):
-                    after = write_litert(final, temporary, plan.data, **export)
+                    after = write_file(final, temporary, plan.data, **export)
                 say(f"sparse encoding: {'yes' if after.sparse_encoding else 'no'}, {after.sparse_reason}")
-                pair = {"before (.tflite)": before, "after (.tflite)": after}
+                pair = sides(DEFAULT.suffix, before, after)
             if path.suffix in measured_suffixes:
                 subjects |= pair
         measured = keras_mot.analysis.measure(subjects, data=plan.data.evaluation, metric=plan.objective.metric)
@@ -169,13 +177,25 @@ def say_what_it_is_measured_on(data):
         say("no 'x_test' and 'y_test' in the data: evaluating on the training data")
 
 
-def write_litert(model, path, data, **arguments):
+def sides(suffix, before, after):
+    """Both by their names in reports."""
+    return {f"before ({suffix})": before, f"after ({suffix})": after}
+
+
+def put_in_place(rows, outputs):
+    """Names in reports the files that were measured before they were put in place, and so under other names."""
+    written = {f"after ({path.suffix})": str(path) for path in outputs if path.suffix != KERAS}
+    for row in rows:
+        row["path"] = written.get(row["name"])
+
+
+def write_file(model, path, data, **arguments):
     """Exports a model, verified on samples of the data, or on random ones where there are none."""
-    import keras_mot
+    import keras_mot  # noqa: F401  (chooses the backend)
     from keras_mot.cli._data import first_samples
 
     samples = None if data is None else first_samples(data.evaluation[0], model)
-    return keras_mot.export.export_litert(model, path, verification_data=samples, **arguments)
+    return DEFAULT.functions.export(model, path, verification_data=samples, **arguments)
 
 
 def result_of(trained: Trained, left_alone, verb: str, **more) -> Result:
@@ -198,10 +218,7 @@ def result_of(trained: Trained, left_alone, verb: str, **more) -> Result:
         **more,
         **trained.measured.to_dict(),
     }
-    written = {path.suffix: str(path) for path in plan.outputs}
-    for row in data["measurements"]:
-        # Measured before they were put in place, so under other names.
-        row["path"] = written[".tflite"] if row["name"] == "after (.tflite)" else None
+    put_in_place(data["measurements"], plan.outputs)
     lines = [str(trained.measured), f"Wrote {' and '.join(data['files'])}."]
     if left_alone:
         by_reason = {}

@@ -5,6 +5,7 @@ import pathlib
 import re
 from collections.abc import Callable, Sequence
 
+from keras_mot._formats import DEFAULT, KERAS
 from keras_mot.cli._errors import UsageError
 from keras_mot.cli._files import existing_file, writable_file
 
@@ -42,7 +43,7 @@ def add_plain_outputs(parser):
 
 def plain_outputs(options) -> tuple[pathlib.Path, ...]:
     """Their paths; a `UsageError` if they cannot be written."""
-    return output_paths(options, (".keras", ".tflite"), ".tflite" if options.tflite else None)
+    return output_paths(options, (KERAS, DEFAULT.suffix), DEFAULT.suffix if options.tflite else None)
 
 
 def add_skip(group):
@@ -116,7 +117,7 @@ def add_calibration(group):
 def check_inputs(options):
     """Refuses a model or a file of data that is not there."""
     path = existing_file(options.model, "a `.keras` file")
-    if path.suffix != ".keras":
+    if path.suffix != KERAS:
         raise UsageError(f"'{path}' is not a `.keras` file: save the model with `model.save('model.keras')`.")
     if options.data is not None:
         existing_file(options.data, "a `.npz` file of arrays")

@@ -1,35 +1,25 @@
 """Quantization schemes by their names on the command line."""
 
-import dataclasses
-
-from keras_mot.cli._errors import blamed_on_input
+from keras_mot.cli._options import of_integer_file
 
 TRAINED = ("int8", "int16x8", "int4-weights")
 WEIGHTS_ALONE = ("float16", "dynamic-range")
 
 
-def scheme_named(name, learned_scales=False):
+def scheme_named(name):
     """The scheme of this name."""
     from keras_mot import quantization
 
-    scheme = getattr(quantization, name.upper().replace("-", "_"))
-    if not learned_scales:
-        return scheme
-    with blamed_on_input():
-        return dataclasses.replace(scheme, learned_scales=True)
+    return getattr(quantization, name.upper().replace("-", "_"))
 
 
-def calibration_samples(x, count, seed):
-    """So many of the samples, drawn at random: data are often sorted by class.
-
-    Args:
-        x: array, or structure of arrays.
-        count: how many at most.
-        seed: of the draw.
-    """
-    import keras
-    import numpy as np
-
-    samples = len(keras.tree.flatten(x)[0])
-    chosen = np.sort(np.random.default_rng(seed).permutation(samples)[:count])
-    return keras.tree.map_structure(lambda leaf: leaf[chosen], x)
+def settings_of(options):
+    """What the options say of the stages of recipes that quantize, as their arguments."""
+    scheme = scheme_named(options.scheme)
+    return {
+        "weight_bits": scheme.weight_bits,
+        "activation_bits": scheme.activation_bits,
+        "calibration_samples": options.calibration_samples,
+        "skip": options.skip,
+        **of_integer_file(options),
+    }

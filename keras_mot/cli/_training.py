@@ -1,24 +1,28 @@
 """Training in a command: with progress, reproducible, and never on to a result that is not a number."""
 
-import math
-
 from keras_mot.cli._errors import FailedError
 
 
-def fit(model, x, y, title, **arguments):
-    """Runs `fit`; raises a `FailedError` if training diverged.
+def trained(model, settings, data, objective, title):
+    """Trains a model as the stages of recipes do; raises a `FailedError` if training diverged.
+
+    Args:
+        model: to train in place.
+        settings: a `FineTune`.
+        data: a `TrainingData`.
+        objective: an `Objective`.
+        title: what the progress is called.
 
     Returns:
         The logs of the last epoch.
     """
     from keras_mot._progress import TrainingProgress
+    from keras_mot.recipes.fine_tuning import train
 
     progress = TrainingProgress(title)
     try:
-        history = model.fit(x, y, verbose=0, callbacks=[progress], **arguments).history
+        return train(model, settings, data, objective, callbacks=[progress])
+    except FloatingPointError as error:
+        raise FailedError(str(error).replace("Lower the learning rate", "Lower `--learning-rate`")) from error
     finally:
         progress.close()
-    logs = {name: float(values[-1]) for name, values in history.items()}
-    if not math.isfinite(logs["loss"]):
-        raise FailedError(f"Training diverged: the loss is {logs['loss']}. Lower `--learning-rate`.")
-    return logs

@@ -59,21 +59,21 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     import keras_mot
+    from keras_mot.recipes import Cluster
 
-    def change(model, data, steps):
-        config = keras_mot.clustering.ClusteringConfig(
-            options.clusters, per_channel=options.per_channel, frequency=options.frequency
-        )
-        return keras_mot.clustering.cluster_weights(
-            model,
-            config,
-            preserve_sparsity=options.preserve_sparsity,
-            overrides=dict.fromkeys(options.skip),
+    def stage_of(fine_tune):
+        return Cluster(
+            options.clusters,
+            options.per_channel,
+            options.preserve_sparsity,
+            frequency=options.frequency,
+            skip=options.skip,
+            fine_tune=fine_tune,
             include_depthwise=options.include_depthwise or None,
         )
 
-    plan = prepare(options, _options.plain_outputs(options), change)
-    trained = train_and_write(options, plan, "clustering", keras_mot.clustering.strip_clustering)
+    plan = prepare(options, _options.plain_outputs(options), stage_of)
+    trained = train_and_write(plan, "clustering", keras_mot.clustering.strip_clustering)
     report = keras_mot.clustering.clustering_report(plan.changed)
     clustered = [{"path": row.path, "unique_values": row.unique_values} for row in report.clustered]
     return result_of(trained, report.left_alone, "clustered", clustered=clustered)

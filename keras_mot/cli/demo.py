@@ -65,8 +65,10 @@ def _build(folder, images, labels):
     import numpy as np
 
     import keras_mot
-    from keras_mot.cli._training import fit
+    from keras_mot.cli._training import trained
     from keras_mot.recipes import Cluster, FineTune, Prune, QuantizeAware, Recipe
+    from keras_mot.recipes.objective import choose_objective
+    from keras_mot.recipes.training_data import TrainingData
 
     keras.utils.set_random_seed(0)
     order = np.random.default_rng(0).permutation(len(images))
@@ -79,8 +81,9 @@ def _build(folder, images, labels):
     }
     np.savez_compressed(folder / "digits.npz", **parts)
     model = _network(keras)
-    model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    fit(model, images[train], labels[train], "training", epochs=_EPOCHS, batch_size=_BATCH)
+    data = TrainingData((images[train], labels[train]), None)
+    objective = choose_objective(model, None, labels[train], model.predict_on_batch(images[train][:64]))
+    trained(model, FineTune(_EPOCHS, 2e-3, batch_size=_BATCH), data, objective, "training")
 
     def epochs(stage, learning_rate):
         return FineTune(_STAGES[stage], learning_rate, schedule="cosine", batch_size=_BATCH)

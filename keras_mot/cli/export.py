@@ -3,9 +3,9 @@
 import argparse
 import dataclasses
 
+from keras_mot._formats import DEFAULT
 from keras_mot.cli import _options
 from keras_mot.cli._errors import blamed_on_input
-from keras_mot.cli._fine_tuned import check_runtime
 from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
 
@@ -58,13 +58,13 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     _options.check_inputs(options)
-    _options.output_paths(options, (".tflite",))
+    _options.output_paths(options, (DEFAULT.suffix,))
 
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
-    (path,) = _options.output_paths(options, (".tflite",))
-    check_runtime([path])
+    (path,) = _options.output_paths(options, (DEFAULT.suffix,))
+    DEFAULT.check_written()
     samples, model = _loaded(options)
     import keras_mot
 

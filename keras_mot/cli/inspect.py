@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from keras_mot._formats import KERAS, format_of_name
 from keras_mot._tables import text_table, wrapped
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import existing_file
@@ -36,19 +37,18 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     path = existing_file(options.file, "a `.keras` or `.tflite` file")
-    if path.suffix not in (".keras", ".tflite"):
+    if path.suffix != KERAS and format_of_name(path) is None:
         raise UsageError(f"'{path}' is neither a `.keras` nor a `.tflite` file.")
 
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     path = pathlib.Path(options.file)
-    if path.suffix == ".keras":
+    if path.suffix == KERAS:
         return _inspect_keras(path)
     import keras_mot
-    from keras_mot.export.dependencies import check_installed
 
-    check_installed("ai_edge_litert")
+    format_of_name(path).check_run()
     with blamed_on_input():
         measured = keras_mot.analysis.measure(path, latency_runs=0, progress=False)[path.name]
     return _result(path, measured.to_dict())

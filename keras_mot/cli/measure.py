@@ -2,6 +2,7 @@
 
 import argparse
 
+from keras_mot._formats import KERAS, format_of_name
 from keras_mot.cli import _options
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import existing_file
@@ -54,7 +55,8 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     for file in options.files:
-        if existing_file(file, "a `.keras` or `.tflite` file").suffix not in (".keras", ".tflite"):
+        path = existing_file(file, "a `.keras` or `.tflite` file")
+        if path.suffix != KERAS and format_of_name(path) is None:
             raise UsageError(f"'{file}' is neither a `.keras` nor a `.tflite` file.")
     if options.data is not None:
         existing_file(options.data, "a `.npz` file of arrays")
@@ -67,10 +69,9 @@ def run(options: argparse.Namespace) -> Result:
     import keras_mot
     from keras_mot.cli._data import load_data
     from keras_mot.cli._fine_tuned import say_what_it_is_measured_on
-    from keras_mot.export.dependencies import check_installed
 
-    if any(file.endswith(".tflite") for file in options.files):
-        check_installed("ai_edge_litert")
+    for format in filter(None, map(format_of_name, options.files)):
+        format.check_run()
     evaluation = None
     if options.data is not None:
         data = load_data(options.data)

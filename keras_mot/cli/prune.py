@@ -74,29 +74,36 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
-    return _work(options, prepare(options, _options.plain_outputs(options), _pruned(options)))
+    import keras_mot
+    from keras_mot.recipes import Prune
+    from keras_mot.recipes.stages import PRUNING_SHARE
 
+    initial, final = _sparsities(options)
 
-def _pruned(options):
-    """The function that attaches masks to a model."""
-
-    def change(model, data, steps):
-        import keras_mot
-        from keras_mot.sparsity.channels import layers_before_outputs
-
-        skipped = [*options.skip, *(layers_before_outputs(model) if options.channels else ())]
-        return keras_mot.sparsity.prune_low_magnitude(
-            model,
-            _schedule(_sparsities(options), steps, options.frequency),
-            granularity=keras_mot.sparsity.Channel() if options.channels else None,
-            block_size=options.block or (1, 1),
-            sparsity_m_by_n=options.n_m,
-            scope=keras_mot.sparsity.WholeModel() if options.scope == "model" else None,
-            overrides=dict.fromkeys(skipped),
+    def stage_of(fine_tune):
+        return Prune(
+            final,
+            initial,
+            options.block,
+            options.n_m,
+            options.channels,
+            options.scope,
+            frequency=options.frequency,
+            skip=options.skip,
+            fine_tune=fine_tune,
             include_depthwise=options.include_depthwise or None,
         )
 
-    return change
+    def change(stage, model, run):  # masks are updated as often as was asked for, however short the training
+        return stage.pruned(model, int(run.steps(stage.fine_tune) * PRUNING_SHARE), stage.frequency)
+
+    def finish(pruned):
+        small = keras_mot.sparsity.strip_pruning(pruned)
+        return keras_mot.sparsity.remove_pruned_channels(small) if options.channels else small
+
+    plan = prepare(options, _options.plain_outputs(options), stage_of, change)
+    trained = train_and_write(plan, "pruning", finish)
+    return result_of(trained, keras_mot.sparsity.pruning_report(plan.changed).left_alone, "pruned")
 
 
 def _sparsities(options):
@@ -120,23 +127,6 @@ def _sparsities(options):
     if initial > final:
         raise UsageError(f"`--initial-sparsity {initial:g}` should not be above `--sparsity {final:g}`.")
     return initial, final
-
-
-def _schedule(sparsities, steps, frequency):
-    from keras_mot.sparsity import PolynomialDecay
-
-    return PolynomialDecay(*sparsities, begin_step=0, end_step=max(1, steps * 3 // 4), frequency=frequency)
-
-
-def _work(options, plan):
-    import keras_mot
-
-    def finish(pruned):
-        small = keras_mot.sparsity.strip_pruning(pruned)
-        return keras_mot.sparsity.remove_pruned_channels(small) if options.channels else small
-
-    trained = train_and_write(options, plan, "pruning", finish)
-    return result_of(trained, keras_mot.sparsity.pruning_report(plan.changed).left_alone, "pruned")
 
 
 def _block(text):

@@ -5,12 +5,13 @@ import contextlib
 import pathlib
 import tempfile
 
-from keras_mot.cli import _options
+from keras_mot._formats import DEFAULT, KERAS
+from keras_mot.cli import _fine_tuned, _options
 from keras_mot.cli._errors import UsageError, blamed_on_input
-from keras_mot.cli._fine_tuned import check_plain, check_runtime, say_what_it_is_measured_on, write_litert
+from keras_mot.cli._fine_tuned import StageRun, check_plain, say_what_it_is_measured_on, write_file
 from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
-from keras_mot.cli._schemes import TRAINED, WEIGHTS_ALONE, calibration_samples, scheme_named
+from keras_mot.cli._schemes import TRAINED, WEIGHTS_ALONE, scheme_named, settings_of
 
 _DESCRIPTION = """\
 Quantizes a saved Keras model after training, without training it further, and
@@ -74,26 +75,24 @@ def _check_weights_alone(options):
 
 
 def _outputs(options):
-    return _options.output_paths(options, (".tflite",), ".keras" if options.keras else None)
+    return _options.output_paths(options, (DEFAULT.suffix,), KERAS if options.keras else None)
 
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
+    from keras_mot.recipes import PostTraining, StoreWeights
+    from keras_mot.recipes.training_data import TrainingData
+
     outputs = _outputs(options)
-    check_runtime(outputs)
+    DEFAULT.check_written()
     model, data = _loaded(options)
     if options.scheme in WEIGHTS_ALONE:
-        return _write(options, outputs, model, model, data, {"weights": scheme_named(options.scheme)})
-    import keras_mot
-
+        stage = StoreWeights(scheme_named(options.scheme).weights)
+        return _write(options, outputs, model, model, data, stage.export_options())
     with blamed_on_input(" On the command line: `--skip REGEX`."):
-        quantized = keras_mot.quantization.quantize_post_training(
-            model,
-            scheme_named(options.scheme),
-            calibration_samples(data.x, options.calibration_samples, options.seed),
-            overrides=dict.fromkeys(options.skip),
-        )
-    return _write(options, outputs, model, quantized, data, _options.of_integer_file(options))
+        stage = PostTraining(**settings_of(options))
+        quantized = stage.apply(model, StageRun(TrainingData((data.x, data.y), None), options.seed))
+    return _write(options, outputs, model, quantized, data, stage.export_options())
 
 
 def _loaded(options):
@@ -117,11 +116,11 @@ def _write(options, outputs, model, quantized, data, arguments):
         temporaries = {path.suffix: stack.enter_context(replacing(path)) for path in outputs}
         say("exporting to LiteRT")
         with blamed_on_input():
-            before = write_litert(model, folder / "before.tflite", data)
-            after = write_litert(quantized, temporaries[".tflite"], data, **arguments)
-        if ".keras" in temporaries:
-            quantized.save(temporaries[".keras"])
-        measured = _measured(model, {"before (.tflite)": before, "after (.tflite)": after}, data)
+            before = write_file(model, folder / f"before{DEFAULT.suffix}", data)
+            after = write_file(quantized, temporaries[DEFAULT.suffix], data, **arguments)
+        if KERAS in temporaries:
+            quantized.save(temporaries[KERAS])
+        measured = _measured(model, _fine_tuned.sides(DEFAULT.suffix, before, after), data)
     values = {
         "files": [str(path) for path in outputs],
         "scheme": options.scheme,
@@ -131,8 +130,7 @@ def _write(options, outputs, model, quantized, data, arguments):
         ],
         **measured.to_dict(),
     }
-    for row in values["measurements"]:  # measured before they were put in place, so under other names
-        row["path"] = str(outputs[0]) if row["name"] == "after (.tflite)" else None
+    _fine_tuned.put_in_place(values["measurements"], outputs)
     floats = "".join(f"In floats: {name} ({result}): {reason}.\n" for name, result, reason in after.float_operators)
     return Result(f"{measured}\n{floats}Wrote {' and '.join(values['files'])}.", values)
 

@@ -2,10 +2,11 @@
 
 import argparse
 
+from keras_mot._formats import DEFAULT, KERAS
 from keras_mot.cli import _options
 from keras_mot.cli._fine_tuned import prepare, result_of, train_and_write
 from keras_mot.cli._result import Result
-from keras_mot.cli._schemes import TRAINED, scheme_named
+from keras_mot.cli._schemes import TRAINED, settings_of
 
 _DESCRIPTION = """\
 Fine-tunes a saved Keras model with weights and activations rounded as integers
@@ -54,28 +55,22 @@ def check(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
-    import keras_mot
-    from keras_mot.cli._schemes import calibration_samples
+    from keras_mot.recipes import QuantizeAware
 
-    def change(model, data, steps):
-        return keras_mot.quantization.quantize_model(
-            model,
-            scheme_named(options.scheme, options.learned_scales),
-            calibration_data=calibration_samples(data.x, options.calibration_samples, options.seed),
-            overrides=dict.fromkeys(options.skip),
-        )
+    def stage_of(fine_tune):
+        settings = settings_of(options)
+        return QuantizeAware(**settings, learned_scales=options.learned_scales, fine_tune=fine_tune)
 
-    plan = prepare(options, _outputs(options), change)
+    plan = prepare(options, _outputs(options), stage_of)
     trained = train_and_write(
-        options,
         plan,
         "training in integers",
-        lambda quantized: quantized,
-        measured_suffixes=(".tflite",),
-        **_options.of_integer_file(options),
+        plan.stage.trained,
+        measured_suffixes=(DEFAULT.suffix,),
+        **plan.stage.export_options(),
     )
     return result_of(trained, [], "quantized", scheme=options.scheme)
 
 
 def _outputs(options):
-    return _options.output_paths(options, (".tflite",), ".keras" if options.keras else None)
+    return _options.output_paths(options, (DEFAULT.suffix,), KERAS if options.keras else None)

@@ -16,7 +16,6 @@ from keras_mot.clustering.report import ClusteredWeight, ClusteringReport, clust
 
 __all__ = [
     "CentroidInitialization",
-    "ClusteredWeight",
     "ClusteringConfig",
     "ClusteringMethod",
     "ClusteringReport",

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot._messages import describe
 from keras_mot.clustering.centroids import CentroidInitialization
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
 from keras_mot.graph import find_foldable_batch_norms
 from keras_mot.layers import transformed_weights
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.layers.technique import Technique, check_layer, strip_model, transform_name
 from keras_mot.transforms import Mask, PaletteTransform
 

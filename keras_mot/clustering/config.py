@@ -5,11 +5,11 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot._config import Config, check_hashable
 from keras_mot._messages import describe
 from keras_mot.clustering.centroids import CentroidInitialization, ExactKMeans
 from keras_mot.clustering.methods import ClusteringMethod, SharedValues
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.transforms import Mask, PaletteTransform
 
 

@@ -5,6 +5,7 @@ import inspect
 import keras
 
 from keras_mot._keras import get_keras_mask, set_keras_mask
+from keras_mot.layers.transformed import plain_class
 
 _IGNORED = "training"  # whatever a call in a graph says of it: who runs the model decides
 
@@ -30,7 +31,8 @@ def deciding_arguments(operation, args, kwargs):
 
 def accepts(function, arguments):
     """Whether a function that breaks an operation down has parameters for all of these `deciding_arguments`."""
-    return set(arguments) <= set(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    return set(arguments) <= set(parameters) or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def accepted_arguments(function, kwargs):
@@ -77,7 +79,7 @@ def pass_mask_on(operation, args, kwargs, outputs):
 
 def _signature(operation):
     """The signature of the `call` of an operation; a layer with transforms has that of the layer which it was."""
-    call = getattr(type(operation), "_plain_class", type(operation)).call
+    call = plain_class(operation).call
     return inspect.signature(call.__get__(operation))
 
 

@@ -12,11 +12,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import Sequential, calls_anywhere, flatten_layers, own_flag, set_own_flag
+from keras_mot._keras import Functional, Sequential, calls_anywhere, flatten_layers, own_flag, set_own_flag
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional, keras_class
 from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
+from keras_mot.graph.names import name_apart
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.layers import find_weights, is_transformed
 from keras_mot.layers.copying import new_input
@@ -136,6 +137,9 @@ def fold_with_origins(model: keras.Model) -> tuple[keras.Model, dict[keras.layer
     if any(is_transformed(layer) for layer in flatten_layers(model)):
         raise ValueError(f"'{model.name}' carries weight transforms: strip them, or fold before attaching them.")
     copy, copied = copy_with_origins(model)
+    for part in flatten_layers(copy):
+        if isinstance(part, Functional):  # a traced model may have layers of one name
+            name_apart(part.operations)
     folds = find_foldable_batch_norms(copy)
     if not folds:
         return copy, {}, copied
@@ -149,15 +153,6 @@ def fold_with_origins(model: keras.Model) -> tuple[keras.Model, dict[keras.layer
     by_linear = {id(fold.linear): fold for fold in folds}
     known = [(layer, by_linear.get(id(origins.of(layer)))) for layer in flatten_layers(folded)]
     return folded, {layer: fold for layer, fold in known if fold is not None}, origins.through(copied)
-
-
-def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBatchNorm]]:
-    """What `fold_batch_norm` returns, and a dictionary from the names of folded layers to what they took over.
-
-    With nested models, names need not be unique: flatten first.
-    """
-    folded, folds, _ = fold_with_origins(model)
-    return folded, {layer.name: fold for layer, fold in folds.items()}
 
 
 class _Rebuild:

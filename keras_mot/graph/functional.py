@@ -1,9 +1,14 @@
-"""What operations are, and who reads what in a functional model."""
+"""What operations compute, which models have a graph, and what was called between symbolic tensors."""
 
 import functools
 import types
+from collections.abc import Iterator
+from typing import Any
 
-from keras_mot._keras import Functional, Sequential, calls_by_depth, functional_of, own_name
+import keras
+
+from keras_mot._keras import Functional, Sequential, call_of, functional_of, own_name
+from keras_mot.layers.transformed import plain_class
 
 # What a subclass may define anew and still compute as its class does.
 _HARMLESS = (
@@ -15,7 +20,7 @@ _HARMLESS = (
 
 def is_a(operation, kinds):
     """Whether an operation is a layer of one of these classes, and computes as they do: with their own methods."""
-    own = getattr(type(operation), "_plain_class", type(operation))
+    own = plain_class(operation)
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     return any(issubclass(own, kind) and _computes_as(own, kind) for kind in kinds)
 
@@ -36,16 +41,10 @@ def _computes_as(own, kind):
 
 def keras_class(operation):
     """Keras's own class that an operation is of, and computes as; `None` for users' own."""
-    for kind in getattr(type(operation), "_plain_class", type(operation)).__mro__:
+    for kind in plain_class(operation).__mro__:
         if own_name(kind) is not None:
             return kind if is_a(operation, kind) else None
     return None
-
-
-def kind_of(operation):
-    """The name of Keras's own layer or operation that an operation is, and computes as; `None` for users' own."""
-    kind = keras_class(operation)
-    return None if kind is None else kind.__name__
 
 
 def as_functional(model):
@@ -53,7 +52,7 @@ def as_functional(model):
 
     Those are others, too, whose class has a `call` of its own.
     """
-    own = getattr(type(model), "_plain_class", type(model))
+    own = plain_class(model)
     if isinstance(model, Sequential | Functional) and own.call not in (Sequential.call, Functional.call):
         return None
     if isinstance(model, Sequential):
@@ -61,15 +60,20 @@ def as_functional(model):
     return model if isinstance(model, Functional) else None
 
 
-def nodes_of(model):
-    """The calls (nodes) of a functional model, in the order in which they run: a shared layer has others elsewhere."""
-    return [node for node in calls_by_depth(model) if not node.is_input]
+def operations_between(inputs: Any, outputs: Any) -> Iterator[Any]:
+    """Yields the operations that were called on the way from structures of symbolic tensors to others.
 
-
-def consumers_of(model):
-    """Dictionary from id(tensor) to the nodes of the model that read it."""
-    consumers = {}
-    for node in nodes_of(model):
-        for tensor in node.arguments.keras_tensors:
-            consumers.setdefault(id(tensor), []).append(node)
-    return consumers
+    The last ones come first; an operation comes once for each of its calls.
+    """
+    seen = {id(tensor) for tensor in keras.tree.flatten(inputs)}
+    waiting, calls = keras.tree.flatten(outputs), set()
+    while waiting:
+        tensor = waiting.pop()
+        if not isinstance(tensor, keras.KerasTensor) or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        call = call_of(tensor)
+        if id(call) not in calls:
+            calls.add(id(call))
+            yield call.operation
+            waiting += call.input_tensors

@@ -8,7 +8,8 @@ from keras_mot._keras import build_shapes
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import accepted_arguments
 from keras_mot.graph.functional import as_functional
-from keras_mot.graph.rewrite import rewrite
+from keras_mot.graph.names import model_between
+from keras_mot.graph.rewrite import call_again
 
 
 def trace(model: keras.Model) -> keras.Model:
@@ -22,7 +23,8 @@ def trace(model: keras.Model) -> keras.Model:
         model: a built model. Sequential and functional models are returned as they are, if all models within are, too.
 
     Returns:
-        A functional model of the same name that shares layers and variables with `model`.
+        A functional model of the same name that shares layers and variables with `model`. Where layers of several
+        models within have one name, they keep it: `flatten` makes a copy with different ones, which can be saved.
 
     Raises:
         TypeError: if `model` is no Keras model.
@@ -57,9 +59,9 @@ def _traced(model):
     if as_functional(model) is None:
         specs = input_specs(model)
         inputs = [_inputs(structure) for structure in specs]
-        model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), name=model.name)
+        model = model_between(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), model.name)
     if _opaque_models(model):
-        return _traced(rewrite(model, _call_within))
+        return _traced(model_between(*call_again(model, _call_within), model.name))
     return model
 
 

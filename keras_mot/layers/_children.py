@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_mot._keras import is_graph_model, own_variables, sublayers
+from keras_mot._keras import BOOKKEEPING, is_graph_model, own_variables, sublayers
 from keras_mot.transforms import WeightTransform
 
 
@@ -81,17 +81,5 @@ def _named(attributes, kind):
     return list(found.values())
 
 
-# Where Keras, TensorFlow (`_self_unconditional_...`) and this package keep track of what also has a name of its own.
-_BOOKKEEPING = {
-    "_layers",
-    "_operations",
-    "_nodes",
-    "_tracker",
-    "_trainable_variables",
-    "_non_trainable_variables",
-    "_metrics",
-    "_seed_generators",
-    "_weight_transforms",
-    "_functional",
-    "_modules",
-}
+# TensorFlow has more of them, `_self_unconditional_...`, and this package one of its own.
+_BOOKKEEPING = BOOKKEEPING | {"_weight_transforms"}

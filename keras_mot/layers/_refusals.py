@@ -4,11 +4,12 @@ Each would go on without a word, or with one about numbers of variables, and the
 and codebooks say.
 """
 
-import functools
 import os
 import zipfile
 
 import keras
+
+from keras_mot._keras import extend
 
 _STRIP = "Strip it first (`strip_pruning`, `strip_clustering`, `strip_quantization`)"
 
@@ -47,24 +48,32 @@ def guard_models(has_transforms):
     Args:
         has_transforms: function from a model to whether any of its weights has transforms.
     """
-    quantize, load_weights = keras.Model.quantize, keras.Model.load_weights
-    if getattr(load_weights, "_keras_mot", False):
-        return
 
-    @functools.wraps(quantize)
-    def guarded_quantize(self, *args, **kwargs):
-        if has_transforms(self):
-            raise ValueError(_no_quantization(self))
-        return quantize(self, *args, **kwargs)
+    def guard_quantize(quantize):
+        def guarded(self, *args, **kwargs):
+            if has_transforms(self):
+                raise ValueError(_no_quantization(self))
+            return quantize(self, *args, **kwargs)
 
-    @functools.wraps(load_weights)
-    def guarded_load_weights(self, filepath, skip_mismatch=False, **kwargs):
-        if not skip_mismatch:
-            _check_file(self, filepath, has_transforms(self))
-        return load_weights(self, filepath, skip_mismatch, **kwargs)
+        return guarded
 
-    guarded_load_weights._keras_mot = True
-    keras.Model.quantize, keras.Model.load_weights = guarded_quantize, guarded_load_weights
+    def guard_load_weights(load_weights):
+        def guarded(self, filepath, skip_mismatch=False, **kwargs):
+            if not skip_mismatch:
+                _check_file(self, filepath, has_transforms(self))
+            return load_weights(self, filepath, skip_mismatch, **kwargs)
+
+        return guarded
+
+    extend(
+        *(keras.Model, "quantize", guard_quantize),
+        without="Keras's `quantize` may be called on a model with masks or codebooks, which its integers then ignore",
+    )
+    extend(
+        *(keras.Model, "load_weights", guard_load_weights),
+        arguments=("filepath", "skip_mismatch"),
+        without="weights that belong to a model with other transforms are refused with Keras's words, or not at all",
+    )
 
 
 def _check_file(model, path, transformed):

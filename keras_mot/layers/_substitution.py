@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_mot._keras import AutocastScope, flatten_layers
+from keras_mot._keras import AutocastScope, keep_losses
 
 
 class Substitution(keras.StatelessScope):
@@ -37,8 +37,7 @@ class Substitution(keras.StatelessScope):
     def __exit__(self, *exception):
         super().__exit__(*exception)
         if self.original_scope is None and self.losses:
-            for layer in flatten_layers(self._layer):
-                layer._losses.extend(loss for loss in self.losses if id(loss) in layer._loss_ids)
+            keep_losses(self._layer, self.losses)
 
     def substitutes(self, variable):
         """Whether this scope or one around it already substitutes `variable`."""

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
-from keras_mot._keras import Functional, extend, flatten_layers, producer_of, train_only_while
+from keras_mot._keras import calls_anywhere, flatten_layers, producer_of, train_only_while
 from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
 from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
@@ -57,8 +57,11 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: (least, greatest) number that a range that follows the data may have, or `None`.
         learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
         widening: whether the range takes in all values of all batches, instead of following an average.
-        output_name: what a functional model calls an output that comes from here; `None`: after the layer, as always.
+        symmetric: whether the integer 0 stands for 0, and the range reaches equally far on both sides; by default, with
+            16 bits.
+        narrow: whether the lowest integer is left out; by default, with 16 bits.
         target: name of the `keras_mot.targets.Target` that the model was quantized for.
+        output_name: what a functional model calls an output that comes from here; `None`: after the layer, as always.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
@@ -77,16 +80,18 @@ class ActivationQuantizer(keras.layers.Layer):
         limits: tuple[float, float] | None = None,
         learned: bool = False,
         widening: bool = False,
-        output_name: str | None = None,
+        symmetric: bool | None = None,
+        narrow: bool | None = None,
         target: str = "litert",
+        output_name: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.bits, self.in_training, self.calls = bits, in_training, calls
         fixed = None if fixed is None else tuple(float(value) for value in fixed)
-        self.grid = Grid(bits, symmetric=bits == 16, narrow=bits == 16)
+        self.grid = Grid(bits, *(bits == 16 if form is None else form for form in (symmetric, narrow)))
         self.range = range_of(decay, fixed, calls, learned, widening)
-        self.output_name, self.target = output_name, target
+        self.target, self.output_name = target, output_name
         self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = fixed or (0.0, 0.0)
@@ -102,7 +107,7 @@ class ActivationQuantizer(keras.layers.Layer):
     @property
     def _follows_trained_layer(self):
         """Whether a layer is trained whose results are rounded here; inputs and plain operations are taken for such."""
-        tensors = [tensor for node in self._inbound_nodes for tensor in node.arguments.keras_tensors]
+        tensors = [tensor for node in calls_anywhere(self) for tensor in node.arguments.keras_tensors]
         sources = [producer_of(tensor) for tensor in tensors]
         return not sources or any(getattr(source, "trainable", True) for source in sources)
 
@@ -295,12 +300,14 @@ class ActivationQuantizer(keras.layers.Layer):
         return {
             **super().get_config(),
             "bits": self.bits,
+            "symmetric": self.grid.symmetric,
+            "narrow": self.grid.narrow,
             **settings_of(self.range),
             "in_training": self.in_training,
             "calls": self.calls,
             "limits": self.limits,
-            "output_name": self.output_name,
             "target": self.target,
+            "output_name": self.output_name,
         }
 
 
@@ -332,29 +339,11 @@ def in_input_ranges(model: keras.Model, arrays: list) -> list:
     """Standard normal numbers, moved into the ranges of the quantizers right behind the inputs of a model."""
     result = list(arrays)
     for layer in activation_quantizers(model):
-        source = layer._inbound_nodes[0].arguments.keras_tensors[0] if layer._inbound_nodes else None
+        calls = calls_anywhere(layer)
+        source = calls[0].arguments.keras_tensors[0] if calls else None
         for position, tensor in enumerate(model.inputs):
             if tensor is source and np.issubdtype(result[position].dtype, np.floating):
                 low, high = layer.parameters().range
                 share = np.clip(arrays[position] / 6 + 0.5, 0.0, 1.0)
                 result[position] = (low + (high - low) * share).astype(arrays[position].dtype)
     return result
-
-
-def _naming_outputs(initialize):
-    def named(self, inputs, outputs, name=None, **kwargs):  # Keras compares the arguments with those of subclasses
-        initialize(self, inputs, outputs, name=name, **kwargs)
-        names = [getattr(producer_of(tensor), "output_name", None) for tensor in self.outputs]
-        if any(names):
-            self.output_names = [new or old for new, old in zip(names, self.output_names, strict=True)]
-
-    return named
-
-
-extend(
-    Functional,
-    "__init__",
-    _naming_outputs,
-    arguments=("inputs", "outputs", "name"),
-    without="outputs of quantized models are called after quantizers",
-)

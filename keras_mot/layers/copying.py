@@ -8,9 +8,23 @@ import types
 import keras
 import numpy as np
 
-from keras_mot._keras import Functional, flatten_layers, forget_torch_parameters, is_graph_model, own_flag, producer_of
+from keras_mot._keras import (
+    Functional,
+    copy_parent_path,
+    distribution_strategy,
+    extend,
+    flatten_layers,
+    forget_torch_parameters,
+    is_graph_model,
+    output_shape_of,
+    own_flag,
+    producer_of,
+    set_own_flag,
+    set_path,
+)
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.finding import check_layer
+from keras_mot.layers.transformed import plain_class
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms.base import updaters_by_reference
 
@@ -59,11 +73,11 @@ def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[t
         if type(target) is not type(source):
             names = type(source).__name__, type(target).__name__
             raise ValueError(_cannot_copy(model, f"layer '{source.name}' of class {names[0]} comes back as {names[1]}"))
-        target._trainable = source._trainable
+        set_own_flag(target, own_flag(source))
         _copy_preprocessing(source, target)
         if target.name != source.name:  # created without a name by its parent's code, and numbered anew
             target.name = source.name
-        target._parent_path = source._parent_path
+        copy_parent_path(source, target)
         _copy_progress(source, target)
         copies[id(source)] = target, source
     return clone, list(copies.values())
@@ -85,7 +99,7 @@ def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
     if layer.use_bias and use_bias:
         _copy_variables([layer.bias], [clone.bias])
     for source, target in zip(flatten_layers(layer), flatten_layers(clone), strict=True):
-        target._trainable = source._trainable
+        set_own_flag(target, own_flag(source))
         _copy_progress(source, target)
     return clone
 
@@ -105,7 +119,7 @@ def _copy_paths(old, new):
     PyTorch lists parameters by their paths, and in the order of these.
     """
     for source, target in zip(old, new, strict=True):
-        target._path = source._path
+        set_path(target, source.path)
 
 
 def _copy_progress(source, target):
@@ -127,17 +141,24 @@ def _copy_structure(layer, copies):
 
 
 def _copy_graph(model, copies):
-    inputs = None
+    inputs, named = None, {}  # name -> the operation that has it
     if isinstance(model, Functional):
         inputs = keras.tree.map_structure(new_input, model.input)
+        named = {producer_of(tensor).name: producer_of(tensor) for tensor in keras.tree.flatten(inputs)}
+
+    def copied(child):
+        clone = _copy_structure(child, copies)
+        # Layers of a traced model may have one name, which Keras's copies of graphs do not allow; they get it back.
+        while named.setdefault(clone.name, clone) is not clone:
+            clone.name += "_"
+        return clone
+
     compiled, model.compiled = model.compiled, False
     try:
-        clone = keras.models.clone_model(
-            model, input_tensors=inputs, clone_function=lambda child: _copy_structure(child, copies)
-        )
+        clone = keras.models.clone_model(model, input_tensors=inputs, clone_function=copied)
     finally:
         model.compiled = compiled
-    clone._trainable = model._trainable
+    set_own_flag(clone, own_flag(model))
     return clone
 
 
@@ -156,7 +177,7 @@ def _copy_layer(layer, **changes):
             config["arguments"] = layer.arguments
         for key in ("output_shape", "mask"):
             config.pop(key, None)
-        return keras.layers.Lambda(**config, output_shape=layer._output_shape, mask=layer.mask)
+        return keras.layers.Lambda(**config, output_shape=output_shape_of(layer), mask=layer.mask)
     with updaters_by_reference():
         config = keras.saving.serialize_keras_object(layer)
         config.pop("compile_config", None)
@@ -186,7 +207,7 @@ def _custom_objects(layer):
         if isinstance(value, types.FunctionType):
             item = value
         elif hasattr(value, "get_config"):
-            item = getattr(type(value), "_plain_class", type(value))
+            item = plain_class(value)
         else:
             return
         if not item.__module__.startswith("keras."):
@@ -206,26 +227,31 @@ def _custom_objects(layer):
 
 def strategy_scope(model):
     """The scope of the `tf.distribute` strategy that `model` was created under, or one that does nothing."""
-    strategy = getattr(model, "_distribute_strategy", None)
+    strategy = distribution_strategy(model)
     return strategy.scope() if strategy is not None else contextlib.nullcontext()
 
 
-def _install():
-    """Makes PyTorch list the parameters of a deep copy of a model of ours as it lists those of the model.
+def _deepcopy(plain):
+    """What makes PyTorch list the parameters of a deep copy of a model of ours as it lists those of the model.
 
     Keras copies by saving and loading, where some layers are built by themselves. Plain models stay as Keras has them.
     """
-    if keras.backend.backend() != "torch" or hasattr(keras.layers.Layer, "__deepcopy__"):
-        return
 
     def deepcopy(self, memo):
-        result = copy._reconstruct(self, memo, *self.__reduce_ex__(4))  # as `copy.deepcopy` does without this method
+        # Without a method of Keras's, as `copy.deepcopy` does without this one.
+        result = plain(self, memo) if plain else copy._reconstruct(self, memo, *self.__reduce_ex__(4))
         if any(isinstance(part, WeightTransform | ActivationQuantizer) for part in flatten_layers(self)):
             _copy_paths(self.variables, result.variables)
             forget_torch_parameters(result)
         return result
 
-    keras.layers.Layer.__deepcopy__ = deepcopy
+    return deepcopy
 
 
-_install()
+if keras.backend.backend() == "torch":
+    extend(
+        *(keras.layers.Layer, "__deepcopy__", _deepcopy),
+        arguments=("memo",),
+        without="`copy.deepcopy` of a model with transforms may list its PyTorch parameters in another order",
+        added=True,
+    )

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_mot._keras import is_graph_model
+from keras_mot._keras import flatten_layers, is_graph_model
 from keras_mot._messages import describe
 from keras_mot.layers._children import children
 from keras_mot.layers._weights import WeightAxes, is_whole_layer
@@ -179,7 +179,7 @@ def require_built(root, what):
         root: a layer or model.
         what: the name of the calling function, for the message.
     """
-    unbuilt = [layer for layer in [root, *root._flatten_layers(include_self=False)] if not layer.built]
+    unbuilt = [layer for layer in flatten_layers(root) if not layer.built]
     if unbuilt:
         layer = unbuilt[0]
         raise ValueError(

@@ -11,6 +11,7 @@ import keras
 from keras_mot._keras import flatten_layers, nothing_frozen, own_variables
 from keras_mot.layers._children import key_of
 from keras_mot.layers._weights import MATRIX, WeightAxes, as_specs, reason_to_leave, specs_of
+from keras_mot.layers.transformed import plain_class
 from keras_mot.transforms import WeightTransform
 
 BIASES = "biases"
@@ -169,7 +170,7 @@ def _returned(layer, method):
 def _explain(layer, variables, has_found):
     """`LeftAlone`s for the variables that a layer trains and that are not to be transformed."""
     reason = reason_to_leave(layer)
-    name = getattr(type(layer), "_plain_class", type(layer)).__name__  # not that of a layer with transforms
+    name = plain_class(layer).__name__
     if not variables:
         return []
     if not speaks_for_itself(layer):

@@ -5,12 +5,13 @@ Pruning and clustering differ in the transforms that they attach, and in nothing
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from keras_mot._keras import forget_compilation, forget_torch_parameters
+from keras_mot._arrays import numpy_value
+from keras_mot._keras import forget_compilation, forget_torch_parameters, has_default_build, set_input_shape
 from keras_mot._messages import describe
 from keras_mot.layers._weights import is_only_depthwise
 from keras_mot.layers.attaching import (
@@ -18,7 +19,6 @@ from keras_mot.layers.attaching import (
     ANY_BUT_DEPTHWISE,
     attach,
     initialize,
-    numpy_value,
     prepare,
     put_on,
     strip,
@@ -28,7 +28,7 @@ from keras_mot.layers.attaching import (
 from keras_mot.layers.copying import copy_model, strategy_scope
 from keras_mot.layers.finding import check_layer, find_weights, left_alone_unknown, require_built
 from keras_mot.layers.own_weights import speaks_for_itself
-from keras_mot.layers.selecting import check_selectors_match, matches, matches_layer
+from keras_mot.layers.selecting import check_selectors_match, checked_overrides, matches, matches_layer
 from keras_mot.transforms.base import order_error
 
 DEPTHWISE = "depthwise: few weights, and each is needed; only `include_depthwise` or `overrides` select it"
@@ -95,11 +95,7 @@ class Technique:
         return dataclasses.replace(self, takes_depthwise=lambda config: included)
 
     def _check_overrides(self, overrides):
-        overrides = {} if overrides is None else overrides
-        if not isinstance(overrides, Mapping):
-            raise TypeError(
-                f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
-            )
+        overrides = checked_overrides(overrides)
         for selector, config in overrides.items():
             if config is not None and not isinstance(config, self.config_class):
                 raise TypeError(
@@ -216,7 +212,7 @@ class Technique:
         return [stacks.get(id(weight), []) for weight in found]
 
     def _apply_when_built(self, layer, config, overrides, inplace, input_shape, given):
-        if getattr(layer.build, "_is_default", False):
+        if has_default_build(layer):
             raise NothingToDoError(
                 f"Layer '{layer.name}' ({type(layer).__name__}) is not built, and has no `build` method of its own: it "
                 f"has no weights to {self.verb}, or creates them when it is called; then call it once on data first."
@@ -233,7 +229,7 @@ class Technique:
             raise NothingToDoError(f"Layer '{layer.name}' is not {self.done}: {DEPTHWISE}.")
         target = layer if inplace else copy_model(layer)
         if input_shape is not None:
-            target._input_shape_arg = tuple(input_shape)
+            set_input_shape(target, input_shape)
         return attach(target, {ANY if depthwise else ANY_BUT_DEPTHWISE: self.transforms(config, None, ())})
 
 
@@ -242,10 +238,7 @@ def strip_model(model, inplace):
     for updater, weights in weights_by_updater(transformed_weights(model)).items():
         if hasattr(updater, "before_strip"):
             updater.before_strip(weights)
-    stripped = strip(model if inplace else copy_model(model))
-    if inplace:
-        forget_compilation(stripped)
-    return stripped
+    return strip(model, inplace)
 
 
 class NothingToDoError(ValueError):

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mot._keras import batch_moments
 from keras_mot._messages import describe
 
 
@@ -53,7 +54,7 @@ class TrainedBatchNorm(keras.layers.BatchNormalization):
             return super().call(inputs, training=False, mask=mask)
         values = ops.cast(inputs, "float32")
         moving = [ops.convert_to_tensor(variable.value) for variable in (self.moving_mean, self.moving_variance)]
-        of_batch = [ops.cast(moment, "float32") for moment in self._moments(values, mask)]
+        of_batch = [ops.cast(moment, "float32") for moment in batch_moments(self, values, mask)]
         followed = [
             old * self.momentum + new * (1.0 - self.momentum) for old, new in zip(moving, of_batch, strict=True)
         ]

@@ -1,5 +1,6 @@
 """Quantization: weights and activations as integers."""
 
+from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization.algorithms.batch_norm import freeze_batch_norm
 from keras_mot.quantization.algorithms.collaborative import (
     Default8BitClusterPreserveQuantizeScheme,
@@ -13,6 +14,7 @@ from keras_mot.quantization.aware_training import (
     quantize_scope,
     strip_quantization,
 )
+from keras_mot.quantization.calibration import Calibration
 from keras_mot.quantization.estimators.ranges import (
     Entropy,
     LeastSquares,
@@ -41,6 +43,8 @@ from keras_mot.quantization.schemes import (
     WeightsScheme,
 )
 from keras_mot.quantization.simulation.reference_kernels import reference_rounding
+from keras_mot.transforms.grid import QuantizationParameters
+from keras_mot.transforms.rounding import Nearest, Rounding
 
 __all__ = [
     "DYNAMIC_RANGE",
@@ -48,7 +52,9 @@ __all__ = [
     "INT4_WEIGHTS",
     "INT8",
     "INT16X8",
+    "ActivationQuantizer",
     "AllValuesQuantizer",
+    "Calibration",
     "Default8BitClusterPreserveQuantizeScheme",
     "Default8BitPrunePreserveQuantizeScheme",
     "Entropy",
@@ -59,10 +65,13 @@ __all__ = [
     "MinMax",
     "MovingAverage",
     "MovingAverageQuantizer",
+    "Nearest",
     "Percentile",
+    "QuantizationParameters",
     "QuantizationScheme",
     "QuantizeConfig",
     "RangeEstimator",
+    "Rounding",
     "SeenValues",
     "WeightsScheme",
     "freeze_batch_norm",

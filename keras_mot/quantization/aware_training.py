@@ -1,6 +1,7 @@
 """Quantization-aware training: a model is trained while it computes as it will in integers."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,12 +13,14 @@ from keras_mot.layers import strip
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
 from keras_mot.layers.copying import copy_model
 from keras_mot.layers.float_boundary import FloatBoundary
+from keras_mot.quantization.calibration import calibration_of
 from keras_mot.quantization.estimators.fitting import Fitting
-from keras_mot.quantization.estimators.ranges import RangeEstimator
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
-from keras_mot.quantization.simulation.simulation import check_model, quantize
+from keras_mot.quantization.simulation.checks import check_model
+from keras_mot.quantization.simulation.simulation import quantize
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
+from keras_mot.targets import LITERT, Target
 
 _MARK = "_keras_mot_quantize"
 
@@ -27,14 +30,11 @@ def quantize_model(
     scheme: QuantizationScheme = INT8,
     *,
     calibration_data: Any = None,
-    estimator: RangeEstimator | None = None,
-    batch_size: int = 32,
     selected: Callable | None = None,
-    progress: bool | None = None,
-    equalize: bool | None = None,
-    correct_biases: bool | None = None,
     overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
     batch_norm_steps: int | None = 0,
+    target: Target | str = LITERT,
+    **settings: Any,
 ) -> keras.Model:
     """Prepares a trained model for quantization-aware training.
 
@@ -56,19 +56,17 @@ def quantize_model(
         to_quantize: a built model, as in `quantize_post_training`. It is not changed.
         scheme: how many bits weights and activations have.
         calibration_data: as in `quantize_post_training`. Without it, ranges start from the first batch of training, and
-            the model computes with unrounded activations until then.
-        estimator: how ranges follow from calibration data. In training they follow a moving average.
-        batch_size: how many samples of calibration data are run at a time.
-        selected: function from a layer or operation to whether it shall compute in integers.
-        progress: whether to show a progress bar during calibration.
-        equalize: as in `quantize_post_training`; without calibration data only `True` does anything.
-        correct_biases: as in `quantize_post_training`; `True` needs calibration data.
+            the model computes with unrounded activations until then. An estimator says how ranges follow from it; in
+            training they follow a moving average.
+        selected: as in `quantize_post_training`.
         overrides: as in `quantize_post_training`: other settings for some layers.
         batch_norm_steps: for how many training steps batch normalization goes on with the statistics of each batch.
             Then they are frozen, and gamma and beta trained on. 0: it is folded before training; `None`: it goes on as
             long as training does. Needs a scale for each channel, and goes without equalization. What is not trained in
             the float model, stands behind dense layers on sequences or layers left in floats, or uses `renorm`, is
             folded before training all the same.
+        target: as in `quantize_post_training`.
+        **settings: as in `quantize_post_training`.
 
     Returns:
         A functional model that shares no variables with `to_quantize`. It is not compiled.
@@ -86,19 +84,19 @@ def quantize_model(
     keras_mot.export.export_litert(quantized, "model.tflite")
     ```
     """
-    equalize = _check_batch_norm_steps(batch_norm_steps, scheme, equalize)
-    fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
-    return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model", batch_norm_steps)
+    calibration = calibration_of(calibration_data, settings, "quantize_model")
+    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme))
+    return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model", batch_norm_steps, target)
 
 
-def _check_batch_norm_steps(steps, scheme, equalize):
-    """Refuses what batch normalization in training does not go with; returns whether to equalize."""
+def _beside_batch_norm(calibration, steps, scheme):
+    """A calibration that goes with batch normalization in training; refuses what does not."""
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
         raise TypeError(
             f"`batch_norm_steps` should be a number of training steps, or `None`; received {describe(steps)}."
         )
     if steps == 0:
-        return equalize
+        return calibration
     if steps is not None and steps < 0:
         raise ValueError(f"`batch_norm_steps` should be at least 0; received {steps}.")
     if isinstance(scheme, QuantizationScheme) and not scheme.per_channel:
@@ -106,9 +104,9 @@ def _check_batch_norm_steps(steps, scheme, equalize):
             "`batch_norm_steps` needs a scale for each channel: with `per_channel=False` batch normalization is folded "
             "before training, `batch_norm_steps=0`."
         )
-    if equalize:
+    if calibration.equalize:
         raise ValueError("`equalize=True` rescales folded kernels: it goes with `batch_norm_steps=0` only.")
-    return False if equalize is None else equalize
+    return dataclasses.replace(calibration, equalize=False)
 
 
 def quantize_annotate_layer(
@@ -171,12 +169,9 @@ def quantize_apply(
     scheme: QuantizationScheme = INT8,
     *,
     calibration_data: Any = None,
-    estimator: RangeEstimator | None = None,
-    batch_size: int = 32,
-    progress: bool | None = None,
-    equalize: bool | None = None,
-    correct_biases: bool | None = None,
     batch_norm_steps: int | None = 0,
+    target: Target | str = LITERT,
+    **settings: Any,
 ) -> keras.Model:
     """Quantizes the layers that `quantize_annotate_layer` or `quantize_annotate_model` has marked.
 
@@ -184,12 +179,9 @@ def quantize_apply(
         model: a built model with marked layers. It is not changed.
         scheme: see `quantize_model`.
         calibration_data: see `quantize_model`.
-        estimator: see `quantize_model`.
-        batch_size: see `quantize_model`.
-        progress: see `quantize_model`.
-        equalize: see `quantize_model`.
-        correct_biases: see `quantize_model`.
         batch_norm_steps: see `quantize_model`.
+        target: see `quantize_model`.
+        **settings: see `quantize_model`.
 
     Returns:
         As `quantize_model`.
@@ -210,9 +202,9 @@ def quantize_apply(
 
     marks = {operation: getattr(operation, _MARK, None) for operation in operations_of(model)}
     overrides = {operation: mark for operation, mark in marks.items() if isinstance(mark, QuantizeConfig)}
-    equalize = _check_batch_norm_steps(batch_norm_steps, scheme, equalize)
-    fitting = Fitting(calibration_data, estimator, batch_size, progress, equalize, correct_biases)
-    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", batch_norm_steps)
+    calibration = calibration_of(calibration_data, settings, "quantize_apply")
+    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme))
+    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", batch_norm_steps, target)
 
 
 def strip_quantization(model: keras.Model) -> keras.Model:

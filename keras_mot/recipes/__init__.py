@@ -32,5 +32,4 @@ __all__ = [
     "StoreWeights",
     "Tune",
     "compress",
-    "find_recipe",
 ]

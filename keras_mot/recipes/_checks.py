@@ -3,16 +3,15 @@
 import keras
 import numpy as np
 
-from keras_mot._arrays import to_numpy
 from keras_mot._messages import describe
-from keras_mot.analysis.data import batches, is_pair
 from keras_mot.analysis.metrics import labels_by_name
-from keras_mot.analysis.subjects import fixed_batch_size, predict
+from keras_mot.analysis.subjects import predict
+from keras_mot.data.inputs import check_shapes, fixed_batch_size
+from keras_mot.data.pairs import batches, head_of, is_pair, labels_of
 from keras_mot.layers import transformed_weights
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.attaching import numpy_value
 from keras_mot.layers.finding import require_built
-from keras_mot.recipes._training_data import head_of
 from keras_mot.recipes.fine_tuning import first_not_finite
 from keras_mot.recipes.objective import kind_of_labels
 
@@ -47,19 +46,8 @@ def check_seed(seed):
 
 def check_inputs(model, data):
     """Refuses samples of other shapes than the inputs of a model that tells them."""
-    tensors = getattr(model, "inputs", None)
-    for name, part in data.named() if tensors else ():
-        given = keras.tree.flatten(part[0] if is_pair(part) else head_of(part)[0])
-        shapes, expected = [tuple(np.shape(leaf)) for leaf in given], [tuple(tensor.shape) for tensor in tensors]
-        if len(shapes) != len(expected) or not all(map(_fits, shapes, expected)):
-            raise ValueError(
-                f"'{model.name}' cannot be called on `{name}`: it takes arrays of shapes {expected} (None: any size); "
-                f"received {shapes}."
-            )
-
-
-def _fits(shape, expected):
-    return len(shape) == len(expected) and all(b in (None, a) for a, b in zip(shape[1:], expected[1:], strict=True))
+    for name, given in data.named():
+        check_shapes(model, given[0] if is_pair(given) else head_of(given)[0], f"`{name}`")
 
 
 def try_model(model, data):
@@ -85,7 +73,7 @@ def check_validation_labels(objective, data, outputs):
     """
     if data.validation is None:
         return
-    labels = to_numpy(data.validation[1]) if is_pair(data.validation) else head_of(data.validation)[1]
+    labels = labels_of(data.validation)
     for name, array in (labels_by_name(labels, list(outputs)) if objective.outputs else {None: labels}).items():
         where = "`validation_data`" if name is None else f"`validation_data`, output '{name}'"
         try:

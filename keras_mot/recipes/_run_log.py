@@ -9,6 +9,7 @@ import stat
 from typing import Any
 
 from keras_mot._files import write_text
+from keras_mot._formats import DEFAULT, KERAS
 from keras_mot._version import __version__
 from keras_mot.recipes.result import StageResult
 
@@ -47,7 +48,7 @@ class RunLog:
 
 def files_of(number: int, name: str) -> tuple[str, str]:
     """The names of a stage's checkpoint and file. Nothing that stands in a log leads anywhere else."""
-    return f"{number:02d}-{name}.keras", f"{number:02d}-{name}.tflite"
+    return f"{number:02d}-{name}{KERAS}", f"{number:02d}-{name}{DEFAULT.suffix}"
 
 
 def read(folder: pathlib.Path) -> RunLog:

@@ -10,24 +10,60 @@ import keras
 from keras_mot._config import Config
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
-from keras_mot.layers.selecting import matches_layer
+from keras_mot.layers.selecting import check_each_matches, matches_layer
 from keras_mot.recipes.fine_tuning import FineTune
+from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
+
+_TRANSFORMS = (Mask, PaletteTransform, FakeQuantize)
+_VERBS = {"mask": "pruned", "codebook": "clustered", "quantization": "quantized"}
+
+
+def place_of(kind: str) -> int:
+    """The rank of stages that attach transforms of a kind: those that may come before it, as transforms declare."""
+    return 1 + 2 * sum(kind in each.followers for each in _TRANSFORMS)
+
+
+def order_in_words() -> str:
+    """In which order weights are treated, as transforms declare it."""
+    first, *between, last = sorted(_VERBS, key=place_of)
+    return f"{_VERBS[first]} first, {''.join(f'then {_VERBS[kind]}, ' for kind in between)}and {_VERBS[last]} last"
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage(Config, abc.ABC):
     """One step of a recipe: it changes a model, and trains it.
 
-    A stage of your own is a frozen dataclass with `key`, its name in recipes, `rank`, its place among the others (0 for
-    any place, as often as one likes), a field `fine_tune` of type `FineTune` or `None` unless it never trains, and
-    `apply`.
+    A stage of your own is a frozen dataclass with `key`, its name in recipes; its place among the others; a field
+    `fine_tune` of type `FineTune` or `None` unless it never trains; and `apply`. Its place follows from `kind`, the
+    kind of the transforms that it attaches, since each transform declares what may follow it; `after_kind` is for a
+    stage that works on these. Without either it may stand anywhere, as often as one likes. `rank` sets the place
+    itself: stages come in the order of their ranks, 1 for a mask, 3 for a codebook, 5 for what quantizes.
+
+    Attributes:
+        key: name in recipes.
+        kind: `kind` of the transforms that it attaches, such as `keras_mot.transforms.Mask.kind`; or `None`.
+        after_kind: the kind that it works on, and ends; or `None`.
+        last: whether nothing may follow it.
+        rank: its place; 0 for any.
     """
 
     key: ClassVar[str]
-    rank: ClassVar[int]
+    kind: ClassVar[str | None] = None
+    after_kind: ClassVar[str | None] = None
+    last: ClassVar[bool] = False
+    rank: ClassVar[int] = 0
     # Without types: subclasses declare them as fields, in an order of their own.
     fine_tune = None
     skip = ()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "rank" in vars(cls):
+            return
+        if cls.kind is not None:
+            cls.rank = place_of(cls.kind)
+        elif cls.after_kind is not None:
+            cls.rank = place_of(cls.after_kind) + 1
 
     @abc.abstractmethod
     def apply(self, model: keras.Model, run: Any) -> keras.Model:
@@ -44,7 +80,7 @@ class Stage(Config, abc.ABC):
         return model
 
     def export_options(self) -> dict[str, Any]:
-        """Arguments of `export_litert` for the file of this stage."""
+        """Arguments of the exporter, such as `export_litert`, for the file of this stage."""
         return {}
 
     def pruning_epochs(self) -> int:
@@ -71,9 +107,7 @@ def check_skip(stage):
 def check_skipped(stage, model):
     """Raises a `ValueError` if a stage skips a layer that a model does not have."""
     layers = [layer for layer in flatten_layers(model) if layer is not model]
-    for expression in stage.skip:
-        if not any(matches_layer(expression, layer) for layer in layers):
-            raise ValueError(
-                f"Stage '{stage.key}': no layer matches {expression!r} of `skip`; there are: "
-                f"{[layer.name for layer in layers]}."
-            )
+    try:
+        check_each_matches(stage.skip, matches_layer, layers, [layer.name for layer in layers])
+    except ValueError as error:
+        raise ValueError(f"Stage '{stage.key}', `skip`: {error}") from error

@@ -13,13 +13,13 @@ import keras
 import numpy as np
 
 from keras_mot import analysis
-from keras_mot._keras import flatten_layers
+from keras_mot._formats import DEFAULT
+from keras_mot._keras import flatten_layers, seed_generators
 from keras_mot._progress import TrainingProgress, say
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_names
-from keras_mot.analysis.subjects import fixed_batch_size
-from keras_mot.export import export_litert
-from keras_mot.export.dependencies import check_installed
+from keras_mot.data.arrangement import input_arrangement, with_outputs
+from keras_mot.data.inputs import fixed_batch_size
 from keras_mot.layers import copy_model, transformed_weights, update_step
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.technique import strip_model
@@ -40,12 +40,11 @@ from keras_mot.recipes._collapse import collapsed, warn_of_collapse
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
-from keras_mot.recipes._training_data import TrainingData
-from keras_mot.recipes.arrangement import input_arrangement, with_outputs
 from keras_mot.recipes.fine_tuning import FineTune, train
 from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
+from keras_mot.recipes.training_data import TrainingData
 
 _REHEARSED_ON = 32  # samples
 
@@ -113,7 +112,7 @@ def compress(
     result.artifact  # the `.tflite` file
     ```
     """
-    check_installed("tensorflow", "ai_edge_litert")
+    DEFAULT.check_written()
     check_model(model)
     recipe = find_recipe(recipe)
     check_seed(seed)
@@ -293,7 +292,7 @@ class Run:
         def export(path):
             # A model that prescribes a batch size is verified on random inputs.
             given = None if fixed_batch_size(plain) else self.data.head(3)[0]
-            return export_litert(plain, path, verification_data=given, **export_options)
+            return DEFAULT.functions.export(plain, path, verification_data=given, **export_options)
 
         checkpoint, file, exported = folder.add(name, model, export)
         report = analysis.measure(
@@ -320,8 +319,8 @@ class Run:
             artifact=file,
             model_path=checkpoint,
             metrics=dict(row.metrics),
-            weights=exported.weights,
-            sparse_encoding=exported.sparse_encoding,
+            weights=getattr(exported, "weights", "float32"),
+            sparse_encoding=getattr(exported, "sparse_encoding", False),
         )
         if folder.stages:
             result = dataclasses.replace(result, collapsed=collapsed(result, folder.stages[0], self.metric))
@@ -349,13 +348,14 @@ def _rehearse_export(stage, model):
     options = stage.export_options()
     if options.get("strict") or {options.get(f"{side}_type", "float32") for side in ("input", "output")} != {"float32"}:
         with tempfile.TemporaryDirectory(prefix="keras_mot_") as directory:
-            export_litert(_plain(model), pathlib.Path(directory) / "rehearsed.tflite", verify=False, **options)
+            path = pathlib.Path(directory) / f"rehearsed{DEFAULT.suffix}"
+            DEFAULT.functions.export(_plain(model), path, verify=False, **options)
 
 
 def _seed_layers(model, entropy):
     """Seeds the random numbers of layers such as dropout: a loaded model has others than one that went on."""
     for number, layer in enumerate(flatten_layers(model)):
-        for place, generator in enumerate(getattr(layer, "_seed_generators", ())):
+        for place, generator in enumerate(seed_generators(layer)):
             state = np.random.default_rng((*entropy, number, place)).integers(0, 2**31, generator.state.shape)
             generator.state.assign(state.astype("uint32"))
 

@@ -11,7 +11,7 @@ from keras_mot._config import Config
 from keras_mot._files import writable_file, write_text
 from keras_mot._messages import describe
 from keras_mot.recipes import _yaml
-from keras_mot.recipes._stage import Stage
+from keras_mot.recipes._stage import Stage, order_in_words
 from keras_mot.recipes._yaml_text import read_text
 from keras_mot.recipes.fine_tuning import FineTune, nearest
 from keras_mot.recipes.quantizing_stages import Quantization
@@ -114,7 +114,7 @@ class Recipe(Config):
 
 def order_refusal(before, stage):
     """Why `stage` cannot follow the stages `before`, or `None` if it can."""
-    last = next((earlier for earlier in before if isinstance(earlier, PostTraining | StoreWeights)), None)
+    last = next((earlier for earlier in before if earlier.last), None)
     if last is not None:
         return f"'{stage.key}' cannot follow '{last.key}', which is the last stage of a recipe."
     for earlier in before:
@@ -122,8 +122,7 @@ def order_refusal(before, stage):
             return f"'{stage.key}' is there twice."
         if stage.rank and earlier.rank >= stage.rank:
             return (
-                f"'{stage.key}' cannot follow '{earlier.key}': weights are pruned first, then clustered, and quantized "
-                "last, and each is done once."
+                f"'{stage.key}' cannot follow '{earlier.key}': weights are {order_in_words()}, and each is done once."
             )
     return None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_mot._formats import DEFAULT
 from keras_mot._tables import markdown_table, text_table
 from keras_mot.recipes.fine_tuning import check_number
 
@@ -30,7 +31,7 @@ class StageResult:
         values_of_kernels: dictionary from the name of each kernel in the file to how many different values it has.
         latency_ms: median milliseconds for one sample in the runtime, one thread; `None` if nothing was timed.
         seconds: that the stage took, training included, measuring not.
-        artifact: path of the `.tflite` file.
+        artifact: path of the exported file.
         model_path: path of the `.keras` file, with the transforms of the stage.
         metrics: of a model of several outputs, dictionary from output to the metric of the file.
         collapsed: whether the file has lost more than a tenth of the float file's metric, or, where less is better, has
@@ -88,7 +89,7 @@ class CompressionResult:
 
     @property
     def artifact(self) -> pathlib.Path:
-        """Path of the last `.tflite` file: what the recipe leads to, whether it is the best or not. See `best`."""
+        """Path of the last exported file: what the recipe leads to, whether it is the best or not. See `best`."""
         return self.stages[-1].artifact
 
     def best(self, max_drop: float | None = None, *, zipped: bool = True) -> StageResult:
@@ -209,5 +210,5 @@ class CompressionResult:
         return (
             f"recipe '{self.recipe}': {self.ratio:.1f} times smaller, zipped (DEFLATE, level 9); {self.metric_name} "
             f"over {self.samples:,} samples; {mark}{names}sparsity: zeros in kernels; values: most different ones in a "
-            "kernel; ms: one sample, one thread, LiteRT; s: of the stage."
+            f"kernel; ms: one sample, one thread, {DEFAULT.runtime}; s: of the stage."
         )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_mot._files import is_left_over, replacing, writable_folder, write_text
+from keras_mot._formats import KERAS, suffixes
 from keras_mot._keras import flatten_layers
 from keras_mot._lock import locked
 from keras_mot.layers.attaching import numpy_value
@@ -214,7 +215,8 @@ def _remove_run(path):
 def is_file_of_a_stage(file: str) -> bool:
     """Whether a run may have given a file this name."""
     kinds = "|".join(map(re.escape, ("float", *STAGES)))
-    return re.fullmatch(rf"\d\d-({kinds})(_\d+)?\.(keras|tflite)", file) is not None
+    endings = "|".join(map(re.escape, (KERAS, *suffixes())))
+    return re.fullmatch(rf"\d\d-({kinds})(_\d+)?({endings})", file) is not None
 
 
 def fingerprint(model):

@@ -14,8 +14,9 @@ from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
 from keras_mot.recipes.quantizing_stages import PostTraining, QuantizeAware, StoreWeights
 from keras_mot.sparsity import Channel, PolynomialDecay, WholeModel, prune_low_magnitude, remove_pruned_channels
 from keras_mot.sparsity.channels import layers_before_outputs
+from keras_mot.transforms import Mask, PaletteTransform
 
-_PRUNING_SHARE = 0.75  # of the training; the rest lets the remaining weights recover
+PRUNING_SHARE = 0.75  # of the training; the rest lets the remaining weights recover
 
 
 def _check_include_depthwise(stage):
@@ -33,7 +34,6 @@ class Tune(Stage):
     """
 
     key: ClassVar[str] = "tune"
-    rank: ClassVar[int] = 0
 
     fine_tune: FineTune = dataclasses.field(default_factory=FineTune)
 
@@ -67,7 +67,7 @@ class Prune(Stage):
     """
 
     key: ClassVar[str] = "prune"
-    rank: ClassVar[int] = 1
+    kind: ClassVar[str] = Mask.kind
 
     sparsity: float = 0.5
     initial_sparsity: float | None = None
@@ -116,15 +116,20 @@ class Prune(Stage):
 
     def apply(self, model, run):
         """A copy with masks."""
-        steps = 0 if self.fine_tune is None else int(run.steps(self.fine_tune) * _PRUNING_SHARE)
+        steps = 0 if self.fine_tune is None else int(run.steps(self.fine_tune) * PRUNING_SHARE)
+        return self.pruned(model, steps, min(self.frequency, max(1, steps // 10)))
+
+    def pruned(self, model: keras.Model, steps: int, frequency: int) -> keras.Model:
+        """A copy with masks.
+
+        Args:
+            model: a built model.
+            steps: training steps until the sparsity is reached; 0: at once.
+            frequency: training steps between two updates of the masks.
+        """
         start = min(0.5, self.sparsity) if self.initial_sparsity is None else self.initial_sparsity
-        schedule = PolynomialDecay(
-            start if steps else self.sparsity,
-            self.sparsity,
-            0,
-            max(1, steps),
-            frequency=min(self.frequency, max(1, steps // 10)),
-        )
+        start = start if steps else self.sparsity
+        schedule = PolynomialDecay(start, self.sparsity, 0, max(1, steps), frequency=frequency)
         skipped = [*self.skip, *(layers_before_outputs(model) if self.channels else ())]
         return prune_low_magnitude(
             model,
@@ -153,7 +158,7 @@ class RemoveChannels(Stage):
     """
 
     key: ClassVar[str] = "remove_channels"
-    rank: ClassVar[int] = 2
+    after_kind: ClassVar[str] = Mask.kind
 
     exact: bool = True
     fine_tune: FineTune | None = None
@@ -165,7 +170,7 @@ class RemoveChannels(Stage):
 
     def apply(self, model, run):
         """A smaller model without masks."""
-        return remove_pruned_channels(strip(copy_model(model)), self.exact)
+        return remove_pruned_channels(strip(model), self.exact)
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -185,7 +190,7 @@ class Cluster(Stage):
     """
 
     key: ClassVar[str] = "cluster"
-    rank: ClassVar[int] = 3
+    kind: ClassVar[str] = PaletteTransform.kind
 
     number_of_clusters: int = 16
     per_channel: bool = False

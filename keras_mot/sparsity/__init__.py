@@ -30,7 +30,6 @@ __all__ = [
     "PolynomialDecay",
     "PrunableLayer",
     "PruneForLatencyOnXNNPack",
-    "PrunedWeight",
     "PruningConfig",
     "PruningPolicy",
     "PruningReport",

@@ -1,5 +1,6 @@
 """Callbacks under TFMOT's names: `UpdatePruningStep` and `PruningSummaries`."""
 
+from keras_mot._keras import model_of
 from keras_mot.layers import UpdateTransforms
 from keras_mot.layers.summaries import TransformSummaries
 from keras_mot.layers.updates import has_scheduled_transforms
@@ -18,9 +19,9 @@ class UpdatePruningStep(UpdateTransforms):
 
     def on_train_begin(self, logs=None):
         """Makes the update that is due before the first step."""
-        if not has_scheduled_transforms(self._model):
+        if not has_scheduled_transforms(model_of(self)):
             raise ValueError(
-                f"`UpdatePruningStep` was given to a model without pruned layers, '{self._model.name}': train the "
+                f"`UpdatePruningStep` was given to a model without pruned layers, '{model_of(self).name}': train the "
                 "model that `prune_low_magnitude` returned."
             )
         super().on_train_begin(logs)

@@ -7,9 +7,9 @@ import warnings
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot._config import Config, check_hashable
 from keras_mot._messages import describe
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest_with_floors
 from keras_mot.sparsity.criteria import Criterion, Magnitude
 from keras_mot.sparsity.granularity import Element, Granularity, NofM

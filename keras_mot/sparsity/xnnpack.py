@@ -2,8 +2,9 @@
 
 from keras import layers
 
-from keras_mot._keras import Functional, Sequential, producer_of
-from keras_mot.graph.functional import kind_of
+from keras_mot.graph.functional import as_functional, is_a
+from keras_mot.graph.kinds import ACTIVATION_FUNCTIONS, kind_of
+from keras_mot.graph.model_graph import Graph
 from keras_mot.sparsity.policies import PruningPolicy
 
 
@@ -38,76 +39,65 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
             ValueError: if the model has no suitable beginning or end, or has an operation in between that
                 the sparse kernels cannot run; it names the layer.
         """
-        if isinstance(model, Sequential):
-            model = model._functional
-        if not isinstance(model, Functional):
+        if as_functional(model) is None:
             raise ValueError(
                 "`PruneForLatencyOnXNNPack` needs a built sequential or functional model, to see its graph; "
                 f"received {type(model).__name__}."
             )
-        consumers = _consumers(model)
-        stems = [operation for operation in model.operations if _is_stem(operation, consumers)]
-        for tensor in model.inputs:
-            below = _reachable([producer_of(tensor)], consumers)
-            if not any(stem in below for stem in stems):
+        graph = Graph(model)
+        stems = [call for call in graph.calls if _is_stem(graph, call)]
+        for tensor in graph.inputs:
+            below = _below(graph, tensor)
+            if not any(id(stem) in below for stem in stems):
                 raise ValueError(
                     "Could not find a `Conv2D` 3x3 layer with stride 2x2, 3 input channels and padding 'valid' after "
                     f"`ZeroPadding2D(1)` in the branch of input '{tensor.name}': XNNPACK's sparse inference begins "
                     "there."
                 )
-        self._check_between(stems, consumers)
+        _check_between(graph, stems)
 
-    def _check_between(self, stems, consumers):
-        waiting, seen = [user for stem in stems for user in consumers[stem]], set()
-        if any(not consumers[stem] for stem in stems):
-            waiting.append(None)
-        while waiting:
-            operation = waiting.pop()
-            if operation is None:
-                raise ValueError(
-                    "Could not find a `GlobalAveragePooling2D` layer in all output branches: XNNPACK's sparse "
-                    "inference ends there."
-                )
-            if operation in seen or isinstance(operation, layers.GlobalAveragePooling2D):
+
+def _check_between(graph, stems):
+    waiting, seen = list(stems), set()
+    while waiting:
+        call = waiting.pop()
+        readers = [reader for tensor in call.outputs for reader in graph.readers(tensor)]
+        if not readers:
+            raise ValueError(
+                "Could not find a `GlobalAveragePooling2D` layer in all output branches: XNNPACK's sparse "
+                "inference ends there."
+            )
+        for reader in readers:
+            operation = reader.operation
+            if id(reader) in seen or is_a(operation, layers.GlobalAveragePooling2D):
                 continue
-            seen.add(operation)
+            seen.add(id(reader))
             if not _is_supported(operation):
                 raise ValueError(
                     f"Layer '{operation.name}' ({type(operation).__name__}) is not supported for "
                     "`PruneForLatencyOnXNNPack` between the first convolution and the global average pooling."
                 )
-            waiting.extend(consumers[operation] or [None])
+            waiting.append(reader)
 
 
-def _consumers(model):
-    consumers = {operation: [] for operation in model.operations}
-    for nodes in model._nodes_by_depth.values():
-        for node in nodes:
-            for parent in node.parent_nodes:
-                consumers[parent.operation].append(node.operation)
-    return consumers
-
-
-def _reachable(start, consumers):
-    seen, waiting = set(), list(start)
+def _below(graph, tensor):
+    """Dictionary by id of the calls that depend on a tensor."""
+    below, waiting = {}, list(graph.readers(tensor))
     while waiting:
-        operation = waiting.pop()
-        if operation not in seen:
-            seen.add(operation)
-            waiting.extend(consumers[operation])
-    return seen
+        call = waiting.pop()
+        if id(call) not in below:
+            below[id(call)] = call
+            waiting.extend(reader for output in call.outputs for reader in graph.readers(output))
+    return below
 
 
-def _is_stem(operation, consumers):
-    if not isinstance(operation, layers.Conv2D) or _channels_last_problem(operation):
+def _is_stem(graph, call):
+    layer, before = call.operation, graph.producer(call.inputs[0])
+    if not isinstance(layer, layers.Conv2D) or _channels_last_problem(layer) or before is None:
         return False
-    shape = operation.kernel.shape
-    padded = any(
-        isinstance(parent, layers.ZeroPadding2D) and parent.padding == ((1, 1), (1, 1))
-        for parent, users in consumers.items()
-        if operation in users
-    )
-    return tuple(shape[:3]) == (3, 3, 3) and operation.strides == (2, 2) and operation.padding == "valid" and padded
+    padded = is_a(before.operation, layers.ZeroPadding2D) and before.operation.padding == ((1, 1), (1, 1))
+    plain = tuple(layer.kernel.shape[:3]) == (3, 3, 3) and layer.strides == (2, 2) and layer.padding == "valid"
+    return padded and plain
 
 
 def _is_pointwise(layer):
@@ -134,31 +124,24 @@ _ACTIVATIONS = ("linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid")
 
 
 def _has_supported_activation(layer):
-    return getattr(layer.activation, "__name__", "") in _ACTIVATIONS
+    return ACTIVATION_FUNCTIONS.get(layer.activation) in _ACTIVATIONS
 
 
-# Operations that the sparse subgraph may hold, and what else must be true of each.
+# Kinds of operations that the sparse subgraph may hold, and what else must be true of each.
 _SUPPORTED = {
-    layers.Add: None,
-    layers.Multiply: None,
-    layers.Subtract: None,
-    layers.ZeroPadding2D: None,
-    layers.ReLU: None,
-    layers.LeakyReLU: None,
-    layers.ELU: None,
-    layers.Dropout: None,
-    layers.Identity: None,
-    layers.Activation: _has_supported_activation,
-    layers.BatchNormalization: lambda layer: layer.axis in (-1, 3),
-    layers.UpSampling2D: lambda layer: layer.interpolation == "bilinear",
-    layers.DepthwiseConv2D: lambda layer: _is_depthwise_supported(layer) and _has_supported_activation(layer),
-    layers.Conv2D: lambda layer: _is_pointwise(layer) and _has_supported_activation(layer),
+    **dict.fromkeys((*_ACTIVATIONS, "add", "subtract", "multiply", "identity", "resize_bilinear")),
+    "pad": lambda layer: is_a(layer, layers.ZeroPadding2D),
+    "batch_normalization": lambda layer: layer.axis in (-1, 3),
+    "depthwise_conv": lambda layer: _is_depthwise_supported(layer) and _has_supported_activation(layer),
+    "conv": lambda layer: _is_pointwise(layer) and _has_supported_activation(layer),
 }
-_SUPPORTED_OPERATIONS = ("Add", "Subtract", "Multiply")
 
 
 def _is_supported(operation):
-    for layer_class, condition in _SUPPORTED.items():
-        if isinstance(operation, layer_class):
-            return condition is None or condition(operation)
-    return kind_of(operation) in _SUPPORTED_OPERATIONS
+    if is_a(operation, layers.ReLU):  # in all its forms
+        return True
+    kind = kind_of(operation)
+    if kind is None or kind.name not in _SUPPORTED:
+        return False
+    condition = _SUPPORTED[kind.name]
+    return condition is None or condition(operation)

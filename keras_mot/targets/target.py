@@ -7,6 +7,7 @@ from typing import Any
 from keras_mot._messages import describe
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.transforms.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Target:
         kernels: by the bits of activations, the names of the kinds of operations (`keras_mot.graph.kinds.Kind.name`)
             that have kernels for integers. The others compute in floats. Bits that are missing, the runtime does not
             have.
+        activations: by their bits, the `Grid` of activations.
         ranks: numbers of the positions' axes that kernels take, `None` for kinds without such.
         fused: names of the activations that are computed in one step with what is before them.
         fixed_ranges: by the bits of activations, names of kinds with the (least, greatest) number that the runtime
@@ -58,6 +60,7 @@ class Target:
 
     name: str
     kernels: Mapping[int, frozenset[str]]
+    activations: Mapping[int, Grid]
     ranks: tuple[int | None, ...]
     fused: tuple[str, ...]
     fixed_ranges: Mapping[int, Mapping[str, tuple[float, float]]]
@@ -71,7 +74,7 @@ class Target:
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"`name` should be a string that is not empty; received {describe(self.name)}.")
-        for field in ("fixed_ranges", "saturation", "biases"):
+        for field in ("activations", "fixed_ranges", "saturation", "biases"):
             missing = set(self.kernels) - set(getattr(self, field))
             if missing:
                 raise ValueError(

@@ -7,4 +7,4 @@ from keras_mot.transforms.fake_quantize import FakeQuantize
 from keras_mot.transforms.mask import Mask
 from keras_mot.transforms.soft_codebook import SoftCodebook
 
-__all__ = ["Codebook", "FakeQuantize", "Mask", "PaletteTransform", "SoftCodebook", "StorageForm", "WeightTransform"]
+__all__ = ["Codebook", "FakeQuantize", "Mask", "SoftCodebook", "WeightTransform"]

@@ -182,9 +182,10 @@ class FakeQuantize(WeightTransform):
         chosen = chosen.astype("float64")
         whole = np.isfinite(chosen).all() and (chosen == np.round(chosen)).all()
         if not whole or np.abs(chosen).max(initial=0) > self.limit:
+            received = f"some from {chosen.min():g} to {chosen.max():g}" if whole else "others"
             raise ValueError(
                 f"{self.rounding!r} should return whole numbers from {self.grid.lowest} to {self.grid.highest}; it "
-                f"returned {describe(integers)}."
+                f"returned {received}. `grid.integers(weight / scale)` gives the nearest ones."
             )
         scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(weight))), "float64")
         self.offsets.assign(np.where(weight == 0, 0.0, chosen - weight / scale).astype("float32"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_mot
+from keras_mot import _formats
 from keras_mot.cli import _models, prune
 from tests.cli.cli_models import build_model
 
@@ -157,7 +158,7 @@ BAD = [
     (["--n-m", "1:3"], 2, "1:3 sparsity needs a multiple of 3 inputs"),
     (["--n-m", "2:4", "--block", "1x2"], 2, "not allowed with argument"),
     (["--n-m", "2:4", "--channels"], 2, "not allowed with argument"),
-    (["--n-m", "2:4", "--scope", "model"], 2, "cannot be combined with `WholeModel`"),
+    (["--n-m", "2:4", "--scope", "model"], 2, "cannot go with `scope` 'model'"),
     (["--sparsity", "0.5", "--block", "2"], 2, "two positive integers"),
     (["--sparsity", "0.5", "--block", "0x2"], 2, "two positive integers"),
     (["--sparsity", "0.5", "--block", "9x1"], 2, "A block of 9x1 (inputs x outputs) is larger than"),
@@ -178,7 +179,7 @@ def no_training(monkeypatch):
     def refuse(*args):
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr(prune, "_work", refuse)
+    monkeypatch.setattr(prune, "train_and_write", refuse)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -288,7 +289,7 @@ def test_a_failure_after_the_training_leaves_neither_file(run, model, data, tmp_
     def measure(*arguments, **options):
         raise RuntimeError("the measuring broke down")
 
-    monkeypatch.setattr(keras_mot.export, "export_litert", export)
+    monkeypatch.setattr(_formats.DEFAULT.functions, "export", export)
     monkeypatch.setattr(keras_mot.analysis, "measure", measure)
     (tmp_path / "small.tflite").write_text("older")
     arguments = ["--sparsity", "0.5", "--epochs", 1, "--tflite", "-o", tmp_path / "small.keras"]

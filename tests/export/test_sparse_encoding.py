@@ -35,7 +35,7 @@ def network(share=0.9):
 
 def both_ways(model, weights):
     """The dense file, ours in sparse encoding, and the converter's."""
-    from keras_mot.export import _tensorflow_engine as engine
+    from keras_mot.export.litert.engines import in_process as engine
     from keras_mot.export.litert.engines.conversion import ConversionRequest
     from keras_mot.export.litert.signature import read_signature
 

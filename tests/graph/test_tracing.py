@@ -6,8 +6,10 @@ import pytest
 from keras import layers, ops
 
 from keras_mot.export import export_litert
-from keras_mot.graph import fold_batch_norm, operations_of, trace
+from keras_mot.graph import flatten, fold_batch_norm, operations_of, trace
+from keras_mot.layers import copy_model, transformed_weights
 from keras_mot.quantization import quantize_post_training
+from keras_mot.transforms import FakeQuantize
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -107,6 +109,50 @@ def test_a_subclassed_model_in_a_functional_one():
     assert not any(isinstance(operation, keras.Model) for operation in operations_of(traced))
     np.testing.assert_allclose(values(traced, images(5)), values(model, images(5)), rtol=1e-5, atol=1e-6)
     assert trace(traced) is traced
+
+
+class Named(keras.Model):
+    """Blocks whose layers have one name, and two layers of that name of its own."""
+
+    def __init__(self, depth=1):
+        super().__init__()
+        self.first, self.last = layers.Dense(4, name="dense"), layers.Dense(4, name="dense")
+        self.blocks = [Named(depth - 1) for _ in range(2)] if depth else []
+        self.normalization = layers.BatchNormalization(name="norm")
+
+    def call(self, inputs):
+        """One after the other."""
+        x = self.normalization(self.first(inputs))
+        for block in self.blocks:
+            x = ops.tanh(block(x))
+        return self.last(x)
+
+
+def test_layers_of_one_name(tmp_path):
+    """Names need not be unique in what was a subclassed model (it is about its layers, not about `call`)."""
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    model = called(Named(), x[:1])
+    expected = values(model, x)
+    traced = trace(model)
+    assert {layer.name for layer in traced.layers[1:] if layer.weights} == {"dense", "norm"}
+    assert model.first.name == "dense"
+    np.testing.assert_allclose(values(traced, x), expected, rtol=1e-5, atol=1e-6)
+    flat = flatten(traced)
+    assert len({layer.name for layer in flat.layers}) == len(flat.layers)
+    np.testing.assert_allclose(values(flat, x), expected, rtol=1e-5, atol=1e-6)
+    flat.save(tmp_path / "flat.keras")
+    loaded = keras.models.load_model(tmp_path / "flat.keras")
+    np.testing.assert_allclose(values(loaded, x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(values(copy_model(traced), x), expected, rtol=1e-5, atol=1e-6)
+    folded = fold_batch_norm(traced)
+    assert sum(isinstance(layer, layers.BatchNormalization) for layer in folded.layers) == 0
+    np.testing.assert_allclose(values(folded, x), expected, rtol=1e-4, atol=1e-5)
+    assert all(layer.name == "dense" for layer in (model.first, model.last, model.blocks[0].first))
+    quantized, same = (quantize_post_training(each, calibration_data=x) for each in (model, flat))
+    np.testing.assert_array_equal(values(quantized, x), values(same, x))  # as with names of their own
+    assert ((values(quantized, x) - expected) ** 2).sum() < 0.01 * (expected**2).sum()
+    kernels = [weight for weight in transformed_weights(quantized) if weight.transform_of(FakeQuantize)]
+    assert len(kernels) == 6
 
 
 def test_several_inputs():

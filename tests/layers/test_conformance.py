@@ -12,9 +12,10 @@ import pytest
 from keras import ops
 
 import keras_mot
-from keras_mot.layers import attach, copy_model, find_weights, is_transformed, strip, transformed_weights
+from keras_mot.export import LiteRTRunner, export_litert
+from keras_mot.layers import WeightAxes, attach, copy_model, find_weights, is_transformed, strip, transformed_weights
 from keras_mot.layers.attaching import evaluated_once
-from keras_mot.transforms import Codebook, FakeQuantize, Mask, SoftCodebook
+from keras_mot.transforms import Codebook, FakeQuantize, Mask, SoftCodebook, WeightTransform
 from tests.layers.model_zoo import MODELS, sample_batch
 
 
@@ -101,11 +102,26 @@ FEW_MODELS = (
     "bidirectional",
     "subclassed",
 )
+# What is stripped is exported, to see that files keep what the transform made of the weights: each on these layers, in
+# this process; where that takes a child process, one stands for all.
+EXPORTED = {(transform, name) for transform in TRANSFORMS for name in ("conv2d", "einsum_dense", "depthwise_conv2d")}
+if keras.backend.backend() != "tensorflow":
+    EXPORTED = {("codebook", "conv2d")}
 CASES = [
     (name, transform)
     for transform in TRANSFORMS
     for name in (MODELS if transform in ("mask", "codebook") else FEW_MODELS)
 ]
+
+
+def test_each_transform_is_in_the_list():
+    made = {
+        type(make("t", (4, 6), WeightAxes((0,), (1,)), np.random.default_rng(0))[0]) for make in TRANSFORMS.values()
+    }
+    exported = {getattr(keras_mot.transforms, name) for name in keras_mot.transforms.__all__}
+    kinds = {kind for kind in exported if issubclass(kind, WeightTransform)}
+    bases = {base for kind in kinds for base in kind.__mro__[1:]}
+    assert kinds - bases == made
 
 
 def attach_everywhere(model, make, rng):
@@ -187,6 +203,10 @@ def test_conformance(name, transform, rng, tmp_path):
     with zipfile.ZipFile(tmp_path / "stripped.keras") as archive:
         assert b"keras_mot" not in archive.read("config.json")
         assert b"mask" not in archive.read("model.weights.h5")
+    if (transform, name) in EXPORTED:
+        exported = export_litert(stripped, tmp_path / "stripped.tflite", verification_data=numpy(x))
+        (received,) = LiteRTRunner(exported.path).run(numpy(x)).values()
+        np.testing.assert_allclose(received, numpy(loaded(x)), rtol=1e-4, atol=1e-5)
 
     # The given model has not changed.
     for before, variable in zip(values_before, original.variables, strict=True):

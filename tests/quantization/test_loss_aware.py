@@ -102,11 +102,11 @@ def test_what_a_choice_changes_is_put_back():
             assert second.decay is not None
             first.set_range(low, 1.0)
             if low == -1.0:
-                first.limits, second.decay = (-1.0, 1.0), None
+                first.limit_to(-1.0, 1.0)
+                second.fix(-2.0, 2.0)
 
         return choose
 
-    first.limits = None
     keep_best(quantized, [choice(-3.0), choice(-1.0), choice(-2.0)], lambda: next(costs))
     assert first.clipping_range == (-1.0, 1.0)
     assert first.limits == (-1.0, 1.0)

@@ -35,7 +35,7 @@ def check(tmp_path, message, error=ValueError, model=None, train=(X, Y), validat
     [
         (np.array(["cat"] * 40), None, r"labels of `train_data` should be numbers; .*type <U3. Number the classes"),
         (np.array([None] * 40), None, "labels of `train_data` should be numbers"),
-        (["cat"] * 40, None, r"Received for y: \[an array of shape \(\) .*numpy.asarray"),
+        (["cat"] * 40, None, r"received for y: \[an array of shape \(\) .*numpy.asarray"),
         (np.zeros((40, 2)), None, r"No loss can be inferred for labels of shape \(40, 2\)"),
         (np.full((40, 2), 0.5), "mse", r"labels have shape \(40, 2\), the outputs \(None, 3\): the loss .* needs"),
         (np.full((40, 1), 0.5), "mse", r"labels have shape \(40, 1\), the outputs \(None, 3\)"),
@@ -72,12 +72,12 @@ def wrong(y_true, y_pred):
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        (lambda y_true, y_pred: None, "must return a single number. Received: None"),
-        (lambda y_true, y_pred: "good", "must return a single number. Received: 'good'"),
+        (lambda y_true, y_pred: None, "should return a single number; received None"),
+        (lambda y_true, y_pred: "good", "should return a single number; received 'good'"),
         (lambda y_true, y_pred: np.nan, "is nan for the model as it is: a finite number is needed"),
         (wrong, "`metric` 'wrong' cannot be computed from labels .*: as it was meant to"),
         ("f1score", "Did you mean 'f1_score'"),
-        (X, r"Received: an array of shape \(40, 8\) and type float32"),
+        (X, r"received an array of shape \(40, 8\) and type float32"),
         ("mae", r"`metric` 'mae' cannot be computed from labels of shape \(40,\) and predictions of shape \(40, 3\)"),
     ],
     ids=range(7),
@@ -89,7 +89,7 @@ def test_metrics(metric, message, tmp_path):
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        ((X[:, :5], Y), r"cannot be called on `validation_data`: .*\(None, 8\).*received \[\(40, 5\)\]"),
+        ((X[:, :5], Y), r"`validation_data` does not fit the model.*\(None, 8\).*received \[\(40, 5\)\]"),
         ((X, Y + 5), "`validation_data`: The labels go from 5 to 7; the model has 3 outputs"),
         ((X, np.zeros((40, 2))), r"`validation_data`: the labels have shape \(40, 2\)"),
         ((X, np.array(["cat"] * 40)), "labels of `validation_data` should be numbers"),
@@ -167,7 +167,7 @@ def test_types_hold_for_later_stages(tmp_path):
     recipe = Recipe([QuantizeAware(input_type="uint8", output_type="int8", fine_tune=short), Tune(short)])
     found = compress(network(), recipe, (X, Y), output_dir=tmp_path, progress=False, latency_runs=1)
     for stage in found.stages[1:]:
-        runner = analysis._subjects.LiteRTRunner(stage.artifact)
+        runner = analysis.subjects.LiteRTRunner(stage.artifact)
         assert [tensor.dtype for tensor in (*runner.inputs, *runner.outputs)] == ["uint8", "int8"]
         assert stage.keras_metric == pytest.approx(stage.metric, abs=0.03)
 

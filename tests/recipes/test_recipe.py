@@ -1,4 +1,6 @@
+import dataclasses
 import re
+from typing import ClassVar
 
 import keras
 import pytest
@@ -12,10 +14,13 @@ from keras_mot.recipes import (
     QuantizeAware,
     Recipe,
     RemoveChannels,
+    Stage,
     StoreWeights,
     Tune,
     find_recipe,
 )
+from keras_mot.recipes._stage import place_of
+from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
 
 TEXT = """\
 name: mine
@@ -129,6 +134,29 @@ def test_no_recipes(text, message):
 def test_orders_that_are_not_legal(stages, error, message):
     with pytest.raises(error, match=message):
         Recipe(stages)
+
+
+@dataclasses.dataclass(frozen=True)
+class Thin(Stage):
+    """A user's stage, whose place follows from what it attaches."""
+
+    key: ClassVar[str] = "thin"
+    kind: ClassVar[str] = Mask.kind
+
+    def apply(self, model, run):
+        return model
+
+
+def test_the_place_of_a_stage_follows_from_its_transforms():
+    Recipe([Tune(), Thin(), RemoveChannels(), Cluster(), QuantizeAware()])
+    for earlier, message in (
+        (Prune(), "'thin' cannot follow 'prune'"),
+        (Cluster(), "pruned first, then clustered, and"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Recipe([earlier, Thin()])
+    for first, second in ((Mask, PaletteTransform), (PaletteTransform, FakeQuantize)):
+        assert place_of(first.kind) < place_of(second.kind)
 
 
 @pytest.mark.parametrize(

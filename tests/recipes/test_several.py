@@ -6,12 +6,12 @@ import pytest
 from keras import layers
 
 from keras_mot import compress
+from keras_mot.data.arrangement import input_arrangement, with_outputs
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.recipes import FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune
 from keras_mot.recipes._objectives import choose_objectives
-from keras_mot.recipes._training_data import TrainingData
-from keras_mot.recipes.arrangement import input_arrangement, with_outputs
 from keras_mot.recipes.fine_tuning import train
+from keras_mot.recipes.training_data import TrainingData
 from tests.quantization.test_coverage import only_tensorflow
 
 SHORT = FineTune(1, 1e-3, batch_size=16)
@@ -218,7 +218,7 @@ def test_what_does_not_fit_the_outputs(change, message):
         ({"x": lambda x: x["z"]}, r"2 inputs: the inputs of `train_data` should be a list.*\['z', 'a'\]"),
         (
             {"x": lambda x: [x["a"], x["z"]]},
-            r"it takes arrays of shapes \[\(None, 4\), .*received \[\(96, 3\)",
+            r"Expected arrays of shapes \[\(None, 4\), .*received \[\(96, 3\)",
         ),
         ({"x": lambda x: {"z": x["z"], "b": x["a"]}}, r"a dictionary of these names; received \{'b': an array"),
         ({"y": lambda y: y["kind"]}, r"2 outputs: the labels of `train_data` should be a list.*\['kind', 'age'\]"),

@@ -245,3 +245,32 @@ def test_bad_input():
         remove_pruned_channels(keras.Sequential([layers.Dense(3)]))
     with pytest.raises(ValueError, match="carries weight transforms: strip it first"):
         remove_pruned_channels(prune_low_magnitude(chain(), granularity=Channel(), overrides={"last": None}))
+
+
+def without_channels(layer, count):
+    """The layer, whose first channels have no weights."""
+    kernel = ops.convert_to_numpy(layer.kernel).copy()
+    kernel[..., :count] = 0
+    layer.kernel.assign(kernel)
+
+
+@pytest.mark.parametrize(
+    ("shared", "sizes", "dead", "left"),
+    [
+        (layers.ReLU(), (6, 4), (2, 1), (4, 3)),
+        (layers.ReLU(), (6, 4), (0, 1), (6, 3)),
+        (layers.Reshape((1, 6)), (6, 6), (2, 0), (6, 6)),  # no one shape fits both
+        (layers.Reshape((1, 6)), (6, 6), (2, 2), (6, 6)),
+    ],
+)
+def test_a_layer_without_weights_that_is_called_twice(shared, sizes, dead, left):
+    inputs, made = keras.Input((8,)), [layers.Dense(size, name=f"made{i}") for i, size in enumerate(sizes)]
+    read = [layers.Dense(3)(layers.Flatten()(shared(layer(inputs)))) for layer in made]
+    model = keras.Model(inputs, read)
+    for layer, count in zip(made, dead, strict=True):
+        without_channels(layer, count)
+    x = np.random.default_rng(0).normal(size=(5, 8)).astype("float32")
+    small = remove_pruned_channels(model)
+    assert (small.get_layer("made0").units, small.get_layer("made1").units) == left
+    for received, expected in zip(outputs(small, x), outputs(model, x), strict=True):
+        np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6)

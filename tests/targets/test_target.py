@@ -12,6 +12,7 @@ from keras_mot.layers.activation_quantizer import ActivationQuantizer, activatio
 from keras_mot.quantization import INT8, INT16X8, QuantizationScheme, quantize_post_training
 from keras_mot.targets import LITERT, BiasForm, get, register, target_of
 from keras_mot.transforms import FakeQuantize
+from keras_mot.transforms.grid import Grid
 
 X = np.random.default_rng(0).standard_normal((64, 8, 8, 3)).astype("float32")
 
@@ -65,6 +66,24 @@ def test_what_has_no_kernel_stays_in_floats():
 
     assert behind(LITERT) == {"one", "other", "sum"}
     assert behind(target) == {"one", "other"}
+
+
+def test_activations_have_the_form_of_the_target(tmp_path):
+    forms = {8: Grid(8, symmetric=True, narrow=True), 16: Grid(16)}
+    target = variant("symmetric", activations=forms)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3), layers.ReLU(name="relu"), layers.Dense(2)])
+    x = X.reshape(-1, 6)
+    quantized = quantize_post_training(model, INT8, x, target=target)
+    quantized.save(tmp_path / "model.keras")
+    for model in (quantized, keras.saving.load_model(tmp_path / "model.keras")):
+        quantizers = activation_quantizers(model)
+        assert {quantizer.parameters().zero_point for quantizer in quantizers} == {0}
+        rounded = keras.ops.convert_to_numpy(quantizers[0](x[:16]))
+        scale = quantizers[0].parameters().scale
+        assert scale == pytest.approx(np.abs(x).max() / 127, rel=0.2)  # inputs may be cut off
+        integers = rounded / scale
+        np.testing.assert_allclose(integers, np.rint(integers), atol=1e-3)
+        np.testing.assert_allclose(integers, np.clip(x[:16] / scale, -127, 127), atol=0.501)
 
 
 def test_fixed_ranges_are_those_of_the_target():

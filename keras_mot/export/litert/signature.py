@@ -1,12 +1,12 @@
 """What goes into a model and how it is packed: the model's signature, independent of the backend."""
 
 import dataclasses
-import re
 
 import keras
 import numpy as np
 
 from keras_mot._messages import describe
+from keras_mot.data.naming import input_name, leaf_names, unique_names
 from keras_mot.graph.tracing import input_specs
 
 
@@ -83,12 +83,6 @@ def read_signature(model, input_signature=None):
     return _from_structures(input_specs(model), names=None)
 
 
-def input_name(tensor):
-    """The name of a symbolic input; one that the user did not name is called after its input layer."""
-    name, history = tensor.name, getattr(tensor, "_keras_history", None)
-    return history.operation.name if history is not None and name.startswith("keras_tensor") else name
-
-
 def _from_structures(structures, names):
     flat = keras.tree.flatten(structures)
     for leaf in flat:
@@ -97,7 +91,7 @@ def _from_structures(structures, names):
                 f"Every leaf of `input_signature` must have a shape and a dtype, as `keras.InputSpec(shape="
                 f"(None, 28, 28, 1), dtype='float32')` has. Received: {describe(leaf)}."
             )
-    keys = [path for path in _leaf_names(structures)] if names is None else names
+    keys = [path for path in leaf_names(structures)] if names is None else names
     names = unique_names(keys)
     inputs = tuple(
         InputTensor(name, tuple(leaf.shape), keras.backend.standardize_dtype(leaf.dtype))
@@ -105,39 +99,6 @@ def _from_structures(structures, names):
     )
     positions = keras.tree.pack_sequence_as(structures, list(range(len(flat))))
     return Signature(inputs, tuple(positions))
-
-
-def _leaf_names(structures):
-    """Names of leaves that have none of their own: the dictionary keys on the way, or `input_<i>`."""
-    for position, (path, _) in enumerate(keras.tree.flatten_with_path(structures)):
-        keys = [str(step) for step in path if isinstance(step, str)]
-        yield "_".join(keys) if keys else f"input_{position}"
-
-
-def unique_names(names):
-    """Turns `names` into distinct identifiers, as the signature of a file needs them."""
-    result = []
-    for position, name in enumerate(names):
-        name = re.sub(r"\W", "_", str(name or f"tensor_{position}"), flags=re.ASCII)
-        if not name or name[0].isdigit():
-            name = f"_{name}"
-        candidate, count = name, 1
-        while candidate in result:
-            candidate, count = f"{name}_{count}", count + 1
-        result.append(candidate)
-    return result
-
-
-def name_outputs(model, outputs):
-    """Flattens the outputs of `model` and names them: by dictionary key, by layer, or by position."""
-    flat = keras.tree.flatten(outputs)
-    if isinstance(outputs, dict):
-        names = list(_leaf_names(outputs))
-    else:
-        names = getattr(model, "output_names", None)
-        if not names or len(names) != len(flat):
-            names = [f"output_{position}" for position in range(len(flat))]
-    return unique_names(names), flat
 
 
 def check_inputs(signature, arrays):

@@ -4,7 +4,7 @@ import keras
 
 from keras_mot.graph.functional import as_functional
 from keras_mot.quantization.simulation.bias_rounding import round_biases
-from keras_mot.quantization.simulation.simulation import check_model
+from keras_mot.quantization.simulation.checks import check_model
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_mot.clustering import ClusteringConfig
 from keras_mot.layers.attaching import attach, numpy_value, transformed_weights
-from keras_mot.layers.copying import copy_model
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import transform_name
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
@@ -48,8 +47,8 @@ def Default8BitClusterPreserveQuantizeScheme(preserve_sparsity: bool = True) -> 
     return dataclasses.replace(INT8, preserve_clusters=True, preserve_sparsity=preserve_sparsity)
 
 
-def with_transforms_read_off(model, scheme):
-    """A copy of a plain model, with the masks and codebooks that a scheme asks for.
+def read_off_transforms(model, scheme):
+    """Attaches the masks and codebooks that a scheme asks for to a plain model, in place.
 
     Args:
         model: a model of any kind.
@@ -64,8 +63,7 @@ def with_transforms_read_off(model, scheme):
             f"'{weight.path}' carries {weight.transforms[-1].name}: masks and codebooks are kept in any case. Leave "
             "`preserve_sparsity` and `preserve_clusters` out, or strip the model first."
         )
-    copy = copy_model(model)
-    found, _ = find_weights(copy)
+    found, _ = find_weights(model)
     masked = clustered = 0
     for weight in found:
         values = np.array(numpy_value(weight.variable), "float32")
@@ -90,7 +88,6 @@ def with_transforms_read_off(model, scheme):
             f"`preserve_clusters` was asked for, but no weight of '{model.name}' has {MOST_VALUES} different values or "
             "less, each of them twice on average: cluster it first."
         )
-    return copy
 
 
 def _codebook(weight, values, zeros):

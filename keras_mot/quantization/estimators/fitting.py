@@ -2,35 +2,32 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_mot._messages import describe
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.quantization.algorithms.bias_correction import correct_biases
 from keras_mot.quantization.algorithms.equalization import equalize, find_pairs
+from keras_mot.quantization.calibration import Calibration
 from keras_mot.quantization.estimators.calibrating import (
     avoid_ties,
     calibrate,
-    float_outputs,
+    calibrate_by_extremes,
     observe,
-    rounded_outputs,
     search_ranges,
     set_ranges,
     squared_error,
 )
 from keras_mot.quantization.estimators.loss_aware import check_loss, keep_best, mean_loss
+from keras_mot.quantization.estimators.passes import Passes
 from keras_mot.quantization.estimators.ranges import (
     Entropy,
     LeastSquares,
     MeanMinMax,
     MinMax,
     Percentile,
-    RangeEstimator,
 )
 from keras_mot.quantization.estimators.samples import Samples
 from keras_mot.quantization.simulation.simulation import fit_scales
@@ -48,46 +45,19 @@ class Fitting:
     """How a quantized model is fitted to data.
 
     Args:
-        data: the calibration data, or `None` for none.
-        estimator: a `RangeEstimator`, or `None` for `MinMax()` with a search for the ranges of inputs.
-        batch_size: how many samples of arrays are run at a time.
-        progress: whether to show a progress bar; `None`: on a terminal.
-        equalized: whether the channels between layers are equalized; `None`: if channels share scales, and it brings
-            the outputs nearer to those of the float model.
-        corrected: whether biases are corrected; `None`: if it brings the outputs nearer.
-        loss: name or function of labels and outputs that chooses the estimator, or `None`.
+        calibration: the data, if there are any, and what they decide.
     """
 
-    data: Any
-    estimator: RangeEstimator | None
-    batch_size: int
-    progress: bool | None
-    equalized: bool | None
-    corrected: bool | None
-    loss: str | Callable | None = None
+    calibration: Calibration
 
     def __post_init__(self):
-        if self.estimator is not None and not isinstance(self.estimator, RangeEstimator):
-            raise TypeError(
-                f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {describe(self.estimator)}."
-            )
-        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"`batch_size` should be a positive integer; received {describe(self.batch_size)}.")
-        for name, value in (("equalize", self.equalized), ("correct_biases", self.corrected)):
-            if value is not None and not isinstance(value, bool):
-                raise TypeError(
-                    f"`{name}` should be True, False, or None to see what helps; received {describe(value)}."
-                )
-        if self.loss is not None and not (isinstance(self.loss, str) or callable(self.loss)):
-            raise TypeError(
-                f"`loss` should be a Keras loss or its name, or a function; received {describe(self.loss)}."
-            )
-        if isinstance(self.loss, str):
-            keras.losses.get(self.loss)
-        if self.loss is not None and self.estimator is not None:
-            raise ValueError("`loss` chooses the estimator: give one of `loss` and `estimator`.")
-        if self.corrected and self.data is None:
+        if self.calibration.correct_biases and self.data is None:
             raise ValueError("`correct_biases=True` needs `calibration_data`: some dozen typical inputs.")
+
+    @property
+    def data(self):
+        """The calibration data, or `None` for none."""
+        return self.calibration.data
 
     def run(self, simulation: keras.Model) -> None:
         """Sets the ranges of a quantized model, equalizes its kernels and corrects its biases, in place.
@@ -101,49 +71,58 @@ class Fitting:
             raise ValueError("`learned_scales` need `calibration_data`: the ranges that training starts from.")
         if self.data is not None:
             self._fit_to_data(simulation)
-        elif self.equalized:
+        elif self.calibration.equalize:
             _equalize_and_fit(simulation)
 
     def _fit_to_data(self, simulation):
-        samples = Samples(simulation, self.data, self.batch_size, labelled=self.loss is not None)
-        if self.loss is not None:
-            check_loss(simulation, samples.labelled, self.loss)
-        estimator = self.estimator or MinMax()
-        if self.equalized is None and _shares_scales(simulation) and find_pairs(simulation):
-            calibrate(simulation, samples.head, estimator, progress=False)
+        asked = self.calibration
+        samples = Samples(simulation, asked.data, asked.batch_size, labelled=asked.loss is not None)
+        if asked.loss is not None:
+            check_loss(simulation, samples.labelled, asked.loss)
+        passes = Passes(simulation)
+        calibrated = functools.partial(_calibrate, passes, estimator=asked.estimator)
+        if asked.equalize is None and _shares_scales(simulation) and find_pairs(simulation):
+            calibrated(samples.head, progress=False)
 
             def equalize_and_calibrate():
                 _equalize_and_fit(simulation)
-                calibrate(simulation, samples.head, estimator, progress=False)
+                calibrated(samples.head, progress=False)
 
-            _where_it_helps(simulation, samples.head, equalize_and_calibrate)
-        elif self.equalized:
+            _where_it_helps(passes, samples.head, equalize_and_calibrate)
+        elif asked.equalize:
             _equalize_and_fit(simulation)
-        if self.loss is None:
-            calibrate(simulation, samples, estimator, self.progress)
-            _refine_ranges(simulation, samples, searched=self.estimator is None)
+        if asked.loss is None:
+            calibrated(samples, progress=asked.progress)
+            _refine_ranges(passes, samples, searched=asked.estimator is None)
         else:
-            self._choose_estimator(simulation, samples)
-        if self.corrected is None:
-            _where_it_helps(simulation, samples.head, lambda: _correct(simulation, samples.head))
-        elif self.corrected:
+            self._choose_estimator(passes, samples)
+        if asked.correct_biases is None:
+            _where_it_helps(passes, samples.head, lambda: _correct(simulation, samples.head))
+        elif asked.correct_biases:
             _correct(simulation, samples.head)
 
-    def _choose_estimator(self, simulation, samples):
-        seen = observe(simulation, samples, self.progress)
+    def _choose_estimator(self, passes, samples):
+        seen = observe(passes.model, samples, self.calibration.progress)
 
         def set_by(estimator):
             set_ranges(seen, estimator or MinMax())
-            _refine_ranges(simulation, samples, searched=estimator is None)
+            _refine_ranges(passes, samples, searched=estimator is None)
 
         choices = [functools.partial(set_by, estimator) for estimator in _ESTIMATORS]
-        keep_best(simulation, choices, lambda: mean_loss(simulation, samples.labelled, self.loss))
+        keep_best(passes.model, choices, lambda: mean_loss(passes.model, samples.labelled, self.calibration.loss))
 
 
-def _refine_ranges(simulation, samples, searched):
-    avoid_ties(simulation, samples.head[0])
+def _calibrate(passes, samples, estimator, progress):
+    if estimator is None:
+        calibrate_by_extremes(passes, samples, progress)
+    else:
+        calibrate(passes.model, samples, estimator, progress)
+
+
+def _refine_ranges(passes, samples, searched):
+    avoid_ties(passes.model, samples.head[0])
     if searched:
-        search_ranges(simulation, samples.head)
+        search_ranges(passes, samples.head)
 
 
 def _shares_scales(simulation):
@@ -155,13 +134,13 @@ def _shares_scales(simulation):
     return any(transform is not None and not transform.per_channel for transform in transforms)
 
 
-def _where_it_helps(simulation, batches, change):
+def _where_it_helps(passes, batches, change):
     """Changes a model, and takes the change back if the outputs are not much nearer to those of the float model."""
-    expected, values = float_outputs(simulation, batches), _values(simulation)
-    before = squared_error(rounded_outputs(simulation, batches), expected)
+    expected, values = passes.outputs(batches, rounding=(), floats=True), _values(passes.model)
+    before = squared_error(passes.outputs(batches), expected)
     change()
-    if not squared_error(rounded_outputs(simulation, batches), expected) < _WORTH * before:
-        _restore(simulation, values)
+    if not squared_error(passes.outputs(batches), expected) < _WORTH * before:
+        _restore(passes.model, values)
 
 
 def _correct(simulation, batches):

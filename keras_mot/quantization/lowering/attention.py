@@ -5,18 +5,20 @@ import math
 import numpy as np
 from keras import layers, ops
 
+from keras_mot._keras import attention_axes, attention_projection
+from keras_mot.quantization.lowering.weighted import with_activation
+
 _HEADS_FIRST = (0, 2, 1, 3)
 
 
-def einsum_dense(lowering, layer, inputs, name=None):
-    """An `EinsumDense` layer as a dense layer between reshapes, or `None` if its equation is of another kind.
+def einsum_dense(lowering, layer, inputs):
+    """An `EinsumDense` layer as a dense layer between reshapes or, if its equation is of another kind, as it is."""
+    outputs = _as_dense(lowering, layer, inputs, layer.name)
+    return with_activation(lowering, layer, inputs) if outputs is None else outputs
 
-    Args:
-        lowering: what makes and calls the steps.
-        layer: the layer.
-        inputs: symbolic tensor.
-        name: name of the dense layer, if it is not the layer's.
-    """
+
+def _as_dense(lowering, layer, inputs, name):
+    """An `EinsumDense` layer as a dense layer of this name between reshapes, or `None`."""
     left, output = layer.equation.replace(" ", "").split("->")
     letters, kernel_letters = left.split(",")
     summed = [letter for letter in letters if letter in kernel_letters]
@@ -30,24 +32,27 @@ def einsum_dense(lowering, layer, inputs, name=None):
     size = dict(zip(letters, inputs.shape, strict=True)) | dict(zip(kernel_letters, layer.kernel.shape, strict=True))
     widths = [size[letter] for letter in made]
 
-    def build():
-        kernel = ops.convert_to_numpy(layer.kernel)
+    def as_matrix(kernel):
         kernel = kernel.transpose([kernel_letters.index(letter) for letter in (*summed, *made)])
-        weights = [kernel.reshape(-1, math.prod(widths))]
-        if layer.bias is not None:
-            bias = ops.convert_to_numpy(layer.bias)
-            bias = bias.reshape((1,) * (len(output) - bias.ndim) + bias.shape)
-            bias = bias.transpose([output.index(letter) for letter in (*kept, *made)])[(0,) * len(kept)]
-            weights.append(np.broadcast_to(bias, widths).reshape(-1))
+        return kernel.reshape(-1, math.prod(widths))
+
+    def as_vector(bias):
+        bias = bias.reshape((1,) * (len(output) - bias.ndim) + bias.shape)
+        bias = bias.transpose([output.index(letter) for letter in (*kept, *made)])[(0,) * len(kept)]
+        return np.broadcast_to(bias, widths).reshape(-1)
+
+    def build():
         dense = layers.Dense(
             math.prod(widths),
             activation=layer.activation,
             use_bias=layer.bias is not None,
             trainable=layer.trainable,
-            name=name or layer.name,
+            name=name,
         )
-        dense.build((None, weights[0].shape[0]))
-        dense.set_weights(weights)
+        dense.build((None, math.prod(size[letter] for letter in summed)))
+        lowering.move(layer.kernel, dense.kernel, as_matrix)
+        if layer.bias is not None:
+            lowering.move(layer.bias, dense.bias, as_vector)
         return dense
 
     rows = _transposed(inputs, letters, (*kept, *summed))
@@ -67,16 +72,31 @@ def multi_head(lowering, layer, query, value, key=None):
         return None
     heads = []
     for part, tensor in zip(("query", "key", "value"), tensors, strict=True):
-        projection = getattr(layer, f"_{part}_dense")
-        head = einsum_dense(lowering, projection, tensor, f"{layer.name}_{part}")
+        head = _projected(lowering, layer, part, tensor)
         if part != "query" and isinstance(layer, layers.GroupQueryAttention):
             head = ops.repeat(head, layer.num_repeats, axis=2)
         heads.append(ops.transpose(head, _HEADS_FIRST))
     query, key, value = heads
     scores = ops.matmul(query * (1.0 / math.sqrt(query.shape[-1])), ops.transpose(key, (0, 1, 3, 2)))
-    weights = _dropped(lowering, layer, lowering.softmax(layer, scores))
+    weights = _dropped(lowering, layer, _softmax(lowering, layer, scores))
     mixed = ops.transpose(ops.matmul(weights, value), _HEADS_FIRST)
-    return einsum_dense(lowering, layer._output_dense, mixed, f"{layer.name}_output")
+    return _projected(lowering, layer, "output", mixed)
+
+
+def projections(layer):
+    """The dense layers of an attention layer."""
+    return [attention_projection(layer, part) for part in ("query", "key", "value", "output")]
+
+
+def _projected(lowering, layer, part, inputs):
+    """The result of one of the dense layers of an attention layer."""
+    projection = attention_projection(layer, part)
+    if lowering.selected(projection):
+        outputs = _as_dense(lowering, projection, inputs, f"{layer.name}_{part}")
+    else:
+        outputs = projection(inputs)
+    lowering.claim(projection, inputs, outputs)
+    return outputs
 
 
 def attention(lowering, layer, inputs):
@@ -86,14 +106,17 @@ def attention(lowering, layer, inputs):
     if not dot or any(len(tensor.shape) != 3 for tensor in inputs):
         return None
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
-    return ops.matmul(_dropped(lowering, layer, lowering.softmax(layer, scores)), value)
+    return ops.matmul(_dropped(lowering, layer, _softmax(lowering, layer, scores)), value)
 
 
 def _has_extras(layer):
     """Whether an attention layer does more than attend to all of a sequence."""
-    names = ("use_gate", "sliding_window")
-    more = any(getattr(layer, prefix + name, None) for name in names for prefix in ("", "_"))
-    return more or tuple(getattr(layer, "_attention_axes", None) or (1,)) != (1,)
+    config = layer.get_config()
+    return bool(config.get("use_gate") or config.get("sliding_window")) or tuple(attention_axes(layer) or (1,)) != (1,)
+
+
+def _softmax(lowering, layer, scores):
+    return lowering.make(layer, "softmax", lambda: layers.Softmax(name=f"{layer.name}_softmax"))(scores)
 
 
 def _transposed(tensor, letters, order):

@@ -38,17 +38,24 @@ def unroll(lowering, layer, sequences, initial_state=None):
 
 
 def unroll_bidirectional(lowering, layer, sequences, initial_state=None):
-    """As `unroll`, for `Bidirectional`."""
+    """As `unroll`, for `Bidirectional`; one of its two layers may stay in floats."""
     both = (layer.forward_layer, layer.backward_layer)
-    if not all(_can_unroll(one, sequences) for one in both):
+    if not all(_can_unroll(one, sequences) for one in both if lowering.selected(one)):
         return None
     given = keras.tree.flatten(initial_state)
     halves = (given[: len(given) // 2], given[len(given) // 2 :]) if initial_state is not None else (None, None)
     results, states = [], []
     for one, way, state in zip(both, ("forward", "backward"), halves, strict=True):
-        outputs, last = _run(lowering, one, f"{layer.name}_{way}", sequences, state)
+        if lowering.selected(one):
+            outputs, last = _run(lowering, one, f"{layer.name}_{way}", sequences, state)
+        else:
+            outputs, *last = keras.tree.flatten(one(sequences, initial_state=state))
+        lowering.claim(one, (sequences, state), (outputs, last))
         states += last
-        if one.return_sequences:
+        if not isinstance(outputs, list):
+            in_order = way == "forward" or not one.return_sequences
+            results.append(outputs if in_order else ops.flip(outputs, axis=1))
+        elif one.return_sequences:
             results.append(ops.stack(outputs[::-1] if way == "backward" else outputs, axis=1))
         else:
             results.append(outputs[-1])
@@ -56,17 +63,6 @@ def unroll_bidirectional(lowering, layer, sequences, initial_state=None):
     if not layer.return_state:
         return output
     return (*output, *states) if layer.merge_mode is None else (output, *states)
-
-
-def distribute(lowering, layer, inputs):
-    """`TimeDistributed` as the wrapped layer called for all timesteps as one batch, or `None`."""
-    shape = tuple(inputs.shape)
-    if None in shape[1:] or isinstance(layer.layer, keras.Model):
-        return None
-    outputs = lowering.steps(layer.layer, ops.reshape(inputs, (-1, *shape[2:])))
-    if not hasattr(outputs, "shape") or None in outputs.shape[1:]:
-        return None
-    return ops.reshape(outputs, (-1, shape[1], *outputs.shape[1:]))
 
 
 def _merged(lowering, layer, results):
@@ -126,10 +122,8 @@ class _Steps:
         self.cell = cell
         order = _ORDERS[type(cell)]
         columns = np.concatenate([np.arange(part * cell.units, (part + 1) * cell.units) for part in order])
-        self.kernel, self.recurrent_kernel = (
-            ops.convert_to_numpy(weight)[:, columns] for weight in (cell.kernel, cell.recurrent_kernel)
-        )
-        bias = ops.convert_to_numpy(cell.bias)[..., columns] if cell.use_bias else None
+        self._reordered = lambda values: values[..., columns]
+        bias = self._reordered(ops.convert_to_numpy(cell.bias)) if cell.use_bias else None
         self.bias = self.recurrent_bias = None
         if bias is not None and bias.ndim == 2:
             # The biases for input and state add up, but for the candidate's, which the reset gate comes between.
@@ -145,20 +139,30 @@ class _Steps:
             sequences = self._make("dropout", lambda: layers.SpatialDropout1D(rate, name=f"{self._name}_dropout"))(
                 sequences
             )
-        return ops.unstack(self.dense("input", sequences, self.kernel, self.bias), axis=1)
+        return ops.unstack(self.dense("input", sequences, self.cell.kernel, bias=self.bias), axis=1)
 
-    def dense(self, part, inputs, kernel, bias=None):
-        """A dense layer with these weights."""
+    def dense(self, part, inputs, kernel, columns=slice(None), bias=None):
+        """A dense layer with these columns of a kernel of the cell, whose parts are in the order of `_ORDERS`."""
+
+        def moved(values):
+            return self._reordered(values)[:, columns]
 
         def build():
+            rows, width = moved(np.empty(kernel.shape, "bool")).shape
             made = layers.Dense(
-                kernel.shape[1], use_bias=bias is not None, trainable=self._layer.trainable, name=f"{self._name}_{part}"
+                width, use_bias=bias is not None, trainable=self._layer.trainable, name=f"{self._name}_{part}"
             )
-            made.build((None, kernel.shape[0]))
-            made.set_weights([kernel] if bias is None else [kernel, bias])
+            made.build((None, rows))
+            self._lowering.move(kernel, made.kernel, moved)
+            if bias is not None:
+                made.bias.assign(bias)
             return made
 
         return self.joined(part, self._lowering.steps(self._make(part, build), inputs))
+
+    def recurrent(self, part, hidden, columns=slice(None), bias=None):
+        """A dense layer with columns of the kernel for the state."""
+        return self.dense(part, hidden, self.cell.recurrent_kernel, columns, bias)
 
     def activation(self, part, function, inputs):
         """An activation function."""
@@ -183,7 +187,7 @@ class _Steps:
 
 
 def _simple_step(steps, inputs, hidden):
-    inner = steps.dense("recurrent", hidden, steps.recurrent_kernel)
+    inner = steps.recurrent("recurrent", hidden)
     return [steps.activation("hidden", steps.cell.activation, steps.add("sum", inputs, inner))]
 
 
@@ -191,17 +195,17 @@ def _gru_step(steps, inputs, hidden):
     cell, units = steps.cell, steps.cell.units
     gates, candidate = ops.split(inputs, [2 * units], axis=-1)
     if cell.reset_after:
-        inner = steps.dense("recurrent", hidden, steps.recurrent_kernel, steps.recurrent_bias)
+        inner = steps.recurrent("recurrent", hidden, bias=steps.recurrent_bias)
         inner_gates, inner_candidate = ops.split(inner, [2 * units], axis=-1)
     else:
-        inner_gates = steps.dense("recurrent_gates", hidden, steps.recurrent_kernel[:, : 2 * units])
+        inner_gates = steps.recurrent("recurrent_gates", hidden, slice(2 * units))
     gates = steps.activation("gates", cell.recurrent_activation, steps.add("gates_sum", gates, inner_gates))
     update, reset = ops.split(gates, 2, axis=-1)
     if cell.reset_after:
         inner_candidate = steps.multiply("reset", reset, inner_candidate)
     else:
         remaining = steps.multiply("reset", reset, hidden)
-        inner_candidate = steps.dense("recurrent_candidate", remaining, steps.recurrent_kernel[:, 2 * units :])
+        inner_candidate = steps.recurrent("recurrent_candidate", remaining, slice(2 * units, None))
     candidate = steps.add("candidate_sum", candidate, inner_candidate)
     candidate = steps.activation("candidate", cell.activation, candidate)
     kept = steps.multiply("kept", update, hidden)
@@ -211,7 +215,7 @@ def _gru_step(steps, inputs, hidden):
 
 def _lstm_step(steps, inputs, hidden, carry):
     cell, units = steps.cell, steps.cell.units
-    total = steps.add("sum", inputs, steps.dense("recurrent", hidden, steps.recurrent_kernel))
+    total = steps.add("sum", inputs, steps.recurrent("recurrent", hidden))
     gates, candidate = ops.split(total, [3 * units], axis=-1)
     gates = steps.activation("gates", cell.recurrent_activation, gates)
     entrance, forget, exit_ = ops.split(gates, 3, axis=-1)

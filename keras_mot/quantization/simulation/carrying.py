@@ -1,147 +1,123 @@
 """Masks and codebooks on their way into a quantized model, whose layers are not those that they were attached to.
 
-Quantization breaks layers down and moves their weights about: a separable convolution becomes two, the kernel of a GRU
-several dense layers. So that no state has to be guessed back from values, a second copy of the model goes the same
-way, with labels in place of weights, which say of each weight what its mask and its codebook make of it.
+Nothing is guessed from values: what puts the values of a weight elsewhere says how (`Move`), and its mask, and which
+entry of the palette stands for each value, go the same way.
 """
 
 import dataclasses
 import warnings
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 
-from keras_mot._keras import flatten_layers
 from keras_mot.clustering import ClusteringConfig
-from keras_mot.layers.attaching import TransformedWeight, numpy_value, transformed_weights
-from keras_mot.layers.copying import copy_model
-from keras_mot.layers.finding import find_weights
-from keras_mot.layers.technique import strip_model, transform_name
-from keras_mot.transforms import Codebook, Mask, PaletteTransform
+from keras_mot.graph.origins import Origins
+from keras_mot.layers.attaching import numpy_value, transformed_weights
+from keras_mot.layers.finding import FoundWeight, find_weights
+from keras_mot.layers.technique import transform_name
+from keras_mot.quantization.lowering.lowering import Lowered
+from keras_mot.quantization.lowering.moves import Move, unmoved
+from keras_mot.transforms import Codebook, Mask, PaletteTransform, WeightTransform
 
-# Marks what is a label still: neither a sum or product of labels nor the zero of another weight has this fraction.
-# Small enough labels keep it in 32 bits.
-_FRACTION = 0.3125
 _SPREAD = 1e-4  # of values that are one, beside the largest weight
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """A weight with a mask or a codebook, and its labels.
+@dataclasses.dataclass(frozen=True, eq=False)
+class CarriedWeight:
+    """What a weight brings along beside its values.
 
     Args:
-        weight: the `TransformedWeight`.
-        number: its place among the transformable weights of the model.
-        first: the label of its first state: the number of the entry, times two, plus one for what is not masked.
-        labels: array of the weight's shape.
+        mask: boolean array of the weight's shape, or `None`.
+        codebook: the `PaletteTransform` that it had, or `None`.
+        entries: which entry of the palette stands for each value, integers of the weight's shape; `None` without.
     """
 
-    weight: TransformedWeight
-    number: int
-    first: int
-    labels: np.ndarray
+    mask: np.ndarray | None
+    codebook: PaletteTransform | None
+    entries: np.ndarray | None
 
+    def moved(self, function: Callable[[np.ndarray], np.ndarray]) -> "CarriedWeight":
+        """The same where the values are moved to; `function` as of `Move`."""
+        mask, entries = (None if array is None else function(array) for array in (self.mask, self.entries))
+        return CarriedWeight(mask, self.codebook, entries)
 
-class Carried:
-    """The masks and codebooks of a model.
+    def transforms(self, found: FoundWeight) -> list[WeightTransform]:
+        """New transforms for the weight in the quantized model, still to be built, attached and filled."""
+        made = [] if self.mask is None else [Mask(name=transform_name(found, "mask"))]
+        return made if self.codebook is None else [*made, _hard(self.codebook, transform_name(found, "codebook"))]
 
-    Args:
-        model: a model of any kind.
-
-    Attributes:
-        plain: the model without transforms; `model` itself if it has none.
-    """
-
-    def __init__(self, model):
-        self._sources = _sources(model)
-        self.plain = strip_model(model, inplace=False) if self._sources else model
-        self._labelled = None
-
-    def follow(self, lowered):
-        """Sends the labels the way of the weights.
+    def fill(self, transforms: Iterable[WeightTransform], value: np.ndarray, used: np.ndarray, path: str) -> None:
+        """Gives transforms their state.
 
         Args:
-            lowered: function from a model to the model in which it shall be quantized, whose layers are named alike for
-                any weights.
+            transforms: what `transforms` returned, built.
+            value: the weight's values.
+            used: boolean array of its shape: whether a value matters, since its channel is not multiplied by zero.
+            path: of the layer, for a warning.
         """
-        if not self._sources:
+        for transform in transforms:
+            if isinstance(transform, Mask):
+                transform.assign(self.mask)
+            else:
+                self._fill_codebook(transform, value, used, path)
+
+    def _fill_codebook(self, codebook, value, used, path):
+        codebook.step, codebook.updated_at = self.codebook.step, self.codebook.updated_at
+        palette = np.zeros((codebook.channels, codebook.number_of_clusters), "float64")
+        again = 0
+        for channel, row in enumerate(palette):
+            where = codebook.channel_slice(channel)
+            again += not _fill_row(row, self.entries[where][used[where]], value[where][used[where]].astype("float64"))
+        if not again:
+            codebook.assign(palette, self.entries)
             return
-        labelled = copy_model(self.plain)
-        for layer in flatten_layers(labelled):
-            if isinstance(layer, keras.layers.BatchNormalization):
-                _make_neutral(layer)
-        found = find_weights(labelled)[0]
-        for weight in found:
-            weight.variable.assign(np.zeros(weight.variable.shape))
-        for source in self._sources:
-            found[source.number].variable.assign(source.labels + _FRACTION)
-        self._labelled = {layer.name: find_weights(layer)[0] for layer in lowered(labelled).layers}
-
-    def transforms(self, layer, number, found):
-        """The mask and the codebook of a weight of the model that is to be quantized.
-
-        Args:
-            layer: name of one of its layers.
-            number: of the weight in that layer.
-            found: the `FoundWeight`.
-
-        Returns:
-            List of (transform, function that fills it once it is built, given the weight's value and which of it is
-            used).
-        """
-        if self._labelled is None:
-            return []
-        values = numpy_value(self._labelled[layer][number].variable).astype("float64")
-        labels = np.round(values - _FRACTION).astype("int64")
-        if not labels.size or (np.abs(values - _FRACTION - labels) > 1e-4 + 1e-6 * np.abs(labels)).any():
-            return []
-        least, most = labels.min(), labels.max()
-        source = next((source for source in self._sources if source.first <= least and most < _end(source)), None)
-        if source is None:
-            return []
-        states = labels - source.first
-        kept, entries = states % 2 == 1, states // 2
-        result = []
-        if source.weight.transform_of(Mask):
-            result.append((Mask(name=transform_name(found, "mask")), lambda mask, value, used: mask.assign(kept)))
-        codebook = source.weight.transform_of(PaletteTransform)
-        if codebook:
-            result.append((_hard(codebook, transform_name(found, "codebook")), _filler(entries, codebook, found)))
-        return result
+        # Channels have been multiplied by factors of both signs, which no positive scale undoes.
+        warnings.warn(
+            f"The shared values of '{path}' are chosen anew: a batch normalization with negative factors, "
+            "or one scale for the whole weight, makes more of them.",
+            stacklevel=2,
+        )
+        config = codebook.updater or ClusteringConfig(codebook.number_of_clusters, per_channel=codebook.per_channel)
+        config.choose_centroids(codebook, value)
 
 
-def _sources(model):
-    sources, first = [], 1
-    transformed = {id(weight.variable): weight for weight in transformed_weights(model)}
-    for number, found in enumerate(find_weights(model)[0] if transformed else ()):
-        weight = transformed.get(id(found.variable))
-        if weight is None:
-            continue
+def weights_to_carry(model: keras.Model) -> dict[tuple[int, str], CarriedWeight]:
+    """The weights of a model with a mask or a codebook, as they are now: by (id(layer), key of the weight in it)."""
+    carried = {}
+    for weight in transformed_weights(model):
         mask, codebook = weight.transform_of(Mask), weight.transform_of(PaletteTransform)
-        if not mask and not codebook:
-            continue
-        kept = np.ones(weight.variable.shape, bool) if mask is None else np.array(numpy_value(mask.mask))
-        entries = np.zeros(kept.shape, "int64")
-        if codebook:
-            entries = codebook.assignments_of(numpy_value(weight.value_before(codebook))).astype("int64")
-        sources.append(_Source(weight, number, first, first + 2 * entries + kept))
-        first = _end(sources[-1])
-    return sources
+        if mask or codebook:
+            kept = None if mask is None else np.array(numpy_value(mask.mask), bool)
+            entries = codebook and codebook.assignments_of(numpy_value(weight.value_before(codebook)))
+            carried[id(weight.owner), weight.key] = CarriedWeight(kept, codebook, entries)
+    return carried
 
 
-def _end(source):
-    codebook = source.weight.transform_of(PaletteTransform)
-    return source.first + 2 * (codebook.number_of_clusters if codebook else 1)
+def carried_through(
+    sources: dict[tuple[int, str], CarriedWeight], model: keras.Model, origins: Origins, lowered: Lowered
+) -> dict[int, CarriedWeight]:
+    """What the weights of a lowered model bring along.
 
+    Args:
+        sources: what `weights_to_carry` returned of a first model.
+        model: the model before it was lowered, whose weights have the shapes that they had in the first one.
+        origins: the `Origins` of its layers in the first model.
+        lowered: what became of it.
 
-def _make_neutral(layer):
-    """Makes a batch normalization return its inputs."""
-    layer.moving_mean.assign(np.zeros(layer.moving_mean.shape))
-    layer.moving_variance.assign(np.full(layer.moving_variance.shape, 1.0 - layer.epsilon))
-    if layer.scale:
-        layer.gamma.assign(np.ones(layer.gamma.shape))
-    if layer.center:
-        layer.beta.assign(np.zeros(layer.beta.shape))
+    Returns:
+        Dictionary by id(variable) of the lowered model.
+    """
+    if not sources:
+        return {}
+    found = ((weight, sources.get((id(origins.of(weight.owner)), weight.key))) for weight in find_weights(model)[0])
+    before = {id(weight.variable): source for weight, source in found if source is not None}
+    carried = {}
+    for weight in find_weights(lowered.model)[0]:
+        move = lowered.moves.get(id(weight.variable), Move(weight.variable, unmoved))
+        if id(move.source) in before:
+            carried[id(weight.variable)] = before[id(move.source)].moved(move.function)
+    return carried
 
 
 def _hard(codebook, name):
@@ -154,29 +130,6 @@ def _hard(codebook, name):
         updater=codebook.updater if isinstance(codebook, Codebook) else None,
         name=name,
     )
-
-
-def _filler(entries, source, found):
-    def fill(codebook, value, used):
-        codebook.step, codebook.updated_at = source.step, source.updated_at
-        palette = np.zeros((codebook.channels, codebook.number_of_clusters), "float64")
-        again = 0
-        for channel, row in enumerate(palette):
-            where = codebook.channel_slice(channel)
-            again += not _fill_row(row, entries[where][used[where]], value[where][used[where]].astype("float64"))
-        if not again:
-            codebook.assign(palette, entries)
-            return
-        # Channels have been multiplied by factors of both signs, which no positive scale undoes.
-        warnings.warn(
-            f"The shared values of '{found.owner.path}' are chosen anew: a batch normalization with negative factors, "
-            "or one scale for the whole weight, makes more of them.",
-            stacklevel=2,
-        )
-        config = codebook.updater or ClusteringConfig(codebook.number_of_clusters, per_channel=codebook.per_channel)
-        config.choose_centroids(codebook, value)
-
-    return fill
 
 
 def _fill_row(row, entries, values):

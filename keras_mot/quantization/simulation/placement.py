@@ -3,22 +3,14 @@
 import collections
 
 import keras
-from keras import layers
 
 from keras_mot._keras import call_of, producer_of
-from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, has_role, kind_of
-from keras_mot.graph.kinds import WEIGHTED as HAS_WEIGHTS
+from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_role, kind_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.float_boundary import FloatBoundary
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
-
-# For those that do not ask the table of kinds yet.
-WEIGHTED = (
-    *(layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
-    *(layers.Conv1DTranspose, layers.Conv2DTranspose),
-)
 
 
 def quantizer_of(tensor):
@@ -86,7 +78,7 @@ class _Placement:
         outputs = operation(*args, **kwargs)
         if not all(_is_float(tensor) for tensor in keras.tree.flatten(outputs)):
             return outputs
-        if has_role(operation, HAS_WEIGHTS):
+        if has_role(operation, WEIGHTED):
             self.weighted[id(operation)] = operation
         if self._steps.is_fused(operation):
             return outputs
@@ -146,8 +138,9 @@ class _Placement:
 
     def _new(self, name, **settings):
         settings = {"learned": self._scheme.learned_scales, **settings}
-        bits, name = self._scheme.activation_bits, self._unique(f"{name}_quantizer")
-        return ActivationQuantizer(bits, name=name, target=self._target.name, **settings)
+        grid, name = self._target.activations[self._scheme.activation_bits], self._unique(f"{name}_quantizer")
+        form = {"bits": grid.bits, "symmetric": grid.symmetric, "narrow": grid.narrow, "target": self._target.name}
+        return ActivationQuantizer(**form, name=name, **settings)
 
     def _boundary(self, name):
         return FloatBoundary(name=self._unique(f"{name}_in_floats"))

@@ -1,7 +1,7 @@
 """What is quantized how: a scheme for the model, and other settings for some of its layers."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,7 +10,8 @@ from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.rewrite import operations_of
-from keras_mot.layers.selecting import matches_layer
+from keras_mot.layers.selecting import check_each_matches, checked_overrides, matches_layer
+from keras_mot.quantization.lowering.table import parts_of
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import QuantizationScheme
 
@@ -35,12 +36,12 @@ class LayerSettings:
 
 
 def settings_of_operations(
-    model: keras.Model, scheme: QuantizationScheme, selected: Callable | None, overrides: Mapping | None
+    operations: Sequence[Any], scheme: QuantizationScheme, selected: Callable | None, overrides: Mapping | None
 ) -> "OperationSettings":
-    """The settings of each operation of a model, and of the models nested in it.
+    """The settings of operations, and of those layers within them that are broken down by themselves (`parts_of`).
 
     Args:
-        model: what the user gave.
+        operations: the operations of a model and of the models nested in it, as the user knows them.
         scheme: the scheme of all operations without others.
         selected: function from an operation to whether it is quantized, or `None` for all.
         overrides: dictionary from a selector to a `QuantizationScheme`, a `QuantizeConfig`, or `None` for floats.
@@ -52,19 +53,29 @@ def settings_of_operations(
         TypeError: if `overrides` is of the wrong type.
         ValueError: if a selector matches no layer, or an override has another number of activation bits.
     """
-    overrides = {} if overrides is None else overrides
-    if not isinstance(overrides, Mapping):
-        raise TypeError(
-            f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
-        )
+    overrides = checked_overrides(overrides)
     chosen = {selector: _layer_settings(selector, value, scheme) for selector, value in overrides.items()}
-    operations = operations_of(model)
-    for selector in chosen:
-        if not any(_matches(selector, operation) for operation in operations):
-            raise ValueError(
-                f"No layer matches {selector!r}; there are: {[operation.name for operation in operations]}."
-            )
-    return OperationSettings((operation, _settings_of(operation, chosen, scheme, selected)) for operation in operations)
+    known = [operation for operation, _ in _pairs(operations, LayerSettings(scheme), {})]
+    check_each_matches(chosen, _matches, known, [operation.name for operation in known])
+    return OperationSettings(_pairs(operations, LayerSettings(scheme), chosen, selected))
+
+
+def _pairs(operations, settings, chosen, selected=None):
+    """Yields (operation, its settings) of operations and of the layers within them.
+
+    Args:
+        operations: the operations.
+        settings: those of what no selector points at; a layer within another has those of that one.
+        chosen: dictionary from selectors to settings.
+        selected: as of `settings_of_operations`.
+    """
+    for operation in operations:
+        own = None
+        if selected is None or selected(operation):
+            own = next((own for selector, own in chosen.items() if _matches(selector, operation)), settings)
+        yield operation, own
+        if own is not None:
+            yield from _pairs(parts_of(operation), own, chosen)
 
 
 class OperationSettings:
@@ -75,21 +86,13 @@ class OperationSettings:
     """
 
     def __init__(self, pairs: Iterable[tuple[Any, LayerSettings | None]]):
-        # The operations are kept, so that their ids stay their own.
-        self._pairs = {id(operation): (operation, settings) for operation, settings in pairs}
+        self._pairs = {}  # the operations are kept, so that their ids stay their own
+        for operation, settings in pairs:
+            self._pairs.setdefault(id(operation), (operation, settings))
 
     def get(self, operation: Any) -> LayerSettings | None:
         """The settings of an operation; `None` if it stays in floats, and for operations that are not of the model."""
         return self._pairs.get(id(operation), (operation, None))[1]
-
-
-def _settings_of(operation, chosen, scheme, selected):
-    if selected is not None and not selected(operation):
-        return None
-    for selector, settings in chosen.items():
-        if _matches(selector, operation):
-            return settings
-    return LayerSettings(scheme)
 
 
 def _layer_settings(selector, value, scheme):

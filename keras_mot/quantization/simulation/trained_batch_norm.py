@@ -22,7 +22,7 @@ def unfold_batch_norm(model: keras.Model, folds: dict[str, FoldableBatchNorm], s
 
     Args:
         model: a functional model, whose kernels have factors (`FakeQuantize.scaled_channels`) from the folds.
-        folds: dictionary from names of its layers to what they had taken over; other layers keep what they have. So do
+        folds: dictionary from its layers to what they had taken over; other layers keep what they have. So do
             layers whose batch normalization is not trained, has `renorm`, or saw sequences that are one batch now.
         steps: of `TrainedBatchNorm`.
 
@@ -32,8 +32,8 @@ def unfold_batch_norm(model: keras.Model, folds: dict[str, FoldableBatchNorm], s
     replaced = {}
     for layer in model.layers:
         quantize = factored(layer)
-        if layer.name in folds and quantize is not None and _can_be_trained(folds[layer.name].batch_norm, layer):
-            replaced[id(layer)] = _unfolded(layer, quantize, folds[layer.name], steps)
+        if layer in folds and quantize is not None and _can_be_trained(folds[layer].batch_norm, layer):
+            replaced[id(layer)] = _unfolded(layer, quantize, folds[layer], steps)
 
     def call(operation, *args, **kwargs):
         if id(operation) not in replaced:

@@ -8,12 +8,12 @@ import tempfile
 import keras
 
 from keras_mot._quiet import quiet
+from keras_mot.data.naming import name_outputs
 from keras_mot.export.litert.engines.conversion import UnsupportedOperationError, convert_with, variables_at
 from keras_mot.export.litert.engines.filling import fill
 from keras_mot.export.litert.engines.stand_ins import StandIns
 from keras_mot.export.litert.engines.tensor_names import name_weights, variables_of_operations
 from keras_mot.export.litert.marking import marked
-from keras_mot.export.litert.signature import name_outputs
 from keras_mot.export.litert.sparse.encoding import encode
 
 

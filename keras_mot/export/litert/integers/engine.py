@@ -31,7 +31,7 @@ class IntegerEngine:
         """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
         plain = copy_model(model)
         marked = [weight.variable for weight in _quantized(plain)]
-        plain = strip(plain)
+        plain = strip(plain, inplace=True)
         request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
         conversion = self._engine(plain, signature, request)
         del plain, marked  # their memory is wanted

@@ -1,6 +1,5 @@
 """Inputs and labels of models with several inputs and outputs, brought into the order of the model."""
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_mot._messages import describe
-from keras_mot.export.litert.signature import input_name, name_outputs
+from keras_mot.data.naming import input_name, name_outputs
 
 Names = str | list[str] | dict[str, str] | None
 
@@ -118,69 +117,10 @@ def _only(given, name, label, kind):
 _SIDES = {"input": "inputs", "output": "labels"}
 
 
-def arranged_batches(batches: Any, arrangement: Arrangement, name: str) -> Any:
-    """Batches as the model takes them; `batches` itself where nothing is to be changed.
-
-    Args:
-        batches: what Keras trains on: a `keras.utils.PyDataset`, a `tf.data.Dataset`, or a PyTorch `DataLoader`.
-        arrangement: the `Arrangement`.
-        name: of the argument, for messages.
-    """
-    x, y = next(iter(batches))
-    arrangement.arrange_inputs(x, f"`{name}`")  # to complain of the argument, not of a batch
-    arrangement.arrange_labels(y, f"`{name}`")
-    if _outline(arrangement.arrange(x, y)) == _outline((x, y)):
-        return batches
-    if isinstance(batches, keras.utils.PyDataset):
-        return _ArrangedDataset(batches, arrangement)
-    modules = {kind.__module__.split(".")[0] for kind in type(batches).__mro__}
-    if "tensorflow" in modules:
-        return batches.map(arrangement.arrange)
-    if "torch" in modules:
-        loader = copy.copy(batches)
-        loader.collate_fn = _ArrangedCollation(batches.collate_fn, arrangement)
-        return loader
-    raise ValueError(
-        f"The batches of `{name}`, a {type(batches).__name__}, should hold the structures of the model: inputs "
-        f"{describe(arrangement.inputs)}, labels {describe(arrangement.outputs)}."
-    )
-
-
-def _outline(structure):
+def outline(structure):
     """The structure without what is in it."""
     if isinstance(structure, Mapping):
-        return {key: _outline(item) for key, item in structure.items()}
+        return {key: outline(item) for key, item in structure.items()}
     if isinstance(structure, list | tuple):
-        return (list if isinstance(structure, list) else tuple)(_outline(item) for item in structure)
+        return (list if isinstance(structure, list) else tuple)(outline(item) for item in structure)
     return None
-
-
-class _ArrangedDataset(keras.utils.PyDataset):
-    """A dataset with each batch arranged."""
-
-    def __init__(self, dataset, arrangement):
-        super().__init__(dataset.workers, dataset.use_multiprocessing, dataset.max_queue_size)
-        self._dataset, self._arrangement = dataset, arrangement
-
-    def __len__(self):
-        return len(self._dataset)
-
-    def __getitem__(self, index):
-        return self._arrangement.arrange(*self._dataset[index])
-
-    def on_epoch_begin(self):
-        self._dataset.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._dataset.on_epoch_end()
-
-
-@dataclasses.dataclass(frozen=True)
-class _ArrangedCollation:
-    """How a `DataLoader` makes a batch, and then arranges it; a class, so that workers can be sent it."""
-
-    collate: Any
-    arrangement: Arrangement
-
-    def __call__(self, samples):
-        return self.arrangement.arrange(*self.collate(samples))

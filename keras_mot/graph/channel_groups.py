@@ -1,0 +1,107 @@
+"""Which channels of a model belong together, and which are constant wherever they are used.
+
+Channels that are joined, by adding two branches or by multiplying them, are one group: what is done to one is done to
+all. A channel is constant if its value does not depend on the input, as where all weights of a filter are zero.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mot.graph.channel_rules import channel_rule
+from keras_mot.graph.channel_slots import STAYS, Channels, Slots
+from keras_mot.graph.model_graph import Graph
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChannelPlan:
+    """The channels before and behind an operation that is known to keep channels apart, or to make some.
+
+    Attributes:
+        inputs: the `Channels` of its first input.
+        outputs: those of its output.
+    """
+
+    inputs: Channels
+    outputs: Channels
+
+
+class ChannelGroups:
+    """The channels of each tensor of a flat model: which belong together, which are constant, which can go.
+
+    Channels of the model's inputs and outputs, and those that an operation without a rule reads or makes, stay. So do
+    those that a layer with a kernel reads, but for constants that its bias can take over, once `keep_read` is called.
+
+    Args:
+        model: a functional model without nested models.
+        exact: whether a constant must be one at the border, too. One that is not zero is none for a padded convolution,
+            which sees zeros beyond the border. Transposed convolutions see them in any case.
+
+    Attributes:
+        makers: dictionary from each layer that makes channels to these, as `Channels`.
+        blocked: dictionary from layers to how many constants they read that are none at the border.
+    """
+
+    def __init__(self, model: keras.Model, exact: bool = True):
+        self.exact = exact
+        self.graph = Graph(model)
+        self.slots = Slots()
+        self.makers, self.blocked = {}, {}
+        self._known = {}  # id of a tensor -> its channels
+        self._plans = {}  # id of an operation -> its plan
+        self._read = []  # slots of what layers read, and can take over by no bias
+        for tensor in self.graph.inputs:
+            self._known[id(tensor)] = Channels.unknown(tensor)
+        for call in self.graph.calls:
+            self._visit(call)
+        for tensor in self.graph.outputs:
+            self.slots.keep(self.of(tensor).slots)
+
+    def of(self, tensor: keras.KerasTensor) -> Channels:
+        """The channels of a tensor of the model."""
+        return self._known[id(tensor)]
+
+    def plan(self, operation: Any) -> ChannelPlan | None:
+        """The channels before and behind an operation (in its last call), or `None` if it has no rule."""
+        return self._plans.get(id(operation))
+
+    def groups(self) -> list[list[tuple[keras.layers.Layer, int]]]:
+        """The groups of channels that do not have to stay: of each, the (layer, number of the channel) that make it."""
+        found = {}
+        for layer, channels in self.makers.items():
+            for number, slot in enumerate(channels.slots):
+                found.setdefault(self.slots.root(slot), []).append((layer, number))
+        found.pop(STAYS, None)
+        return list(found.values())
+
+    def keep_read(self) -> None:
+        """Lets all channels stay that a layer reads, but for constants that its bias can take over."""
+        for slots in self._read:
+            self.slots.keep(slots)
+
+    # For the rules
+
+    def make(self, layer: keras.layers.Layer, constants: np.ndarray) -> Channels:
+        """New channels, which a layer makes."""
+        self.makers[layer] = Channels(self.slots.new(len(constants)), np.asarray(constants, "float64"))
+        return self.makers[layer]
+
+    def note_read(self, slots: np.ndarray) -> None:
+        """Notes that a layer reads channels that its bias cannot take over."""
+        self._read.append(slots)
+
+    def _visit(self, call):
+        known = [self.of(tensor) for tensor in call.inputs]
+        rule, result = channel_rule(self.graph, call.operation), None
+        if rule is not None and len(call.outputs) == 1 and len(call.outputs[0].shape) > 1:
+            result = rule(self, call, known)
+        if result is not None:
+            self._known[id(call.outputs[0])] = result
+            self._plans[id(call.operation)] = ChannelPlan(known[0], result)
+            return
+        for channels in known:
+            self.slots.keep(channels.slots)
+        for tensor in call.outputs:
+            self._known[id(tensor)] = Channels.unknown(tensor)

@@ -1,0 +1,209 @@
+"""What operations do to channels: which of their outputs are made of which inputs, and what becomes of constants.
+
+A rule is a function of the `ChannelGroups` that are being found, a `Call` and the `Channels` of its inputs. It returns
+the `Channels` of its output, or `None` if it cannot say.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_mot.graph import kinds
+from keras_mot.graph.batch_norm import scale_and_offset
+from keras_mot.graph.channel_slots import Channels
+from keras_mot.graph.functional import is_a, keras_class
+from keras_mot.graph.kinds import is_kind, kind_of
+from keras_mot.graph.model_graph import Graph
+from keras_mot.layers.attaching import numpy_value
+
+
+def channel_rule(graph: Graph, operation: Any) -> Callable | None:
+    """The rule for an operation, or `None` if all that it reads and makes has to stay.
+
+    Args:
+        graph: that of the model: layers with weights must be called in it once.
+        operation: a layer, or operation of `keras.ops`.
+    """
+    if getattr(operation, "data_format", "channels_last") == "channels_first":
+        return None
+    if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
+        return None
+    # A layer that is called twice cannot be given fewer channels in one of the calls.
+    sized = getattr(operation, "weights", ()) or is_a(operation, layers.Reshape)
+    if (sized and len(graph.calls_of(operation)) > 1) or getattr(operation, "groups", 1) > 1:
+        return None
+    if is_a(operation, layers.ReLU):  # in all its forms
+        return _activation
+    kind = kind_of(operation)
+    if kind is None:
+        return None
+    if kind.role == kinds.WEIGHTED:
+        known = _depthwise if kind.name == "depthwise_conv" else _weighted
+        return known if keras_class(operation) is not None else None
+    if kind.name in _BY_NAME:
+        return _BY_NAME[kind.name]
+    if kind.role == kinds.MERGES:
+        return _merge if kind.function is not None else None
+    if not kind.channels_stay:
+        return None
+    if kind.name == "reshape":
+        return _reshape
+    if kind.role in _BY_ROLE:
+        return _BY_ROLE[kind.role]
+    return _passing if kind.keeps_constants else None
+
+
+def is_channelwise(function: Callable) -> bool:
+    """Whether the activation function of a layer is one that looks at each channel by itself; softmax is none."""
+    return kinds.ACTIVATION_FUNCTIONS.get(function) not in (None, "softmax")
+
+
+def sums_by_channel(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
+    """What a layer with a kernel adds up of constant inputs.
+
+    Returns:
+        Two arrays of shape (inputs, outputs): the sums of the kernel over all positions, float64; and where any of it
+        is not zero.
+    """
+    if is_kind(layer, "separable_conv"):
+        depthwise = _positions_first(layer.depthwise_kernel)
+        pointwise = numpy_value(layer.pointwise_kernel).astype("float64")
+        pointwise = pointwise.reshape(*depthwise.shape[1:], -1)
+        sums = np.einsum("pim,imo->io", depthwise, pointwise)
+        return sums, (depthwise.any(axis=0)[..., None] & (pointwise != 0)).any(axis=1)
+    kernel = _positions_first(layer.kernel)
+    if is_kind(layer, "conv_transpose"):
+        kernel = kernel.swapaxes(-1, -2)
+    return kernel.sum(axis=0), kernel.any(axis=0)
+
+
+def bias_values(layer: keras.layers.Layer) -> np.ndarray | float:
+    """The bias of a layer, float64; 0 if it has none."""
+    return numpy_value(layer.bias).astype("float64") if layer.use_bias else 0.0
+
+
+def _positions_first(kernel):
+    kernel = numpy_value(kernel).astype("float64")
+    return kernel.reshape(-1, *kernel.shape[-2:])
+
+
+def _weighted(groups, call, known):
+    layer, (inputs,) = call.operation, known
+    sums, read = sums_by_channel(layer)
+    usable = _usable(groups, layer, inputs.constants, read.any(axis=1))
+    groups.note_read(inputs.slots[read.any(axis=1) & ~usable])
+    if not is_channelwise(layer.activation):
+        return Channels.unknown(call.outputs[0])
+    values = np.where(usable, inputs.constants, 0.0) @ sums + bias_values(layer)
+    values[(read & ~usable[:, None]).any(axis=0)] = np.nan
+    return groups.make(layer, _of_constants(layer.activation, values))
+
+
+def _depthwise(groups, call, known):
+    layer, (inputs,) = call.operation, known
+    if not is_channelwise(layer.activation):
+        return None
+    kernel = _positions_first(layer.kernel)
+    usable = _usable(groups, layer, inputs.constants, kernel.any(axis=(0, 2)))
+    values = kernel.sum(axis=0) * np.where(usable, inputs.constants, 0.0)[:, None]
+    values[kernel.any(axis=0) & ~usable[:, None]] = np.nan
+    values = _of_constants(layer.activation, values.reshape(-1) + bias_values(layer))
+    return Channels(np.repeat(inputs.slots, kernel.shape[-1]), values)
+
+
+def _usable(groups, layer, constants, read):
+    """Which inputs of a layer are constants that its bias can take over."""
+    known = np.isfinite(constants)
+    if _sees_no_border(layer):
+        return known
+    blocked = known & (constants != 0) & read
+    if groups.exact or is_kind(layer, "conv_transpose"):
+        if blocked.any():
+            groups.blocked[layer] = int(blocked.sum())
+        return known & ~blocked
+    return known
+
+
+def _sees_no_border(layer):
+    """Whether every output of a layer sums over as many inputs, none of them beyond the border."""
+    if is_kind(layer, "dense"):
+        return True
+    if is_kind(layer, "conv_transpose"):
+        return False
+    return layer.padding == "valid" or set(layer.kernel_size) == {1}
+
+
+def _batch_norm(groups, call, known):
+    layer, inputs, rank = call.operation, known[0], len(call.outputs[0].shape)
+    if layer.axis % rank != rank - 1:
+        return None
+    scale, offset = scale_and_offset(layer)
+    return Channels(inputs.slots, np.where(scale == 0, 0.0, inputs.constants) * scale + offset)
+
+
+def _passing(groups, call, known):
+    return known[0]
+
+
+def _padding(groups, call, known):
+    (inputs,) = known
+    constants = np.where(inputs.constants == 0, 0.0, np.nan) if groups.exact else inputs.constants
+    return Channels(inputs.slots, constants)
+
+
+def _activation(groups, call, known):
+    if len(known) != 1:
+        return None
+    (inputs,) = known
+    return Channels(inputs.slots, _of_constants(call.operation.call, inputs.constants))
+
+
+def _of_constants(function, constants):
+    """What a function of each element makes of constants."""
+    known = np.isfinite(constants)
+    inputs = ops.convert_to_tensor(np.where(known, constants, 0.0).astype("float32")[None])
+    return np.where(known, ops.convert_to_numpy(function(inputs))[0], np.nan)
+
+
+def _merge(groups, call, known):
+    found, parts = iter(known), keras.tree.flatten(call.args)
+    operands = [next(found) if isinstance(part, keras.KerasTensor) else part for part in parts]
+    numbers = [part for part in operands if not isinstance(part, Channels)]
+    if any(not isinstance(part, int | float) for part in numbers) or len(parts) != len(known) + len(numbers):
+        return None
+    if len({len(channels) for channels in known}) != 1:
+        return None  # one channel beside many
+    function = kind_of(call.operation).function
+    for channels in known[1:]:
+        groups.slots.join(known[0].slots, channels.slots)
+    first, *others = (part.constants if isinstance(part, Channels) else part for part in operands)
+    for other in others:
+        product = function(first, other)
+        first = np.where((first == 0) | (other == 0), 0.0, product) if function is np.multiply else product
+    return Channels(known[0].slots, np.asarray(first, "float64"))
+
+
+def _concatenate(groups, call, known):
+    rank = len(call.outputs[0].shape)
+    if call.operation.axis % rank != rank - 1:
+        return None
+    return Channels(*(np.concatenate([getattr(each, name) for each in known]) for name in ("slots", "constants")))
+
+
+def _reshape(groups, call, known):
+    (inputs,) = known
+    before, after = call.inputs[0].shape[1:], call.outputs[0].shape[1:]
+    if after[-1] == before[-1]:
+        return inputs
+    if len(after) > 1 or None in before:
+        return None
+    positions = math.prod(before[:-1])
+    return Channels(np.tile(inputs.slots, positions), np.tile(inputs.constants, positions))
+
+
+_BY_NAME = {"batch_normalization": _batch_norm, "concatenate": _concatenate}
+_BY_ROLE = {kinds.PADS: _padding, kinds.ACTIVATION: _activation}

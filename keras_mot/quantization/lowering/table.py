@@ -1,0 +1,137 @@
+"""Which function breaks an operation down into steps: one row for each class of layers, or kind of operation.
+
+A function takes the `Lowering`, the operation, and by their names those arguments of the operation's call that its
+result depends on; it calls the steps, and returns their results, or `None` where the operation has to stay as it is. A
+call with an argument that it has no parameter for stays as it is, too.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_mot._messages import describe
+from keras_mot.graph.functional import is_a
+from keras_mot.graph.kinds import kind_of
+from keras_mot.quantization.lowering import activations, affine, attention, merges, recurrent, weighted, wrappers
+
+_LAYERS = {
+    layers.SeparableConv1D: weighted.separable,
+    layers.SeparableConv2D: weighted.separable,
+    layers.Conv1D: weighted.with_activation,
+    layers.Conv2D: weighted.with_activation,
+    layers.Conv3D: weighted.with_activation,
+    layers.DepthwiseConv1D: weighted.with_activation,
+    layers.DepthwiseConv2D: weighted.with_activation,
+    layers.Conv1DTranspose: weighted.with_activation,
+    layers.Conv2DTranspose: weighted.with_activation,
+    layers.Dense: weighted.dense,
+    layers.EinsumDense: attention.einsum_dense,
+    layers.MultiHeadAttention: attention.multi_head,
+    layers.GroupQueryAttention: attention.multi_head,
+    layers.Attention: attention.attention,
+    layers.RNN: recurrent.unroll,
+    layers.SimpleRNN: recurrent.unroll,
+    layers.GRU: recurrent.unroll,
+    layers.LSTM: recurrent.unroll,
+    layers.Bidirectional: recurrent.unroll_bidirectional,
+    layers.TimeDistributed: wrappers.distribute,
+    layers.BatchNormalization: affine.batch_norm,
+    layers.Normalization: affine.normalization,
+    layers.Rescaling: affine.rescaling,
+    layers.Average: merges.average,
+    layers.Add: merges.chain,
+    layers.Multiply: merges.chain,
+    layers.Maximum: merges.chain,
+    layers.Minimum: merges.chain,
+}
+# The layers within one that are broken down by themselves, and may have settings of their own.
+_PARTS = {
+    layers.MultiHeadAttention: attention.projections,
+    layers.GroupQueryAttention: attention.projections,
+    layers.Bidirectional: lambda layer: [layer.forward_layer, layer.backward_layer],
+    layers.TimeDistributed: wrappers.distributed,
+}
+# Names of kinds (`keras_mot.graph.kinds.Kind.name`) of layers and operations alike.
+_KINDS = {
+    "divide": merges.divide,
+    "square": merges.square,
+    "negative": merges.negative,
+    "silu": activations.silu,
+    "hard_sigmoid": activations.hard_sigmoid,
+    "hard_silu": activations.hard_silu,
+}
+
+
+def register_lowering(layer_class: type, function: Callable) -> type:
+    """Declares how a layer class is broken down into steps that integer runtimes have kernels for.
+
+    Args:
+        layer_class: a subclass of `keras.layers.Layer`. Its subclasses are included if they compute as it does.
+        function: function of (lowering, layer, **arguments), where `arguments` are those of the layer's call by their
+            names, `inputs` for example. It returns what the layer would: the results of steps, each made by
+            `lowering.make(layer, part, build)` and given its weights by `lowering.move(source, target, function)`; or
+            `None` where the layer has to stay as it is.
+
+    Returns:
+        `layer_class`.
+
+    Raises:
+        TypeError: if `layer_class` is no class of layers, or `function` no function.
+
+    Example:
+
+    ```python
+    def scaled_dense(lowering, layer, inputs):
+        dense = lowering.make(layer, "dense", lambda: keras.layers.Dense(layer.units, use_bias=False, name=layer.name))
+        outputs = dense(inputs)
+        lowering.move(layer.kernel, dense.kernel)
+        return outputs * layer.factor
+
+    register_lowering(ScaledDense, scaled_dense)
+    ```
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
+        raise TypeError(
+            f"`layer_class` should be a subclass of `keras.layers.Layer`; received {describe(layer_class)}."
+        )
+    if not callable(function):
+        raise TypeError(f"`function` should be a function of (lowering, layer, inputs); received {describe(function)}.")
+    _LAYERS[layer_class] = function
+    return layer_class
+
+
+def lowering_of(operation: Any) -> Callable | None:
+    """The function that breaks an operation down, or `None` for one that has no steps."""
+    for known in type(operation).__mro__:
+        if known in _LAYERS:
+            return _LAYERS[known] if is_a(operation, known) else None
+    kind = kind_of(operation)
+    if kind is None:
+        return None
+    return _by_kind(kind.steps) if kind.steps is not None else _KINDS.get(kind.name)
+
+
+def parts_of(operation: Any) -> list[keras.layers.Layer]:
+    """The layers within an operation that are broken down by themselves, and may have settings of their own."""
+    for known in type(operation).__mro__:
+        if known in _PARTS:
+            return _PARTS[known](operation) if is_a(operation, known) else []
+    return []
+
+
+@functools.cache
+def _by_kind(steps):
+    """The function of the table that a `Kind.steps` comes to, which takes no `Lowering`."""
+
+    def function(lowering, operation, **arguments):
+        try:
+            inspect.signature(steps).bind(operation, *arguments.values())
+        except TypeError:  # the call has an argument more
+            return None
+        return steps(operation, *arguments.values())
+
+    return function

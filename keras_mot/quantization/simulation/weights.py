@@ -1,0 +1,96 @@
+"""What is attached to the weights of a quantized model: a rounding, behind the mask and the codebook that it had."""
+
+import warnings
+
+import keras
+import numpy as np
+
+from keras_mot.layers.attaching import attach, numpy_value, transformed_weights
+from keras_mot.layers.finding import FoundWeight
+from keras_mot.quantization.schemes import QuantizationScheme
+from keras_mot.quantization.simulation.carrying import CarriedWeight
+from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
+
+
+def attach_transforms(
+    found: FoundWeight,
+    scheme: QuantizationScheme | None,
+    carried: CarriedWeight | None,
+    factors: np.ndarray | None,
+) -> FakeQuantize | None:
+    """Attaches to a weight what it shall have in the quantized model.
+
+    Args:
+        found: the weight.
+        scheme: how it is rounded, or `None` if it stays in floats.
+        carried: the mask and the codebook that it brings along, or `None`.
+        factors: what its output channels have been multiplied by, as batch normalization was folded; `None` if none.
+
+    Returns:
+        The `FakeQuantize`, or `None` in floats.
+    """
+    kept = [] if carried is None else carried.transforms(found)
+    quantize = None if scheme is None else _quantizer(scheme, found, kept, factors)
+    stack = kept if quantize is None else [*kept, quantize]
+    if stack:
+        attach(found.host, {found.place: stack})
+    if quantize is not None and quantize.scaled_channels:
+        _take_out(factors, quantize, found.variable)
+    if kept:
+        value = np.array(numpy_value(found.variable))
+        used = np.broadcast_to(True if quantize is None else quantize.factors_of() > 0, value.shape)
+        carried.fill(kept, value, used, found.owner.path)
+    return quantize
+
+
+def _quantizer(scheme, found, kept, factors):
+    # Values that all channels share stay shared if all have one scale, up to the factors of batch normalization.
+    palettes = [transform for transform in kept if isinstance(transform, PaletteTransform)]
+    shared = any(not transform.per_channel for transform in palettes)
+    channels = np.prod([found.variable.shape[axis] for axis in found.axes.outputs])
+    return FakeQuantize(
+        scheme.weight_bits,
+        scheme.per_channel and not shared,
+        scheme.learned_scales,
+        scaled_channels=scheme.per_channel and factors is not None and factors.size == channels,
+        rounding=None if palettes else scheme.rounding,
+        name=f"{found.key}_quantize",
+    )
+
+
+def _take_out(factors, quantize, variable):
+    """Takes the factors of channels, but not their signs, out of a folded kernel: rounding puts them in again."""
+    quantize.scale_channels(np.abs(factors))
+    sizes = quantize.factors_of()
+    variable.assign(numpy_value(variable) / np.where(sizes > 0, sizes, 1.0))
+
+
+def fit_scales(simulation: keras.Model) -> None:
+    """Gives the weights of a quantized model scales that suit their values."""
+    for weight in transformed_weights(simulation):
+        transform = weight.transform_of(FakeQuantize)
+        if transform is not None:
+            transform.fit(numpy_value(weight.value_before(transform)))
+
+
+def warn_of_merged_values(simulation):
+    """Says where shared values are so close to each other that they become one integer."""
+    merged = []
+    for weight in transformed_weights(simulation):
+        quantize, codebook = weight.transform_of(FakeQuantize), weight.transform_of(PaletteTransform)
+        if quantize is None or codebook is None or codebook.per_channel:
+            continue
+        integers, _ = quantize.integers(numpy_value(weight.value_before(quantize)))
+        mask = weight.transform_of(Mask)
+        if mask is not None:
+            integers = integers[numpy_value(mask.mask) > 0]
+        left, values = np.count_nonzero(np.bincount(integers.ravel() + quantize.limit)), codebook.unique_values()
+        if 0 < left < values:
+            merged.append(f"'{weight.path}' ({values} values, {left} integers)")
+    if merged:
+        warnings.warn(
+            f"Some shared values become the same integer in {', '.join(merged)}: a weight with shared values has one "
+            "scale, and these lie closer together than a step of it. `cluster_per_channel=True` keeps a scale for each "
+            "channel; more `weight_bits` make steps smaller.",
+            stacklevel=4,
+        )
