@@ -50,7 +50,8 @@ class LiteRTExport:
         output_names: Names of the file's outputs in the order of the Keras model's.
         float_operators: Of a quantized model, the operators that still compute in floats: (operator, name of
             its result, reason) of each.
-        structure: The structure of the Keras model's outputs, with their names as leaves.
+
+    `structure`, an argument alone, is the structure in which `run` returns the outputs.
     """
 
     path: pathlib.Path
@@ -65,7 +66,10 @@ class LiteRTExport:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     float_operators: tuple[tuple[str, str, str], ...] = ()
-    structure: Any = dataclasses.field(default=None, repr=False, compare=False)
+    structure: dataclasses.InitVar[Any] = None
+
+    def __post_init__(self, structure):
+        object.__setattr__(self, "_structure", structure)
 
     def run(self, inputs: Any) -> Any:
         """The outputs of the file for a batch, computed by the LiteRT runtime.
@@ -85,9 +89,9 @@ class LiteRTExport:
             inputs = keras.tree.flatten(inputs)
         outputs = runner.run(inputs)
         flat = [outputs[name] for name in self.output_names]
-        if self.structure is None:
+        if self._structure is None:
             return flat[0] if len(flat) == 1 else flat
-        return keras.tree.pack_sequence_as(self.structure, flat)
+        return keras.tree.pack_sequence_as(self._structure, flat)
 
     def __str__(self) -> str:
         verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"

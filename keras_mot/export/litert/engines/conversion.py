@@ -18,8 +18,8 @@ class ConversionRequest:
         dense: Whether a file with all weights stored is wanted.
         sparse: Whether a file with sparsely encoded weights is wanted.
         marked: Whether activation quantizers shall leave marks in place of rounding.
-        marked_weights: Of the weights that shall go through as marks, the places in `model.variables`; the number of
-            a weight's mark is its place in this tuple.
+        marked_weights: The weights that shall go through as marks, as (name of the layer in `model.layers`, place in
+            its `variables`), which saving the model keeps; the number of a weight's mark is its place in this tuple.
     """
 
     weights: str
@@ -28,6 +28,21 @@ class ConversionRequest:
     sparse: bool
     marked: bool = False
     marked_weights: tuple = ()
+
+
+def places_of(model, variables):
+    """Where variables are in a model, as `ConversionRequest.marked_weights` says it."""
+    places = {}
+    for layer in model.layers:
+        for place, variable in enumerate(layer.variables):
+            places.setdefault(id(variable), (layer.name, place))
+    return tuple(places[id(variable)] for variable in variables)
+
+
+def variables_at(model, places):
+    """The variables of which `places_of` gave these places."""
+    layers = {layer.name: layer for layer in model.layers}
+    return [layers[name].variables[place] for name, place in places]
 
 
 @dataclasses.dataclass(frozen=True)

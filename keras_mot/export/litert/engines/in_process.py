@@ -9,7 +9,7 @@ import keras
 
 from keras_mot._quiet import quiet
 from keras_mot.data.naming import name_outputs
-from keras_mot.export.litert.engines.conversion import UnsupportedOperationError, convert_with
+from keras_mot.export.litert.engines.conversion import UnsupportedOperationError, convert_with, variables_at
 from keras_mot.export.litert.engines.filling import fill
 from keras_mot.export.litert.engines.stand_ins import StandIns
 from keras_mot.export.litert.engines.tensor_names import name_weights, variables_of_operations
@@ -36,7 +36,7 @@ def convert_in_process(model, signature, request):
 
 def _convert(model, signature, request, batch_size):
     """The content of a file and the names of its outputs; large weights go through the converter as stand-ins."""
-    weights, left = [model.variables[place] for place in request.marked_weights], set()
+    weights, left = variables_at(model, request.marked_weights), set()
     stand_ins = StandIns(model, left, weights)
     while stand_ins:
         content, names, unknown, readers = _convert_with(stand_ins, model, signature, request, batch_size, False)

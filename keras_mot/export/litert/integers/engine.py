@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_mot.export.litert.engines.conversion import places_of
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
@@ -31,8 +32,7 @@ class IntegerEngine:
         plain = copy_model(model)
         marked = [weight.variable for weight in _quantized(plain)]
         plain = strip(plain, inplace=True)
-        places = {id(variable): place for place, variable in enumerate(plain.variables)}
-        request = dataclasses.replace(request, marked_weights=tuple(places[id(variable)] for variable in marked))
+        request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
         conversion = self._engine(plain, signature, request)
         del plain, marked  # their memory is wanted
         quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
