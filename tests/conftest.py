@@ -13,6 +13,21 @@ if keras.backend.backend() == "jax":
     from jax import core as jax_core
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--without-backend-independent",
+        action="store_true",
+        help="leave out what is marked `backend_independent`: it has run on another backend",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--without-backend-independent"):
+        left_out = [item for item in items if item.get_closest_marker("backend_independent")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("backend_independent")]
+
+
 def pytest_configure():
     os.environ.pop("COLUMNS", None)  # xdist sets it for its workers: tables would be narrower there
     if keras.backend.backend() == "jax":

@@ -34,36 +34,19 @@ ORDER = (
 LONGEST_FILE, LONGEST_TEST = 400, 600
 
 # What is still to be mended: (check, file, name). An entry that is not needed any more fails, too.
-EXCEPTIONS = {
-    *(
-        ("private name of Keras", file, name)
-        for file, name in (
-            ("layers/activation_quantizer.py", "_inbound_nodes"),
-            ("quantization/estimators/calibrating.py", "_inbound_nodes"),
-            ("quantization/estimators/calibrating.py", "_keras_history"),
-            ("quantization/lowering/attention.py", "_output_dense"),
-            ("quantization/lowering/attention.py", "_attention_axes"),
-            ("quantization/lowering/lowering.py", "_keep_axis"),
-            ("quantization/lowering/lowering.py", "_keras_history"),
-            ("quantization/lowering/lowering.py", "_inbound_nodes"),
-            ("quantization/simulation/placement.py", "_keras_history"),
-            ("quantization/simulation/placement.py", "_inbound_nodes"),
-            ("quantization/simulation/reference_kernels.py", "_inbound_nodes"),
-            ("quantization/simulation/reference_kernels.py", "_keras_history"),
-            ("quantization/simulation/reference_kernels.py", "_flat_arguments"),
-            ("recipes/compress.py", "_seed_generators"),
-        )
-    ),
-    ("length", "keras_mot/export/litert/integers/integer_file.py", "keras_mot"),
-}
+EXCEPTIONS = set()
 
 
-def sources(folder=PACKAGE, without=()):
-    """(path below the folder, syntax tree) of each file."""
-    for path in sorted(folder.rglob("*.py")):
-        relative = path.relative_to(folder).as_posix()
-        if not relative.startswith(tuple(without)):
-            yield relative, ast.parse(path.read_text())
+@functools.cache
+def parsed():
+    return [
+        (path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())) for path in sorted(PACKAGE.rglob("*.py"))
+    ]
+
+
+def sources(without=()):
+    """(path below the package, syntax tree) of each file."""
+    return [(file, tree) for file, tree in parsed() if not file.startswith(tuple(without))]
 
 
 def check(rule, find, without=()):

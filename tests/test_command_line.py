@@ -5,6 +5,8 @@ import pytest
 import keras_mot
 from keras_mot._command_line import is_command_line
 
+pytestmark = pytest.mark.backend_independent
+
 
 @pytest.mark.parametrize(
     ("arguments", "original", "expected"),

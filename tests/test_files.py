@@ -18,6 +18,8 @@ from keras_mot._files import (
     write_text,
 )
 
+pytestmark = pytest.mark.backend_independent
+
 LITERT = (".tflite", ".lite")
 needs_links = pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege")
 posix = pytest.mark.skipif(os.name == "nt", reason="of POSIX file systems")

@@ -8,6 +8,8 @@ import pytest
 from keras_mot import _lock
 from keras_mot._lock import locked
 
+pytestmark = pytest.mark.backend_independent
+
 HOLD = """
 import pathlib, sys, time
 from keras_mot._lock import locked

@@ -1,4 +1,7 @@
-"""What `pyproject.toml` promises: bounds that the smoke script can hold, and packages that each platform has."""
+"""What `pyproject.toml` promises: bounds that the smoke script can hold, and packages that each platform has.
+
+And that each test belongs to one part of the suite.
+"""
 
 import pathlib
 import re
@@ -7,7 +10,10 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
+from tests.run_backends import PARTS, paths_of
 from tests.versions.run import constraints, lower_bounds
+
+pytestmark = pytest.mark.backend_independent
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -67,3 +73,13 @@ def test_no_message_names_a_package_that_is_not_published():
     files = sorted((ROOT / "keras_mot").rglob("*.py"))
     assert files
     assert not [str(file.relative_to(ROOT)) for file in files if wrong.search(file.read_text())]
+
+
+def test_each_file_of_tests_is_in_one_part_of_the_suite():
+    files = {path for path in (ROOT / "tests").rglob("test_*.py")}
+    in_parts = []
+    for part in PARTS:
+        for path in (ROOT / each for each in paths_of(part)):
+            in_parts += [path] if path.is_file() else path.rglob("test_*.py")
+    assert len(files) > 50
+    assert sorted(in_parts) == sorted(files)

@@ -7,6 +7,8 @@ import pytest
 from keras_mot import _tables
 from keras_mot._tables import fitting, text_table
 
+pytestmark = pytest.mark.backend_independent
+
 HEADERS = ["tensor", "shape", "type", "values", "sparsity", "different", "entropy (bits)", "sparse encoding"]
 ROWS = [
     ["block_1/depthwise_convolution/depthwise_kernel", "3x3x160x32", "float32", "1,004,608", "80.0%", 120, "11.20", ""],

@@ -12,6 +12,8 @@ from keras_mot.cli._archive import open_arrays
 from keras_mot.cli._data import load_data
 from keras_mot.cli._errors import UsageError
 
+pytestmark = pytest.mark.backend_independent
+
 X, Y = np.arange(12.0).reshape(4, 3), np.zeros(4, "int32")
 
 

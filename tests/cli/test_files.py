@@ -8,6 +8,8 @@ from keras_mot.cli import _files
 from keras_mot.cli._errors import UsageError
 from keras_mot.cli._files import existing_file, output_folder, writable_file
 
+pytestmark = pytest.mark.backend_independent
+
 
 def _refuse_to_write(monkeypatch):
     def refuse(*args, **kwargs):

@@ -14,6 +14,7 @@ SCRIPT = "import sys\nfrom keras_mot.cli import main\nif __name__ == '__main__':
 HEAVY = ("keras", "tensorflow", "torch", "jax", "numpy", "rich")
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -44,6 +45,7 @@ def test_no_backend_is_loaded_before_there_is_work(tmp_path, arguments, code, wo
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
+@pytest.mark.backend_independent
 def test_the_module_answers_as_the_script_does():
     command = [sys.executable, "-X", "importtime", "-m", "keras_mot", "--help"]
     ended = subprocess.run(command, capture_output=True, text=True)

@@ -8,6 +8,8 @@ from sklearn.cluster import KMeans
 
 from keras_mot.clustering._kmeans import kmeans_1d
 
+pytestmark = pytest.mark.backend_independent
+
 
 def squared_error(values, centroids):
     return ((values.reshape(-1, 1).astype("float64") - centroids) ** 2).min(axis=1).sum()

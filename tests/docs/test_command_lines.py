@@ -8,6 +8,8 @@ import pytest
 
 from keras_mot.cli import _main
 
+pytestmark = pytest.mark.backend_independent
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LINES = [
     (path.name, line)

@@ -15,6 +15,8 @@ from keras_mot.export.litert.interpreter import LocalInterpreter
 from keras_mot.export.litert.isolation import RemoteInterpreter, open_interpreter, trust
 from keras_mot.export.litert.litert_file import pack_model, parse_model
 
+pytestmark = pytest.mark.backend_independent
+
 
 def sparse_tensor(graph):
     return next(tensor for tensor in graph.tensors if tensor.sparsity is not None)

@@ -4,6 +4,8 @@ import pytest
 
 from keras_mot.recipes import Recipe, find_recipe
 
+pytestmark = pytest.mark.backend_independent
+
 
 def setting(value):
     return f"stages:\n- prune:\n    sparsity: {value}\n".encode()

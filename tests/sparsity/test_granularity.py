@@ -7,6 +7,8 @@ from keras_mot.layers import WeightAxes
 from keras_mot.sparsity import Block, Channel, Element, NofM
 from keras_mot.sparsity.granularity import from_matrices, to_matrices
 
+pytestmark = pytest.mark.backend_independent
+
 DENSE = WeightAxes((0,), (1,))
 CONV = WeightAxes((2,), (3,))
 TRANSPOSED_CONV = WeightAxes((3,), (2,))

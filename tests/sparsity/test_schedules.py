@@ -5,6 +5,8 @@ import pytest
 
 from keras_mot.sparsity import ConstantSparsity, PolynomialDecay
 
+pytestmark = pytest.mark.backend_independent
+
 
 def test_polynomial_decay_follows_the_published_formula():
     schedule = PolynomialDecay(0.5, 0.9, 100, 1100, frequency=100)

@@ -5,6 +5,8 @@ import pytest
 
 from keras_mot.sparsity._selection import count_to_zero, keep_largest, keep_largest_with_floors
 
+pytestmark = pytest.mark.backend_independent
+
 
 def by_sorting(scores, keep):
     """The same by a stable sort: the largest first, ties in the order of position."""

@@ -1,5 +1,7 @@
 """Installs keras-mot with the lowest or the newest versions that it allows, and runs everything once on each backend.
 
+With the lowest versions, the main part of the suite runs on TensorFlow too.
+
 Each set of versions has a virtual environment in the checkout, `.venv-lowest` and `.venv-newest`, which is made anew
 only if the bounds in `pyproject.toml` or the interpreter have changed. What is installed is a wheel of the checkout.
 """
@@ -19,6 +21,23 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BACKENDS = ("tensorflow", "jax", "torch")
 KINDS = ("lowest", "newest")
+# What of the suite runs with the lowest versions, on the backend that exports: how Keras is extended, transforms, every
+# layer with every technique, the graph, training by schedule, quantization after and in training, and export.
+MAIN_PART = (
+    "tests/test_wall.py",
+    "tests/transforms",
+    "tests/layers/test_conformance.py",
+    "tests/layers/test_frozen.py",
+    "tests/layers/test_refusals.py",
+    "tests/layers/test_steps.py",
+    "tests/graph",
+    "tests/sparsity/test_prune.py",
+    "tests/clustering/test_cluster.py",
+    "tests/quantization/test_nested_settings.py",
+    "tests/quantization/test_quantize_config.py",
+    "tests/export/test_stand_ins.py",
+    "tests/export/test_tensor_names.py",
+)
 _BUILT_FROM = ("keras_mot*", "tests", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -67,22 +86,47 @@ def install(python, lines, extras):
         subprocess.run([*pip, "check"], check=True)
 
 
+def install_runner(python, lines):
+    """Installs what the main part of the suite needs, of the versions that are allowed least."""
+    names = [line for line in lines if line.split("==")[0] in ("pytest", "scikit-learn")]
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--quiet"]
+    subprocess.run([*pip, *names], check=True)
+
+
 def smoke(python, backend):
     """Runs the smoke script on a backend, away from the checkout; returns whether it passed."""
-    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    variables |= {
-        "KERAS_BACKEND": backend,
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONWARNINGS": "ignore",
-    }
     with tempfile.TemporaryDirectory() as folder:
         command = [python, ROOT / "tests" / "versions" / "smoke.py"]
+        process = subprocess.run(
+            command, cwd=folder, env=variables_for(backend), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    print(process.stdout if process.returncode else process.stdout.splitlines()[-1], flush=True)
+    return process.returncode == 0
+
+
+def main_part(python, backend):
+    """Runs the main part of the suite, away from the checkout, so that it is the wheel that is tested."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "tests", pathlib.Path(folder) / "tests")
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        command = [python, "-m", "pytest", "-q", *MAIN_PART]
+        variables = variables_for(backend) | {"OMP_NUM_THREADS": "1"}  # the models are tiny
         process = subprocess.run(
             command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
     print(process.stdout if process.returncode else process.stdout.splitlines()[-1], flush=True)
     return process.returncode == 0
+
+
+def variables_for(backend):
+    """The environment variables of a run on a backend."""
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return variables | {
+        "KERAS_BACKEND": backend,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONWARNINGS": "ignore",
+    }
 
 
 def main():
@@ -102,8 +146,13 @@ def main():
         lines = constraints(kind, arguments.pin)
         python = environment(kind, arguments.python, lines)
         install(python, lines, ["tensorflow", "litert", *arguments.backends])
+        with_suite = kind == "lowest" and "tensorflow" in arguments.backends
+        if with_suite:
+            install_runner(python, lines)
         print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
         failed += [f"{kind} versions on {backend}" for backend in arguments.backends if not smoke(python, backend)]
+        if with_suite and not main_part(python, "tensorflow"):
+            failed.append("the suite's main part with the lowest versions on tensorflow")
         print(f"=== {kind} versions: {time.monotonic() - started:.0f} s ===", flush=True)
     if failed:
         sys.exit(f"failed: {'; '.join(failed)}")
