@@ -16,7 +16,7 @@ import pytest
 from keras import layers, ops
 
 import keras_mot
-from keras_mot import quantization, sparsity, targets
+from keras_mot import _formats, quantization, sparsity, targets
 from keras_mot.clustering import (
     CentroidInitialization,
     ClusteringConfig,
@@ -45,9 +45,11 @@ from keras_mot.quantization import (
     MeanMinMax,
     MinMax,
     MovingAverage,
+    Nearest,
     Percentile,
     QuantizationScheme,
     RangeEstimator,
+    Rounding,
     WeightsScheme,
     quantize_model,
     quantize_post_training,
@@ -115,7 +117,8 @@ CLUSTERING = (
 )
 ESTIMATORS = (MinMax(), MeanMinMax(), MovingAverage(), Percentile(), LeastSquares(), Entropy())
 SCHEMES = {"INT8": INT8, "INT16X8": INT16X8, "INT4_WEIGHTS": INT4_WEIGHTS}
-TARGETS = ("LITERT",)  # which the schemes below are exported for
+TARGETS = ("LITERT",)  # which the schemes are exported for, with these
+ROUNDINGS, FORMATS = (Nearest(),), ("litert",)
 WEIGHTS_SCHEMES = {"FLOAT16": FLOAT16, "DYNAMIC_RANGE": DYNAMIC_RANGE}
 RECIPES = (
     Recipe([Tune(SHORT), Prune(0.5, channels=True, fine_tune=SHORT), RemoveChannels(), Cluster(8, fine_tune=None)]),
@@ -167,6 +170,7 @@ def test_each_way_of_quantizing_is_in_the_list():
     assert classes(RangeEstimator) == set(map(type, ESTIMATORS))
     assert objects(QuantizationScheme, quantization) == set(SCHEMES)
     assert objects(WeightsScheme, quantization) == set(WEIGHTS_SCHEMES)
+    assert classes(Rounding) == set(map(type, ROUNDINGS))
 
 
 def test_each_stage_is_in_the_list():
@@ -176,6 +180,11 @@ def test_each_stage_is_in_the_list():
 
 def test_each_target_is_in_the_list():
     assert objects(targets.Target, targets) == set(TARGETS)
+
+
+def test_each_format_is_in_the_list():
+    assert set(_formats.FORMATS) == set(FORMATS)
+    assert _formats.DEFAULT.functions.export is export_litert
 
 
 def numpy(tensor):

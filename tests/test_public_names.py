@@ -83,7 +83,7 @@ def test_public_names(room):
 
 def test_rooms():
     assert set(NAMES) <= set(keras_mot.__all__)
-    assert sum(len(names.split()) for names in NAMES.values()) < 135
+    assert sum(len(names.split()) for names in NAMES.values()) < 140
 
 
 @pytest.mark.parametrize("room", NAMES)
@@ -126,10 +126,15 @@ LED_TO = {
     "clustering.ClusteringReport",
     "export.LiteRTExport",
     "recipes.CompressionResult",
+    "quantization.QuantizationParameters",
     "sparsity.PruningReport",
+    "targets.target_of",
+    "targets.BiasForm",  # what those who extend the toolkit need beside a class that guides name
+    "targets.register",
     "clustering.DensityBased",  # members of families, which the guides name by their base or in words
     "clustering.KMeansPlusPlus",
     "clustering.Linear",
+    "quantization.Nearest",
     "quantization.WeightsScheme",
     "recipes.RemoveChannels",
     "recipes.StoreWeights",

@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 from keras_mot import analysis, compress
+from keras_mot.export import LiteRTRunner
 from keras_mot.recipes import FineTune, PostTraining, QuantizeAware, Recipe, Tune
 from tests.quantization.test_coverage import only_tensorflow
 
@@ -167,7 +168,7 @@ def test_types_hold_for_later_stages(tmp_path):
     recipe = Recipe([QuantizeAware(input_type="uint8", output_type="int8", fine_tune=short), Tune(short)])
     found = compress(network(), recipe, (X, Y), output_dir=tmp_path, progress=False, latency_runs=1)
     for stage in found.stages[1:]:
-        runner = analysis.subjects.LiteRTRunner(stage.artifact)
+        runner = LiteRTRunner(stage.artifact)
         assert [tensor.dtype for tensor in (*runner.inputs, *runner.outputs)] == ["uint8", "int8"]
         assert stage.keras_metric == pytest.approx(stage.metric, abs=0.03)
 

@@ -361,7 +361,7 @@ def test_what_does_not_fit_is_refused_before_any_work(recipe, error, message, mo
         (
             {"train_data": (np.zeros((4, 9)), np.zeros(4))},
             ValueError,
-            r"on `train_data`: .*\(None, 8\)",
+            r"`train_data` does not fit .*\(None, 8\)",
         ),
         ({"train_data": "data"}, TypeError, "`train_data` should be a tuple"),
         ({"train_data": ((x, x) for x in range(3))}, TypeError, "`train_data` is a generator"),
