@@ -18,7 +18,7 @@ NAMES = {
         DensityBased DifferentiableKMeans ExactKMeans KMeansPlusPlus Linear Random SharedValues cluster_scope
         cluster_weights clustering_report strip_clustering""",
     "export": "Export ExportVerificationError LiteRTExport LiteRTRunner export_litert",
-    "graph": "Call Graph fold_batch_norm rewrite trace",
+    "graph": "Call Graph Kind fold_batch_norm register_kind rewrite trace",
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
         transformed_weights update_step""",
     "quantization": """DYNAMIC_RANGE FLOAT16 INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AllValuesQuantizer
@@ -41,7 +41,7 @@ COMING = {
     "export": {"Export"},
     "graph": {"Call", "Graph"},
     "quantization": {"ActivationQuantizer", "Calibration", "Nearest", "QuantizationParameters", "Rounding", "layer_io"},
-    "targets": {"BiasForm", "Target", "get", "register", "target_of"},
+    "targets": {"LITERT", "BiasForm", "Target", "get", "register", "target_of"},
 }
 TFMOT = [
     "sparsity.keras.prune_low_magnitude",

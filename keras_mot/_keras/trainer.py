@@ -45,24 +45,40 @@ def metric_direction(metric):
     return {"up": True, "down": False}.get(getattr(metric, "_direction", None))
 
 
-def compiled_call(model):
+def compiled_call(model, function=lambda call, inputs: call(inputs)):
     """A function from inputs to the model's outputs in inference, compiled at its first call.
 
     It reads the variables anew at each call. PyTorch runs it as it is.
+
+    Args:
+        model: a built model.
+        function: what is compiled, if that is more than the model: a function from a function that calls the model on
+            inputs, and from arguments.
+
+    Returns:
+        A function of the arguments of `function` that follow the first.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
+        def run(*arguments):
+            return function(lambda inputs: model(inputs, training=False), *arguments)
+
         # Batches of other sizes are traced together, without TensorFlow's warnings of retracing.
-        return tf.function(lambda inputs: model(inputs, training=False), autograph=False, reduce_retracing=True)
+        return tf.function(run, autograph=False, reduce_retracing=True)
     if backend == "jax":
         import jax
 
-        call = jax.jit(lambda *state_and_inputs: model.stateless_call(*state_and_inputs, training=False)[0])
-        return lambda inputs: call(
+        @jax.jit
+        def call(trainable, others, *arguments):
+            return function(
+                lambda inputs: model.stateless_call(trainable, others, inputs, training=False)[0], *arguments
+            )
+
+        return lambda *arguments: call(
             [variable.value for variable in model.trainable_variables],
             [variable.value for variable in model.non_trainable_variables],
-            inputs,
+            *arguments,
         )
-    return lambda inputs: model(inputs, training=False)
+    return lambda *arguments: function(lambda inputs: model(inputs, training=False), *arguments)

@@ -30,7 +30,7 @@ def count_correct(y_true, y_pred):
     if expected.shape != predicted.shape:
         raise ValueError(
             f"The labels do not fit the predictions for `metric='accuracy'`. Expected labels of shape "
-            f"{predicted.shape} or one-hot labels of shape {y_pred.shape}. Received: {y_true.shape}."
+            f"{predicted.shape} or one-hot labels of shape {y_pred.shape}; received {y_true.shape}."
         )
     return int((expected == predicted).sum()), int(predicted.size)
 
@@ -39,7 +39,7 @@ def _labels(y_true, y_pred):
     if y_true.shape == y_pred.shape:
         if not ((y_true == 0) | (y_true == 1)).all() or not (y_true.sum(-1) == 1).all():
             raise ValueError(
-                "`metric='accuracy'` needs one class for each sample. Received: labels of the shape of the "
+                "`metric='accuracy'` needs one class for each sample; received labels of the shape of the "
                 "predictions that are not one-hot. Pass a keras.metrics.Metric or a function instead."
             )
         return y_true.argmax(-1)
@@ -53,12 +53,12 @@ def _drop_last(array):
 def _check_one_output(name, y_true, y_pred):
     if not isinstance(y_true, np.ndarray) or not isinstance(y_pred, np.ndarray):
         raise ValueError(
-            f"`metric` '{name}' needs one array of labels for each output. Received: labels {describe(y_true)}, "
+            f"`metric` '{name}' needs one array of labels for each output; received labels {describe(y_true)}, "
             f"predictions {describe(y_pred)}."
         )
     if y_true.dtype.kind not in "fiub":
         raise ValueError(
-            f"`metric` '{name}' needs labels that are numbers. Received: {describe(y_true)}. Number the classes, such "
+            f"`metric` '{name}' needs labels that are numbers; received {describe(y_true)}. Number the classes, such "
             "as by `numpy.unique(labels, return_inverse=True)`."
         )
 
@@ -147,5 +147,5 @@ def _to_float(value, name):
         value = keras.ops.convert_to_numpy(value)
     array = np.asarray(value) if np.size(value) == 1 else None
     if array is None or array.dtype.kind not in "fiub":
-        raise ValueError(f"The metric '{name}' must return a single number. Received: {describe(value)}.")
+        raise ValueError(f"The metric '{name}' should return a single number; received {describe(value)}.")
     return float(array.reshape(()))

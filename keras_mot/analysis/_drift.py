@@ -99,7 +99,7 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
     step = runner.batch_size or _CHUNK
     if runner.batch_size and len(arrays[0]) % step:
         raise ValueError(
-            f"The file takes batches of {step}: pass a multiple of that. Received: {len(arrays[0])} samples."
+            f"The file takes batches of {step}: pass a multiple of that; received {len(arrays[0])} samples."
         )
     counts, rounding = {}, ReferenceRounding(model)
     for batch in slices(arrays, step):

@@ -89,7 +89,8 @@ def measure(
         _row(name, subject, value, latency)
         for (name, subject), value, latency in zip(named, metrics, latencies, strict=True)
     )
-    return Report(rows, None if resolved is None else resolved.name, samples, latency_runs, num_threads)
+    name, names = (None, {}) if resolved is None else (resolved.name, dict(resolved.names))
+    return Report(rows, name, samples, latency_runs, num_threads, names)
 
 
 def tensor_stats(subject: Subject) -> tuple[TensorStats, ...]:
@@ -137,9 +138,9 @@ def sparsity(subject: Subject, kernels_only: bool = True) -> float:
 
 def _check_count(name, value, smallest):
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` must be an integer. Received: {describe(value)}.")
+        raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
     if value < smallest:
-        raise ValueError(f"`{name}` must be {smallest} or more. Received: {value}.")
+        raise ValueError(f"`{name}` should be {smallest} or more; received {value}.")
 
 
 def _evaluate(named, data, metric, batch_size, bar):

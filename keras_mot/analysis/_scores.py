@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_mot.analysis.probabilities import are_probabilities, within_zero_and_one
+
 
 def f1(y_true, y_pred):
     """Harmonic mean of precision and recall; the mean over classes, as scikit-learn's `average="macro"`."""
@@ -29,7 +31,7 @@ def auc(y_true, y_pred):
     are no probabilities are taken for logits.
     """
     truth, scores, kind = _truth_and_scores(y_true, y_pred)
-    if kind == "classes" and not _are_probabilities(scores):
+    if kind == "classes" and not are_probabilities(scores, exclusive=True):
         exponentials = np.exp(scores - scores.max(-1, keepdims=True))
         scores = exponentials / exponentials.sum(-1, keepdims=True)
     areas = [_area(truth[:, column], scores[:, column]) for column in range(truth.shape[1])]
@@ -96,7 +98,7 @@ def _counts(y_true, y_pred):
         chosen = np.zeros(scores.shape, bool)
         chosen[np.arange(len(scores)), scores.argmax(-1)] = True
     else:
-        chosen = scores > (0.5 if _within_zero_and_one(scores) else 0.0)
+        chosen = scores > (0.5 if within_zero_and_one(scores) else 0.0)
     counts = [matrix.sum(0) for matrix in (truth & chosen, chosen, truth)]
     if kind == "classes":  # of a class that is nowhere, nothing can be said
         found = (counts[1] + counts[2]) > 0
@@ -140,14 +142,6 @@ def _check_shapes(fit, y_true, y_pred):
 def _check_labels(right, expected):
     if not right.all():
         raise ValueError(f"the labels should be {expected}.")
-
-
-def _within_zero_and_one(scores):
-    return scores.min() >= 0.0 and scores.max() <= 1.0
-
-
-def _are_probabilities(scores):
-    return _within_zero_and_one(scores) and bool(np.allclose(scores.sum(-1), 1.0, atol=1e-2))
 
 
 def _area(truth, scores):

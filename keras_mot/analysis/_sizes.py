@@ -38,11 +38,11 @@ def zipped_bytes(path_or_content: str | os.PathLike | bytes) -> int:
     elif isinstance(path_or_content, (str, os.PathLike)):
         path = pathlib.Path(path_or_content)
         if not path.is_file():
-            raise ValueError(f"Expected the path of a file. Received: '{path}', which is not a file.")
+            raise ValueError(f"Expected the path of a file; received '{path}', which is not a file.")
         content = path.read_bytes()
     else:
         raise TypeError(
-            f"Expected a path or bytes. Received: {describe(path_or_content)} of type {type(path_or_content).__name__}."
+            f"Expected a path or bytes; received {describe(path_or_content)} of type {type(path_or_content).__name__}."
         )
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as writer:

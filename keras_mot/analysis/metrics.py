@@ -22,12 +22,14 @@ class ResolvedMetric:
             and `parts()`, dictionary from the outputs of a model with several to a number for each.
         greater_is_better: whether more of it is better.
         directions: the same for each output that is judged by a metric of its own.
+        names: the names of these metrics.
     """
 
     name: str
     start: Callable[[], Any]
     greater_is_better: bool = True
     directions: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def make_metric(metric: Any) -> ResolvedMetric:
@@ -52,9 +54,9 @@ def make_metric(metric: Any) -> ResolvedMetric:
 
 
 _EXPECTED = (
-    "`metric` must be 'accuracy', the name of a Keras metric such as 'mean_absolute_error', a short name such as 'f1', "
-    "'auc', 'mae' or 'top5', a keras.metrics.Metric, a function (y_true, y_pred) -> float, a dictionary from outputs "
-    "to these, or None. Received: {}."
+    "`metric` should be 'accuracy', the name of a Keras metric such as 'mean_absolute_error', a short name such as "
+    "'f1', 'auc', 'mae' or 'top5', a keras.metrics.Metric, a function (y_true, y_pred) -> float, a dictionary from "
+    "outputs to these, or None; received {}."
 )
 
 
@@ -83,6 +85,7 @@ def _by_output(metrics):
         lambda: OutputsAccumulator(each, mean=alike),
         first.greater_is_better,
         {name: one.greater_is_better for name, one in each.items()},
+        {} if alike else {name: one.name for name, one in each.items()},
     )
 
 
@@ -145,7 +148,7 @@ def labels_by_name(labels, names):
         return dict(zip(names, labels, strict=True))
     raise ValueError(
         f"The model has the outputs {list(names)}: the labels should be a list of an array for each, in this order, or "
-        f"a dictionary of these names. Received: {describe(labels)}."
+        f"a dictionary of these names; received {describe(labels)}."
     )
 
 

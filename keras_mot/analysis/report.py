@@ -91,6 +91,7 @@ class Report:
         samples: Number of samples that the metric was computed over.
         latency_runs: Number of timed runs of each file.
         num_threads: Number of threads of the runtime.
+        metric_names: For outputs that are judged by metrics of their own, dictionary from output to metric.
     """
 
     measurements: tuple[Measurement, ...]
@@ -98,6 +99,7 @@ class Report:
     samples: int
     latency_runs: int
     num_threads: int
+    metric_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Measurement]:
         return iter(self.measurements)
@@ -139,7 +141,8 @@ class Report:
         if self.metric_name is not None:
             columns[self.metric_name] = [_shown(row.metric) for row in self]
             for output in dict.fromkeys(name for row in self for name in row.metrics):
-                columns[f"'{output}'"] = [_shown(row.metrics.get(output)) for row in self]
+                metric = f"{self.metric_names[output]} of " if output in self.metric_names else ""
+                columns[f"{metric}'{output}'"] = [_shown(row.metrics.get(output)) for row in self]
         if any(row.latency_ms is not None for row in self):
             columns["ms"] = ["-" if row.latency_ms is None else f"{row.latency_ms:.3f}" for row in self]
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

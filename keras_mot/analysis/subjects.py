@@ -146,8 +146,8 @@ def open_subject(item):
         return FileSubject(format_of_content(path) or DEFAULT, path, item.input_names, item.output_names)
     if not isinstance(item, (str, os.PathLike)):
         raise TypeError(
-            f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export. "
-            f"Received: {describe(item)} of type {type(item).__name__}."
+            f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export; "
+            f"received {describe(item)} of type {type(item).__name__}."
         )
     path = _existing_file(pathlib.Path(item))
     found = format_of_content(path)  # first, for a zip archive of metadata may follow the model
@@ -158,5 +158,5 @@ def open_subject(item):
 
 def _existing_file(path):
     if not path.is_file():
-        raise ValueError(f"Expected the path of a `.keras` or `.tflite` file. Received: '{path}', not a file.")
+        raise ValueError(f"Expected the path of a `.keras` or `.tflite` file; received '{path}', not a file.")
     return path

@@ -155,15 +155,6 @@ def fold_with_origins(model: keras.Model) -> tuple[keras.Model, dict[keras.layer
     return folded, {layer: fold for layer, fold in known if fold is not None}, origins.through(copied)
 
 
-def fold_and_list(model: keras.Model) -> tuple[keras.Model, dict[str, FoldableBatchNorm]]:
-    """What `fold_batch_norm` returns, and a dictionary from the names of folded layers to what they took over.
-
-    With nested models, names need not be unique: flatten first.
-    """
-    folded, folds, _ = fold_with_origins(model)
-    return folded, {layer.name: fold for layer, fold in folds.items()}
-
-
 class _Rebuild:
     """Models on new inputs: with new layers in place of those that take over, without the batch norms.
 

@@ -1,9 +1,13 @@
-"""What operations are, and who reads what in a functional model."""
+"""What operations compute, which models have a graph, and what was called between symbolic tensors."""
 
 import functools
 import types
+from collections.abc import Iterator
+from typing import Any
 
-from keras_mot._keras import Functional, Sequential, calls_by_depth, functional_of, own_name
+import keras
+
+from keras_mot._keras import Functional, Sequential, call_of, functional_of, own_name
 from keras_mot.layers.transformed import plain_class
 
 # What a subclass may define anew and still compute as its class does.
@@ -43,12 +47,6 @@ def keras_class(operation):
     return None
 
 
-def kind_of(operation):
-    """The name of Keras's own layer or operation that an operation is, and computes as; `None` for users' own."""
-    kind = keras_class(operation)
-    return None if kind is None else kind.__name__
-
-
 def as_functional(model):
     """The functional graph of a sequential or functional model, or `None` for others.
 
@@ -62,6 +60,20 @@ def as_functional(model):
     return model if isinstance(model, Functional) else None
 
 
-def nodes_of(model):
-    """The calls (nodes) of a functional model, in the order in which they run: a shared layer has others elsewhere."""
-    return [node for node in calls_by_depth(model) if not node.is_input]
+def operations_between(inputs: Any, outputs: Any) -> Iterator[Any]:
+    """Yields the operations that were called on the way from structures of symbolic tensors to others.
+
+    The last ones come first; an operation comes once for each of its calls.
+    """
+    seen = {id(tensor) for tensor in keras.tree.flatten(inputs)}
+    waiting, calls = keras.tree.flatten(outputs), set()
+    while waiting:
+        tensor = waiting.pop()
+        if not isinstance(tensor, keras.KerasTensor) or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        call = call_of(tensor)
+        if id(call) not in calls:
+            calls.add(id(call))
+            yield call.operation
+            waiting += call.input_tensors

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_mot._keras import call_of, producer_of
+from keras_mot._keras import producer_of
+from keras_mot.graph.functional import operations_between
 
 
 def name_apart(operations: Iterable[Any], used: Iterable[str] = ()) -> list[tuple[Any, str]]:
@@ -31,25 +32,15 @@ def name_apart(operations: Iterable[Any], used: Iterable[str] = ()) -> list[tupl
     return changed
 
 
-def model_of(inputs: Any, outputs: Any, name: str) -> keras.Model:
+def model_between(inputs: Any, outputs: Any, name: str) -> keras.Model:
     """The functional model between symbolic tensors, whose layers may have one name, as those of several models may.
 
     Copies of it can be made; for one that can be loaded from a file, `flatten` it.
     """
     with contextlib.ExitStack() as stack:
-        for operation, before in name_apart(_operations_before(inputs, outputs)):
+        # Those of the inputs first, which keep their names.
+        found = [producer_of(tensor) for tensor in keras.tree.flatten(inputs)]
+        found += reversed(list(operations_between(inputs, outputs)))
+        for operation, before in name_apart({id(operation): operation for operation in found}.values()):
             stack.callback(setattr, operation, "name", before)
         return keras.Model(inputs, outputs, name=name)
-
-
-def _operations_before(inputs, outputs):
-    """The operations between tensors, each once, those of the inputs first."""
-    found = {id(producer_of(tensor)): producer_of(tensor) for tensor in keras.tree.flatten(inputs)}
-    waiting, seen = keras.tree.flatten(outputs), set()
-    while waiting:
-        tensor = waiting.pop()
-        if isinstance(tensor, keras.KerasTensor) and id(tensor) not in seen:
-            seen.add(id(tensor))
-            found.setdefault(id(producer_of(tensor)), producer_of(tensor))
-            waiting.extend(call_of(tensor).input_tensors)
-    return list(found.values())

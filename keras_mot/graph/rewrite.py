@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
-from keras_mot._keras import call_of, producer_of, run_graph, set_keras_mask, takes_training
+from keras_mot._keras import run_graph, set_keras_mask, takes_training
 from keras_mot.graph.arguments import pass_mask_on, with_masks
-from keras_mot.graph.functional import as_functional
+from keras_mot.graph.functional import as_functional, operations_between
 from keras_mot.graph.names import name_apart
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.layers.copying import new_input
@@ -38,9 +38,16 @@ def rewrite_with_origins(model: keras.Model, call: Callable) -> tuple[keras.Mode
     All that was called on the way from the arguments of an operation to what `call` returned for it was made from that
     operation; what two operations share, from the first. What computes masks, and stood in no layer, has no origin.
     """
-    noting = _Noting(call)
+    origins = Origins()
+
+    def noting(operation, *args, **kwargs):
+        outputs = call(operation, *args, **kwargs)
+        for made in operations_between((args, kwargs), outputs):
+            origins.note(made, operation)
+        return outputs
+
     inputs, outputs = call_again(model, noting)
-    return keras.Model(inputs, outputs, name=model.name), noting.origins
+    return keras.Model(inputs, outputs, name=model.name), origins
 
 
 def call_again(model: keras.Model, call: Callable) -> tuple[Any, Any]:
@@ -54,30 +61,9 @@ def call_again(model: keras.Model, call: Callable) -> tuple[Any, Any]:
     return inputs, _run(functional, inputs, call, None)
 
 
-class _Noting:
-    """Calls a function for each operation, and notes which operations it made."""
-
-    def __init__(self, call):
-        self._call = call
-        self._seen = {}  # id of a tensor whose way here is known, or begins -> the tensor
-        self.origins = Origins()
-
-    def __call__(self, operation, *args, **kwargs):
-        outputs = self._call(operation, *args, **kwargs)
-        for tensor in _tensors((args, kwargs)):
-            self._seen[id(tensor)] = tensor
-        waiting = _tensors(outputs)
-        while waiting:
-            tensor = waiting.pop()
-            if id(tensor) not in self._seen:
-                self._seen[id(tensor)] = tensor
-                self.origins.note(producer_of(tensor), operation)
-                waiting.extend(call_of(tensor).input_tensors)
-        return outputs
-
-
-def _tensors(structure):
-    return [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
+def run_on(model: keras.Model, inputs: Any, call: Callable) -> Any:
+    """The outputs of a sequential or functional model on other symbolic inputs; `call` as of `rewrite`."""
+    return _run(as_functional(model), inputs, call, None)
 
 
 def _run(functional, inputs, call, training):
@@ -147,10 +133,3 @@ def flatten_with_origins(model: keras.Model) -> tuple[keras.Model, Origins]:
     name_apart(operations_of(copy), used=getattr(as_functional(copy), "input_names", ()))
     flat, made = rewrite_with_origins(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
     return flat, made.through(copied)
-
-
-def flatten_and_name(model: keras.Model) -> tuple[keras.Model, list[str]]:
-    """What `flatten` returns, and the names that the `operations_of` the model have there, in their order."""
-    flat, origins = flatten_with_origins(model)
-    names = {id(origins.of(operation)): operation.name for operation in operations_of(flat)}
-    return flat, [names[id(operation)] for operation in operations_of(model)]

@@ -8,7 +8,7 @@ from keras_mot._keras import build_shapes
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import accepted_arguments
 from keras_mot.graph.functional import as_functional
-from keras_mot.graph.names import model_of
+from keras_mot.graph.names import model_between
 from keras_mot.graph.rewrite import call_again
 
 
@@ -59,9 +59,9 @@ def _traced(model):
     if as_functional(model) is None:
         specs = input_specs(model)
         inputs = [_inputs(structure) for structure in specs]
-        model = model_of(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), model.name)
+        model = model_between(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), model.name)
     if _opaque_models(model):
-        return _traced(model_of(*call_again(model, _call_within), model.name))
+        return _traced(model_between(*call_again(model, _call_within), model.name))
     return model
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _tensorflow, _torch
-from keras_mot._keras import flatten_layers, producer_of, train_only_while
+from keras_mot._keras import calls_anywhere, flatten_layers, producer_of, train_only_while
 from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
 from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
@@ -107,7 +107,7 @@ class ActivationQuantizer(keras.layers.Layer):
     @property
     def _follows_trained_layer(self):
         """Whether a layer is trained whose results are rounded here; inputs and plain operations are taken for such."""
-        tensors = [tensor for node in self._inbound_nodes for tensor in node.arguments.keras_tensors]
+        tensors = [tensor for node in calls_anywhere(self) for tensor in node.arguments.keras_tensors]
         sources = [producer_of(tensor) for tensor in tensors]
         return not sources or any(getattr(source, "trainable", True) for source in sources)
 
@@ -339,7 +339,8 @@ def in_input_ranges(model: keras.Model, arrays: list) -> list:
     """Standard normal numbers, moved into the ranges of the quantizers right behind the inputs of a model."""
     result = list(arrays)
     for layer in activation_quantizers(model):
-        source = layer._inbound_nodes[0].arguments.keras_tensors[0] if layer._inbound_nodes else None
+        calls = calls_anywhere(layer)
+        source = calls[0].arguments.keras_tensors[0] if calls else None
         for position, tensor in enumerate(model.inputs):
             if tensor is source and np.issubdtype(result[position].dtype, np.floating):
                 low, high = layer.parameters().range

@@ -1,6 +1,7 @@
 """Pointing at layers: by the object itself, by class, by predicate, or by a regular expression on the path."""
 
 import re
+from collections.abc import Mapping
 
 import keras
 
@@ -47,9 +48,37 @@ def matches_layer(selector, layer):
     )
 
 
+def checked_overrides(overrides):
+    """What the user gave as `overrides`: a dictionary from selectors to settings; empty for `None`.
+
+    Raises:
+        TypeError: if it is something else.
+    """
+    if overrides is None:
+        return {}
+    if not isinstance(overrides, Mapping):
+        raise TypeError(
+            f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
+        )
+    return overrides
+
+
 def check_selectors_match(selectors, weights):
     """Raises a `ValueError` for a selector that points at no weight: most likely a typing error."""
+    paths = sorted({weight.owner.path or weight.owner.name for weight in weights})
+    check_each_matches(selectors, matches, weights, paths, "layer with transformable weights")
+
+
+def check_each_matches(selectors, points_at, things, names, kind="layer"):
+    """Raises a `ValueError` for a selector that points at nothing.
+
+    Args:
+        selectors: the selectors.
+        points_at: function from (selector, thing) to whether the one points at the other.
+        things: what they may point at.
+        names: of these, for the message.
+        kind: what they are called there.
+    """
     for selector in selectors:
-        if not any(matches(selector, weight) for weight in weights):
-            paths = sorted({weight.owner.path or weight.owner.name for weight in weights})
-            raise ValueError(f"No layer with transformable weights matches {selector!r}; there are: {paths}.")
+        if not any(points_at(selector, thing) for thing in things):
+            raise ValueError(f"No {kind} matches {selector!r}; there are: {names}.")

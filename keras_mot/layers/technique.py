@@ -5,7 +5,7 @@ Pruning and clustering differ in the transforms that they attach, and in nothing
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ from keras_mot.layers.attaching import (
 from keras_mot.layers.copying import copy_model, strategy_scope
 from keras_mot.layers.finding import check_layer, find_weights, left_alone_unknown, require_built
 from keras_mot.layers.own_weights import speaks_for_itself
-from keras_mot.layers.selecting import check_selectors_match, matches, matches_layer
+from keras_mot.layers.selecting import check_selectors_match, checked_overrides, matches, matches_layer
 from keras_mot.transforms.base import order_error
 
 DEPTHWISE = "depthwise: few weights, and each is needed; only `include_depthwise` or `overrides` select it"
@@ -95,11 +95,7 @@ class Technique:
         return dataclasses.replace(self, takes_depthwise=lambda config: included)
 
     def _check_overrides(self, overrides):
-        overrides = {} if overrides is None else overrides
-        if not isinstance(overrides, Mapping):
-            raise TypeError(
-                f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
-            )
+        overrides = checked_overrides(overrides)
         for selector, config in overrides.items():
             if config is not None and not isinstance(config, self.config_class):
                 raise TypeError(

@@ -14,12 +14,15 @@ _EVALUATED = contextvars.ContextVar("evaluated_weights", default=None)
 
 
 @contextlib.contextmanager
-def evaluated_once():
+def evaluated_once(known=None):
     """While open, each transformed weight is computed at its first use only.
 
     For several eager calls of a model, between which no weight and no transform changes.
+
+    Args:
+        known: dictionary from ids of variables to values that are used in place of theirs, or `None`.
     """
-    token = _EVALUATED.set({})
+    token = _EVALUATED.set({} if known is None else dict(known))
     try:
         yield
     finally:

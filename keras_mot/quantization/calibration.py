@@ -85,6 +85,18 @@ class Calibration(Config):
         if self.loss is not None and self.estimator is not None:
             raise ValueError("`loss` chooses the estimator: give one of `loss` and `estimator`.")
 
+    def __eq__(self, other):
+        if not isinstance(other, Calibration):
+            return NotImplemented
+        return self.data is other.data and self._decisions() == other._decisions()
+
+    def __hash__(self):
+        return hash((id(self.data), *self._decisions()))
+
+    def _decisions(self):
+        """All but the data, which are equal only if they are the same."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "data")
+
     def __repr__(self):
         shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         changed = {name: value for name, value in shown.items() if name != "data" and value != _DEFAULTS[name]}

@@ -10,7 +10,7 @@ import keras
 from keras_mot._config import Config
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
-from keras_mot.layers.selecting import matches_layer
+from keras_mot.layers.selecting import check_each_matches, matches_layer
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
 
@@ -107,9 +107,7 @@ def check_skip(stage):
 def check_skipped(stage, model):
     """Raises a `ValueError` if a stage skips a layer that a model does not have."""
     layers = [layer for layer in flatten_layers(model) if layer is not model]
-    for expression in stage.skip:
-        if not any(matches_layer(expression, layer) for layer in layers):
-            raise ValueError(
-                f"Stage '{stage.key}': no layer matches {expression!r} of `skip`; there are: "
-                f"{[layer.name for layer in layers]}."
-            )
+    try:
+        check_each_matches(stage.skip, matches_layer, layers, [layer.name for layer in layers])
+    except ValueError as error:
+        raise ValueError(f"Stage '{stage.key}', `skip`: {error}") from error

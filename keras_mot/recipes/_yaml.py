@@ -7,8 +7,10 @@ import re
 import yaml
 
 from keras_mot._messages import shortened
+from keras_mot.quantization import Calibration
 from keras_mot.recipes._yaml_text import compose
 from keras_mot.recipes.fine_tuning import FineTune, nearest
+from keras_mot.recipes.quantizing_stages import plain_calibration
 from keras_mot.recipes.stages import STAGES
 
 
@@ -23,7 +25,9 @@ def _plain(config):
     values = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, Calibration):
+            value = plain_calibration(value)
+        elif dataclasses.is_dataclass(value):
             value = _plain(value)
         values[field.name] = list(value) if isinstance(value, tuple) else value
     return values

@@ -142,7 +142,8 @@ def train(model, settings, data, objective, *, teacher=None, watched="loss", sta
             student_loss_weight=1.0 - settings.distillation,
             name="distiller",
         )
-        trained.compile(optimizer, objective.loss, metrics=metrics)
+        # `Distiller` takes no weights of losses.
+        trained.compile(optimizer, _weighted(objective.loss, objective.loss_weights), metrics=metrics)
     else:
         model.compile(optimizer, objective.loss, loss_weights=objective.loss_weights, metrics=metrics)
     callbacks = [*callbacks, keras.callbacks.TerminateOnNaN()]
@@ -167,6 +168,14 @@ def train(model, settings, data, objective, *, teacher=None, watched="loss", sta
         what = f"the loss is {logs['loss']}" if spoilt is None else f"weight '{spoilt.path}' is not finite"
         raise FloatingPointError(f"Training diverged: {what}. {reason}")
     return logs
+
+
+def _weighted(loss, weight):
+    """A loss times its weight; `None` is 1."""
+    if weight is None:
+        return loss
+    function = keras.losses.get(loss)
+    return lambda labels, outputs: weight * function(labels, outputs)
 
 
 def first_not_finite(model):

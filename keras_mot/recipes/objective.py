@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_mot.analysis.probabilities import are_probabilities
+
 _LOSS_OF_KIND = {
     "classes": "sparse_categorical_crossentropy",
     "one-hot": "categorical_crossentropy",
@@ -65,7 +67,7 @@ def choose_objective(model, name, labels, outputs):
         f"loss: {description}",
         metric,
         fit_metrics,
-        _are_probabilities(outputs),
+        are_probabilities(outputs),
         {None: kind},
     )
 
@@ -90,7 +92,7 @@ def suitable_metrics(kind, outputs):
         return "accuracy", ["accuracy"]
     if kind == "yes or no":
         single = outputs.shape[-1] == 1 or outputs.ndim == 1
-        return _right_answers(outputs), ["accuracy"] if single and _are_probabilities(outputs) else []
+        return _right_answers(outputs), ["accuracy"] if single and are_probabilities(outputs) else []
     return _mean_squared_error, []
 
 
@@ -112,7 +114,7 @@ def loss_and_description(asked, saved, kind, labels, outputs):
 
 
 def _on_logits(name, outputs):
-    return ", on logits" if name in _CROSSENTROPIES and not _are_probabilities(outputs) else ""
+    return ", on logits" if name in _CROSSENTROPIES and not are_probabilities(outputs) else ""
 
 
 def check_unusual(loss, labels, outputs):
@@ -164,7 +166,7 @@ def _named(name, outputs):
         raise ValueError(
             f"`loss` {name!r} is not the name of a Keras loss, such as 'categorical_crossentropy'."
         ) from error
-    if name in _CROSSENTROPIES and not _are_probabilities(outputs):
+    if name in _CROSSENTROPIES and not are_probabilities(outputs):
         camel = "".join(part.capitalize() for part in name.split("_"))
         return getattr(keras.losses, camel)(from_logits=True)
     return loss
@@ -176,17 +178,8 @@ def _name_of(loss):
     return getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__)
 
 
-def _are_probabilities(outputs):
-    # Judged by values, so that it holds for any model, whatever computes its last activation.
-    if outputs.min() < 0.0 or outputs.max() > 1.0:
-        return False
-    single_or_many = outputs.shape[-1] == 1 or outputs.ndim == 1
-    sums = outputs.sum(-1)
-    return single_or_many or bool(np.allclose(sums, 1.0, atol=1e-2)) or bool((outputs > 0).all())
-
-
 def _right_answers(outputs):
-    threshold = 0.5 if _are_probabilities(outputs) else 0.0
+    threshold = 0.5 if are_probabilities(outputs) else 0.0
 
     def accuracy(y_true, y_pred):
         return float(((y_pred > threshold) == (y_true.reshape(y_pred.shape) > 0.5)).mean())

@@ -1,13 +1,26 @@
 """The stages that store numbers in fewer bits."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import keras
 
-from keras_mot._messages import describe
+from keras_mot._messages import describe, nearest
 from keras_mot.layers import copy_model
-from keras_mot.quantization import QuantizationScheme, WeightsScheme, quantize_model, quantize_post_training
+from keras_mot.quantization import (
+    Calibration,
+    Entropy,
+    LeastSquares,
+    MeanMinMax,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    QuantizationScheme,
+    WeightsScheme,
+    quantize_model,
+    quantize_post_training,
+)
 from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.recipes._stage import Stage, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
@@ -15,6 +28,16 @@ from keras_mot.transforms import FakeQuantize
 
 _TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
 """What files of so many activation bits can take and return."""
+
+
+_ESTIMATORS = {
+    "min_max": MinMax,
+    "mean_min_max": MeanMinMax,
+    "moving_average": MovingAverage,
+    "percentile": Percentile,
+    "least_squares": LeastSquares,
+    "entropy": Entropy,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +54,11 @@ class Quantization(Stage):
     input_type: str = "float32"
     output_type: str = "float32"
     strict: bool = False
+    calibration: Calibration | None = None
 
     def __post_init__(self):
         self.scheme()
+        object.__setattr__(self, "calibration", _calibration(self.calibration))
         check_whole("calibration_samples", self.calibration_samples, 1)
         check_skip(self)
         for name in ("input_type", "output_type"):
@@ -55,14 +80,11 @@ class Quantization(Stage):
         return {"input_type": self.input_type, "output_type": self.output_type, "strict": self.strict}
 
     def _quantized(self, function, model, run, **options):
-        return function(
-            model,
-            self.scheme(),
-            calibration_data=run.calibration(self.calibration_samples),
-            overrides=dict.fromkeys(self.skip),
-            progress=run.progress,
-            **options,
+        calibration = dataclasses.replace(
+            self.calibration or Calibration(), data=run.calibration(self.calibration_samples), progress=run.progress
         )
+        overrides = dict.fromkeys(self.skip)
+        return function(model, self.scheme(), calibration_data=calibration, overrides=overrides, **options)
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -79,6 +101,8 @@ class PostTraining(Quantization):
         input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits).
         output_type: what it returns, the same way.
         strict: whether an operation that stays in floats is an error, before any training.
+        calibration: a `Calibration` without data or loss, how the samples are used; or a dictionary of its fields, in
+            which an estimator has its name in lower case, `"mean_min_max"` or `{"percentile": {"percent": 99.9}}`.
     """
 
     key: ClassVar[str] = "post_training"
@@ -130,6 +154,7 @@ class QuantizeAware(Quantization):
         input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits).
         output_type: what it returns, the same way.
         strict: whether an operation that stays in floats is an error, before any training.
+        calibration: as in `PostTraining`.
         learned_scales: whether scales are trained too.
         batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
             is folded before training; `None`: it goes on to the end.
@@ -162,3 +187,50 @@ class QuantizeAware(Quantization):
     def trained(self, model):
         """The model with its batch normalization folded."""
         return settled_fold(model)
+
+
+def plain_calibration(calibration: Calibration) -> dict[str, Any]:
+    """The dictionary that a stage takes for a `Calibration`, of numbers, truths and texts: for YAML."""
+    values = {field.name: getattr(calibration, field.name) for field in dataclasses.fields(calibration)}
+    defaults = Calibration()
+    changed = {name: value for name, value in values.items() if value != getattr(defaults, name)}
+    estimator = changed.get("estimator")
+    if estimator is not None:
+        name = next((name for name, kind in _ESTIMATORS.items() if type(estimator) is kind), None)
+        if name is None:
+            raise ValueError(f"{estimator!r} has no name in YAML: {', '.join(_ESTIMATORS)} have.")
+        settings = dataclasses.asdict(estimator)
+        changed["estimator"] = {name: settings} if settings else name
+    return changed
+
+
+def _calibration(value):
+    """A stage's `Calibration`, from the dictionary that YAML has for it."""
+    if isinstance(value, Mapping):
+        known = [field.name for field in dataclasses.fields(Calibration) if field.name not in ("data", "loss")]
+        for name in value:
+            if name not in known:
+                raise ValueError(
+                    f"`calibration` has no setting '{name}'.{nearest(name, known)} Settings: {', '.join(known)}."
+                )
+        value = Calibration(**{**value, "estimator": _estimator(value.get("estimator"))})
+    if value is not None and not isinstance(value, Calibration):
+        raise TypeError(f"`calibration` should be a `Calibration` or its settings; received {describe(value)}.")
+    if value is not None and (value.data is not None or value.loss is not None):
+        raise ValueError("`calibration` of a stage takes the recipe's data, without labels: leave out data and loss.")
+    return value
+
+
+def _estimator(value):
+    name, settings = next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else (value, {})
+    if not isinstance(name, str):
+        return value
+    if name not in _ESTIMATORS:
+        raise ValueError(
+            f"`calibration`: there is no estimator '{name}'.{nearest(name, _ESTIMATORS)} Estimators: "
+            f"{', '.join(_ESTIMATORS)}."
+        )
+    try:
+        return _ESTIMATORS[name](**(settings or {}))
+    except TypeError as error:
+        raise ValueError(f"`calibration`: the estimator '{name}' does not take {describe(settings)}.") from error

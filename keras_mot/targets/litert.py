@@ -12,12 +12,14 @@ _KERNELS = _WEIGHTED.union(
     ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "softmax", "silu", "hard_silu", "hard_sigmoid"),
     ("gelu", "elu"),
 )
+# These kernels take activations of 8 bits alone, or compute something else of 16 (sums).
+_ONLY_8_BITS = {"sum", "prelu", "elu", "gelu"}
 _LARGEST = 32767 / 32768
 
 LITERT = register(
     Target(
         name="litert",
-        kernels={8: _KERNELS, 16: _KERNELS},
+        kernels={8: _KERNELS, 16: _KERNELS - _ONLY_8_BITS},
         activations={8: Grid(8, symmetric=False, narrow=False), 16: Grid(16)},
         ranks=(None, 1, 2),
         fused=("relu", "relu6"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_mot
-from keras_mot.analysis import sparsity, tensor_stats, zipped_bytes
+from keras_mot.analysis import measure, sparsity, tensor_stats, zipped_bytes
 from keras_mot.analysis._accumulators import count_correct
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._sizes import saved_content
@@ -128,9 +128,9 @@ def test_metrics_of_every_kind():
 
 
 def test_metrics_that_are_none():
-    with pytest.raises(ValueError, match="`metric` must be 'accuracy'"):
+    with pytest.raises(ValueError, match="`metric` should be 'accuracy'"):
         make_metric("precison")
-    with pytest.raises(ValueError, match="must return a single number"):
+    with pytest.raises(ValueError, match="should return a single number"):
         result_of(lambda y_true, y_pred: y_pred, [(np.zeros(2), np.zeros(2))])
 
 
@@ -175,3 +175,15 @@ def test_repeated_values_are_counted():
     assert report["many"].palette_bytes == 4 * 64
     assert not report["many"].has_palettes
     assert "palettes" not in str(keras_mot.analysis.measure(random, latency_runs=0, progress=False))
+
+
+def test_columns_name_the_metric_of_each_output():
+    inputs = keras.Input((3,))
+    outputs = {name: keras.layers.Dense(units, name=name)(inputs) for name, units in (("kind", 4), ("age", 1))}
+    x, labels = np.ones((8, 3), "float32"), {"kind": np.zeros(8, int), "age": np.ones(8)}
+    report = measure(
+        keras.Model(inputs, outputs), data=(x, labels), metric={"kind": "accuracy", "age": "mae"}, progress=False
+    )
+    assert report.metric_names == {"kind": "accuracy", "age": "mae"}
+    head = next(line for line in report.to_markdown().splitlines() if "zipped" in line)
+    assert [cell.strip() for cell in head.strip("|").split("|")][-2:] == ["accuracy of 'kind'", "mae of 'age'"]

@@ -6,6 +6,7 @@ import pytest
 
 from keras_mot.analysis import measure
 from keras_mot.analysis.metrics import make_metric
+from keras_mot.analysis.probabilities import are_probabilities
 
 
 def value_of(metric, *batches):
@@ -91,9 +92,9 @@ def test_labels_in_sequences():
         ("r2", np.ones(5), CHANCES, "'r2' needs labels that differ"),
         ("accuracy", np.array(list("abcabc")), SCORES, "needs labels that are numbers.*numpy.unique"),
         ("f1", np.array(list("abcabc")), SCORES, "needs labels that are numbers"),
-        (lambda y_true, y_pred: None, CLASSES, SCORES, "must return a single number. Received: None"),
-        (lambda y_true, y_pred: "good", CLASSES, SCORES, "must return a single number. Received: 'good'"),
-        (lambda y_true, y_pred: y_pred, CLASSES, SCORES, r"Received: an array of shape \(6, 3\)"),
+        (lambda y_true, y_pred: None, CLASSES, SCORES, "should return a single number; received None"),
+        (lambda y_true, y_pred: "good", CLASSES, SCORES, "should return a single number; received 'good'"),
+        (lambda y_true, y_pred: y_pred, CLASSES, SCORES, r"received an array of shape \(6, 3\)"),
         (lambda y_true, y_pred: 1 / 0, CLASSES, SCORES, r"predictions of shape \(6, 3\): division by zero"),
     ],
 )
@@ -112,12 +113,12 @@ def test_what_cannot_be_computed(metric, y_true, y_pred, message):
     ],
 )
 def test_a_name_that_is_none(name, meant):
-    with pytest.raises(ValueError, match=rf"short name such as 'f1'.*Received: '{name}'. Did you mean .*'{meant}'"):
+    with pytest.raises(ValueError, match=rf"short name such as 'f1'.*received '{name}'. Did you mean .*'{meant}'"):
         make_metric(name)
 
 
 def test_the_class_of_a_metric_is_none():
-    with pytest.raises(ValueError, match=r"Received: <class '.*AUC'>"):
+    with pytest.raises(ValueError, match=r"received <class '.*AUC'>"):
         make_metric(keras.metrics.AUC)
 
 
@@ -164,6 +165,7 @@ def test_a_metric_for_each_output():
     assert accumulator.parts() == {"kind": 0.5, "age": 0.5}
     assert (accumulator.result(), resolved.name) == (0.5, "accuracy of 'kind'")
     assert resolved.directions == {"kind": True, "age": False}
+    assert resolved.names == {"kind": "accuracy", "age": "mae"}
     assert value_of({"age": "mse"}, ([CLASSES, LABELS["age"]], OUTPUTS)) == 0.25
     assert value_of("mae", (LABELS | {"kind": SCORES}, OUTPUTS)) == 0.25  # the mean of 0 and 0.5
     two = {"a": SCORES, "b": SCORES}
@@ -178,7 +180,7 @@ def test_a_metric_for_each_output():
         ({"kind": "accuracy"}, CLASSES, SCORES, "the model has one: give one metric"),
         ("accuracy", {"kind": CLASSES}, OUTPUTS, r"has the outputs \['kind', 'age'\]: the labels should be a list"),
         ("accuracy", [CLASSES], OUTPUTS, "the labels should be a list of an array for each"),
-        ({}, CLASSES, SCORES, "`metric` must be"),
+        ({}, CLASSES, SCORES, "`metric` should be"),
     ],
 )
 def test_outputs_that_do_not_fit(metric, labels, outputs, message):
@@ -200,3 +202,19 @@ def test_models_of_several_outputs_are_measured():
     assert report["both"].metrics == {"kind": 1.0, "age": pytest.approx(0.5)}
     assert "'age'" in str(report)
     assert report.to_dict()["measurements"][0]["metrics"]["kind"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([[0.2, 0.8], [0.5, 0.5]], (True, True)),
+        ([[0.9, 0.8], [0.1, 0.5]], (True, False)),  # a sigmoid for each class
+        ([[0.0, 0.8], [1.0, 0.5]], (False, False)),
+        ([[0.7], [0.1]], (True, False)),
+        ([0.7, 0.1], (True, False)),
+        ([[1.2, -0.2], [0.5, 0.5]], (False, False)),
+    ],
+)
+def test_probabilities(outputs, expected):
+    outputs = np.array(outputs, "float32")
+    assert (are_probabilities(outputs), are_probabilities(outputs, exclusive=True)) == expected

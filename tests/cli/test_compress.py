@@ -78,7 +78,7 @@ def test_listing_the_presets(run):
         ({"--recipe": None}, "required: --recipe"),
         ({"--recipe": "sise"}, "no preset, and no file, 'sise'. Did you mean 'size'?"),
         ({"--data": "missing.npz"}, "missing.npz"),
-        ({"--metric": "acuracy"}, "`metric` must be 'accuracy', the name of a Keras metric"),
+        ({"--metric": "acuracy"}, "`metric` should be 'accuracy', the name of a Keras metric"),
         ({"--metric": "kind=f1"}, "the model has one: give one metric"),
         ({"--seed": 2**40}, "`seed` should be an integer from 0 to 2**32 - 1"),
         (

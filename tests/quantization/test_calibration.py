@@ -16,6 +16,7 @@ from keras_mot.quantization import (
     quantize_model,
     quantize_post_training,
 )
+from keras_mot.recipes import PostTraining, Recipe
 
 
 @pytest.fixture
@@ -80,3 +81,44 @@ def test_it_prints_no_data():
     calibration = Calibration(np.ones((1000, 3), "float32"), Percentile(99.0))
     data = "an array of shape (1000, 3) and type float32"
     assert repr(calibration) == f"Calibration({data}, estimator=Percentile(percent=99.0))"
+
+
+def test_stages_of_recipes_take_it():
+    stage = PostTraining(calibration=Calibration(estimator=Percentile(99.5), correct_biases=False))
+    text = Recipe([stage], "mine").to_yaml()
+    assert "percent: 99.5" in text
+    assert "correct_biases: false" in text
+    assert list(Recipe.from_yaml(text).stages) == [stage]
+    short = "stages:\n  - quantize_aware:\n      calibration: {estimator: mean_min_max, equalize: true}\n"
+    expected = Calibration(estimator=MeanMinMax(), equalize=True)
+    assert Recipe.from_yaml(short).stages[0].calibration == expected
+    assert PostTraining().calibration is None
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ("{estimator: mean_minmax}", "there is no estimator 'mean_minmax'. Did you mean 'mean_min_max'"),
+        ("{estimator: {percentile: {percentage: 3}}}", "does not take"),
+        ("{estimater: entropy}", "has no setting 'estimater'. Did you mean 'estimator'"),
+        ("{loss: mse}", "has no setting 'loss'"),
+        ("3", "should be a `Calibration`"),
+    ],
+)
+def test_stages_refuse_other_settings(calibration, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Recipe.from_yaml(f"stages:\n  - post_training:\n      calibration: {calibration}\n")
+
+
+def test_a_recipe_calibrates_so(model, rng):
+    x = rng.standard_normal((64, 6)).astype("float32")
+
+    class Run:
+        progress = False
+
+        def calibration(self, samples):
+            return x[:samples]
+
+    stage = PostTraining(calibration_samples=48, calibration={"estimator": "mean_min_max"})
+    low, high = _ranges(stage.apply(model, Run()))[0]
+    assert (low, high) == pytest.approx((x[:48].min(axis=1).mean(), x[:48].max(axis=1).mean()), rel=1e-5)

@@ -8,6 +8,8 @@ import pytest
 from keras import layers, ops
 
 from keras_mot.graph import fold_batch_norm
+from keras_mot.graph.kinds import register_kind
+from keras_mot.layers import WeightAxes
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import INT8, MinMax, QuantizationScheme, quantize_model, quantize_post_training
 from keras_mot.quantization.algorithms.bias_correction import correct_biases
@@ -113,6 +115,46 @@ def test_what_is_no_pair(between):
     model = keras.Model(inputs, layers.Conv2D(2, 1, name="last")(between(inputs)))
     assert "last" not in {second for _, second in names(model)}
     assert equalize(model) == 0
+
+
+@keras.saving.register_keras_serializable("tests.equalization")
+class Transposed(layers.Layer):
+    """A dense layer whose kernel is (outputs, inputs)."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        """Creates the weights."""
+        self.matrix = self.add_weight(shape=(self.units, input_shape[-1]), name="matrix")
+        self.offset = self.add_weight(shape=(self.units,), name="offset")
+
+    def call(self, inputs):
+        """The product, and the offset."""
+        return ops.matmul(inputs, ops.transpose(self.matrix)) + self.offset
+
+    def get_config(self):
+        """The configuration."""
+        return {**super().get_config(), "units": self.units}
+
+
+register_kind(Transposed, layers.Dense, kernel="matrix", bias="offset", axes=WeightAxes(inputs=(1,), outputs=(0,)))
+
+
+def test_a_layer_of_ones_own_by_hand():
+    """Reaches of 8 and 2 meet at 4, whichever axis of a kernel numbers the channels."""
+    first, second = Transposed(2), Transposed(1)
+    model = keras.Sequential([keras.Input((1,)), first, layers.ReLU(), second])
+    first.matrix.assign([[8.0], [-1.0]])
+    first.offset.assign([2.0, 1.0])
+    second.matrix.assign([[2.0, -4.0]])
+    flat = functional(model)
+    assert equalize(flat) == 1
+    first, _, second = flat.layers[1:]
+    np.testing.assert_allclose(ops.convert_to_numpy(first.matrix), [[4.0], [-2.0]], rtol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(first.offset), [1.0, 2.0], rtol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(second.matrix), [[4.0, -2.0]], rtol=1e-5)
 
 
 def test_a_shared_layer_is_no_pair():

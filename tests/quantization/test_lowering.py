@@ -8,6 +8,7 @@ from keras import layers, ops
 from keras_mot.clustering import cluster_weights
 from keras_mot.graph import flatten
 from keras_mot.layers import attach, register_weights, transformed_weights, update_step
+from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import INT4_WEIGHTS, quantize_model
 from keras_mot.quantization.lowering.lowering import lower
 from keras_mot.quantization.lowering.table import lowering_of, register_lowering
@@ -182,6 +183,45 @@ def test_a_layer_for_all_timesteps():
     for selector in (dense, "inner$"):
         assert bits(quantize_model(model, overrides={selector: None})) == {"d": 8}
         assert bits(quantize_model(model, overrides={selector: INT4_WEIGHTS})) == {"inner": 4, "d": 8}
+
+
+def test_a_model_for_all_timesteps():
+    inner = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            *(layers.Conv2D(4, 3, name="conv"), layers.BatchNormalization(), layers.ReLU()),
+            *(layers.GlobalAveragePooling2D(), layers.Dense(5, activation="silu", name="head")),
+        ]
+    )
+    model = keras.Sequential([keras.Input((4, 6, 6, 3)), layers.TimeDistributed(inner), layers.Dense(2, name="head")])
+    x = np.random.default_rng(0).standard_normal((8, 4, 6, 6, 3)).astype("float32")
+    random_weights(model)
+    lowered = lower(flatten(model)).model
+    np.testing.assert_allclose(outputs(lowered, x), outputs(model, x), atol=1e-5)
+    assert not any(isinstance(layer, layers.TimeDistributed) for layer in lowered.layers)
+    known = {"conv": 8, "batch_normalization": 8, "head": 8, "head_1": 8}
+    assert set(bits(quantize_model(model)).values()) == set(known.values())
+    conv = inner.get_layer("conv")
+    quantized = quantize_model(model, calibration_data=x, overrides={conv: INT4_WEIGHTS}, equalize=False)
+    assert sorted(bits(quantized).values()) == [4, 8, 8, 8]
+    assert bits(quantized)["conv"] == 4
+    assert len(bits(quantize_model(model, overrides={inner: None}))) == 1
+    pruned = prune_low_magnitude(model, ConstantSparsity(0.5, 0))
+    update_step(pruned, 0)
+    zeros = [weight.transform_of(Mask) for weight in transformed_weights(quantize_model(pruned))]
+    assert sorted(mask.zeros() for mask in zeros if mask is not None) == [5, 10, 54]
+
+
+def test_operations_of_a_model_for_all_timesteps():
+    """They have no settings of their own, but those of the layer around: they compute in integers."""
+    inputs = keras.Input((6,))
+    inner = keras.Model(inputs, ops.square(layers.Dense(5, name="first")(inputs)) * 2.0)
+    model = keras.Sequential([keras.Input((4, 6)), layers.TimeDistributed(inner), layers.Dense(2, name="top")])
+    quantized = quantize_model(model)
+    assert bits(quantized) == {"first": 8, "top": 8}
+    rounded = len(activation_quantizers(quantized))
+    assert rounded == 5  # the input, the first layer, the square, its double, and the last layer
+    assert not any("in_floats" in layer.name for layer in quantized.layers)
 
 
 def test_a_projection_of_attention():

@@ -86,6 +86,13 @@ def test_one_step_is_rounded_once():
     assert quantizer_of(head.inputs[0]) is after_pool  # behind `flat`
 
 
+@pytest.mark.parametrize("layer", [layers.PReLU(name="act"), layers.Activation("gelu", name="act")])
+def test_kernels_of_8_bits_alone(layer):
+    model = chain(layers.Dense(5, name="dense"), layer)
+    assert operations(quantize_model(model, INT8)) == ["Q", "dense", "Q", "act", "Q"]
+    assert operations(quantize_model(model, INT16X8)) == ["Q", "dense", "Q", "act"]
+
+
 def test_means_are_rounded_to_the_numbers_of_their_inputs():
     model = chain(layers.Conv2D(3, 3, name="conv"), layers.AveragePooling2D(2, name="pool"), shape=(8, 8, 3))
     graph = Graph(quantize_model(model))

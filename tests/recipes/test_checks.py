@@ -72,12 +72,12 @@ def wrong(y_true, y_pred):
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        (lambda y_true, y_pred: None, "must return a single number. Received: None"),
-        (lambda y_true, y_pred: "good", "must return a single number. Received: 'good'"),
+        (lambda y_true, y_pred: None, "should return a single number; received None"),
+        (lambda y_true, y_pred: "good", "should return a single number; received 'good'"),
         (lambda y_true, y_pred: np.nan, "is nan for the model as it is: a finite number is needed"),
         (wrong, "`metric` 'wrong' cannot be computed from labels .*: as it was meant to"),
         ("f1score", "Did you mean 'f1_score'"),
-        (X, r"Received: an array of shape \(40, 8\) and type float32"),
+        (X, r"received an array of shape \(40, 8\) and type float32"),
         ("mae", r"`metric` 'mae' cannot be computed from labels of shape \(40,\) and predictions of shape \(40, 3\)"),
     ],
     ids=range(7),

@@ -239,6 +239,21 @@ class Spoiler(keras.callbacks.Callback):
                 weight.assign(np.zeros(weight.shape))
 
 
+def test_distillation_keeps_the_weight_of_the_loss(model, arrays):
+    """With a weight of 0, labels decide nothing beside a teacher."""
+    (x, y), results = arrays[0], []
+    for labels in (y, (y + 1) % 3):
+        student = keras_mot.layers.copy_model(model)
+        student.compile("sgd", "sparse_categorical_crossentropy", loss_weights=[0.0])
+        objective = choose_objective(student, None, labels, student.predict_on_batch(x[:16]))
+        assert objective.loss_weights == 0.0
+        settings = FineTune(1, 0.1, optimizer="sgd", distillation=0.5, temperature=1.0, batch_size=16)
+        train(student, settings, TrainingData((x, labels), None), objective, teacher=keras_mot.layers.copy_model(model))
+        results.append([np.array(keras.ops.convert_to_numpy(weight)) for weight in student.weights])
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
 @pytest.mark.parametrize("distillation", [0.0, 0.5])
 def test_early_stopping_goes_back_to_the_best_accuracy(distillation, model, arrays):
     trained, spoiler = keras_mot.layers.copy_model(model), Spoiler()
@@ -324,7 +339,7 @@ def test_soft_targets_take_probabilities_and_logits(rng):
 @pytest.mark.parametrize(
     ("recipe", "error", "message"),
     [
-        (Recipe([Prune(0.5, skip=["frist"])]), ValueError, "Stage 'prune': no layer matches 'frist'.*'first'"),
+        (Recipe([Prune(0.5, skip=["frist"])]), ValueError, "Stage 'prune', `skip`: No layer matches 'frist'.*'first'"),
         (Recipe([Tune(), Prune(0.5, n_m=(3, 7))]), ValueError, "Stage 2, 'prune': "),
         ("smal", ValueError, "no preset, and no file, 'smal'"),
     ],
@@ -338,7 +353,7 @@ def test_what_does_not_fit_is_refused_before_any_work(recipe, error, message, mo
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"metric": "acuracy"}, ValueError, "`metric` must be 'accuracy'"),
+        ({"metric": "acuracy"}, ValueError, "`metric` should be 'accuracy'"),
         ({"loss": "most_loss"}, ValueError, "`loss` 'most_loss' is not the name"),
         ({"seed": -1}, ValueError, "`seed` should be an integer"),
         ({"train_data": (np.zeros((0, 8)), np.zeros(0))}, ValueError, "`train_data` is empty"),
@@ -348,7 +363,7 @@ def test_what_does_not_fit_is_refused_before_any_work(recipe, error, message, mo
             ValueError,
             r"on `train_data`: .*\(None, 8\)",
         ),
-        ({"train_data": "data"}, TypeError, "`train_data` must be a tuple"),
+        ({"train_data": "data"}, TypeError, "`train_data` should be a tuple"),
         ({"train_data": ((x, x) for x in range(3))}, TypeError, "`train_data` is a generator"),
         ({"train_data": [(np.zeros((4, 8)), np.zeros(4), np.ones(4))]}, ValueError, "without weights of samples"),
         ({"train_data": {1, 2}}, TypeError, "which `fit` does not take"),

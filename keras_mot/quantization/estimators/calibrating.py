@@ -8,15 +8,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import compiled_call, no_gradients, producer_of
+from keras_mot._keras import no_gradients
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
-from keras_mot.graph.functional import kind_of, nodes_of
+from keras_mot.graph.kinds import is_kind
+from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
 from keras_mot.layers.attaching import evaluated_once, transformed_weights
+from keras_mot.quantization.estimators.passes import without_rounding
 from keras_mot.quantization.estimators.ranges import MeanMinMax, MinMax, MovingAverage, SeenValues
 from keras_mot.quantization.simulation.placement import quantizer_of
-from keras_mot.transforms import FakeQuantize
 
 _SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
 _TIES = 0.1  # share of the values; by chance, one in five hundred lies so near to one
@@ -62,10 +63,7 @@ def observe(model, samples, progress=None, histograms=True):
             try:
                 so_far.add(values, histograms, further=len(so_far.batches) > count)
             except ValueError:
-                raise ValueError(
-                    f"Batch {count} of the calibration data (counted from 0) makes the activation at "
-                    f"'{quantizer.name}' NaN or infinite. Look at that batch."
-                ) from None
+                raise _not_finite(count, quantizer) from None
         return inputs
 
     with intercepted(watch), evaluated_once(), progress_bar(progress) as bar:
@@ -76,6 +74,38 @@ def observe(model, samples, progress=None, histograms=True):
             count += 1
             bar.advance(task)
     return list(seen.values())
+
+
+def calibrate_by_extremes(passes, samples, progress=None):
+    """Sets each range from the least to the greatest value: `calibrate` with `MinMax()`, in compiled runs.
+
+    Args:
+        passes: the `Passes` of the model.
+        samples: the `Samples`, or a list of batches of inputs.
+        progress: whether to show a progress bar; `None`: on a terminal.
+
+    Raises:
+        ValueError: if a batch makes an activation NaN or infinite.
+    """
+    found = {}
+    with progress_bar(progress) as bar:
+        task = bar.add_task("calibrating", total=getattr(samples, "total", None))
+        for count, limits in enumerate(passes.extremes(samples)):
+            for quantizer, low, high in limits:
+                if not (math.isfinite(low) and math.isfinite(high)):
+                    raise _not_finite(count, quantizer)
+                _, before_low, before_high = found.get(id(quantizer), (quantizer, low, high))
+                found[id(quantizer)] = quantizer, min(low, before_low), max(high, before_high)
+            bar.advance(task)
+    for quantizer, low, high in found.values():
+        quantizer.set_range(low, high)
+
+
+def _not_finite(count, quantizer):
+    return ValueError(
+        f"Batch {count} of the calibration data (counted from 0) makes the activation at '{quantizer.name}' NaN or "
+        "infinite. Look at that batch."
+    )
 
 
 def set_ranges(seen, estimator):
@@ -125,21 +155,25 @@ def _checked_range(estimator, seen):
     return low, high
 
 
-def search_ranges(model, batches):
+def search_ranges(passes, batches):
     """Cuts ranges where that brings the outputs nearer to those of the float model.
 
     Nobody chose the scales of a model's inputs with 8 bits in mind: features such as MFCCs have rare values that
     would cost all others their resolution. The same holds of what recurrent layers add up before a gate, which
     large values saturate. Each such range is cut step by step, on the side where that brings the outputs nearest while
     nothing else is rounded, until no step does. In training it becomes no wider again.
-    """
-    expected = _outputs_with(compiled_call(model), batches, None)
-    for quantizer in _searched(model):
-        call = compiled_call(model)
 
-        def error_of(sides, place, quantizer=quantizer, call=call):
+    Args:
+        passes: the `Passes` of a model whose quantizers have ranges.
+        batches: list of inputs as the model takes them.
+    """
+    searched = _searched(passes.model)
+    expected = passes.outputs(batches, rounding=()) if searched else None
+    for quantizer in searched:
+
+        def error_of(sides, place, quantizer=quantizer):
             quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
-            error = squared_error(_outputs_with(call, batches, quantizer), expected)
+            error = squared_error(passes.outputs(batches, rounding=(quantizer,)), expected)
             return error if math.isfinite(error) else math.inf  # of outputs that may be infinite
 
         ends = quantizer.clipping_range
@@ -168,30 +202,18 @@ def _descend(error_of, lengths):
 
 def _searched(model):
     """The quantizers behind inputs, and those of terms of a sum that a gate saturates."""
-    inputs = {id(tensor) for tensor in model.inputs}
-    found = {}
-    for node in nodes_of(model):
-        if not isinstance(node.operation, ActivationQuantizer):
+    graph, found = Graph(model), {}
+    for call in graph.calls:
+        quantizer = call.operation
+        if not isinstance(quantizer, ActivationQuantizer):
             continue
-        source = node.arguments.keras_tensors[0]
-        summation = producer_of(source)
-        if id(source) in inputs:
-            found[id(node.operation)] = node.operation
-        elif node.operation.limits is not None and kind_of(summation) == "Add":
-            terms = summation._inbound_nodes[source._keras_history.node_index].arguments.keras_tensors
-            quantizers = [quantizer_of(tensor) for tensor in terms]
-            found.update((id(item), item) for item in quantizers if item is not None and item.calls == 1)
+        before = graph.producer(call.inputs[0])
+        if before is None:
+            found[id(quantizer)] = quantizer
+        elif quantizer.limits is not None and is_kind(before.operation, "add"):
+            terms = [quantizer_of(tensor) for tensor in before.inputs]
+            found.update((id(item), item) for item in terms if item is not None and item.calls == 1)
     return [quantizer for quantizer in found.values() if quantizer.fixed is None]
-
-
-def _outputs_with(call, batches, active):
-    """The outputs of a model, called by `call`, in which `active` alone rounds activations."""
-
-    def bypass(quantizer, inputs, averages):
-        return quantizer.rounded(inputs, averages) if quantizer is active else inputs
-
-    with intercepted(bypass), no_gradients():
-        return _outputs(call, batches)
 
 
 def rounded_outputs(model, batches):
@@ -209,16 +231,9 @@ def float_outputs(model, batches):
 @contextlib.contextmanager
 def in_floats(model):
     """Context in which a quantized model, called eagerly, rounds neither weights nor activations."""
-    transforms = [weight.transform_of(FakeQuantize) for weight in transformed_weights(model)]
-    transforms = [transform for transform in transforms if transform is not None]
-    for transform in transforms:
-        transform.rounds = False
-    try:
-        with intercepted(lambda quantizer, inputs, averages: inputs), no_gradients():
-            yield
-    finally:
-        for transform in transforms:
-            transform.rounds = True
+    untouched = intercepted(lambda quantizer, inputs, averages: inputs)
+    with without_rounding(transformed_weights(model)), untouched, no_gradients():
+        yield
 
 
 def squared_error(received, expected):

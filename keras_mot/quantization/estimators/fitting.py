@@ -14,14 +14,14 @@ from keras_mot.quantization.calibration import Calibration
 from keras_mot.quantization.estimators.calibrating import (
     avoid_ties,
     calibrate,
-    float_outputs,
+    calibrate_by_extremes,
     observe,
-    rounded_outputs,
     search_ranges,
     set_ranges,
     squared_error,
 )
 from keras_mot.quantization.estimators.loss_aware import check_loss, keep_best, mean_loss
+from keras_mot.quantization.estimators.passes import Passes
 from keras_mot.quantization.estimators.ranges import (
     Entropy,
     LeastSquares,
@@ -79,42 +79,50 @@ class Fitting:
         samples = Samples(simulation, asked.data, asked.batch_size, labelled=asked.loss is not None)
         if asked.loss is not None:
             check_loss(simulation, samples.labelled, asked.loss)
-        estimator = asked.estimator or MinMax()
+        passes = Passes(simulation)
+        calibrated = functools.partial(_calibrate, passes, estimator=asked.estimator)
         if asked.equalize is None and _shares_scales(simulation) and find_pairs(simulation):
-            calibrate(simulation, samples.head, estimator, progress=False)
+            calibrated(samples.head, progress=False)
 
             def equalize_and_calibrate():
                 _equalize_and_fit(simulation)
-                calibrate(simulation, samples.head, estimator, progress=False)
+                calibrated(samples.head, progress=False)
 
-            _where_it_helps(simulation, samples.head, equalize_and_calibrate)
+            _where_it_helps(passes, samples.head, equalize_and_calibrate)
         elif asked.equalize:
             _equalize_and_fit(simulation)
         if asked.loss is None:
-            calibrate(simulation, samples, estimator, asked.progress)
-            _refine_ranges(simulation, samples, searched=asked.estimator is None)
+            calibrated(samples, progress=asked.progress)
+            _refine_ranges(passes, samples, searched=asked.estimator is None)
         else:
-            self._choose_estimator(simulation, samples)
+            self._choose_estimator(passes, samples)
         if asked.correct_biases is None:
-            _where_it_helps(simulation, samples.head, lambda: _correct(simulation, samples.head))
+            _where_it_helps(passes, samples.head, lambda: _correct(simulation, samples.head))
         elif asked.correct_biases:
             _correct(simulation, samples.head)
 
-    def _choose_estimator(self, simulation, samples):
-        seen = observe(simulation, samples, self.calibration.progress)
+    def _choose_estimator(self, passes, samples):
+        seen = observe(passes.model, samples, self.calibration.progress)
 
         def set_by(estimator):
             set_ranges(seen, estimator or MinMax())
-            _refine_ranges(simulation, samples, searched=estimator is None)
+            _refine_ranges(passes, samples, searched=estimator is None)
 
         choices = [functools.partial(set_by, estimator) for estimator in _ESTIMATORS]
-        keep_best(simulation, choices, lambda: mean_loss(simulation, samples.labelled, self.calibration.loss))
+        keep_best(passes.model, choices, lambda: mean_loss(passes.model, samples.labelled, self.calibration.loss))
 
 
-def _refine_ranges(simulation, samples, searched):
-    avoid_ties(simulation, samples.head[0])
+def _calibrate(passes, samples, estimator, progress):
+    if estimator is None:
+        calibrate_by_extremes(passes, samples, progress)
+    else:
+        calibrate(passes.model, samples, estimator, progress)
+
+
+def _refine_ranges(passes, samples, searched):
+    avoid_ties(passes.model, samples.head[0])
     if searched:
-        search_ranges(simulation, samples.head)
+        search_ranges(passes, samples.head)
 
 
 def _shares_scales(simulation):
@@ -126,13 +134,13 @@ def _shares_scales(simulation):
     return any(transform is not None and not transform.per_channel for transform in transforms)
 
 
-def _where_it_helps(simulation, batches, change):
+def _where_it_helps(passes, batches, change):
     """Changes a model, and takes the change back if the outputs are not much nearer to those of the float model."""
-    expected, values = float_outputs(simulation, batches), _values(simulation)
-    before = squared_error(rounded_outputs(simulation, batches), expected)
+    expected, values = passes.outputs(batches, rounding=(), floats=True), _values(passes.model)
+    before = squared_error(passes.outputs(batches), expected)
     change()
-    if not squared_error(rounded_outputs(simulation, batches), expected) < _WORTH * before:
-        _restore(simulation, values)
+    if not squared_error(passes.outputs(batches), expected) < _WORTH * before:
+        _restore(passes.model, values)
 
 
 def _correct(simulation, batches):

@@ -90,9 +90,13 @@ def projections(layer):
 
 def _projected(lowering, layer, part, inputs):
     """The result of one of the dense layers of an attention layer."""
-    name = f"{layer.name}_{part}"
     projection = attention_projection(layer, part)
-    return lowering.within(projection, inputs, lambda dense, tensor: _as_dense(lowering, dense, tensor, name))
+    if lowering.selected(projection):
+        outputs = _as_dense(lowering, projection, inputs, f"{layer.name}_{part}")
+    else:
+        outputs = projection(inputs)
+    lowering.claim(projection, inputs, outputs)
+    return outputs
 
 
 def attention(lowering, layer, inputs):

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import call_of, producer_of
+from keras_mot._keras import producer_of
 from keras_mot.graph.arguments import accepts, deciding_arguments
+from keras_mot.graph.functional import operations_between
 from keras_mot.graph.kinds import FUSED_ACTIVATIONS
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import operations_of, rewrite
@@ -74,10 +75,8 @@ class Lowering:
 
     def __call__(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """The results of an operation of the model."""
-        call = functools.partial(self.steps, operation) if self.selected(operation) else operation
-        outputs = call(*args, **kwargs)
-        for step in _called((args, kwargs), outputs):
-            self.origins.note(step, operation)
+        outputs = self.within(operation, *args, **kwargs)
+        for step in operations_between((args, kwargs), outputs):
             if step not in self._named:
                 self._named.note(step, operation)
                 self._name(step, operation)
@@ -103,28 +102,25 @@ class Lowering:
                 return outputs
         return operation(*args, **kwargs)
 
-    def within(self, layer: keras.layers.Layer, inputs: Any, steps: Callable[[Any, Any], Any]) -> Any:
-        """The results of a layer within the operation that is broken down, which may have settings of its own.
-
-        Args:
-            layer: the layer.
-            inputs: symbolic tensor.
-            steps: function from the layer and its inputs to its results by steps; not called if the layer stays.
-        """
-        outputs = steps(layer, inputs) if self.selected(layer) else layer(inputs)
-        self.claim(layer, inputs, outputs)
+    def within(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """The results of an operation, or of one within it that may have settings of its own."""
+        call = functools.partial(self.steps, operation) if self.selected(operation) else operation
+        outputs = call(*args, **kwargs)
+        self.claim(operation, (args, kwargs), outputs)
         return outputs
 
-    def claim(self, layer: keras.layers.Layer, inputs: Any, outputs: Any) -> None:
-        """Notes that what was called on the way from the inputs to the outputs was made from a layer.
+    def claim(self, operation: Any, inputs: Any, outputs: Any) -> None:
+        """Notes that what was called on the way from the inputs to the outputs was made from an operation.
+
+        What was made from a layer within it, and was noted before, stays that layer's.
 
         Args:
-            layer: a layer within the operation that is broken down.
+            operation: an operation, or a layer within one.
             inputs: a structure with symbolic tensors in it.
             outputs: another.
         """
-        for step in _called(inputs, outputs):
-            self.origins.note(step, layer)
+        for step in operations_between(inputs, outputs):
+            self.origins.note(step, operation)
 
     def make(self, layer: Any, part: Any, build: Callable[[], Any]) -> Any:
         """The layer that stands for a part of another, wherever that is called.
@@ -164,16 +160,3 @@ class Lowering:
     def join(self, key: Any, tensor: keras.KerasTensor) -> None:
         """Demands that a tensor has one range with all others of this key."""
         self.joined[id(producer_of(tensor))] = key
-
-
-def _called(inputs, outputs):
-    """Yields the operations between structures of symbolic tensors, from the last to the first."""
-    ends = {id(tensor) for tensor in keras.tree.flatten(inputs)}
-    waiting = [tensor for tensor in keras.tree.flatten(outputs) if isinstance(tensor, keras.KerasTensor)]
-    while waiting:
-        tensor = waiting.pop()
-        if id(tensor) in ends:
-            continue
-        ends.add(id(tensor))
-        yield producer_of(tensor)
-        waiting += call_of(tensor).input_tensors

@@ -53,7 +53,7 @@ _PARTS = {
     layers.MultiHeadAttention: attention.projections,
     layers.GroupQueryAttention: attention.projections,
     layers.Bidirectional: lambda layer: [layer.forward_layer, layer.backward_layer],
-    layers.TimeDistributed: lambda layer: [layer.layer],
+    layers.TimeDistributed: wrappers.distributed,
 }
 # Names of kinds (`keras_mot.graph.kinds.Kind.name`) of layers and operations alike.
 _KINDS = {

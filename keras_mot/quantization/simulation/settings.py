@@ -10,7 +10,7 @@ from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.rewrite import operations_of
-from keras_mot.layers.selecting import matches_layer
+from keras_mot.layers.selecting import check_each_matches, checked_overrides, matches_layer
 from keras_mot.quantization.lowering.table import parts_of
 from keras_mot.quantization.quantize_config import QuantizeConfig
 from keras_mot.quantization.schemes import QuantizationScheme
@@ -53,16 +53,10 @@ def settings_of_operations(
         TypeError: if `overrides` is of the wrong type.
         ValueError: if a selector matches no layer, or an override has another number of activation bits.
     """
-    overrides = {} if overrides is None else overrides
-    if not isinstance(overrides, Mapping):
-        raise TypeError(
-            f"`overrides` should be a dictionary from selectors to settings; received {describe(overrides)}."
-        )
+    overrides = checked_overrides(overrides)
     chosen = {selector: _layer_settings(selector, value, scheme) for selector, value in overrides.items()}
     known = [operation for operation, _ in _pairs(operations, LayerSettings(scheme), {})]
-    for selector in chosen:
-        if not any(_matches(selector, operation) for operation in known):
-            raise ValueError(f"No layer matches {selector!r}; there are: {[operation.name for operation in known]}.")
+    check_each_matches(chosen, _matches, known, [operation.name for operation in known])
     return OperationSettings(_pairs(operations, LayerSettings(scheme), chosen, selected))
 
 

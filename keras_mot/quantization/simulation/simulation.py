@@ -25,6 +25,7 @@ from keras_mot.quantization.simulation.settings import settings_of_operations
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
 from keras_mot.quantization.simulation.weights import attach_transforms, fit_scales, warn_of_merged_values
 from keras_mot.targets import LITERT
+from keras_mot.transforms.grid import Grid
 
 
 def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT):
@@ -122,13 +123,9 @@ def _without_transforms(model, scheme):
 
 def _round_slopes(simulation):
     """Rounds the slopes of each `PReLU` in integers to 8 bits; those that training changes are rounded in the file."""
+    grid = Grid(8)
     for call in Graph(simulation).calls:
         if is_kind(call.operation, "prelu") and quantizer_of(call.inputs[0]) is not None:
-            alpha = call.operation.alpha
-            alpha.assign(_rounded(numpy_value(alpha)))
-
-
-def _rounded(slopes):
-    """The nearest of 255 levels from the largest magnitude down to its negative."""
-    scale = np.abs(slopes).max() / np.float32(127)
-    return np.round(slopes / scale) * scale if scale > 0 else slopes
+            slopes = numpy_value(call.operation.alpha)
+            scale = grid.scale_of(np.abs(slopes).max())
+            call.operation.alpha.assign(grid.integers(slopes / scale) * scale)

@@ -25,6 +25,7 @@ _LEAST_SIZE = 8192
 _STEPS = 1024  # the values of float16 between 1 and 2: as many stand-ins can be told apart
 # What lies between a kernel and the operation that reads it, and leaves its numbers in their order.
 _RESHAPING = ("Identity", "Reshape", "ExpandDims", "Squeeze")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Operation of TensorFlow -> (position of the kernel, operator of LiteRT).
 _READERS = {
     "MatMul": (1, "FULLY_CONNECTED"),
@@ -172,8 +173,19 @@ def _readers(tensor):
         position = next(number for number, item in enumerate(operation.inputs) if item is tensor)
         if operation.type in _RESHAPING and position == 0:
             yield from _readers(operation.outputs[0])
+        elif operation.type in _CALLS:
+            yield from _readers(_called(operation).inputs[position])
         else:
             yield operation, position, tensor
+
+
+def _called(operation):
+    """The graph of the function that an operation calls, as Keras does for convolutions in groups."""
+    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+    name = operation.get_attr("f").name
+    functions = operation.graph.as_graph_def().library.function
+    return function_def_to_graph(next(item for item in functions if item.signature.name == name))
 
 
 def _use(operation, position, tensor):

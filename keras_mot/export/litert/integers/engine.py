@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
+from keras_mot.export.litert.integers.static_shapes import with_static_shapes
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.attaching import numpy_value
@@ -41,7 +42,7 @@ class IntegerEngine:
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
             raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}")
-        return dataclasses.replace(conversion, dense=file.content)
+        return dataclasses.replace(conversion, dense=with_static_shapes(file.content))
 
 
 def _quantized(model):

@@ -92,8 +92,7 @@ class Rewriter:
 
     def in_floats(self, index):
         """The index of a tensor of the old graph in floats."""
-        while index in self._bounded:
-            index = self._bounded[index]
+        index = self._before_boundary(index)
         integer = self._integers.get(index)
         if index < 0 or integer is None:
             return index
@@ -103,14 +102,20 @@ class Rewriter:
             self._float_of[integer] = target
         return self._float_of[integer]
 
+    def _before_boundary(self, index):
+        while index in self._bounded:
+            index = self._bounded[index]
+        return index
+
     def _as_integers(self, operator):
         """Makes the operator compute in integers; raises `_InFloats`, with nothing changed, if it cannot."""
         graph, name = self.graph, self.graph.name(operator)
         inputs = [int(index) for index in operator.inputs] if operator.inputs is not None else []
         results = [int(index) for index in operator.outputs]
         if name in ("SHAPE", "RANK"):  # they read no value
+            sources = [self._before_boundary(index) for index in inputs]
+            operator.inputs = [self._integers.get(index, index) for index in sources]
             graph.operators.append(operator)
-            operator.inputs = [self._integers.get(index, self.in_floats(index)) for index in inputs]
             return
         if name == "WHILE":
             raise _InFloats(LOOP)

@@ -1,0 +1,144 @@
+"""Runs of a quantized model over data: compiled once, whatever is rounded in each.
+
+Calibration compares many forms of one model: without rounding, with one activation rounded in this range or that, with
+all. Which is run is said by arguments of one compiled function, so that no form is compiled by itself.
+"""
+
+import contextlib
+import functools
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot._keras import compiled_call, no_gradients
+from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
+from keras_mot.layers.attaching import evaluated_once, transformed_weights
+from keras_mot.transforms import FakeQuantize
+
+
+class Passes:
+    """Runs a quantized model, whose ranges, biases and kernels may change between runs.
+
+    Args:
+        model: a functional model with activation quantizers. Nothing else than values of variables may change of it:
+            limits of ranges are those of the first run.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+        self.quantizers = activation_quantizers(model)
+        self._weights = transformed_weights(model)
+        self._order = []  # the quantizers in the order of their calls, those that calibration sets the ranges of
+        self._first = None  # the number of samples of the first batch, and the shapes of one of its samples
+        self._compiled = compiled_call(model, self._run)
+        self._eager = functools.partial(self._run, functools.partial(model, training=False))
+
+    def extremes(self, batches: Any):
+        """Runs the model without rounding activations, and yields for each batch what its quantizers see.
+
+        Results of operations with a fixed range are cut off at that: what comes after sees these limits. A product with
+        a gate would otherwise get the range of its other factor, so that many results were halves of a step, which
+        runtimes round in different ways.
+
+        Args:
+            batches: an iterable of inputs as the model takes them.
+
+        Yields:
+            List of (quantizer, least value, greatest value), one for each call of a quantizer without a fixed range.
+        """
+        kernels = self._kernels()
+        for batch in batches:
+            _, seen = self._on_batch(batch, kernels, (), watching=True)
+            yield [(quantizer, *map(float, limits)) for quantizer, limits in zip(self._order, seen, strict=True)]
+
+    def outputs(self, batches: list, rounding: Any = None, floats: bool = False) -> list[np.ndarray]:
+        """The outputs of the model in inference: list of float64 arrays.
+
+        Args:
+            batches: list of inputs as the model takes them.
+            rounding: the quantizers that round; `None` for all. The others hand on what they get.
+            floats: whether weights are not rounded.
+        """
+        kernels, rounding = self._kernels(floats), self.quantizers if rounding is None else rounding
+        results = [self._on_batch(batch, kernels, rounding)[0] for batch in batches]
+        return [item for batch in results for item in batch]
+
+    def _kernels(self, floats=False):
+        """The values of all weights with transforms, computed once for many batches."""
+        with without_rounding(self._weights) if floats else contextlib.nullcontext(), no_gradients():
+            return [weight.value_before(None) for weight in self._weights]
+
+    def _on_batch(self, batch, kernels, rounding, watching=False):
+        leaves = keras.tree.flatten(batch)
+        size, shapes = len(leaves[0]), [leaf.shape[1:] for leaf in leaves]
+        if self._first is None:
+            self._first = size, shapes
+        most, usual = self._first
+        compiled = size <= most and shapes == usual  # other shapes would each be compiled anew
+        if compiled and size < most and keras.backend.backend() != "torch":
+            places = np.arange(most) % size  # what is repeated changes no extremes
+            batch = keras.tree.map_structure(lambda leaf: leaf[places], batch)
+        active = np.array([any(quantizer is each for each in rounding) for quantizer in self.quantizers], bool)
+        with no_gradients():
+            call = self._compiled if compiled else self._eager
+            outputs, seen = call(kernels, active, np.array(watching), batch)
+        outputs = [np.asarray(ops.convert_to_numpy(item), "float64") for item in keras.tree.flatten(outputs)]
+        outputs = [item[:size] if compiled and item.ndim and len(item) == most else item for item in outputs]
+        return outputs, [ops.convert_to_numpy(limits) for limits in seen] if watching else None
+
+    def _run(self, call, kernels, active, watching, inputs):
+        places = {id(quantizer): place for place, quantizer in enumerate(self.quantizers)}
+        order, seen = [], []
+
+        def step(quantizer, values, averages):
+            def untouched():
+                if quantizer.fixed is None:
+                    return values
+                return _choose(watching, lambda: ops.clip(values, *quantizer.fixed), lambda: values)
+
+            if quantizer.fixed is None and not averages:
+                order.append(quantizer)
+                seen.append(_limits_if(watching, values))
+            return _choose(active[places[id(quantizer)]], lambda: quantizer.rounded(values, averages), untouched)
+
+        known = {id(weight.variable): value for weight, value in zip(self._weights, kernels, strict=True)}
+        with intercepted(step), evaluated_once(known):
+            outputs = call(inputs)
+        self._order = order
+        return outputs, seen
+
+
+@contextlib.contextmanager
+def without_rounding(weights):
+    """Context in which the transforms of some weights do not round."""
+    transforms = [weight.transform_of(FakeQuantize) for weight in weights]
+    transforms = [transform for transform in transforms if transform is not None]
+    for transform in transforms:
+        transform.rounds = False
+    try:
+        yield
+    finally:
+        for transform in transforms:
+            transform.rounds = True
+
+
+def _choose(flag, then, otherwise):
+    """What one of two functions returns, tensors of one shape and dtype, by a flag that is an argument."""
+    if keras.backend.backend() == "torch":
+        return then() if flag else otherwise()
+    # XLA computes both in one pass over memory, and a condition would part what is fused.
+    return ops.where(flag, then(), otherwise()) if keras.backend.backend() == "jax" else ops.cond(flag, then, otherwise)
+
+
+def _limits_if(flag, values):
+    """The least and the greatest value, if a flag is set; two zeros otherwise."""
+
+    def limits():
+        floats = ops.cast(values, "float32")
+        return ops.stack([ops.min(floats), ops.max(floats)])
+
+    if keras.backend.backend() == "torch":
+        return limits() if flag else None
+    return ops.cond(flag, limits, lambda: ops.zeros((2,), "float32"))
