@@ -27,7 +27,8 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/python tests/run_backends.py --workers $(WORKERS) $(BACKENDS)
 
-# Everything once with the lowest and the newest versions that pyproject.toml allows. PYTHON may be another interpreter.
+# Everything once with the lowest and the newest versions that pyproject.toml allows, and the suite's main part with the
+# lowest. PYTHON may be another interpreter.
 smoke: $(STAMP)
 	$(BIN)/python tests/versions/run.py --python $(PYTHON) --backends $(BACKENDS) --pin $(TORCH) -- $(VERSIONS)
 

@@ -76,19 +76,23 @@ def paths_of(part):
 
 def environment(backend, folder):
     """The variables of a job on a backend; `folder` lies where the jobs of one run share what they compile."""
-    return {
+    variables = {
         **os.environ,
         "KERAS_BACKEND": backend,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "",
         # One intra-op thread a worker: the models are tiny, and the workers already fill the cores.
         "OMP_NUM_THREADS": "1",
-        # A saved and reloaded model compiles to the same program: JAX need not compile it twice.
-        "JAX_COMPILATION_CACHE_DIR": folder,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        # XLA's optimizations take longer than these models then run: two fifths of all the time on JAX.
-        "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]).strip(),
     }
+    if backend == "jax":
+        variables |= {
+            # A saved and reloaded model compiles to the same program: JAX need not compile it twice.
+            "JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            # XLA's optimizations take longer than these models then run: two fifths of all the time on JAX.
+            "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]).strip(),
+        }
+    return variables
 
 
 def main():

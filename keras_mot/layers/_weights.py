@@ -1,7 +1,7 @@
 """The one table of transformable weights: which weights a layer class has, and what their axes mean.
 
 The table is keyed by layer class and follows inheritance. A user's own layer joins by
-`register_weights(MyLayer, ...)`, or by a method, see `_own_weights.py`. There are no other allow-lists.
+`register_weights(MyLayer, ...)`, or by a method, see `own_weights.py`. There are no other allow-lists.
 """
 
 import dataclasses

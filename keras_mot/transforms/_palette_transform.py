@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_mot._messages import describe
-from keras_mot.transforms.base import StorageForm, WeightTransform
-from keras_mot.transforms.palette import nearest, pack_bits
+from keras_mot.transforms.base import WeightTransform
+from keras_mot.transforms.palette import nearest
 
 
 class PaletteTransform(WeightTransform):
@@ -85,12 +85,6 @@ class PaletteTransform(WeightTransform):
         if not self.preserve_zeros:
             return nearest(values, entries)
         return np.where(values == 0, 0, 1 + nearest(values, entries[1:]))
-
-    def _stored(self, palette, assignments, shape):
-        bits = max(1, math.ceil(math.log2(self.number_of_clusters)))
-        return StorageForm(
-            "palette", tuple(shape), {"palette": palette, "indices": pack_bits(assignments.reshape(-1), bits)}
-        )
 
     def get_config(self):
         """The constructor's arguments."""

@@ -1,10 +1,8 @@
-"""The base class of weight transforms, and the form in which a transformed weight would be stored."""
+"""The base class of weight transforms."""
 
 import contextlib
 import contextvars
-import dataclasses
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -37,29 +35,6 @@ def resolved(config: Any) -> Any:
     if isinstance(config, dict) and set(config) == {"shared"}:
         return _SHARED.get()[config["shared"]]
     return keras.saving.deserialize_keras_object(config)
-
-
-@dataclasses.dataclass(frozen=True)
-class StorageForm:
-    """What a deployed file would keep of one weight tensor.
-
-    Args:
-        kind: the encoding, such as `"dense"`, `"sparse"`, `"palette"` or `"integer"`.
-        shape: shape of the weight that the arrays stand for.
-        arrays: the arrays that the file would hold, by name.
-    """
-
-    kind: str
-    shape: tuple[int, ...]
-    arrays: Mapping[str, np.ndarray]
-
-    def __post_init__(self):
-        object.__setattr__(self, "arrays", types.MappingProxyType(dict(self.arrays)))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays together, before any general-purpose compression."""
-        return sum(array.nbytes for array in self.arrays.values())
 
 
 class WeightTransform(keras.layers.Layer):
@@ -134,17 +109,6 @@ class WeightTransform(keras.layers.Layer):
             A tensor of the same shape and dtype.
         """
         return self.call(weight)
-
-    def storage_form(self, weight: np.ndarray) -> StorageForm:
-        """What a deployed file would keep of `weight`.
-
-        Args:
-            weight: NumPy array, the stored weight.
-
-        Returns:
-            A `StorageForm`.
-        """
-        return StorageForm("dense", tuple(weight.shape), {"values": np.asarray(weight)})
 
     def get_config(self):
         """The constructor's arguments; the updater goes along, so that a loaded model continues."""

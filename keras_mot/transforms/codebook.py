@@ -9,7 +9,6 @@ from keras import ops
 
 from keras_mot.transforms._lookup import digits_per_code, look_up
 from keras_mot.transforms._palette_transform import PaletteTransform
-from keras_mot.transforms.base import StorageForm
 from keras_mot.transforms.palette import pack, unpack
 
 
@@ -181,10 +180,6 @@ class Codebook(PaletteTransform):
         moved = ops.where(members[:, int(self.preserve_zeros) :] > 0, means - ops.stop_gradient(centroids), 0.0)
         self.centroids.assign(centroids + ops.stop_gradient(moved))
         return after
-
-    def storage_form(self, weight: np.ndarray) -> StorageForm:
-        """The palette, and an index of ceil(log2(number_of_clusters)) bits for each weight."""
-        return self._stored(self.palette(), self.assignments(), weight.shape)
 
     def get_config(self):
         """The constructor's arguments."""

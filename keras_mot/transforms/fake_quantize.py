@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_mot import _tensorflow, _torch
 from keras_mot._messages import describe
-from keras_mot.transforms.base import StorageForm, WeightTransform, by_reference, resolved
+from keras_mot.transforms.base import WeightTransform, by_reference, resolved
 from keras_mot.transforms.grid import LEAST_SCALE, Grid, least_squares_reach
 from keras_mot.transforms.grid import with_scales_for_zeros as with_scales_for_zeros
 from keras_mot.transforms.rounding import NEAREST, Rounding
@@ -240,15 +240,6 @@ class FakeQuantize(WeightTransform):
         scale, factors = np.asarray(ops.convert_to_numpy(scale), "float32"), self.factors_of()
         unused = (scale <= LEAST_SCALE) | (factors == 0)
         return np.where(unused, LEAST_SCALE, scale * factors).astype("float32")
-
-    def storage_form(self, weight: np.ndarray) -> StorageForm:
-        """Integers of 8 or 16 bits (two in a byte if they have 4), and the scales."""
-        integers, scale = self.integers(weight)
-        stored = integers.astype("int8" if self.bits <= 8 else "int16")
-        if self.bits <= 4:
-            nibbles = np.pad(stored.reshape(-1).view("uint8") & 15, (0, stored.size % 2))
-            stored = nibbles[::2] | (nibbles[1::2] << 4)
-        return StorageForm("integer", integers.shape, {"integers": stored, "scales": scale.reshape(-1)})
 
     def get_config(self):
         """The constructor's arguments."""

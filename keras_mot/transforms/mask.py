@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot import _torch
-from keras_mot.transforms.base import StorageForm, WeightTransform
+from keras_mot.transforms.base import WeightTransform
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -50,12 +50,6 @@ class Mask(WeightTransform):
     def assign(self, mask: Any) -> None:
         """Sets the mask: an array of the weight's shape, true (or not zero) where the weight is kept."""
         self.mask.assign(np.asarray(mask, dtype="bool"))
-
-    def storage_form(self, weight: np.ndarray) -> StorageForm:
-        """The kept values, and one bit for each position."""
-        kept = np.asarray(keras.ops.convert_to_numpy(self.mask), dtype="bool")
-        weight = np.asarray(weight)
-        return StorageForm("sparse", weight.shape, {"values": weight[kept], "bitmap": np.packbits(kept)})
 
     def zeros(self) -> int:
         """How many weights the mask zeroes."""

@@ -68,13 +68,3 @@ def unpack(codes, entries, digits, size):
     codes = np.asarray(codes, "int64")
     columns = [codes // entries ** (digits - 1 - digit) % entries for digit in range(digits)]
     return np.stack(columns, axis=-1).reshape(-1)[:size]
-
-
-def pack_bits(indices, bits):
-    """Indices below 2**bits, as they lie in a file: one after the other, the most significant bit first.
-
-    Returns:
-        uint8 array of ceil(size * bits / 8) bytes.
-    """
-    planes = (indices.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1
-    return np.packbits(planes.astype("uint8"))

@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_mot.transforms._palette_transform import PaletteTransform
 from keras_mot.transforms._soft_assignment import soft_values
-from keras_mot.transforms.base import StorageForm
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -114,12 +113,6 @@ class SoftCodebook(PaletteTransform):
         counts = np.bincount(indices, minlength=len(palette))
         sums = np.bincount(indices, weights=values.reshape(-1), minlength=len(palette))
         return np.where(counts > 0, sums / np.maximum(counts, 1), palette).astype("float32")
-
-    def storage_form(self, weight: np.ndarray) -> StorageForm:
-        """The palette, and an index of ceil(log2(number_of_clusters)) bits for each weight."""
-        weight = np.asarray(weight)
-        palette = self._means(weight, self.palette()[0])
-        return self._stored(palette[None], self._nearest(weight, palette), weight.shape)
 
     def get_config(self):
         """The constructor's arguments."""

@@ -8,7 +8,7 @@ from keras import ops
 from keras_mot.layers import WeightAxes
 from keras_mot.transforms import Codebook, SoftCodebook
 from keras_mot.transforms._lookup import digits_per_code
-from keras_mot.transforms.palette import nearest, pack, pack_bits, unpack
+from keras_mot.transforms.palette import nearest, pack, unpack
 
 
 def built(shape, entries, axes=None, **settings):
@@ -142,19 +142,6 @@ def test_nearest_of_many_values(entries, rng):
     expected = np.argsort(palette, kind="stable")[np.searchsorted(borders, values)]
     np.testing.assert_array_equal(nearest(values, palette), expected)
     np.testing.assert_array_equal(nearest(values.T, palette), expected.T)
-
-
-@pytest.mark.parametrize(("entries", "bits"), [(2, 1), (3, 2), (16, 4), (17, 5), (300, 9)])
-def test_storage_form_holds_the_weight(entries, bits, rng):
-    codebook = built((33, 35), entries)
-    palette, assignments = rng.standard_normal(entries).astype("float32"), rng.integers(0, entries, (33, 35))
-    codebook.assign(palette, assignments)
-    form = codebook.storage_form(np.zeros((33, 35), "float32"))
-    assert form.kind == "palette"
-    assert form.nbytes == 4 * entries + -(-33 * 35 * bits // 8)
-    read = np.unpackbits(form.arrays["indices"])[: 33 * 35 * bits].reshape(-1, bits) @ (1 << np.arange(bits)[::-1])
-    np.testing.assert_array_equal(form.arrays["palette"][0][read].reshape(33, 35), palette[assignments])
-    np.testing.assert_array_equal(pack_bits(assignments.reshape(-1), bits), form.arrays["indices"])
 
 
 def test_state_is_half_a_byte_per_weight_for_16_values():

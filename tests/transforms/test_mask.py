@@ -34,16 +34,5 @@ def test_it_keeps_the_dtype(dtype):
     assert keras.backend.standardize_dtype(make((2, 2), np.eye(2)).call(weight).dtype) == dtype
 
 
-def test_storage_form_holds_the_kept_values_and_a_bitmap(rng):
-    kept = rng.random((40, 10)) < 0.1
-    weight = rng.standard_normal((40, 10)).astype("float32")
-    form = make((40, 10), kept).storage_form(weight)
-    assert form.kind == "sparse"
-    assert form.nbytes == 4 * kept.sum() + 400 // 8
-    decoded = np.zeros(400, "float32")
-    decoded[np.unpackbits(form.arrays["bitmap"])[:400].astype(bool)] = form.arrays["values"]
-    np.testing.assert_array_equal(decoded.reshape(40, 10), np.where(kept, weight, 0))
-
-
 def test_zeros_counts():
     assert make((3, 3), np.eye(3)).zeros() == 6
