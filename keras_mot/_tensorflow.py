@@ -38,3 +38,10 @@ def rounded_activations(inputs, low, high, bits, narrow, known):
         return outputs, gradient
 
     return tf.cond(known, lambda: rounded(inputs), lambda: tf.identity(inputs))
+
+
+def nearest(inputs, low, high, bits, narrow):
+    """Inputs rounded to a range, without a gradient of their own; arguments as of `rounded_activations`."""
+    import tensorflow as tf
+
+    return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, bits, narrow)

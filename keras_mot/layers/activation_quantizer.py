@@ -154,8 +154,15 @@ class ActivationQuantizer(keras.layers.Layer):
             return inputs
         return self.rounded(inputs, averages)
 
-    def rounded(self, inputs, averages=False):
-        """The inputs rounded to the range that is known, or unchanged; same shape and dtype."""
+    def rounded(self, inputs, averages=False, known=False):
+        """The inputs rounded to the range that is known, or unchanged; same shape and dtype.
+
+        Args:
+            inputs: float tensor.
+            averages: as of `call`.
+            known: whether the range is known for sure, so that nothing needs to be compiled for the other case. The
+                result has no gradient then.
+        """
         eager = _on_torch_cpu(inputs) and not self.learned
         if eager and not self.has_range:
             return inputs
@@ -178,16 +185,24 @@ class ActivationQuantizer(keras.layers.Layer):
         if eager:
             floats = ops.cast(inputs, "float32")
             return ops.cast(_torch.rounded_activations(floats, *self._known_grid()), inputs.dtype)
+        if known:
+            return ops.cast(self._nearest(inputs, low, high), inputs.dtype)
         if keras.backend.backend() == "tensorflow":
             known = ops.convert_to_tensor(self._batches.value) > 0
             floats = ops.cast(inputs, "float32")
             rounded = _tensorflow.rounded_activations(floats, low, high, self.bits, self.grid.narrow, known)
             return ops.cast(rounded, inputs.dtype)
-        rounded = keras.quantizers.fake_quant_with_min_max_vars(
-            ops.cast(inputs, "float32"), low, high, num_bits=self.bits, narrow_range=self.grid.narrow
-        )
+        rounded = self._nearest(inputs, low, high)
         seen = ops.convert_to_tensor(self._batches.value) > 0
         return ops.cast(ops.where(seen, ops.cast(rounded, inputs.dtype), inputs), inputs.dtype)
+
+    def _nearest(self, inputs, low, high):
+        floats = ops.cast(inputs, "float32")
+        if keras.backend.backend() == "tensorflow":
+            return _tensorflow.nearest(floats, low, high, self.bits, self.grid.narrow)
+        return keras.quantizers.fake_quant_with_min_max_vars(
+            floats, low, high, num_bits=self.bits, narrow_range=self.grid.narrow
+        )
 
     def _known_grid(self):
         """The same as Python numbers, without tensor operations: a dozen of them cost as much as the rounding."""

@@ -15,6 +15,7 @@ from keras_mot.quantization.aware_training import (
     strip_quantization,
 )
 from keras_mot.quantization.calibration import Calibration
+from keras_mot.quantization.estimators.layer_io import LayerIO, layer_io
 from keras_mot.quantization.estimators.ranges import (
     Entropy,
     LeastSquares,
@@ -60,6 +61,7 @@ __all__ = [
     "Entropy",
     "FixedQuantizer",
     "LastValueQuantizer",
+    "LayerIO",
     "LeastSquares",
     "MeanMinMax",
     "MinMax",
@@ -75,6 +77,7 @@ __all__ = [
     "SeenValues",
     "WeightsScheme",
     "freeze_batch_norm",
+    "layer_io",
     "quantize_annotate_layer",
     "quantize_annotate_model",
     "quantize_apply",

@@ -86,6 +86,7 @@ class Fitting:
 
             def equalize_and_calibrate():
                 _equalize_and_fit(simulation)
+                passes.weights_changed()
                 calibrated(samples.head, progress=False)
 
             _where_it_helps(passes, samples.head, equalize_and_calibrate)
@@ -141,6 +142,7 @@ def _where_it_helps(passes, batches, change):
     change()
     if not squared_error(passes.outputs(batches), expected) < _WORTH * before:
         _restore(passes.model, values)
+        passes.weights_changed()
 
 
 def _correct(simulation, batches):

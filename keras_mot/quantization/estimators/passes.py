@@ -19,7 +19,7 @@ from keras_mot.transforms import FakeQuantize
 
 
 class Passes:
-    """Runs a quantized model, whose ranges, biases and kernels may change between runs.
+    """Runs a quantized model, whose ranges and biases may change between runs (weights: see `weights_changed`).
 
     Args:
         model: a functional model with activation quantizers. Nothing else than values of variables may change of it:
@@ -30,6 +30,7 @@ class Passes:
         self.model = model
         self.quantizers = activation_quantizers(model)
         self._weights = transformed_weights(model)
+        self._values = {}  # of the weights with transforms, by whether they are left in floats
         self._order = []  # the quantizers in the order of their calls, those that calibration sets the ranges of
         self._first = None  # the number of samples of the first batch, and the shapes of one of its samples
         self._compiled = compiled_call(model, self._run)
@@ -65,10 +66,18 @@ class Passes:
         results = [self._on_batch(batch, kernels, rounding)[0] for batch in batches]
         return [item for batch in results for item in batch]
 
+    def weights_changed(self) -> None:
+        """To be called when weights that are rounded have changed; biases may do so at any time."""
+        self._values = {}
+
     def _kernels(self, floats=False):
-        """The values of all weights with transforms, computed once for many batches."""
-        with without_rounding(self._weights) if floats else contextlib.nullcontext(), no_gradients():
-            return [weight.value_before(None) for weight in self._weights]
+        """The values of all weights with transforms, computed once for many runs."""
+        if floats not in self._values:
+            with without_rounding(self._weights) if floats else contextlib.nullcontext(), no_gradients():
+                values = [weight.value_before(None) for weight in self._weights]
+            # Tensors, where a weight as it is would be a variable of TensorFlow, for which all is compiled again.
+            self._values[floats] = [ops.stop_gradient(value) for value in values]
+        return self._values[floats]
 
     def _on_batch(self, batch, kernels, rounding, watching=False):
         leaves = keras.tree.flatten(batch)
@@ -101,7 +110,8 @@ class Passes:
             if quantizer.fixed is None and not averages:
                 order.append(quantizer)
                 seen.append(_limits_if(watching, values))
-            return _choose(active[places[id(quantizer)]], lambda: quantizer.rounded(values, averages), untouched)
+            rounds = active[places[id(quantizer)]]
+            return _choose(rounds, lambda: quantizer.rounded(values, averages, known=True), untouched)
 
         known = {id(weight.variable): value for weight, value in zip(self._weights, kernels, strict=True)}
         with intercepted(step), evaluated_once(known):
@@ -128,8 +138,8 @@ def _choose(flag, then, otherwise):
     """What one of two functions returns, tensors of one shape and dtype, by a flag that is an argument."""
     if keras.backend.backend() == "torch":
         return then() if flag else otherwise()
-    # XLA computes both in one pass over memory, and a condition would part what is fused.
-    return ops.where(flag, then(), otherwise()) if keras.backend.backend() == "jax" else ops.cond(flag, then, otherwise)
+    # A condition takes longer to compile than both to compute.
+    return ops.where(flag, then(), otherwise())
 
 
 def _limits_if(flag, values):
