@@ -61,7 +61,6 @@ __all__ = [
     "Entropy",
     "FixedQuantizer",
     "LastValueQuantizer",
-    "LayerIO",
     "LeastSquares",
     "MeanMinMax",
     "MinMax",
