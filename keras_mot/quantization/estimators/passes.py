@@ -92,7 +92,9 @@ class Passes:
         active = np.array([any(quantizer is each for each in rounding) for quantizer in self.quantizers], bool)
         with no_gradients():
             call = self._compiled if compiled else self._eager
-            outputs, seen = call(kernels, active, np.array(watching), batch)
+            # TensorFlow traces twice, without and with what Python knows to be true: quicker than conditions.
+            watching = np.array(watching) if keras.backend.backend() == "jax" else watching
+            outputs, seen = call(kernels, active, watching, batch)
         outputs = [np.asarray(ops.convert_to_numpy(item), "float64") for item in keras.tree.flatten(outputs)]
         outputs = [item[:size] if compiled and item.ndim and len(item) == most else item for item in outputs]
         return outputs, [ops.convert_to_numpy(limits) for limits in seen] if watching else None
@@ -110,6 +112,8 @@ class Passes:
             if quantizer.fixed is None and not averages:
                 order.append(quantizer)
                 seen.append(_limits_if(watching, values))
+            if watching is True:  # which goes with no rounding
+                return untouched()
             rounds = active[places[id(quantizer)]]
             return _choose(rounds, lambda: quantizer.rounded(values, averages, known=True), untouched)
 
@@ -136,7 +140,7 @@ def without_rounding(weights):
 
 def _choose(flag, then, otherwise):
     """What one of two functions returns, tensors of one shape and dtype, by a flag that is an argument."""
-    if keras.backend.backend() == "torch":
+    if keras.backend.backend() == "torch" or isinstance(flag, bool):
         return then() if flag else otherwise()
     # A condition takes longer to compile than both to compute.
     return ops.where(flag, then(), otherwise())
@@ -149,6 +153,6 @@ def _limits_if(flag, values):
         floats = ops.cast(values, "float32")
         return ops.stack([ops.min(floats), ops.max(floats)])
 
-    if keras.backend.backend() == "torch":
+    if isinstance(flag, bool):
         return limits() if flag else None
     return ops.cond(flag, limits, lambda: ops.zeros((2,), "float32"))
