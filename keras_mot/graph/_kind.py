@@ -51,7 +51,8 @@ class Kind:
         bias: the attribute that holds the bias, where there is one.
         condition: function from an operation to whether it computes as this row says; `None` for all.
         steps: function from an operation and the inputs of a call to its outputs, by operations that have kernels: what
-            stands for the operation in a quantized model; `None` for what is one step itself.
+            stands for the operation in a quantized model; `None` for what is one step itself. It gets the arguments
+            of the call by their places; a call that leaves one out and gives a later one stays in floats.
     """
 
     name: str

@@ -35,6 +35,12 @@ def accepts(function, arguments):
     return set(arguments) <= set(parameters) or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
+def are_the_first(operation, arguments):
+    """Whether `deciding_arguments` are the first that the call of an operation takes, with none left out between."""
+    names = [name for name in _signature(operation).parameters if name != _IGNORED]
+    return list(arguments) == names[: len(arguments)]
+
+
 def accepted_arguments(function, kwargs):
     """`kwargs` without a `training` that the function does not take: Keras passes none on to such a `call`."""
     parameters = inspect.signature(function).parameters.values()

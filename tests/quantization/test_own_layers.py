@@ -108,3 +108,50 @@ def test_the_file_computes_in_integers(scheme, tmp_path):
     step = quantized.layers[-1].parameters().scale
     steps = np.rint(received / step) - np.rint(expected / step)
     assert np.abs(steps).max() == 0 if scheme is INT8 else np.abs(steps).max() <= 4
+
+
+class AveragedSquares(keras.layers.Average):
+    """A subclass of a layer that has steps of its own, which are not those of this one."""
+
+    def call(self, inputs):
+        return ops.square(inputs[0] + inputs[1])
+
+
+class ScaledShift(keras.layers.Layer):
+    def call(self, inputs, scale=None, training=None, shift=None):
+        inputs = inputs if scale is None else inputs * scale
+        return inputs if shift is None else inputs + shift
+
+
+def _square_of_sum(layer, inputs):
+    total = inputs[0] + inputs[1]
+    return total * total
+
+
+def _scaled_shift(layer, inputs, scale=None, shift=None):
+    inputs = inputs if scale is None else inputs * scale
+    return inputs if shift is None else inputs + shift
+
+
+register_kind(AveragedSquares, Kind("averaged_squares", ELEMENTWISE, steps=_square_of_sum))
+register_kind(ScaledShift, Kind("scaled_shift", ELEMENTWISE, steps=_scaled_shift))
+
+
+def test_steps_of_a_subclass_go_before_those_of_what_it_inherits_from():
+    inputs = keras.Input((20,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(AveragedSquares()([inputs, inputs])))
+    quantized = quantize_post_training(model, INT8, X)
+    assert not any(isinstance(layer, AveragedSquares) for layer in quantized.layers)
+    expected = ops.convert_to_numpy(model(X))
+    np.testing.assert_allclose(ops.convert_to_numpy(quantized(X)), expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("arguments", [{"scale": 3.0}, {"scale": 3.0, "shift": 2.0}, {"shift": 2.0}])
+def test_steps_get_the_arguments_of_the_call_or_are_not_taken(arguments):
+    inputs = keras.Input((20,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(ScaledShift()(inputs, **arguments)))
+    quantized = quantize_post_training(model, INT8, X)
+    in_floats = any(isinstance(layer, ScaledShift) for layer in quantized.layers)
+    assert in_floats == (list(arguments) == ["shift"])
+    expected = ops.convert_to_numpy(model(X))
+    np.testing.assert_allclose(ops.convert_to_numpy(quantized(X)), expected, atol=0.05 * np.abs(expected).max())

@@ -14,8 +14,10 @@ import keras
 from keras import layers
 
 from keras_mot._messages import describe
+from keras_mot.graph.arguments import are_the_first
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import kind_of
+from keras_mot.layers.transformed import plain_class
 from keras_mot.quantization.lowering import activations, affine, attention, merges, recurrent, weighted, wrappers
 
 _LAYERS = {
@@ -106,9 +108,9 @@ def register_lowering(layer_class: type, function: Callable) -> type:
 
 def lowering_of(operation: Any) -> Callable | None:
     """The function that breaks an operation down, or `None` for one that has no steps."""
-    for known in type(operation).__mro__:
-        if known in _LAYERS:
-            return _LAYERS[known] if is_a(operation, known) else None
+    for known in plain_class(operation).__mro__:
+        if known in _LAYERS and is_a(operation, known):
+            return _LAYERS[known]
     kind = kind_of(operation)
     if kind is None:
         return None
@@ -117,9 +119,9 @@ def lowering_of(operation: Any) -> Callable | None:
 
 def parts_of(operation: Any) -> list[keras.layers.Layer]:
     """The layers within an operation that are broken down by themselves, and may have settings of their own."""
-    for known in type(operation).__mro__:
-        if known in _PARTS:
-            return _PARTS[known](operation) if is_a(operation, known) else []
+    for known in plain_class(operation).__mro__:
+        if known in _PARTS and is_a(operation, known):
+            return _PARTS[known](operation)
     return []
 
 
@@ -128,6 +130,8 @@ def _by_kind(steps):
     """The function of the table that a `Kind.steps` comes to, which takes no `Lowering`."""
 
     def function(lowering, operation, **arguments):
+        if not are_the_first(operation, arguments):  # by their places, others would be taken for them
+            return None
         try:
             inspect.signature(steps).bind(operation, *arguments.values())
         except TypeError:  # the call has an argument more
