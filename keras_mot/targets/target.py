@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_mot._messages import describe
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.activation_quantizer import activation_quantizers
@@ -21,6 +23,18 @@ class BiasForm:
 
     bits: int = 32
     limit: int | None = None
+
+    def integers(self, bias: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """The integers of a bias, in the type that stores them.
+
+        Args:
+            bias: float array.
+            steps: float array that broadcasts to it: the scale of the input times those of the weight.
+        """
+        limits = np.iinfo(f"int{self.bits}")
+        low, high = (limits.min, limits.max) if self.limit is None else (-self.limit, self.limit)
+        ratios = np.asarray(bias, "float64") / np.asarray(steps, "float64")
+        return np.clip(np.round(ratios), low, high).astype(limits.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +114,19 @@ class Target:
             return False
         return kind.rank in self.ranks and kind.name in self.kernels[bits]
 
-    def scheme_of(self, layer: Any, scheme: Any) -> Any:
-        """The `QuantizationScheme` of a layer's weights: the given one, or that with one scale for the whole weight."""
-        stored = min((bits for bits in self.weight_bits if bits >= scheme.weight_bits), default=None)
+    def stored_bits(self, bits: int) -> int:
+        """The bits that files store weights of so many bits in; raises a `ValueError` if there are none."""
+        stored = min((each for each in self.weight_bits if each >= bits), default=None)
         if stored is None:
             raise ValueError(
                 f"Target '{self.name}' stores weights in at most {max(self.weight_bits)} bits; the scheme asks for "
-                f"{scheme.weight_bits}."
+                f"{bits}."
             )
+        return stored
+
+    def scheme_of(self, layer: Any, scheme: Any) -> Any:
+        """The `QuantizationScheme` of a layer's weights: the given one, or that with one scale for the whole weight."""
+        stored = self.stored_bits(scheme.weight_bits)
         if not scheme.per_channel or kind_of(layer).name in self.per_channel[stored]:
             return scheme
         return dataclasses.replace(scheme, per_channel=False)

@@ -11,7 +11,6 @@ from keras_mot import _tensorflow, _torch
 from keras_mot._messages import describe
 from keras_mot.transforms.base import WeightTransform, by_reference, resolved
 from keras_mot.transforms.grid import LEAST_SCALE, Grid, least_squares_reach
-from keras_mot.transforms.grid import with_scales_for_zeros as with_scales_for_zeros
 from keras_mot.transforms.rounding import NEAREST, Rounding
 
 

@@ -8,6 +8,8 @@ import pytest
 from keras import layers
 
 from keras_mot.export import export_litert
+from keras_mot.export.dependencies import require
+from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.layers import transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
 from keras_mot.quantization import INT8, INT16X8, QuantizationScheme, quantize_post_training
@@ -122,6 +124,21 @@ def test_a_saved_model_remembers_its_target(tmp_path):
     assert target_of(loaded) is target
     loaded.compile("sgd", "mse")
     loaded.fit(X[:8], np.zeros((8, 3), "float32"), verbose=0)  # rounds biases as the target stores them
+
+
+@only_tensorflow
+def test_files_store_weights_in_bits_that_the_target_has(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    four = QuantizationScheme(weight_bits=4)
+    types = {}
+    for target in (LITERT, variant("eight-alone", weight_bits=(8,))):
+        export_litert(quantize_post_training(model, four, X.reshape(-1, 6), target=target), tmp_path / "model.tflite")
+        file = parse_model((tmp_path / "model.tflite").read_bytes())
+        types[target.name] = {tensor.type for tensor in file.subgraphs[0].tensors}
+    kinds = require("ai_edge_litert.schema_py_generated").TensorType
+    assert kinds.INT4 in types["litert"]
+    assert kinds.INT4 not in types["eight-alone"]
+    assert kinds.INT8 in types["eight-alone"]
 
 
 @only_tensorflow

@@ -15,7 +15,7 @@ from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.trained_batch_norm import trained_pairs
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
-from keras_mot.transforms.fake_quantize import with_scales_for_zeros
+from keras_mot.transforms.grid import with_scales_for_zeros
 
 
 def round_biases(simulation: keras.Model) -> None:
@@ -39,10 +39,10 @@ def round_biases(simulation: keras.Model) -> None:
         (quantizer,) = quantizers.values()
         if not quantizer.is_settled:
             continue  # no batch seen yet, or training has diverged
-        _round_bias(layer, batch_norm, quantizer, kernels[0], target.biases[quantizer.bits].limit)
+        _round_bias(layer, batch_norm, quantizer, kernels[0], target.biases[quantizer.bits])
 
 
-def _round_bias(layer, batch_norm, quantizer, kernel, limit):
+def _round_bias(layer, batch_norm, quantizer, kernel, form):
     transform = kernel.transform_of(FakeQuantize)
     scale = transform.scales(numpy_value(kernel.value_before(transform)))
     variable = bias_of(layer) if batch_norm is None else batch_norm.beta
@@ -50,10 +50,7 @@ def _round_bias(layer, batch_norm, quantizer, kernel, limit):
     scale = np.broadcast_to(scale.reshape(-1), bias.shape) * factors
     steps = np.float32(quantizer.parameters().scale) * with_scales_for_zeros(scale.astype("float32"))
     steps = steps.astype("float64")
-    integers = np.round(bias.astype("float64") / steps)
-    if limit is not None:
-        integers = np.clip(integers, -limit, limit)
-    variable.assign(numpy_value(variable) + (integers * steps - bias))
+    variable.assign(numpy_value(variable) + (form.integers(bias, steps) * steps - bias))
 
 
 class RoundBiases(keras.callbacks.Callback):

@@ -23,9 +23,8 @@ from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.trained_batch_norm import has_trained_batch_norm
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
-from keras_mot.transforms.fake_quantize import with_scales_for_zeros
+from keras_mot.transforms.grid import Grid, with_scales_for_zeros
 
-_CONSTANT_STEPS = 127
 _ADDING_SHIFT = 20  # bits that the terms of a sum get behind the point
 
 
@@ -167,7 +166,7 @@ def _of_products(call, scales, scale, target):
         return _Rescaling(float(scales[0]) / count, float(scales[0]) / float(scale), count)
     if is_kind(operation, "multiply", "matmul", "dot"):
         if len(scales) == 1:
-            scales = [*scales, np.float32(_largest_constant(call) / _CONSTANT_STEPS)]
+            scales = [*scales, np.float32(Grid(8).scale_of(_largest_constant(call)))]
         return _Rescaling(float(scales[0]) * float(scales[1]), scales[0] * scales[1] / scale)
     if is_kind(operation, "sum") or is_fused_activation(operation, target):
         return _Rescaling(float(scales[0]), float(scales[0]) / float(scale))

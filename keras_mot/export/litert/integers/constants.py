@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_mot.export.litert.marking import in_file_order, weights_of_file
-from keras_mot.transforms.fake_quantize import with_scales_for_zeros
+from keras_mot.transforms.grid import Grid, with_scales_for_zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,12 +14,10 @@ class QuantizedWeight:
     """A weight as a quantized model has it.
 
     Attributes:
-        path: what it is called.
         bits: of its integers.
         integers: function that returns its integers, and their scales, an array that broadcasts to them.
     """
 
-    path: str
     bits: int
     integers: Callable[[], tuple[np.ndarray, np.ndarray]]
 
@@ -30,10 +28,11 @@ class Constants:
     Args:
         graph: the `FileGraph`.
         weights: the `QuantizedWeight` objects, in the order of the numbers of their marks.
+        target: the `Target`, which says how weights and biases are stored.
     """
 
-    def __init__(self, graph, weights):
-        self._graph, self._weights = graph, weights
+    def __init__(self, graph, weights, target):
+        self._graph, self._weights, self._target = graph, weights, target
         self._numbers = weights_of_file(graph.model) if weights else {}
         self._made = {}
         self._biases = {}  # content -> number of the buffer
@@ -57,16 +56,17 @@ class Constants:
     def _make_kernel(self, index, operator, axis, packed):
         if index not in self._numbers:
             return self._rounded(index, axis, 8)
+        weight = self._weights[self._numbers[index]]
         integers, scales = self._of_weight(index, operator)
         moved = np.moveaxis(scales, axis, 0).reshape(scales.shape[axis], -1)
         one_each = (moved == moved[:, :1]).all()
-        if np.abs(integers).max(initial=0) > 127 or not one_each:
+        if weight.bits > 8 or not one_each:
             return None
         scale = with_scales_for_zeros(moved[:, 0] if moved.size else np.ones(1, "float32"))
         if np.ptp(scale) <= 1e-6 * scale.max():  # where all slices have one scale, the file says so once
             scale = scale.max(keepdims=True)
-        small = packed and np.abs(integers).max(initial=0) <= 7
-        return self._store(index, integers, scale, axis, 4 if small else 8)
+        stored = self._target.stored_bits(weight.bits)
+        return self._store(index, integers, scale, axis, stored if packed or stored > 4 else 8)
 
     def _of_weight(self, index, operator):
         """The integers of a weight and the scale of each, as the operator reads them."""
@@ -103,10 +103,10 @@ class Constants:
         values = self._graph.values(index).astype("float32", copy=False)
         others = tuple(dimension for dimension in range(values.ndim) if dimension != axis)
         largest = np.abs(values).max(axis=others, keepdims=True, initial=0)
-        limit = np.float32(2 ** (bits - 1) - 1)
+        grid = Grid(bits)
         for magnitudes in (largest, largest.max(keepdims=True)):
-            scale = with_scales_for_zeros(magnitudes / limit)
-            integers = np.round(values / scale)
+            scale = with_scales_for_zeros(grid.scale_of(magnitudes))
+            integers = grid.integers(values / scale)
             if nearest or np.allclose(integers * scale, values, rtol=1e-5, atol=1e-4 * float(scale.min())):
                 return self._store(index, integers, scale.reshape(-1), axis, bits)
         return None
@@ -146,15 +146,13 @@ class Constants:
 
     def _make_bias(self, index, parameters, kernel):
         scales = (np.float32(parameters.scale) * self._graph.scales(kernel)).astype("float32")
-        bits = 64 if parameters.bits == 16 else 32
-        limits = np.iinfo(f"int{bits}")
-        values = self._graph.values(index).astype("float64")
-        integers = np.clip(np.round(values / scales.astype("float64")), limits.min, limits.max).astype(limits.dtype)
+        form = self._target.biases[parameters.bits]
+        integers = form.integers(self._graph.values(index), scales)
         # Equal ones, most of them 0, are stored once. Kernels are not: XNNPACK knows what it has packed, scales
         # included, by where kernel and bias lie.
         content = integers.tobytes()
         if content not in self._biases:
             self._biases[content] = self._graph.add_buffer(integers)
         new = self._graph.add_constant(index, self._biases[content])
-        self._graph.quantize(new, bits, scales, np.zeros(len(scales)))
+        self._graph.quantize(new, form.bits, scales, np.zeros(len(scales)))
         return new

@@ -10,6 +10,7 @@ from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.attaching import numpy_value
 from keras_mot.layers.copying import copy_model
+from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 
 
@@ -37,7 +38,7 @@ class IntegerEngine:
         del plain, marked  # their memory is wanted
         quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
         weights = [_carried(weight) for weight in _quantized(model)]
-        file = to_integers(conversion.dense, quantizers, weights, *self._types)
+        file = to_integers(conversion.dense, quantizers, weights, *self._types, target=target_of(model))
         self.floats = file.floats
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
@@ -55,4 +56,4 @@ def _carried(weight):
     def integers():
         return transform.integers(numpy_value(weight.value_before(transform)))
 
-    return QuantizedWeight(weight.path, transform.bits, integers)
+    return QuantizedWeight(transform.bits, integers)

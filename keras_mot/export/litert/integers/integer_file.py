@@ -13,7 +13,8 @@ from keras_mot.export.litert.integers.finishing import finish
 from keras_mot.export.litert.integers.moved_biases import move_biases
 from keras_mot.export.litert.integers.rewriting import Rewriter
 from keras_mot.export.litert.litert_file import pack_model, parse_model
-from keras_mot.layers.activation_quantizer import QuantizationParameters
+from keras_mot.targets import LITERT, Target
+from keras_mot.transforms.grid import QuantizationParameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ def to_integers(
     weights: Sequence[QuantizedWeight] = (),
     input_type: str = "float32",
     output_type: str = "float32",
+    target: Target = LITERT,
 ) -> IntegerFile:
     """Makes the operators between marked tensors compute in integers.
 
@@ -44,6 +46,7 @@ def to_integers(
         weights: the quantized weights by the numbers of their marks.
         input_type: "float32", or "int8", "uint8" or "int16" for a file that takes integers.
         output_type: the same for its outputs.
+        target: what says how weights and biases are stored.
 
     Returns:
         An `IntegerFile`.
@@ -53,7 +56,7 @@ def to_integers(
     """
     model = parse_model(content)
     move_biases(model)
-    rewriter = Rewriter(model, quantizers, weights)
+    rewriter = Rewriter(model, quantizers, weights, target)
     rewriter.run()
     finish(rewriter, input_type, output_type)
     return IntegerFile(pack_model(model), tuple(rewriter.floats))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from keras_mot.export.litert.integers.rules import FUSIBLE, rule_for
 from keras_mot.export.litert.marking import number_of_mark
-from keras_mot.layers.activation_quantizer import QuantizationParameters
+from keras_mot.transforms.grid import QuantizationParameters
 
 
 class Marks:

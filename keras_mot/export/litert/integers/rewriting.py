@@ -26,6 +26,7 @@ class Rewriter:
         model: the parsed file.
         quantizers: name and parameters by the numbers of the marks of activations.
         weights: the `QuantizedWeight` objects by the numbers of their marks.
+        target: the `Target`.
 
     Attributes:
         graph: the `FileGraph`.
@@ -33,11 +34,11 @@ class Rewriter:
         parameters: dictionary from the index of an integer tensor to its `QuantizationParameters`.
     """
 
-    def __init__(self, model, quantizers, weights):
+    def __init__(self, model, quantizers, weights, target):
         self.graph = FileGraph(model)
         self.floats, self.parameters = [], {}
         self._marks = Marks(self.graph, quantizers)
-        self._constants = Constants(self.graph, weights)
+        self._constants = Constants(self.graph, weights, target)
         self._done = set(self._marks.second)  # ids of operators that are not in the new graph
         self._integers = {}  # index of a float tensor -> that of the same in integers
         self._float_of = {}  # index of an integer tensor -> that of the same in floats
