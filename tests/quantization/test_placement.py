@@ -50,6 +50,22 @@ def test_what_the_user_left_in_floats_reads_floats():
     assert graph.is_output(head.outputs[0])
 
 
+class Named(layers.Layer):
+    """A layer whose inputs have other names than most."""
+
+    def call(self, left=None, right=None):
+        return ops.relu(right if left is None else left)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_the_user_left_in_floats_reads_floats_by_name_too(side):
+    inputs = keras.Input((6,), name="inputs")
+    middle = Named(name="named")(**{side: layers.Dense(5, name="one")(inputs)})
+    model = keras.Model(inputs, layers.Dense(4, name="other")(middle))
+    quantized = quantize_model(model, overrides={"named$": None})
+    assert operations(quantized) == ["Q", "one", "Q", "F", "named", "Q", "other", "Q"]
+
+
 def test_an_embedding_in_floats_gives_floats():
     model = keras.Sequential(
         [keras.Input((4,), dtype="int32"), layers.Embedding(9, 6, name="table"), layers.Conv1D(3, 2, name="conv")]

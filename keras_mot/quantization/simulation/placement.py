@@ -108,6 +108,7 @@ class _Placement:
 
     def _in_floats(self, operation, args, kwargs):
         """The results of an operation that the user left in floats."""
+        kwargs = {name: self._each_tensor((value,), self._behind_boundary)[0] for name, value in kwargs.items()}
         outputs = operation(*self._each_tensor(args, self._behind_boundary), **kwargs)
         if has_role(operation, LOOKS_UP):  # which reads indices
             return self._boundary(operation.name)(outputs)
