@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_mot._messages import describe
+from keras_mot.graph.origins import copy_with_origins
 from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.layers import strip
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
@@ -158,9 +159,9 @@ def quantize_annotate_model(to_annotate: keras.Model) -> keras.Model:
         ValueError: if it is not built, or neither sequential nor functional.
     """
     check_model(to_annotate, "quantize_annotate_model")
-    model = copy_model(to_annotate)
-    for given, copied in zip(operations_of(to_annotate), operations_of(model), strict=True):
-        setattr(copied, _MARK, getattr(given, _MARK, True))
+    model, origins = copy_with_origins(to_annotate)
+    for operation in operations_of(model):
+        setattr(operation, _MARK, getattr(origins.of(operation), _MARK, True))
     return model
 
 

@@ -19,8 +19,9 @@ from keras_mot.graph.channel_rules import bias_values, sums_by_channel
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind
 from keras_mot.graph.model_graph import Graph
+from keras_mot.graph.origins import copy_with_origins
 from keras_mot.graph.rewrite import flatten_with_origins
-from keras_mot.layers import copy_model, find_weights, transformed_weights
+from keras_mot.layers import find_weights, transformed_weights
 from keras_mot.layers.attaching import numpy_value
 from keras_mot.layers.finding import require_built
 
@@ -197,11 +198,11 @@ def _without_random_numbers(*found):
 def _apart(model):
     """A copy of a flat model, whose layers remember no other graph that they were a part of."""
     with _without_random_numbers(*model.layers):
-        copy = copy_model(model)
-    for old, new in zip(model.layers, copy.layers, strict=True):
-        for name, value in vars(old).items():
+        copy, origins = copy_with_origins(model)
+    for layer in copy.layers:
+        for name, value in vars(origins.of(layer)).items():
             if name.endswith("_initializer") and value is not None:
-                setattr(new, name, value)
+                setattr(layer, name, value)
     return copy
 
 

@@ -34,7 +34,10 @@ def _in_integers(rewriter, indices, kind, side, conversion):
             continue
         beside = [operator for operator in file.operators if index in getattr(operator, side)]
         if len(beside) != 1 or file.name(beside[0]) != conversion:
-            raise ValueError(f"Number {position} of the file's {side} is in floats: it cannot be {kind}.")
+            raise ValueError(
+                f"Number {position} of the file's {side} (counted from 0) is in floats, and cannot be {kind}: leave "
+                f"`{side[:-1]}_type` at 'float32', or quantize what is next to it."
+            )
         (operator,) = beside
         inner = int((operator.outputs if side == "inputs" else operator.inputs)[0])
         indices[position] = _exchanged(rewriter, index, inner, operator, kind, side)
@@ -56,7 +59,10 @@ def _exchanged(rewriter, outer, inner, operator, kind, side):
         file.set_kind(operator, "QUANTIZE", 8)
         operator.builtinOptions, operator.builtinOptionsType = None, 0
         return outer
-    raise ValueError(f"The file computes in int{parameters.bits}: its {side} cannot be {kind}.")
+    types = {8: "'float32', 'int8' or 'uint8'", 16: "'float32' or 'int16'"}[parameters.bits]
+    raise ValueError(
+        f"The file computes in int{parameters.bits}: its {side} cannot be {kind}; `{side[:-1]}_type` should be {types}."
+    )
 
 
 def _drop_unused(model):
