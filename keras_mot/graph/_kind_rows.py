@@ -187,8 +187,8 @@ _ACTIVATIONS = {
     )
     for name in _OPERATIONS
 }
-ACTIVATION_FUNCTIONS = {getattr(activations, name): name for name in _ACTIVATIONS}
-"""The functions of `keras.activations` that are in the table, with the names of their kinds."""
+OF_FUNCTIONS = {getattr(activations, name): kind for name, kind in _ACTIVATIONS.items()}
+"""Function of `keras.activations` -> what it computes."""
 
 
 def _add_activations():

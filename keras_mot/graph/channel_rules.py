@@ -16,7 +16,7 @@ from keras_mot.graph import kinds
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.channel_slots import Channels
 from keras_mot.graph.functional import is_a, keras_class
-from keras_mot.graph.kinds import is_kind, kind_of
+from keras_mot.graph.kinds import is_kind, kind_of, kind_of_function
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.attaching import numpy_value
 
@@ -59,7 +59,8 @@ def channel_rule(graph: Graph, operation: Any) -> Callable | None:
 
 def is_channelwise(function: Callable) -> bool:
     """Whether the activation function of a layer is one that looks at each channel by itself; softmax is none."""
-    return kinds.ACTIVATION_FUNCTIONS.get(function) not in (None, "softmax")
+    kind = kind_of_function(function)
+    return kind is not None and kind.channels_stay
 
 
 def sums_by_channel(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:

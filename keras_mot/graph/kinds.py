@@ -31,17 +31,15 @@ from keras_mot.graph._kind import (
     WEIGHTED,
     Kind,
 )
-from keras_mot.graph._kind_rows import ACTIVATION_FUNCTIONS, TABLE
+from keras_mot.graph._kind_rows import OF_FUNCTIONS, TABLE
 from keras_mot.graph.functional import is_a
 from keras_mot.layers import WeightAxes, WeightSpec, register_weights
 from keras_mot.layers.transformed import plain_class
 
 __all__ = [
     "ACTIVATION",
-    "ACTIVATION_FUNCTIONS",
     "AVERAGES",
     "ELEMENTWISE",
-    "FUSED_ACTIVATIONS",
     "JOINS",
     "LOOKS_UP",
     "MERGES",
@@ -57,17 +55,14 @@ __all__ = [
     "SAME",
     "WEIGHTED",
     "Kind",
-    "activation_of",
     "bias_of",
     "has_role",
     "is_kind",
     "kernel_of",
     "kind_of",
+    "kind_of_function",
     "register_kind",
 ]
-
-FUSED_ACTIVATIONS = ("relu", "relu6")
-"""What runtimes compute within the operation before it."""
 
 
 def kind_of(operation: Any) -> Kind | None:
@@ -98,10 +93,9 @@ def has_role(operation: Any, *roles: str) -> bool:
     return kind is not None and kind.role in roles
 
 
-def activation_of(operation: Any) -> str | None:
-    """The name of the activation that a layer or operation computes and nothing else, or `None`."""
-    kind = kind_of(operation)
-    return kind.name if kind is not None and kind.role == ACTIVATION else None
+def kind_of_function(function: Any) -> Kind | None:
+    """What a function of `keras.activations` computes, such as the `activation` of a layer; `None` for others."""
+    return OF_FUNCTIONS.get(function)
 
 
 def kernel_of(layer: keras.layers.Layer) -> keras.Variable:

@@ -46,7 +46,7 @@ def quantize_post_training(
             regular expression on the layer's path; the first that matches applies. Activations have as many bits as
             in `scheme`.
         target: the runtime that the model is made for, a `keras_mot.targets.Target` or the name of a registered one.
-        **settings: fields of `Calibration`, for calibration data that is none.
+        **settings: fields of `Calibration`, where `calibration_data` is the data alone.
 
     Returns:
         A functional model that shares no variables with `model`: its layers, with `ActivationQuantizer` layers

@@ -3,7 +3,7 @@
 from keras import layers
 
 from keras_mot.graph.functional import as_functional, is_a
-from keras_mot.graph.kinds import ACTIVATION_FUNCTIONS, kind_of
+from keras_mot.graph.kinds import kind_of, kind_of_function
 from keras_mot.graph.model_graph import Graph
 from keras_mot.sparsity.policies import PruningPolicy
 
@@ -124,7 +124,8 @@ _ACTIVATIONS = ("linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid")
 
 
 def _has_supported_activation(layer):
-    return ACTIVATION_FUNCTIONS.get(layer.activation) in _ACTIVATIONS
+    kind = kind_of_function(layer.activation)
+    return kind is not None and kind.name in _ACTIVATIONS
 
 
 # Kinds of operations that the sparse subgraph may hold, and what else must be true of each.

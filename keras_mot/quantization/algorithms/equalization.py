@@ -6,15 +6,13 @@ import keras
 import numpy as np
 from keras import activations
 
-from keras_mot.graph.kinds import ACTIVATION_FUNCTIONS, WEIGHTED, bias_of, has_role, is_kind, kind_of
+from keras_mot.graph.kinds import WEIGHTED, bias_of, has_role, is_kind, kind_of, kind_of_function
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.finding import FoundWeight, find_weights
 from keras_mot.transforms import FakeQuantize, PaletteTransform
 
-# Functions with f(s * x) = s * f(x) for every s > 0, as activations of layers.
-_HOMOGENEOUS = ("linear", "relu", "leaky_relu")
 _SWEEPS = 50
 
 
@@ -142,7 +140,8 @@ def _pair_from(graph, call):
 
 
 def _is_homogeneous(layer):
-    return ACTIVATION_FUNCTIONS.get(getattr(layer, "activation", activations.linear)) in _HOMOGENEOUS
+    kind = kind_of_function(getattr(layer, "activation", activations.linear))
+    return kind is not None and kind.homogeneous
 
 
 def _kernel_of(layer):

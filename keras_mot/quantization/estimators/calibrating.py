@@ -46,7 +46,7 @@ def observe(model, samples, progress=None, histograms=True):
     histograms are needed.
     """
     seen = {
-        id(quantizer): (quantizer, SeenValues(2**quantizer.bits - 1))
+        id(quantizer): (quantizer, SeenValues(quantizer.grid.steps))
         for quantizer in activation_quantizers(model)
         if quantizer.fixed is None
     }

@@ -30,7 +30,7 @@ from keras_mot.quantization.estimators.ranges import (
     Percentile,
 )
 from keras_mot.quantization.estimators.samples import Samples
-from keras_mot.quantization.simulation.simulation import fit_scales
+from keras_mot.quantization.simulation.weights import fit_scales
 from keras_mot.transforms import FakeQuantize
 
 _CORRECTED_ON = 64

@@ -11,11 +11,11 @@ from keras import ops
 from keras_mot._keras import producer_of
 from keras_mot.graph.arguments import accepts, deciding_arguments
 from keras_mot.graph.functional import operations_between
-from keras_mot.graph.kinds import FUSED_ACTIVATIONS
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.quantization.lowering.moves import Move, unmoved
 from keras_mot.quantization.lowering.table import lowering_of
+from keras_mot.targets import LITERT
 
 
 class Lowered(NamedTuple):
@@ -40,7 +40,7 @@ class Lowered(NamedTuple):
 def lower(
     model: keras.Model,
     selected: Callable[[Any], bool] = lambda operation: True,
-    fused: Sequence[str] = FUSED_ACTIVATIONS,
+    fused: Sequence[str] = LITERT.fused,
 ) -> Lowered:
     """The same function as a flat model of layers and operations that have integer kernels, where possible.
 

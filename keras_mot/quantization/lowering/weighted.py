@@ -3,12 +3,13 @@
 from keras import layers, ops
 
 from keras_mot._keras import get_keras_mask
-from keras_mot.graph.kinds import ACTIVATION_FUNCTIONS
+from keras_mot.graph.kinds import kind_of_function
 
 
 def with_activation(lowering, layer, inputs):
     """A layer whose activation no kernel has built in: the layer without it, and the activation."""
-    name = ACTIVATION_FUNCTIONS.get(layer.activation)
+    kind = kind_of_function(layer.activation)
+    name = "activation" if kind is None else kind.name
     if name in ("linear", *lowering.fused):
         return None
     plain = lowering.make(layer, "linear", lambda: type(layer).from_config({**layer.get_config(), "activation": None}))
@@ -17,7 +18,7 @@ def with_activation(lowering, layer, inputs):
     step = lowering.make(
         layer,
         "activation",
-        lambda: layers.Activation(layer.activation, name=f"{layer.name}_{name or 'activation'}"),
+        lambda: layers.Activation(layer.activation, name=f"{layer.name}_{name}"),
     )
     return lowering.steps(step, outputs)
 

@@ -15,7 +15,7 @@ from keras_mot.transforms import Mask, PaletteTransform
 
 
 def check(model, scheme, selected, function):
-    """Refuses what cannot be quantized, before any work; arguments as of `keras_mot.quantization.simulation.quantize`.
+    """Refuses what cannot be quantized, before any work; arguments as of `quantize`.
 
     Raises:
         TypeError: if an argument is of the wrong type.

@@ -15,7 +15,9 @@ from keras_mot.layers.trained_batch_norm import TrainedBatchNorm
 from keras_mot.transforms import FakeQuantize
 
 
-def unfold_batch_norm(model: keras.Model, folds: dict[str, FoldableBatchNorm], steps: int | None) -> keras.Model:
+def unfold_batch_norm(
+    model: keras.Model, folds: dict[keras.layers.Layer, FoldableBatchNorm], steps: int | None
+) -> keras.Model:
     """A quantized model whose batch normalizations stand behind the layers again that had taken them over.
 
     In inference it computes what `model` does, up to rounding.
