@@ -72,6 +72,32 @@ def test_what_has_no_kernel_stays_in_floats():
     assert behind(target) == {"one", "other"}
 
 
+@pytest.mark.parametrize(
+    ("missing", "reader"), [("concatenate", layers.Concatenate), ("max_pool", layers.MaxPooling2D)]
+)
+def test_what_a_reader_in_floats_gets_is_rounded(missing, reader):
+    inputs = keras.Input((8, 8, 3), name="image")
+    made = [layers.Conv2D(3, 3, name=name)(inputs) for name in ("one", "other")]
+    end = reader(name="end")(made if reader is layers.Concatenate else made[0])
+    target = variant(f"no-{missing}", kernels={**LITERT.kernels, 8: LITERT.kernels[8] - {missing}})
+    quantized = quantize_post_training(keras.Model(inputs, end), INT8, X, target=target)
+    expected = {"image", "one", "other"} if reader is layers.Concatenate else {"image", "one"}
+    assert {layer.name.removesuffix("_quantizer") for layer in activation_quantizers(quantized)} == expected
+
+
+def test_nothing_is_cut_off_for_a_gate_in_floats():
+    inputs = keras.Input((6,))
+    both = layers.Add(name="both")([layers.Dense(3)(inputs), layers.Dense(3)(inputs)])
+    model = keras.Model(inputs, layers.Dense(2)(layers.Activation("sigmoid", name="gate")(both)))
+
+    def limits(**settings):
+        quantized = quantize_post_training(model, INT8, X.reshape(-1, 6), **settings)
+        return {layer.name: layer.limits for layer in activation_quantizers(quantized)}["both_quantizer"]
+
+    assert limits() == (-8.0, 8.0)
+    assert limits(overrides={"gate$": None}) is None
+
+
 def test_activations_have_the_form_of_the_target(tmp_path):
     forms = {8: Grid(8, symmetric=True, narrow=True), 16: Grid(16)}
     target = variant("symmetric", activations=forms)

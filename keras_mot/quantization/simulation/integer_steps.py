@@ -51,7 +51,7 @@ class IntegerSteps:
 
     def _fuses(self, operation, reader):
         """Whether an operation and the only one that reads it are computed in one step, and rounded once."""
-        if self.ranges(operation) != OWN or self.fixed_range(operation) is not None or not self.selected(reader):
+        if self.ranges(operation) != OWN or self.fixed_range(operation) is not None or self.ranges(reader) is None:
             return False
         if has_role(reader, JOINS):
             return True
@@ -85,7 +85,7 @@ class IntegerSteps:
         reaches = []
         for reader in self._readers[id(operation)]:
             kind = kind_of(reader)
-            known = kind is not None and kind.role == ACTIVATION
+            known = kind is not None and kind.role == ACTIVATION and self.ranges(reader) is not None
             reaches.append(self._target.saturation[self._bits].get(kind.name) if known else None)
         return None if not reaches or None in reaches or self.is_end(operation) else max(reaches)
 
