@@ -168,6 +168,20 @@ def test_files_store_weights_in_bits_that_the_target_has(tmp_path):
 
 
 @only_tensorflow
+@pytest.mark.parametrize("missing", ["add", "transpose"])
+def test_files_have_no_kernel_that_the_target_lacks(missing, tmp_path):
+    inputs = keras.Input((8,))
+    x = layers.Reshape((4, 2))(layers.Dense(8)(inputs))
+    x = layers.Add()([x, layers.Reshape((4, 2))(layers.Dense(8)(inputs))]) if missing == "add" else x
+    x = layers.Permute((2, 1))(x) if missing == "transpose" else x
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    target = variant(f"none-{missing}", kernels={**LITERT.kernels, 8: LITERT.kernels[8] - {missing}})
+    quantized = quantize_post_training(model, INT8, X.reshape(-1, 8), target=target)
+    exported = export_litert(quantized, tmp_path / "model.tflite")
+    assert [name for name, _, _ in exported.float_operators] == [missing.upper()]
+
+
+@only_tensorflow
 def test_files_have_the_batch_size_that_the_target_takes(tmp_path):
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
     x = X.reshape(-1, 6)

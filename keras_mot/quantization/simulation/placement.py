@@ -48,6 +48,7 @@ class _Placement:
 
     def __init__(self, steps, scheme, asked, target):
         self._steps, self._scheme, self._asked, self._target = steps, scheme, asked, target
+        self._bits = scheme.activation_bits
         self._shared = {}  # key -> the quantizer of all operations of this key
         self._prescribing = {}  # key -> an operation of this key whose range the target prescribes
         self._calls = collections.Counter()  # key -> how often its quantizer is called
@@ -66,9 +67,10 @@ class _Placement:
     def __call__(self, operation, *args, **kwargs):
         if not args and "inputs" in kwargs:
             args = (kwargs.pop("inputs"),)
-        if not self._steps.selected(operation):
-            return self._in_floats(operation, args, kwargs)
         ranges = self._steps.ranges(operation)
+        # What another target has a kernel for, an exporter would write by that.
+        if not self._steps.selected(operation) or (ranges is None and LITERT.has_kernel(operation, self._bits)):
+            return self._in_floats(operation, args, kwargs)
         if ranges is None:
             return operation(*args, **kwargs)
         if ranges == SAME:
@@ -107,7 +109,7 @@ class _Placement:
         return outputs
 
     def _in_floats(self, operation, args, kwargs):
-        """The results of an operation that the user left in floats."""
+        """The results of an operation that is left in floats: by the user, or since the target has no kernel for it."""
         kwargs = {name: self._each_tensor((value,), self._behind_boundary)[0] for name, value in kwargs.items()}
         outputs = operation(*self._each_tensor(args, self._behind_boundary), **kwargs)
         if has_role(operation, LOOKS_UP):  # which reads indices
@@ -139,7 +141,7 @@ class _Placement:
 
     def _new(self, name, **settings):
         settings = {"learned": self._scheme.learned_scales, **settings}
-        grid, name = self._target.activations[self._scheme.activation_bits], self._unique(f"{name}_quantizer")
+        grid, name = self._target.activations[self._bits], self._unique(f"{name}_quantizer")
         form = {"bits": grid.bits, "symmetric": grid.symmetric, "narrow": grid.narrow, "target": self._target.name}
         return ActivationQuantizer(**form, name=name, **settings)
 
