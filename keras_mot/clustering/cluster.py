@@ -15,7 +15,8 @@ from keras_mot.clustering.centroids import CentroidInitialization
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
 from keras_mot.graph import find_foldable_batch_norms
 from keras_mot.layers import transformed_weights
-from keras_mot.layers.technique import Technique, check_layer, strip_model, transform_name
+from keras_mot.layers.finding import check_layer
+from keras_mot.layers.technique import Technique, strip_model, transform_name
 from keras_mot.transforms import Mask, PaletteTransform
 
 MANY_ZEROS = 0.1

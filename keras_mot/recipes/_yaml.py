@@ -6,10 +6,10 @@ import re
 
 import yaml
 
-from keras_mot._messages import shortened
+from keras_mot._messages import nearest, shortened
 from keras_mot.quantization import Calibration
 from keras_mot.recipes._yaml_text import compose
-from keras_mot.recipes.fine_tuning import FineTune, nearest
+from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.quantizing_stages import plain_calibration
 from keras_mot.recipes.stages import STAGES
 

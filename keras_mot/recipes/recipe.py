@@ -9,11 +9,11 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot._files import writable_file, write_text
-from keras_mot._messages import describe
+from keras_mot._messages import describe, nearest
 from keras_mot.recipes import _yaml
 from keras_mot.recipes._stage import Stage, order_in_words
 from keras_mot.recipes._yaml_text import read_text
-from keras_mot.recipes.fine_tuning import FineTune, nearest
+from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.quantizing_stages import Quantization
 from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, StoreWeights
 

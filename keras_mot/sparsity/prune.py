@@ -9,7 +9,8 @@ import keras
 
 from keras_mot._messages import describe
 from keras_mot.layers import transformed_weights
-from keras_mot.layers.technique import Technique, check_layer, strip_model, transform_name
+from keras_mot.layers.finding import check_layer
+from keras_mot.layers.technique import Technique, strip_model, transform_name
 from keras_mot.layers.updates import update_due, update_step
 from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel, mask_of
 from keras_mot.sparsity.criteria import Criterion, Magnitude

@@ -14,7 +14,8 @@ from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import INT8, MinMax, QuantizationScheme, quantize_model, quantize_post_training
 from keras_mot.quantization.algorithms.bias_correction import correct_biases
 from keras_mot.quantization.algorithms.equalization import equalize, find_pairs
-from keras_mot.quantization.estimators.calibrating import calibrate, float_outputs, rounded_outputs, squared_error
+from keras_mot.quantization.estimators.calibrating import calibrate, squared_error
+from keras_mot.quantization.estimators.passes import Passes
 from keras_mot.quantization.simulation.simulation import simulate
 from tests.quantization.models import images, small_network, with_random_statistics
 
@@ -191,11 +192,12 @@ def test_corrected_means_are_those_of_the_float_model():
     x = images(32)
     simulation, _ = simulate(headless, PER_TENSOR)
     calibrate(simulation, [x], MinMax())
-    (expected,) = float_outputs(simulation, [x])
+    passes = Passes(simulation)
+    (expected,) = passes.outputs([x], rounding=(), floats=True)
     np.testing.assert_allclose(expected, headless.predict(x, verbose=0), atol=1e-4)
-    before = squared_error(rounded_outputs(simulation, [x]), [expected])
+    before = squared_error(passes.outputs([x]), [expected])
     assert correct_biases(simulation, x) == 4
-    (received,) = rounded_outputs(simulation, [x])
+    (received,) = passes.outputs([x])
     step = activation_quantizers(simulation)[-1].parameters().scale
     np.testing.assert_allclose(received.mean((0, 1, 2)), expected.mean((0, 1, 2)), atol=0.1 * step)
     assert squared_error([received], [expected]) < before

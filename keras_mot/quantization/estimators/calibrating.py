@@ -4,7 +4,6 @@ import contextlib
 import functools
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -216,18 +215,6 @@ def _searched(model):
     return [quantizer for quantizer in found.values() if quantizer.fixed is None]
 
 
-def rounded_outputs(model, batches):
-    """The outputs of a quantized model: list of float64 arrays."""
-    with evaluated_once(), no_gradients():
-        return _outputs(functools.partial(model, training=False), batches)
-
-
-def float_outputs(model, batches):
-    """The outputs of the float model that a quantized one was made from, or stays: list of float64 arrays."""
-    with in_floats(model), evaluated_once():
-        return _outputs(functools.partial(model, training=False), batches)
-
-
 @contextlib.contextmanager
 def in_floats(model):
     """Context in which a quantized model, called eagerly, rounds neither weights nor activations."""
@@ -239,8 +226,3 @@ def in_floats(model):
 def squared_error(received, expected):
     """The sum of the squared differences between two lists of arrays."""
     return sum(float(((a - b) ** 2).sum()) for a, b in zip(received, expected, strict=True))
-
-
-def _outputs(call, batches):
-    results = [keras.tree.flatten(call(batch)) for batch in batches]
-    return [np.asarray(ops.convert_to_numpy(item), "float64") for batch in results for item in batch]

@@ -6,6 +6,7 @@ import functools
 import keras
 import numpy as np
 
+from keras_mot.data.arrays import joined, part
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.quantization.algorithms.bias_correction import correct_biases
@@ -160,8 +161,7 @@ def _first(model, batches, count):
     shapes = {tuple(tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(batch)) for batch in batches}
     if model.inputs[0].shape[0] is not None or len(shapes) > 1:
         return batches[0]
-
-    return keras.tree.map_structure(lambda *leaves: np.concatenate(leaves)[:count], *batches)
+    return part(joined(batches), slice(count))
 
 
 def _values(model):

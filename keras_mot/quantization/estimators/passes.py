@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._keras import compiled_call, no_gradients
+from keras_mot.data.arrays import part
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
 from keras_mot.layers.attaching import evaluated_once, transformed_weights
 from keras_mot.transforms import FakeQuantize
@@ -88,7 +89,7 @@ class Passes:
         compiled = size <= most and shapes == usual  # other shapes would each be compiled anew
         if compiled and size < most and keras.backend.backend() != "torch":
             places = np.arange(most) % size  # what is repeated changes no extremes
-            batch = keras.tree.map_structure(lambda leaf: leaf[places], batch)
+            batch = part(batch, places)
         active = np.array([any(quantizer is each for each in rounding) for quantizer in self.quantizers], bool)
         with no_gradients():
             call = self._compiled if compiled else self._eager
