@@ -12,13 +12,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_mot._arrays import numpy_value
 from keras_mot.graph import kinds
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.channel_slots import Channels
 from keras_mot.graph.functional import is_a, keras_class
 from keras_mot.graph.kinds import is_kind, kind_of, kind_of_function
 from keras_mot.graph.model_graph import Graph
-from keras_mot.layers.attaching import numpy_value
 
 
 def channel_rule(graph: Graph, operation: Any) -> Callable | None:

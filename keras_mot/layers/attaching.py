@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from keras_mot._arrays import numpy_value
 from keras_mot._keras import (
     forget_torch_parameters,
     has_default_build,
@@ -16,35 +15,14 @@ from keras_mot._keras import (
     train_only_while,
 )
 from keras_mot.layers.finding import check_layer, find_weights
-from keras_mot.layers.stripping import strip
 from keras_mot.layers.transformed import (
     become_transformed,
-    is_transformed,
-    pending_transforms,
     stacks_of,
     track_transforms,
-    transformed_weights,
 )
-from keras_mot.layers.transformed_weight import TransformedWeight, evaluated_once, penalise_effective
+from keras_mot.layers.transformed_weight import TransformedWeight, penalise_effective
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms.base import order_error, updaters_by_reference
-
-__all__ = [
-    "ANY",
-    "ANY_BUT_DEPTHWISE",
-    "TransformedWeight",
-    "attach",
-    "evaluated_once",
-    "initialize",
-    "is_transformed",
-    "numpy_value",
-    "pending_transforms",
-    "prepare",
-    "put_on",
-    "strip",
-    "transformed_weights",
-    "weights_by_updater",
-]
 
 ANY = "*"
 """The place that stands for every transformable weight of a layer that is not built yet."""

@@ -3,9 +3,9 @@
 import dataclasses
 import math
 
-from keras_mot.layers.attaching import transformed_weights
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import DEPTHWISE
+from keras_mot.layers.transformed import transformed_weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,21 +14,13 @@ from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_compilation, forget_torch_parameters, has_default_build, set_input_shape
 from keras_mot._messages import describe
 from keras_mot.layers._weights import is_only_depthwise
-from keras_mot.layers.attaching import (
-    ANY,
-    ANY_BUT_DEPTHWISE,
-    attach,
-    initialize,
-    prepare,
-    put_on,
-    strip,
-    transformed_weights,
-    weights_by_updater,
-)
+from keras_mot.layers.attaching import ANY, ANY_BUT_DEPTHWISE, attach, initialize, prepare, put_on, weights_by_updater
 from keras_mot.layers.copying import copy_model, strategy_scope
 from keras_mot.layers.finding import check_layer, find_weights, left_alone_unknown, require_built
 from keras_mot.layers.own_weights import speaks_for_itself
 from keras_mot.layers.selecting import check_selectors_match, checked_overrides, matches, matches_layer
+from keras_mot.layers.stripping import strip
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.transforms.base import order_error
 
 DEPTHWISE = "depthwise: few weights, and each is needed; only `include_depthwise` or `overrides` select it"

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot._messages import describe
 from keras_mot.analysis.metrics import labels_by_name
 from keras_mot.analysis.subjects import predict
@@ -10,7 +11,6 @@ from keras_mot.data.inputs import check_shapes, fixed_batch_size
 from keras_mot.data.pairs import batches, head_of, is_pair, labels_of
 from keras_mot.layers import transformed_weights
 from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.layers.finding import require_built
 from keras_mot.recipes.fine_tuning import first_not_finite
 from keras_mot.recipes.objective import kind_of_labels

@@ -7,7 +7,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mot.layers.attaching import numpy_value
+from keras_mot._arrays import numpy_value
 
 
 def check_resumable(*models: keras.Model) -> None:

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._arrays import numpy_value
 from keras_mot._config import Config
 from keras_mot._messages import describe, nearest
-from keras_mot.layers.attaching import numpy_value
 
 # By class: an instance would create variables, and so initialise the backend when the package is imported.
 _OPTIMIZERS = {

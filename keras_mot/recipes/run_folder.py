@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import keras
 
+from keras_mot._arrays import numpy_value
 from keras_mot._files import is_left_over, replacing, writable_folder, write_text
 from keras_mot._formats import KERAS, suffixes
 from keras_mot._keras import flatten_layers
 from keras_mot._lock import locked
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.recipes import _run_log
 from keras_mot.recipes._resumable import reason
 from keras_mot.recipes._run_log import RunLog, digest, files_of

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_mot._arrays import numpy_value
 from keras_mot._messages import describe
 from keras_mot.graph import flatten, rewrite, trace
 from keras_mot.graph.channel_groups import ChannelGroups
@@ -22,7 +23,6 @@ from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.graph.rewrite import flatten_with_origins
 from keras_mot.layers import find_weights, transformed_weights
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.layers.finding import require_built
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_mot._arrays import numpy_value
 from keras_mot.export import export_litert
 from keras_mot.export.litert.engines import in_process
 from keras_mot.export.litert.litert_file import dense_values, parse_model
 from keras_mot.export.litert.marking import in_file_order, mark_of_weight, number_of_weight
 from keras_mot.layers import transformed_weights
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.quantization import INT4_WEIGHTS, INT8, INT16X8, QuantizationScheme, quantize_post_training
 from keras_mot.transforms import FakeQuantize
 

@@ -14,7 +14,7 @@ from keras import ops
 import keras_mot
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.layers import WeightAxes, attach, copy_model, find_weights, is_transformed, strip, transformed_weights
-from keras_mot.layers.attaching import evaluated_once
+from keras_mot.layers.transformed_weight import evaluated_once
 from keras_mot.transforms import Codebook, FakeQuantize, Mask, SoftCodebook, WeightTransform
 from tests.layers.model_zoo import MODELS, sample_batch
 

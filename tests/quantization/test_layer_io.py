@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_mot._arrays import numpy_value
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.attaching import numpy_value, transformed_weights
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization import INT4_WEIGHTS, INT8, layer_io, quantize_post_training
 from keras_mot.transforms import FakeQuantize
 

@@ -8,8 +8,9 @@ import pytest
 from keras import ops
 
 import keras_mot
+from keras_mot._arrays import numpy_value
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.attaching import numpy_value, transformed_weights
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization import Nearest, QuantizationScheme, Rounding, quantize_model, quantize_post_training
 from keras_mot.transforms import FakeQuantize
 from keras_mot.transforms.grid import Grid

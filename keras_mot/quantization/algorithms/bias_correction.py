@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._arrays import numpy_value
 from keras_mot._keras import no_gradients
 from keras_mot.graph.kinds import WEIGHTED, bias_of, has_role
 from keras_mot.graph.model_graph import Graph
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.quantization.estimators.calibrating import in_floats
 
 

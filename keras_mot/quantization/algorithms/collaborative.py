@@ -8,10 +8,12 @@ import dataclasses
 
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot.clustering import ClusteringConfig
-from keras_mot.layers.attaching import attach, numpy_value, transformed_weights
+from keras_mot.layers.attaching import attach
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import transform_name
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.schemes import INT8, QuantizationScheme
 from keras_mot.transforms import Codebook, Mask
 

@@ -6,11 +6,12 @@ import keras
 import numpy as np
 from keras import activations
 
+from keras_mot._arrays import numpy_value
 from keras_mot.graph.kinds import WEIGHTED, bias_of, has_role, is_kind, kind_of, kind_of_function
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.finding import FoundWeight, find_weights
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.transforms import FakeQuantize, PaletteTransform
 
 _SWEEPS = 50

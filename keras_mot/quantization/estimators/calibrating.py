@@ -13,7 +13,8 @@ from keras_mot._progress import progress_bar
 from keras_mot.graph.kinds import is_kind
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
-from keras_mot.layers.attaching import evaluated_once, transformed_weights
+from keras_mot.layers.transformed import transformed_weights
+from keras_mot.layers.transformed_weight import evaluated_once
 from keras_mot.quantization.estimators.passes import without_rounding
 from keras_mot.quantization.estimators.ranges import MeanMinMax, MinMax, MovingAverage, SeenValues
 from keras_mot.quantization.simulation.placement import quantizer_of

@@ -6,9 +6,10 @@ import functools
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot.data.arrays import joined, part
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.attaching import numpy_value, transformed_weights
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.bias_correction import correct_biases
 from keras_mot.quantization.algorithms.equalization import equalize, find_pairs
 from keras_mot.quantization.calibration import Calibration

@@ -11,7 +11,7 @@ from keras_mot._keras import no_gradients, run_graph
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.layers.attaching import evaluated_once
+from keras_mot.layers.transformed_weight import evaluated_once
 from keras_mot.quantization.estimators.calibrating import in_floats
 from keras_mot.quantization.estimators.samples import Samples
 

@@ -9,7 +9,7 @@ from keras import ops
 from keras_mot._arrays import to_numpy
 from keras_mot._keras import no_gradients
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.attaching import evaluated_once
+from keras_mot.layers.transformed_weight import evaluated_once
 from keras_mot.quantization.estimators.calibrating import in_floats
 
 

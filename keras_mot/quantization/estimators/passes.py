@@ -15,7 +15,8 @@ from keras import ops
 from keras_mot._keras import compiled_call, no_gradients
 from keras_mot.data.arrays import part
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
-from keras_mot.layers.attaching import evaluated_once, transformed_weights
+from keras_mot.layers.transformed import transformed_weights
+from keras_mot.layers.transformed_weight import evaluated_once
 from keras_mot.transforms import FakeQuantize
 
 

@@ -3,13 +3,14 @@
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot._keras import flatten_layers
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.kinds import WEIGHTED, bias_of, has_role
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.layers.attaching import numpy_value, transformed_weights
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.layers.updates import add_automatic_callback
 from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.trained_batch_norm import trained_pairs

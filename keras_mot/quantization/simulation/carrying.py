@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot.clustering import ClusteringConfig
 from keras_mot.graph.origins import Origins
-from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.finding import FoundWeight, find_weights
 from keras_mot.layers.technique import transform_name
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.lowering.lowering import Lowered
 from keras_mot.quantization.lowering.moves import Move, unmoved
 from keras_mot.transforms import Codebook, Mask, PaletteTransform, WeightTransform

@@ -3,13 +3,14 @@
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.finding import require_built
 from keras_mot.layers.own_weights import MERGE_LORA
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.schemes import QuantizationScheme, WeightsScheme
 from keras_mot.transforms import Mask, PaletteTransform
 

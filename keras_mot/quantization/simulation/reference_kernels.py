@@ -13,11 +13,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._arrays import numpy_value
 from keras_mot._messages import describe
 from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
-from keras_mot.layers.attaching import numpy_value, transformed_weights
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.simulation.integer_steps import is_fused_activation, picks_per_channel
 from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.trained_batch_norm import has_trained_batch_norm

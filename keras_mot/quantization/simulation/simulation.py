@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_mot import targets
+from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.kinds import is_kind, kernel_of
@@ -11,9 +12,9 @@ from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import keep_output_names, output_names
 from keras_mot.graph.rewrite import flatten_with_origins, operations_of
 from keras_mot.graph.tracing import trace
-from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import strip_model
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.collaborative import read_off_transforms
 from keras_mot.quantization.lowering.lowering import lower
 from keras_mot.quantization.lowering.moves import Move

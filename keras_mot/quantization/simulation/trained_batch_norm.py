@@ -4,14 +4,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._arrays import numpy_value
 from keras_mot._keras import flatten_layers, producer_of
 from keras_mot.graph.batch_norm import FoldableBatchNorm, scale_and_offset
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.rewrite import flatten, rewrite
-from keras_mot.layers.attaching import numpy_value, transformed_weights
 from keras_mot.layers.copying import copy_model, with_bias
 from keras_mot.layers.trained_batch_norm import TrainedBatchNorm
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.transforms import FakeQuantize
 
 

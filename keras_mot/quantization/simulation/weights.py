@@ -5,8 +5,10 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mot.layers.attaching import attach, numpy_value, transformed_weights
+from keras_mot._arrays import numpy_value
+from keras_mot.layers.attaching import attach
 from keras_mot.layers.finding import FoundWeight
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.schemes import QuantizationScheme
 from keras_mot.quantization.simulation.carrying import CarriedWeight
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform

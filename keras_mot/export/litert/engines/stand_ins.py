@@ -16,10 +16,10 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.export.litert.marking import KERNELS, mark_of_weight, number_of_weight, weights_of_file
 from keras_mot.graph.batch_norm import find_foldable_batch_norms, folded_bias, kernel_factors
-from keras_mot.layers.attaching import numpy_value
 
 _LEAST_SIZE = 8192
 _STEPS = 1024  # the values of float16 between 1 and 2: as many stand-ins can be told apart

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.litert_file import dense_values, enum_name, operator_codes, parse_model
 from keras_mot.export.litert.marking import number_of_weight
-from keras_mot.layers.attaching import numpy_value
 
 _WEIGHT_TYPES = ("FLOAT32", "FLOAT16", "INT8")
 _CONVERSIONS = ("DEQUANTIZE", "QUANTIZE")

@@ -2,13 +2,13 @@
 
 import dataclasses
 
+from keras_mot._arrays import numpy_value
 from keras_mot.export.litert.engines.conversion import places_of
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.attaching import numpy_value
 from keras_mot.layers.copying import copy_model
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
