@@ -130,7 +130,7 @@ def _copy_progress(source, target):
 def _cannot_copy(model, reason):
     return (
         f"'{model.name}' ({type(model).__name__}) cannot be rebuilt from its configuration ({reason}). Give it "
-        "`get_config` and, if needed, `from_config` and `build`, or pass `inplace=True` to change the model itself."
+        "`get_config` and, if needed, `from_config` and `build`, or pass `inplace=True`, where there is such."
     )
 
 
