@@ -30,7 +30,7 @@ class Calibration(Config):
         batch_size: how many samples of arrays are run at a time.
         equalize: whether the channels between layers are rescaled so that kernels use their integers evenly (Nagel et
             al., 2019, arXiv:1906.04721); by default, if channels share scales, and it halves the squared error of the
-            outputs on 256 of the samples, against the float model. `True` needs no data.
+            outputs on 128 of the samples, against the float model. `True` needs no data.
         correct_biases: whether biases take back what rounding shifts the mean of a channel by (same paper); by
             default, if that halves the error.
         loss: a Keras loss, its name, or a function of labels and outputs to a number; the data needs labels then. Of

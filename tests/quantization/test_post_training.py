@@ -445,7 +445,7 @@ def test_several_inputs_by_name_and_with_labels(labelled):
     data = [((b, a), np.zeros(32))] if labelled else {"a": a, "b": b}
     quantized = quantize_post_training(model, calibration_data=data)
     near(quantized, model, [b, a])
-    with pytest.raises(ValueError, match="does not name"):
+    with pytest.raises(ValueError, match="a dictionary of these names"):
         quantize_post_training(model, calibration_data={"a": a, "c": b})
     with pytest.raises(ValueError, match="different numbers of samples"):
         quantize_post_training(model, calibration_data=[[b, a[:5]]])

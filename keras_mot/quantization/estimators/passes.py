@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot import _torch
 from keras_mot._keras import compiled_call, no_gradients
 from keras_mot.data.arrays import part
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
@@ -99,7 +100,7 @@ class Passes:
             outputs, seen = call(kernels, active, watching, batch)
         outputs = [np.asarray(ops.convert_to_numpy(item), "float64") for item in keras.tree.flatten(outputs)]
         outputs = [item[:size] if compiled and item.ndim and len(item) == most else item for item in outputs]
-        return outputs, [ops.convert_to_numpy(limits) for limits in seen] if watching else None
+        return outputs, [np.asarray(ops.convert_to_numpy(limits)) for limits in seen] if watching else None
 
     def _run(self, call, kernels, active, watching, inputs):
         places = {id(quantizer): place for place, quantizer in enumerate(self.quantizers)}
@@ -153,6 +154,8 @@ def _limits_if(flag, values):
 
     def limits():
         floats = ops.cast(values, "float32")
+        if keras.backend.backend() == "torch":
+            return np.array(_torch.extremes(floats), "float32")  # in one pass over memory
         return ops.stack([ops.min(floats), ops.max(floats)])
 
     if isinstance(flag, bool):

@@ -9,7 +9,7 @@ import numpy as np
 from keras_mot.data.inputs import checked_inputs, fixed_batch_size, labelled_batches
 from keras_mot.data.pairs import first
 
-_KEPT = 256
+_KEPT = 128
 _KEPT_WITH_LABELS = 2048
 
 
@@ -26,7 +26,7 @@ class Samples:
         labelled: whether labels are needed.
 
     Attributes:
-        head: list of the first batches, of 256 samples or somewhat more, to be run as often as needed.
+        head: list of the first batches, of 128 samples or somewhat more, to be run as often as needed.
         labelled: list of the first pairs of inputs and labels, of 2048 samples or somewhat more; empty, if labels are
             not needed.
         total: how many batches there are, or `None` if that is not known.
