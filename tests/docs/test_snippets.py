@@ -7,7 +7,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_mot.graph import kinds
 from keras_mot.layers import _weights
+from keras_mot.targets import target
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPORTING = {
@@ -58,7 +60,8 @@ def test_snippets_run(document, names, backend, tmp_path, monkeypatch):
     if document in EXPORTING and backend != "tensorflow":
         pytest.skip("exports through TensorFlow, which is tested elsewhere")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_weights, "_TABLE", dict(_weights._TABLE))
+    for module, table in ((_weights, "_TABLE"), (kinds, "TABLE"), (target, "_TARGETS")):
+        monkeypatch.setattr(module, table, dict(getattr(module, table)))
     text = (ROOT / document).read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     for index, block in enumerate(blocks):
