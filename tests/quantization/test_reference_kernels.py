@@ -103,6 +103,19 @@ def test_what_is_pooled_behind_a_sum_or_a_concatenation(name, tmp_path):
     assert np.mean(np.abs(received - expected) > 0.5 * step) < 0.05
 
 
+def test_a_quantized_model_within_another():
+    keras.utils.set_random_seed(5)
+    x = np.random.default_rng(3).normal(size=(16, 12, 12, 3)).astype("float32")
+    quantized = quantize_post_training(joined_network(), calibration_data=x)
+    inputs = keras.Input((12, 12, 3))
+    around = keras.Model(inputs, [keras.Sequential([keras.Input((12, 12, 3)), quantized])(inputs), quantized(-inputs)])
+    with reference_rounding(quantized):
+        expected = [keras.ops.convert_to_numpy(quantized(sign * x, training=False)) for sign in (1, -1)]
+    with reference_rounding(around):
+        received = [keras.ops.convert_to_numpy(output) for output in around(x, training=False)]
+    np.testing.assert_array_equal(received, expected)
+
+
 def test_channels_of_zeros_are_not_divided_by():
     with np.errstate(all="raise"):
         assert not _Rescaling(np.zeros(1), np.zeros(1))(np.zeros((2, 1))).any()

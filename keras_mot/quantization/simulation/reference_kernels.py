@@ -15,7 +15,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
+from keras_mot.graph.functional import as_functional
 from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
@@ -75,7 +77,13 @@ class ReferenceRounding:
         self._calls = collections.defaultdict(collections.deque)  # id of a quantizer -> its calls, the next one first
         self._integers = {}  # id of a tensor that is a term of a sum -> its integers, less the zero point
         self._terms = set()
-        self._target, self._graph = target_of(model), Graph(model)
+        self._target = target_of(model)
+        parts = [as_functional(part) for part in flatten_layers(model)]  # the model may be within another
+        for functional in {id(part): part for part in parts if part is not None}.values():
+            self._add_calls(functional)
+
+    def _add_calls(self, functional):
+        self._graph = Graph(functional)
         for call in self._graph.calls:
             if isinstance(call.operation, ActivationQuantizer):
                 scale = call.operation.parameters().scale
