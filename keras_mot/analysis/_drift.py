@@ -13,6 +13,7 @@ from keras_mot._messages import describe
 from keras_mot.data.arrays import slices
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.signature import check_inputs, read_signature
+from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import intercepted, is_quantized
 from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.quantization.simulation.reference_kernels import ReferenceRounding
@@ -102,11 +103,12 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
             f"The file takes batches of {step}: pass a multiple of that; received {len(arrays[0])} samples."
         )
     counts, rounding = {}, ReferenceRounding(model)
+    structure = (as_functional(model) or model).input  # a sequential model has none before it is called
     for batch in slices(arrays, step):
         runner.set_inputs(batch)
         runner.invoke()
         received = runner.inner_values()
-        for quantizer, simulated in _simulated(model, rounding, keras.tree.pack_sequence_as(model.input, batch)):
+        for quantizer, simulated in _simulated(model, rounding, keras.tree.pack_sequence_as(structure, batch)):
             values = _taken(received, quantizer.name, simulated.size)
             if values is not None:
                 counts.setdefault(quantizer, []).append(_steps(quantizer, simulated, values))

@@ -1,11 +1,13 @@
 """The names of a model's outputs, which losses, metrics and files refer to them by."""
 
+import itertools
 from collections.abc import Sequence
 
 import keras
 
 from keras_mot._keras import producer_of
 from keras_mot.graph.functional import as_functional
+from keras_mot.layers.named_output import NamedOutput
 
 
 def output_names(model: keras.Model) -> list[str] | None:
@@ -13,28 +15,39 @@ def output_names(model: keras.Model) -> list[str] | None:
     return list(model.output_names) if as_functional(model) is model else None
 
 
-def keep_output_names(model: keras.Model, names: Sequence[str] | None) -> None:
-    """Gives the outputs of a rewritten model, in place, the names that they had before.
+def with_output_names(model: keras.Model, names: Sequence[str] | None) -> keras.Model:
+    """A rewritten model whose outputs have the names that they had before; it has the layers of the given one.
 
     Keras calls an output after the operation that it comes from. Quantizers behind it take its name for that, and keep
-    their own as layers; other operations are renamed, where no other one has the name.
+    their own as layers; other operations are renamed, where no other one has the name, or get a `NamedOutput` behind
+    them.
 
     Args:
-        model: a functional model without nested models.
+        model: a functional model without nested models, which may be changed.
         names: the names, one for each output; `None` leaves all as it is.
     """
     if names is None or len(names) != len(model.outputs):
-        return
+        return model
     used = {operation.name for operation in model.operations}
     settled = {}  # id of an operation -> the name of what comes from it
+    outputs = []
     for tensor, name in zip(model.outputs, names, strict=True):
         operation = producer_of(tensor)
-        if id(operation) in settled:
-            continue
-        if hasattr(operation, "output_name"):
-            operation.output_name = name if name != operation.name else None
-        elif name not in used and not isinstance(operation, keras.layers.InputLayer):
-            used.add(name)
-            operation.name = name
-        settled[id(operation)] = name if hasattr(operation, "output_name") else operation.name
-    model.output_names = [settled[id(producer_of(tensor))] for tensor in model.outputs]
+        if id(operation) not in settled:
+            if hasattr(operation, "output_name"):
+                operation.output_name = name if name != operation.name else None
+                settled[id(operation)] = name
+            elif name not in used and not isinstance(operation, keras.layers.InputLayer):
+                used.add(name)
+                operation.name = name
+            settled.setdefault(id(operation), operation.name)
+        if settled[id(operation)] != name and not isinstance(operation, keras.layers.InputLayer):
+            own = next(f"{name}_output{end}" for end in _numbers() if f"{name}_output{end}" not in used)
+            used.add(own)
+            tensor = NamedOutput(name, name=own, dtype=tensor.dtype)(tensor)
+        outputs.append(tensor)
+    return keras.Model(model.input, keras.tree.pack_sequence_as(model.output, outputs), name=model.name)
+
+
+def _numbers():
+    return itertools.chain([""], (f"_{number}" for number in itertools.count(1)))

@@ -14,6 +14,7 @@ from keras_mot.layers import strip
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
 from keras_mot.layers.copying import copy_model
 from keras_mot.layers.float_boundary import FloatBoundary
+from keras_mot.layers.named_output import NamedOutput
 from keras_mot.quantization.calibration import calibration_of
 from keras_mot.quantization.estimators.fitting import Fitting
 from keras_mot.quantization.quantize_config import QuantizeConfig
@@ -226,7 +227,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         raise ValueError(f"'{model.name}' is not quantized: pass the result of `quantize_model`.")
 
     def call(operation, *args, **kwargs):
-        return args[0] if isinstance(operation, ActivationQuantizer | FloatBoundary) else operation(*args, **kwargs)
+        added = isinstance(operation, ActivationQuantizer | FloatBoundary | NamedOutput)
+        return args[0] if added else operation(*args, **kwargs)
 
     folded = fold_trained_batch_norm(model)
     return copy_model(rewrite(strip(copy_model(folded)), call))

@@ -95,6 +95,14 @@ class Target:
                     f"Target '{self.name}' has kernels for activations of {sorted(self.kernels)} bits; `{field}` says "
                     f"nothing of {sorted(missing)}."
                 )
+        for bits in self.kernels:
+            if getattr(self.activations[bits], "bits", None) != bits:
+                raise ValueError(
+                    f"Target '{self.name}': `activations[{bits}]` should be a `Grid` of {bits} bits; received "
+                    f"{describe(self.activations[bits])}."
+                )
+        if not self.weight_bits:
+            raise ValueError(f"Target '{self.name}': `weight_bits` is empty; a file stores weights in some bits.")
         missing = set(self.weight_bits) - set(self.per_channel)
         if missing:
             raise ValueError(

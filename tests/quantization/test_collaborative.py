@@ -264,6 +264,19 @@ def test_values_that_become_one_integer(values, integers):
     assert all(f"'dense/kernel' (4 values, {integers} integers)" in message for message in messages)
 
 
+def test_zeros_of_a_mask_are_no_values_that_are_lost():
+    """A codebook that has the value 0 for what is pruned has the other values for the rest."""
+    keras.utils.set_random_seed(2)
+    x = np.random.default_rng(0).normal(size=(16, 16)).astype("float32")
+    pruned = prune_low_magnitude(keras.Sequential([keras.Input((16,)), layers.Dense(8)]), ConstantSparsity(0.5, 0))
+    update_step(pruned, 0)
+    clustered = cluster_weights(pruned, 6)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*become the same integer")
+        quantized = quantize_model(clustered, calibration_data=x)
+    assert len(np.unique(next(iter(integers_of(quantized).values())))) == 6
+
+
 def test_preserving_what_is_there_already():
     with pytest.raises(ValueError, match="masks and codebooks are kept in any case"):
         quantize_model(transformed(("mask",)), QuantizationScheme(preserve_sparsity=True))

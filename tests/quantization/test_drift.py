@@ -10,6 +10,7 @@ from keras_mot.layers import copy_model
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import quantize_post_training
 from tests.quantization.models import images, small_network
+from tests.quantization.test_coverage import only_tensorflow
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,15 @@ def test_only_reference_kernels_keep_inner_values(exported):
         fast.inner_values()
     with pytest.raises(ValueError, match="kernels"):
         LiteRTRunner(path, kernels="fast")
+
+
+@only_tensorflow
+def test_a_quantized_model_within_a_sequential_one(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(16, 8)).astype("float32")
+    dense = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, activation="relu"), keras.layers.Dense(3)])
+    around = keras.Sequential([keras.Input((8,)), quantize_post_training(dense, calibration_data=x)])
+    path = export_litert(around, tmp_path / "model.tflite").path
+    report = measure_drift(around, path, x)
+    assert len(report.tensors) == 3
+    assert report.first_beyond(0) is None

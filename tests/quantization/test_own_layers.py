@@ -9,7 +9,15 @@ from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.graph.kinds import ACTIVATION, ELEMENTWISE, Kind, register_kind
 from keras_mot.layers import WeightAxes, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.quantization import INT8, INT16X8, quantize_model, quantize_post_training, reference_rounding
+from keras_mot.quantization import (
+    INT4_WEIGHTS,
+    INT8,
+    INT16X8,
+    QuantizationScheme,
+    quantize_model,
+    quantize_post_training,
+    reference_rounding,
+)
 from keras_mot.transforms import FakeQuantize
 from tests.quantization.test_coverage import only_tensorflow
 
@@ -98,7 +106,9 @@ def test_it_trains_and_is_saved(tmp_path):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("scheme", [INT8, INT16X8])
+@pytest.mark.parametrize(
+    "scheme", [INT8, INT16X8, INT4_WEIGHTS, QuantizationScheme(weight_bits=6), QuantizationScheme(per_channel=False)]
+)
 def test_the_file_computes_in_integers(scheme, tmp_path):
     quantized = quantize_post_training(network(), scheme, X)
     assert export_litert(quantized, tmp_path / "model.tflite", strict=True).float_operators == ()

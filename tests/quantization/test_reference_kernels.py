@@ -75,6 +75,52 @@ def test_the_file_on_reference_kernels_computes_the_same(build, tmp_path):
     assert all(tensor.largest == 0 for tensor in measure_drift(quantized, tmp_path / "model.tflite", x).tensors)
 
 
+POOLED = {
+    "a sum": lambda x, y: keras.layers.MaxPooling2D()(keras.layers.ReLU()(x + y)),
+    "a difference": lambda x, y: keras.layers.GlobalMaxPooling2D()(x - y),
+    "a sum of what has moved": lambda x, y: keras.layers.MaxPooling2D()(keras.layers.Permute((2, 1, 3))(x) + y),
+    "channels side by side": lambda x, y: keras.layers.GlobalMaxPooling2D()(keras.layers.Concatenate()([x, y])),
+    "rows side by side": lambda x, y: keras.layers.GlobalMaxPooling2D()(keras.layers.Concatenate(1)([x, y])),
+}
+
+
+@only_tensorflow
+@pytest.mark.parametrize("name", POOLED)
+def test_what_is_pooled_behind_a_sum_or_a_concatenation(name, tmp_path):
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((6, 6, 3))
+    x, y = (keras.layers.Conv2D(4, 3, padding="same", activation=f)(inputs) for f in (None, "relu"))
+    model = keras.Model(inputs, POOLED[name](x, y))
+    images = np.random.default_rng(3).normal(size=(16, 6, 6, 3)).astype("float32")
+    quantized = quantize_post_training(model, calibration_data=images)
+    export_litert(quantized, tmp_path / "model.tflite")
+    (received,) = LiteRTRunner(tmp_path / "model.tflite", kernels="reference").run(images).values()
+    with reference_rounding(quantized):
+        expected = keras.ops.convert_to_numpy(quantized(images, training=False))
+    assert received.shape == expected.shape
+    step = max(layer.parameters().scale for layer in activation_quantizers(quantized))
+    np.testing.assert_allclose(received, expected, atol=1.01 * step)
+    assert np.mean(np.abs(received - expected) > 0.5 * step) < 0.05
+
+
+def test_a_quantized_model_within_another():
+    keras.utils.set_random_seed(5)
+    x = np.random.default_rng(3).normal(size=(16, 12, 12, 3)).astype("float32")
+    quantized = quantize_post_training(joined_network(), calibration_data=x)
+    inputs = keras.Input((12, 12, 3))
+    around = keras.Model(inputs, [keras.Sequential([keras.Input((12, 12, 3)), quantized])(inputs), quantized(-inputs)])
+    with reference_rounding(quantized):
+        expected = [keras.ops.convert_to_numpy(quantized(sign * x, training=False)) for sign in (1, -1)]
+    with reference_rounding(around):
+        received = [keras.ops.convert_to_numpy(output) for output in around(x, training=False)]
+    np.testing.assert_array_equal(received, expected)
+
+
+def test_channels_of_zeros_are_not_divided_by():
+    with np.errstate(all="raise"):
+        assert not _Rescaling(np.zeros(1), np.zeros(1))(np.zeros((2, 1))).any()
+
+
 def test_it_ends_with_the_context():
     keras.utils.set_random_seed(5)
     x = np.random.default_rng(3).normal(size=(64, 12, 12, 3)).astype("float32")

@@ -225,6 +225,10 @@ def test_what_a_target_cannot_do_is_refused_at_once():
         quantize_post_training(network(), INT8, X, target="tflite")
     with pytest.raises(ValueError, match=r"kernels for activations of \[8, 16\] bits; `biases` says nothing of \[16\]"):
         dataclasses.replace(LITERT, name="wrong", biases={8: BiasForm()})
+    with pytest.raises(ValueError, match=r"`activations\[8\]` should be a `Grid` of 8 bits; received Grid\(bits=7"):
+        dataclasses.replace(LITERT, name="wrong", activations={**LITERT.activations, 8: Grid(7)})
+    with pytest.raises(ValueError, match="`weight_bits` is empty"):
+        dataclasses.replace(LITERT, name="wrong", weight_bits=())
     four = variant("four", weight_bits=(4,))
     with pytest.raises(ValueError, match="weights in at most 4 bits; the scheme asks for 8"):
         quantize_post_training(network(), INT8, X, target=four)

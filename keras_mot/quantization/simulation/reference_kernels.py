@@ -8,13 +8,17 @@ model, which are multiples of known numbers but for their rounding errors, and t
 
 import collections
 import contextlib
+import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_mot._arrays import numpy_value
+from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
+from keras_mot.graph.functional import as_functional
 from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
@@ -73,7 +77,13 @@ class ReferenceRounding:
         self._calls = collections.defaultdict(collections.deque)  # id of a quantizer -> its calls, the next one first
         self._integers = {}  # id of a tensor that is a term of a sum -> its integers, less the zero point
         self._terms = set()
-        self._target, self._graph = target_of(model), Graph(model)
+        self._target = target_of(model)
+        parts = [as_functional(part) for part in flatten_layers(model)]  # the model may be within another
+        for functional in {id(part): part for part in parts if part is not None}.values():
+            self._add_calls(functional)
+
+    def _add_calls(self, functional):
+        self._graph = Graph(functional)
         for call in self._graph.calls:
             if isinstance(call.operation, ActivationQuantizer):
                 scale = call.operation.parameters().scale
@@ -108,9 +118,10 @@ class ReferenceRounding:
             return _Rescaling(own.parameters().scale, own.parameters().scale / scale)
         if is_kind(operation, "concatenate"):
             return self._side_by_side(operation, inputs, scale)
-        fused = is_fused_activation(operation, self._target) or picks_per_channel(operation)
-        if fused and grids == [None]:
-            return self._kernel(inputs[0], scale)  # rounded in one step with what is before it
+        picks = picks_per_channel(operation)
+        if (picks or is_fused_activation(operation, self._target)) and grids == [None]:
+            kernel = self._kernel(inputs[0], scale)  # rounded in one step with what is before it
+            return kernel.picked_by(operation) if picks and isinstance(kernel, _Sum) else kernel
         if not grids or None in grids:
             return None
         scales = [np.float32(grid.parameters().scale) for grid in grids]
@@ -121,10 +132,13 @@ class ReferenceRounding:
     def _side_by_side(self, operation, inputs, scale):
         """Inputs of other numbers than the result's are converted first."""
         axis = operation.axis % len(inputs[0].shape)
-        ends = np.cumsum([item.shape[axis] for item in inputs])[:-1]
+        *ends, length = np.cumsum([item.shape[axis] for item in inputs])
+        axis -= len(inputs[0].shape)  # from the end: global pooling behind it leaves channels alone
         kernels = [self._kernel(item, scale) or (lambda values: np.rint(values / scale)) for item in inputs]
 
         def joined(values):
+            if values.ndim < -axis or values.shape[axis] != length:  # pooled along it
+                return np.rint(values / scale)
             parts = zip(kernels, np.split(values, ends, axis), strict=True)
             return np.concatenate([kernel(part) for kernel, part in parts], axis)
 
@@ -140,14 +154,42 @@ class ReferenceRounding:
         result = _Rescaling(1.0, float(largest) / (2.0**_ADDING_SHIFT * scale))
         sign = -1 if is_kind(operation, "subtract") else 1
 
-        def added(values):
+        def added():
             terms = [self._integers.get(id(item)) for item in inputs]
             if any(term is None for term in terms):  # reshaped on the way
-                return np.rint(values / scale)
+                return None
             terms = [term << _ADDING_SHIFT for term in terms]
             return result(first(terms[0]) + sign * second(terms[1]))
 
-        return added
+        return _Sum(added, scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+    """A kernel that computes from the integers of its terms, where these are known, and not from floats.
+
+    Args:
+        added: function without arguments: the integers, or `None` if those of a term are not known.
+        scale: of the result.
+    """
+
+    added: Callable
+    scale: float
+
+    def __call__(self, values):
+        integers = self.added()
+        return np.rint(values / self.scale) if integers is None else integers
+
+    def picked_by(self, operation):
+        """The kernel of the sum and an operation behind it that picks the largest of some numbers."""
+
+        def picked():
+            integers = self.added()
+            if integers is None:
+                return None
+            return ops.convert_to_numpy(operation.call(ops.convert_to_tensor(integers.astype("float32")))).astype(int)
+
+        return _Sum(picked, self.scale)
 
 
 def _of_products(call, scales, scale, target):
@@ -196,7 +238,9 @@ class _Rescaling:
     def __call__(self, values):
         """The rescaled integers: int64 array of the shape of `values`, floats that are multiples of the unit."""
         left, right = np.maximum(self._shift, 0), np.maximum(-self._shift, 0)
-        products = (np.rint(values / self._unit).astype("int64") << left) * self._multiplier
+        # Nothing but zeros has the unit 0.
+        integers = np.rint(values / np.where(self._unit == 0, 1.0, self._unit)).astype("int64")
+        products = (integers << left) * self._multiplier
         # Half away from zero, as the division that follows truncates.
         products += np.where(products >= 0, 1 << 30, 1 - (1 << 30))
         first = np.sign(products) * (np.abs(products) >> 31)

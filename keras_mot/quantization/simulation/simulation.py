@@ -9,7 +9,7 @@ from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
-from keras_mot.graph.output_names import keep_output_names, output_names
+from keras_mot.graph.output_names import output_names, with_output_names
 from keras_mot.graph.rewrite import flatten_with_origins, operations_of
 from keras_mot.graph.tracing import trace
 from keras_mot.layers.finding import find_weights
@@ -103,8 +103,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
                 left[layer] = fold
     forget_torch_parameters(simulation)
     fit_scales(simulation)
-    keep_output_names(simulation, output_names(model))
-    return simulation, left
+    return with_output_names(simulation, output_names(model)), left
 
 
 def _without_transforms(model, scheme):

@@ -82,11 +82,13 @@ def warn_of_merged_values(simulation):
         quantize, codebook = weight.transform_of(FakeQuantize), weight.transform_of(PaletteTransform)
         if quantize is None or codebook is None or codebook.per_channel:
             continue
-        integers, _ = quantize.integers(numpy_value(weight.value_before(quantize)))
-        mask = weight.transform_of(Mask)
+        shared = numpy_value(weight.value_before(quantize))
+        integers, _ = quantize.integers(shared)
+        mask, values = weight.transform_of(Mask), codebook.unique_values()
         if mask is not None:
-            integers = integers[numpy_value(mask.mask) > 0]
-        left, values = np.count_nonzero(np.bincount(integers.ravel() + quantize.limit)), codebook.unique_values()
+            kept = numpy_value(mask.mask) > 0
+            integers, values = integers[kept], len(np.unique(shared[kept]))
+        left = np.count_nonzero(np.bincount(integers.ravel() + quantize.limit))
         if 0 < left < values:
             merged.append(f"'{weight.path}' ({values} values, {left} integers)")
     if merged:

@@ -149,7 +149,7 @@ class StandIns:
         """Notes what reads each stand-in in the traced graph; returns the ids of variables that must not have one."""
         unknown = set()
         for stand_in, constant in zip(self, constants, strict=True):
-            uses = {_use(operation, position, tensor) for operation, position, tensor in _readers(constant)}
+            uses = {_use(*reader) for reader in _readers(constant)}
             if len(uses) != 1 or None in uses:
                 unknown.add(id(stand_in.variable))
             else:
@@ -167,16 +167,34 @@ def _size(variable):
     return int(np.prod(variable.shape))
 
 
-def _readers(tensor):
-    """(operation, position of the input, the tensor) of all that reads a tensor, in its own shape or another."""
+def _readers(tensor, transposed=False):
+    """(operation, position of the input, the tensor, whether it is transposed) of all that reads a tensor.
+
+    It may be read in another shape, or, with two axes, transposed.
+    """
     for operation in tensor.consumers():
         position = next(number for number, item in enumerate(operation.inputs) if item is tensor)
-        if operation.type in _RESHAPING and position == 0:
+        if operation.type in _RESHAPING and position == 0 and not transposed:
             yield from _readers(operation.outputs[0])
+        elif operation.type == "Identity":
+            yield from _readers(operation.outputs[0], transposed)
+        elif operation.type == "Transpose" and position == 0 and len(tensor.shape) == 2:
+            if _constant(operation.inputs[1]) == [1, 0]:
+                yield from _readers(operation.outputs[0], not transposed)
+            else:
+                yield operation, position, tensor, transposed
         elif operation.type in _CALLS:
-            yield from _readers(_called(operation).inputs[position])
+            yield from _readers(_called(operation).inputs[position], transposed)
         else:
-            yield operation, position, tensor
+            yield operation, position, tensor, transposed
+
+
+def _constant(tensor):
+    """The values of a constant in a graph, or `None`."""
+    from tensorflow.python.framework.tensor_util import constant_value
+
+    values = constant_value(tensor)
+    return None if values is None else values.tolist()
 
 
 def _called(operation):
@@ -188,13 +206,19 @@ def _called(operation):
     return function_def_to_graph(next(item for item in functions if item.signature.name == name))
 
 
-def _use(operation, position, tensor):
+def _use(operation, position, tensor, transposed):
     """(operator of LiteRT, shape, order of axes), or `None` if it is not known what the converter makes of it."""
     where, operator = _READERS.get(operation.type, (None, None))
     order, shape = _ORDERS.get(operator, ()), tuple(tensor.shape)
     if position != where or len(shape) != len(order) or None in shape:
         return None
-    if operation.type == "MatMul" and (operation.get_attr("transpose_a") or operation.get_attr("transpose_b")):
+    if operation.type == "MatMul":
+        if operation.get_attr("transpose_a"):
+            return None
+        if transposed != operation.get_attr("transpose_b"):
+            return operator, shape[::-1] if transposed else shape, (0, 1)
+        shape = shape[::-1] if transposed else shape
+    elif transposed:
         return None
     if operation.type == "GatherV2" and operation.get_attr("batch_dims"):
         return None

@@ -53,7 +53,11 @@ def _quantized(model):
 def _carried(weight):
     transform = weight.transform_of(FakeQuantize)
 
+    # A layer of one's own may have its matrix the other way round than those that the operators of LiteRT come from.
+    transposed = len(weight.variable.shape) == 2 and weight.axes.outputs == (0,)
+
     def integers():
-        return transform.integers(numpy_value(weight.value_before(transform)))
+        integers, scales = transform.integers(numpy_value(weight.value_before(transform)))
+        return (integers.T, scales.T) if transposed else (integers, scales)
 
     return QuantizedWeight(transform.bits, integers)
