@@ -36,7 +36,6 @@ MAIN_PART = (
     "tests/quantization/test_nested_settings.py",
     "tests/quantization/test_quantize_config.py",
     "tests/export/test_stand_ins.py",
-    "tests/export/test_tensor_names.py",
 )
 _BUILT_FROM = ("keras_mot*", "tests", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
 
