@@ -8,7 +8,7 @@ import keras
 
 from keras_mot._messages import describe
 from keras_mot.data.arrangement import Arrangement, outline
-from keras_mot.data.pairs import is_pair
+from keras_mot.data.pairs import is_pair, known_length
 
 _KINDS = "Pass arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`."
 
@@ -51,11 +51,7 @@ def count_repeatable(name: str, data: Any) -> int | None:
 
 def _count_passing(name, data):
     """Refuses what the first pass uses up, such as a dataset around an iterator; counts batches of unknown number."""
-    count = None
-    try:
-        len(data)
-    except (TypeError, NotImplementedError):
-        count = sum(1 for _ in data)
+    count = None if known_length(data) is not None else sum(1 for _ in data)
     if next(iter(data), None) is None:
         raise ValueError(
             f"`{name}` can be gone through once only: every stage goes through it again. Make it from arrays, or from "
