@@ -23,6 +23,13 @@ def numpy_value(tensor):
         return np.asarray(keras.ops.convert_to_numpy(tensor))  # on another device, or of a dtype that NumPy lacks
 
 
+def float_value(weight):
+    """The value of a Keras variable as a NumPy array; bfloat16, which NumPy lacks, as float32."""
+    if keras.backend.standardize_dtype(weight.dtype) == "bfloat16":
+        return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
+    return keras.ops.convert_to_numpy(weight)
+
+
 def _tensorflow_view(tensor):
     import tensorflow as tf
 

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mot._arrays import float_value
 from keras_mot._entropy import entropy_in_bits
-from keras_mot.export.litert.checks import check_stripped, to_numpy
+from keras_mot.export.litert.checks import check_stripped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def keras_tensor_stats(model: keras.Model) -> tuple[TensorStats, ...]:
     check_stripped(model)
     stats = []
     for weight in model.weights:
-        values = to_numpy(weight)
+        values = float_value(weight)
         stats.append(_count(weight.path, values, keras.backend.standardize_dtype(weight.dtype)))
     return tuple(stats)
 

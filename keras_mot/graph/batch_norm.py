@@ -7,6 +7,7 @@ Inference", arXiv:1712.05877, section 3.2).
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -115,11 +116,15 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     return fold_with_origins(model)[0]
 
 
-def fold_with_origins(model: keras.Model) -> tuple[keras.Model, dict[keras.layers.Layer, FoldableBatchNorm], Origins]:
+def fold_with_origins(
+    model: keras.Model, wanted: Callable[[keras.layers.Layer, keras.layers.BatchNormalization], bool] | None = None
+) -> tuple[keras.Model, dict[keras.layers.Layer, FoldableBatchNorm], Origins]:
     """What `fold_batch_norm` returns, what it has folded, and where its operations come from.
 
     Args:
         model: as of `fold_batch_norm`.
+        wanted: function from a layer of `model` and the batch normalization behind it to whether that is folded;
+            `None`: all are.
 
     Returns:
         The model; a dictionary from those of its layers that took something over to `FoldableBatchNorm`s, with the
@@ -141,6 +146,8 @@ def fold_with_origins(model: keras.Model) -> tuple[keras.Model, dict[keras.layer
         if isinstance(part, Functional):  # a traced model may have layers of one name
             name_apart(part.operations)
     folds = find_foldable_batch_norms(copy)
+    if wanted is not None:
+        folds = [fold for fold in folds if wanted(copied.of(fold.linear), copied.of(fold.batch_norm))]
     if not folds:
         return copy, {}, copied
     rebuild = _Rebuild(folds)

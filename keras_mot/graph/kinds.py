@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_mot._messages import describe
+from keras_mot._messages import describe, nearest
 from keras_mot.graph._kind import (
     ACTIVATION,
     AVERAGES,
@@ -136,7 +136,7 @@ def register_kind(
         `cls`.
 
     Raises:
-        TypeError: if `cls` is no such class, or `like` is neither a class nor a `Kind`.
+        TypeError: if `cls` is no such class, `like` is neither a class nor a `Kind`, or `Kind` has no such attribute.
         ValueError: if `like` has no row, or rows that depend on what an operation is configured to.
 
     Example:
@@ -153,6 +153,10 @@ def register_kind(
         like = _only_row(like)
     if kernel is not None:
         changes["kernel"] = kernel
+    fields = [field.name for field in dataclasses.fields(Kind)]
+    for name in changes:
+        if name not in fields:
+            raise TypeError(f"`register_kind` has no argument '{name}'.{nearest(name, ('axes', *fields))}")
     kind = dataclasses.replace(like, **changes)
     if axes is not None:
         register_weights(cls, [WeightSpec(kind.kernel, axes, depthwise=kind.name == "depthwise_conv")])

@@ -13,6 +13,7 @@ from keras import ops
 from keras_mot import _tensorflow, _torch
 from keras_mot._keras import calls_anywhere, flatten_layers, producer_of, train_only_while
 from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
+from keras_mot.layers.same_shape import SameShape
 from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
 
@@ -31,7 +32,7 @@ class RangeState:
 
 
 @keras.saving.register_keras_serializable("keras_mot")
-class ActivationQuantizer(keras.layers.Layer):
+class ActivationQuantizer(SameShape):
     """Rounds activations to the numbers that integers of a few bits stand for, in a range that it learns or is given.
 
     Up to 8 bits, the integers are asymmetric, and 0 is one of the numbers; with 16 bits they are symmetric, from
@@ -92,7 +93,6 @@ class ActivationQuantizer(keras.layers.Layer):
         self.grid = Grid(bits, *(bits == 16 if form is None else form for form in (symmetric, narrow)))
         self.range = range_of(decay, fixed, calls, learned, widening)
         self.target, self.output_name = target, output_name
-        self.supports_masking = True
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = fixed or (0.0, 0.0)
         self._low, self._high = (
@@ -132,9 +132,6 @@ class ActivationQuantizer(keras.layers.Layer):
     def learned(self) -> bool:
         """Whether the range is trained."""
         return self.range.trained
-
-    def build(self, input_shape):
-        """Nothing: the range is one for the whole tensor."""
 
     def call(self, inputs, training=None, averages=False):
         """The rounded inputs; same shape and dtype.
@@ -305,10 +302,6 @@ class ActivationQuantizer(keras.layers.Layer):
     def compute_output_spec(self, inputs, training=None, averages=False):
         """The inputs' own."""
         return keras.KerasTensor(inputs.shape, inputs.dtype)
-
-    def compute_output_shape(self, input_shape):
-        """The inputs' own."""
-        return input_shape
 
     def get_config(self):
         """The constructor's arguments."""

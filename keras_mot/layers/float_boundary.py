@@ -5,33 +5,23 @@ import contextvars
 
 import keras
 
+from keras_mot.layers.same_shape import SameShape
+
 _MARK = contextvars.ContextVar("float_boundary_mark", default=None)
 
 
 @keras.saving.register_keras_serializable("keras_mot")
-class FloatBoundary(keras.layers.Layer):
+class FloatBoundary(SameShape):
     """Returns its inputs; what reads them computes in floats, in an exported file too.
 
     Args:
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.built = True
-
-    def build(self, input_shape):
-        """Nothing: there are no weights."""
-
     def call(self, inputs):
         """The inputs, or what an export marks them by."""
         mark = _MARK.get()
         return inputs if mark is None else mark(inputs)
-
-    def compute_output_shape(self, input_shape):
-        """The inputs' own."""
-        return input_shape
 
 
 @contextlib.contextmanager

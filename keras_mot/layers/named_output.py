@@ -2,9 +2,11 @@
 
 import keras
 
+from keras_mot.layers.same_shape import SameShape
+
 
 @keras.saving.register_keras_serializable("keras_mot")
-class NamedOutput(keras.layers.Layer):
+class NamedOutput(SameShape):
     """Returns its inputs. A functional model calls an output that comes from here by `output_name`.
 
     Args:
@@ -15,19 +17,10 @@ class NamedOutput(keras.layers.Layer):
     def __init__(self, output_name: str, **kwargs):
         super().__init__(**kwargs)
         self.output_name = output_name
-        self.supports_masking = True
-        self.built = True
-
-    def build(self, input_shape):
-        """Nothing: there are no weights."""
 
     def call(self, inputs):
         """The inputs."""
         return inputs
-
-    def compute_output_shape(self, input_shape):
-        """The inputs' own."""
-        return input_shape
 
     def get_config(self):
         """The constructor's arguments."""

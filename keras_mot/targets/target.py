@@ -101,6 +101,18 @@ class Target:
                     f"Target '{self.name}': `activations[{bits}]` should be a `Grid` of {bits} bits; received "
                     f"{describe(self.activations[bits])}."
                 )
+            for kind, (low, high) in self.fixed_ranges[bits].items():
+                if not low < high:
+                    raise ValueError(
+                        f"Target '{self.name}': `fixed_ranges[{bits}]['{kind}']` should be the least and the greatest "
+                        f"number; received {describe((low, high))}."
+                    )
+            for kind, reach in self.saturation[bits].items():
+                if not reach > 0:
+                    raise ValueError(
+                        f"Target '{self.name}': `saturation[{bits}]['{kind}']` should be above 0; received "
+                        f"{describe(reach)}."
+                    )
         if not self.weight_bits:
             raise ValueError(f"Target '{self.name}': `weight_bits` is empty; a file stores weights in some bits.")
         missing = set(self.weight_bits) - set(self.per_channel)

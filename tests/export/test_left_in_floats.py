@@ -8,7 +8,7 @@ from keras import layers, ops
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.float_boundary import FloatBoundary
-from keras_mot.quantization import INT8, INT16X8, quantize_post_training, strip_quantization
+from keras_mot.quantization import INT8, INT16X8, quantize_post_training, reference_rounding, strip_quantization
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="concerns the files alone")
 
@@ -48,6 +48,29 @@ CASES = {
     "reshape": (lambda: between(layers.Reshape((2, 4), name="left"), layers.Flatten()), {"RESHAPE"}),
     "moved": (moved, {"RELU"}),
 }
+
+
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [("^bn$", {"bn"}), (layers.BatchNormalization, {"bn", "second_bn"}), ("^(a|bn)$", set()), ("^a$", set())],
+)
+def test_batch_normalization_that_alone_is_left_is_not_folded(left, kept, tmp_path):
+    keras.utils.set_random_seed(0)
+    parts = [layers.Dense(8, name="a"), layers.BatchNormalization(name="bn"), layers.ReLU()]
+    parts += [layers.Dense(4, name="b"), layers.BatchNormalization(name="second_bn"), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((6,)), *parts])
+    model.get_layer("bn").moving_mean.assign(np.linspace(-1, 1, 8))
+    model.get_layer("bn").gamma.assign(np.linspace(-0.5, 2, 8))
+    quantized = quantize_post_training(model, INT8, X, overrides={left: None})
+    assert {layer.name for layer in quantized.layers if isinstance(layer, layers.BatchNormalization)} == kept
+    result = export_litert(quantized, tmp_path / "model.tflite")
+    floats = {operator for operator, _, _ in result.float_operators}
+    assert ("MUL" in floats) == bool(kept)
+    assert ("FULLY_CONNECTED" in floats) == (not kept)
+    (received,) = LiteRTRunner(result.path, kernels="reference").run(X).values()
+    with reference_rounding(quantized):
+        expected = ops.convert_to_numpy(quantized(X, training=False))
+    np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("scheme", [INT8, INT16X8], ids=["int8", "int16x8"])

@@ -105,6 +105,11 @@ def test_it_trains_and_is_saved(tmp_path):
     np.testing.assert_array_equal(*(ops.convert_to_numpy(model(X, training=False)) for model in (quantized, loaded)))
 
 
+def test_a_row_has_no_other_attributes_than_kinds():
+    with pytest.raises(TypeError, match=r"no argument 'kernl'.*kernel"):
+        register_kind(Magnitude, keras.layers.Dense, kernl="matrix")
+
+
 @only_tensorflow
 @pytest.mark.parametrize(
     "scheme", [INT8, INT16X8, INT4_WEIGHTS, QuantizationScheme(weight_bits=6), QuantizationScheme(per_channel=False)]

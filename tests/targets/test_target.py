@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_mot.export import export_litert
 from keras_mot.export.dependencies import require
+from keras_mot.export.litert.integers import rules
 from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.layers import transformed_weights
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
@@ -201,6 +202,17 @@ def test_an_older_configuration_is_of_litert():
     assert ActivationQuantizer.from_config(config).target == "litert"
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_litert_prescribes_is_said_alike_of_models_and_of_files(bits):
+    operators = {"sigmoid": "LOGISTIC", "softmax": "SOFTMAX", "tanh": "TANH"}
+    assert set(LITERT.fixed_ranges[bits]) == set(operators)
+    for kind, operator in operators.items():
+        assert rules.has_result(operator, LITERT.activations[bits].parameters(*LITERT.fixed_ranges[bits][kind]))
+    only_8_bits = {"sum": "SUM", "elu": "ELU", "gelu": "GELU", "prelu": "PRELU"}
+    for kind, operator in only_8_bits.items():
+        assert (kind in LITERT.kernels[bits]) == (rules.rule_for(operator, bits) is not None) == (bits == 8)
+
+
 def test_names_and_their_targets():
     one = dataclasses.replace(LITERT, name="twice")
     assert register(one) is one
@@ -227,6 +239,11 @@ def test_what_a_target_cannot_do_is_refused_at_once():
         dataclasses.replace(LITERT, name="wrong", biases={8: BiasForm()})
     with pytest.raises(ValueError, match=r"`activations\[8\]` should be a `Grid` of 8 bits; received Grid\(bits=7"):
         dataclasses.replace(LITERT, name="wrong", activations={**LITERT.activations, 8: Grid(7)})
+    swapped = {**LITERT.fixed_ranges, 8: {"relu": (1.0, -1.0)}}
+    with pytest.raises(ValueError, match=r"`fixed_ranges\[8\]\['relu'\]` should be the least and the greatest number"):
+        dataclasses.replace(LITERT, name="wrong", fixed_ranges=swapped)
+    with pytest.raises(ValueError, match=r"`saturation\[16\]\['tanh'\]` should be above 0; received -6"):
+        dataclasses.replace(LITERT, name="wrong", saturation={**LITERT.saturation, 16: {"tanh": -6}})
     with pytest.raises(ValueError, match="`weight_bits` is empty"):
         dataclasses.replace(LITERT, name="wrong", weight_bits=())
     four = variant("four", weight_bits=(4,))

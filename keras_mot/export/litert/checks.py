@@ -6,6 +6,7 @@ import pathlib
 import keras
 import numpy as np
 
+from keras_mot._arrays import float_value
 from keras_mot._files import writable_file
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
@@ -52,7 +53,7 @@ def check_model(model: keras.Model) -> None:
             f"of data, or start it with a `keras.Input`."
         )
     for weight in model.weights:
-        values = to_numpy(weight)
+        values = float_value(weight)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             count = int(np.size(values) - np.isfinite(values).sum())
             raise ValueError(
@@ -79,10 +80,3 @@ def check_ranges(model: keras.Model) -> None:
             f"{len(unknown)} activation(s) of '{model.name}' have no range yet, the first at '{unknown[0]}'. Give "
             "calibration data when the model is quantized, or train it for a few steps."
         )
-
-
-def to_numpy(weight: keras.Variable) -> np.ndarray:
-    """The value of a Keras variable as a NumPy array; bfloat16, which NumPy lacks, as float32."""
-    if keras.backend.standardize_dtype(weight.dtype) == "bfloat16":
-        return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
-    return keras.ops.convert_to_numpy(weight)

@@ -57,7 +57,13 @@ def settings_of_operations(
     chosen = {selector: _layer_settings(selector, value, scheme) for selector, value in overrides.items()}
     known = [operation for operation, _ in _pairs(operations, LayerSettings(scheme), {})]
     check_each_matches(chosen, _matches, known, [operation.name for operation in known])
-    return OperationSettings(_pairs(operations, LayerSettings(scheme), chosen, selected))
+    left = [operation for operation in known if _chosen(operation, chosen, scheme) is None]
+    return OperationSettings(_pairs(operations, LayerSettings(scheme), chosen, selected), left)
+
+
+def _chosen(operation, chosen, default):
+    """What the first selector says that points at an operation; `default`, if none does."""
+    return next((own for selector, own in chosen.items() if _matches(selector, operation)), default)
 
 
 def _pairs(operations, settings, chosen, selected=None):
@@ -72,7 +78,7 @@ def _pairs(operations, settings, chosen, selected=None):
     for operation in operations:
         own = None
         if selected is None or selected(operation):
-            own = next((own for selector, own in chosen.items() if _matches(selector, operation)), settings)
+            own = _chosen(operation, chosen, settings)
         yield operation, own
         if own is not None:
             yield from _pairs(parts_of(operation), own, chosen)
@@ -83,12 +89,18 @@ class OperationSettings:
 
     Args:
         pairs: pairs of (operation, its `LayerSettings`, or `None` if it stays in floats).
+        left: those operations that `overrides` leave in floats.
     """
 
-    def __init__(self, pairs: Iterable[tuple[Any, LayerSettings | None]]):
+    def __init__(self, pairs: Iterable[tuple[Any, LayerSettings | None]], left: Iterable[Any] = ()):
+        self._left = {id(operation): operation for operation in left}
         self._pairs = {}  # the operations are kept, so that their ids stay their own
         for operation, settings in pairs:
             self._pairs.setdefault(id(operation), (operation, settings))
+
+    def is_left(self, operation: Any) -> bool:
+        """Whether an override says of an operation that it stays in floats, and not `selected` alone."""
+        return id(operation) in self._left
 
     def get(self, operation: Any) -> LayerSettings | None:
         """The settings of an operation; `None` if it stays in floats, and for operations that are not of the model."""

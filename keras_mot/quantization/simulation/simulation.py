@@ -69,7 +69,12 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         [given.of(operation) for operation in operations_of(traced)], scheme, selected, overrides
     )
     flat, flattened = flatten_with_origins(traced)
-    folded, folds, made = fold_with_origins(flat)
+
+    def shall_fold(linear, batch_norm):
+        left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
+        return left != [False, True]  # a batch normalization that alone is left in floats
+
+    folded, folds, made = fold_with_origins(flat, shall_fold)
     origins = made.through(flattened)
     lowered = lower(folded, lambda operation: settings.get(given.of(origins.of(operation))) is not None, target.fused)
 

@@ -7,9 +7,9 @@ from keras_mot.export.litert.engines.conversion import places_of
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
+from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.copying import copy_model
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 
@@ -30,15 +30,16 @@ class IntegerEngine:
 
     def __call__(self, model, signature, request):
         """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
-        plain = copy_model(model)
-        marked = [weight.variable for weight in _quantized(plain)]
+        plain, origins = copy_with_origins(model)
+        by_layer = {(id(weight.owner), weight.key): weight for weight in _quantized(model)}
+        copies = [(weight.variable, by_layer[id(origins.of(weight.owner)), weight.key]) for weight in _quantized(plain)]
+        marked, carried = [variable for variable, _ in copies], [_carried(weight) for _, weight in copies]
         plain = strip(plain, inplace=True)
         request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
         conversion = self._engine(plain, signature, request)
-        del plain, marked  # their memory is wanted
+        del plain, origins, copies, marked  # their memory is wanted
         quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
-        weights = [_carried(weight) for weight in _quantized(model)]
-        file = to_integers(conversion.dense, quantizers, weights, *self._types, target=target_of(model))
+        file = to_integers(conversion.dense, quantizers, carried, *self._types, target=target_of(model))
         self.floats = file.floats
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)

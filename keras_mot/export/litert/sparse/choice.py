@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_mot.export.litert.checks import to_numpy
+from keras_mot._arrays import float_value
 from keras_mot.export.litert.litert_file import parameters, parse_model
 from keras_mot.export.litert.sparse.encoding import LEAST_SPARSITY
 from keras_mot.export.litert.sparse.safety import check_sparse_safety
@@ -29,7 +29,7 @@ def is_worth_trying(model):
     for weight in model.weights:
         if len(weight.shape) < 2:
             continue
-        values = to_numpy(weight)
+        values = float_value(weight)
         if values.size - np.count_nonzero(values) >= LEAST_SPARSITY * values.size:
             return True
     return False
