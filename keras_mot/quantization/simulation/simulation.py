@@ -21,6 +21,7 @@ from keras_mot.quantization.lowering.moves import Move
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check
+from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
@@ -29,7 +30,7 @@ from keras_mot.targets import LITERT
 from keras_mot.transforms.grid import Grid
 
 
-def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT):
+def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT, placement=None):
     """A flat model that computes as its integer form will.
 
     Args:
@@ -41,6 +42,7 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
         function: name of the public function, for messages.
         batch_norm_steps: training steps in which batch normalization follows the batches; `None`: all of them.
         target: the `Target` that will run the integer form, or its name.
+        placement: "fast", "integer", or `None` for what suits the target.
 
     Returns:
         The model, which shares no variables with `model`.
@@ -48,7 +50,8 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
-    simulation, folds = simulate(model, scheme, selected, overrides, target)
+    fast = is_fast(placement, target, scheme.activation_bits)
+    simulation, folds = simulate(model, scheme, selected, overrides, target, fast)
     _round_slopes(simulation)
     fitting.run(simulation)
     if fitting.data is not None:
@@ -57,8 +60,10 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
+def simulate(model, scheme, selected=None, overrides=None, target=LITERT, fast=False):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
+
+    With `fast`, what is faster in floats on the target is left in floats.
 
     Returns:
         The model, and a dictionary from its layers to the batch normalizations that are a part of their scales.
@@ -76,11 +81,26 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
 
     folded, folds, made = fold_with_origins(flat, shall_fold)
     origins = made.through(flattened)
-    lowered = lower(folded, lambda operation: settings.get(given.of(origins.of(operation))) is not None, target.fused)
+    whole = left_whole(target, scheme.activation_bits) if fast else lambda operation: False
+
+    def broken_down(operation):
+        return settings.get(given.of(origins.of(operation))) is not None and not whole(operation)
+
+    lowered = lower(folded, broken_down, target.fused)
 
     def chosen(operation):
         return settings.get(given.of(origins.of(lowered.origins.of(operation))))
 
+    faster = set()
+    if fast:
+        faster = faster_in_floats(
+            lowered.model,
+            target,
+            scheme.activation_bits,
+            lambda operation: chosen(operation) is not None,
+            lowered.joined,
+            lambda operation: chosen(operation).config is not None,
+        )
     placed, weighted = place(
         lowered.model,
         scheme,
@@ -88,6 +108,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         lowered.joined,
         lambda operation: chosen(operation).activation,
         target,
+        faster,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")

@@ -7,9 +7,11 @@ from keras_mot.export.litert.engines.conversion import places_of
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
+from keras_mot.export.litert.marking import REASONS
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.layers.float_boundary import ASKED, FASTER
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 
@@ -38,8 +40,11 @@ class IntegerEngine:
         request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
         conversion = self._engine(plain, signature, request)
         del plain, origins, copies, marked  # their memory is wanted
-        quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
-        file = to_integers(conversion.dense, quantizers, carried, *self._types, target=target_of(model))
+        target = target_of(model)
+        quantizers = [(item.name, item.parameters()) for item in activation_quantizers(model)]
+        why = {ASKED: "it is left in floats, as asked", FASTER: f"it is faster in floats on {target.name}"}
+        numbers = dict(enumerate([*quantizers, *((why[reason], None) for reason in REASONS)], 1))
+        file = to_integers(conversion.dense, numbers, carried, *self._types, target=target)
         self.floats = file.floats
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
