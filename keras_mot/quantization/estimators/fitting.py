@@ -78,7 +78,7 @@ class Fitting:
 
     def _fit_to_data(self, simulation):
         asked = self.calibration
-        samples = Samples(simulation, asked.data, asked.batch_size, labelled=asked.loss is not None)
+        samples = Samples(simulation, asked.data, asked.batch_size, asked.loss is not None, asked.max_samples)
         if asked.loss is not None:
             check_loss(simulation, samples.labelled, asked.loss)
         passes = Passes(simulation)
