@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 from keras_mot import targets
+from keras_mot.cli._fine_tuned import StageRun
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
@@ -15,6 +16,8 @@ from keras_mot.layers.float_boundary import FASTER, FloatBoundary
 from keras_mot.quantization import INT8, INT16X8, quantize_apply, quantize_model, quantize_post_training
 from keras_mot.quantization.aware_training import quantize_annotate_model
 from keras_mot.quantization.simulation.minimum_cut import MinimumCut
+from keras_mot.recipes import PostTraining, QuantizeAware
+from keras_mot.recipes.training_data import TrainingData
 from keras_mot.targets import LITERT, Cost, Costs
 from tests.quantization.models import images, small_network
 
@@ -135,6 +138,25 @@ def test_what_is_asked_of_placement():
     annotated = quantize_annotate_model(model)
     assert boundaries(quantize_apply(annotated))
     assert not boundaries(quantize_apply(annotated, placement="integer"))
+
+
+def test_stages_of_recipes_hand_it_on():
+    keras.utils.set_random_seed(0)
+    model, run = encoder(), StageRun(TrainingData((X, np.zeros(len(X), "int32")), None), 0)
+    settings = {"calibration_samples": 8, "calibration": {"equalize": False, "correct_biases": False}}
+    assert boundaries(PostTraining(**settings).apply(model, run))
+    assert not boundaries(PostTraining(strict=True, **settings).apply(model, run))
+    assert not boundaries(PostTraining(placement="integer", **settings).apply(model, run))
+    with pytest.raises(ValueError, match="received 'quick'"):
+        QuantizeAware(placement="quick")
+    with pytest.raises(ValueError, match="no `costs` for activations of 16 bits"):
+        PostTraining(placement="fast", activation_bits=16)
+
+
+@only_tensorflow
+def test_strict_says_how_to_have_all_in_integers(fast, tmp_path):
+    with pytest.raises(ValueError, match="`placement='integer'`"):
+        export_litert(fast[1], tmp_path / "model.tflite", strict=True)
 
 
 def test_costs_are_checked():

@@ -7,6 +7,7 @@ from keras_mot.export.litert.engines.conversion import places_of
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
+from keras_mot.export.litert.integers.tables import with_table_marks
 from keras_mot.export.litert.marking import REASONS
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
@@ -36,7 +37,7 @@ class IntegerEngine:
         by_layer = {(id(weight.owner), weight.key): weight for weight in _quantized(model)}
         copies = [(weight.variable, by_layer[id(origins.of(weight.owner)), weight.key]) for weight in _quantized(plain)]
         marked, carried = [variable for variable, _ in copies], [_carried(weight) for _, weight in copies]
-        plain = strip(plain, inplace=True)
+        plain, tables = with_table_marks(strip(plain, inplace=True), target_of(model))
         request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
         conversion = self._engine(plain, signature, request)
         del plain, origins, copies, marked  # their memory is wanted
@@ -44,11 +45,17 @@ class IntegerEngine:
         quantizers = [(item.name, item.parameters()) for item in activation_quantizers(model)]
         why = {ASKED: "it is left in floats, as asked", FASTER: f"it is faster in floats on {target.name}"}
         numbers = dict(enumerate([*quantizers, *((why[reason], None) for reason in REASONS)], 1))
-        file = to_integers(conversion.dense, numbers, carried, *self._types, target=target)
+        file = to_integers(conversion.dense, numbers, carried, *self._types, target, tables)
         self.floats = file.floats
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
-            raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}")
+            faster = any(reason == why[FASTER] for _, _, reason in self.floats)
+            way = (
+                "\nQuantize it with `placement='integer'` to have in integers what is faster in floats."
+                if faster
+                else ""
+            )
+            raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}{way}")
         return dataclasses.replace(conversion, dense=with_static_shapes(file.content))
 
 
