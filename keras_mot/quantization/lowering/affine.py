@@ -20,7 +20,7 @@ def batch_norm(lowering, layer, inputs, mask=None):  # which says what statistic
     factors = scale_and_offset(layer)
     if lowering.fast and _loses_features(inputs, *factors):
         return None
-    return _affine(lowering, layer, inputs, layer.axis, *factors)
+    return affine(lowering, layer, inputs, layer.axis, *factors, trained=layer.trainable)
 
 
 def normalization(lowering, layer, inputs):
@@ -32,7 +32,7 @@ def normalization(lowering, layer, inputs):
     scale = 1.0 / np.maximum(np.sqrt(variance.astype("float64")), keras.config.epsilon())
     if lowering.fast and _loses_features(inputs, scale, -mean * scale):
         return None
-    return _affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
+    return affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
 
 
 def _loses_features(inputs, scale, offset):
@@ -68,10 +68,10 @@ def _comes_from_inputs(tensor):
 def rescaling(lowering, layer, inputs):
     """`Rescaling`, or `None`."""
     scale, offset = (np.asarray(ops.convert_to_numpy(value), "float64") for value in (layer.scale, layer.offset))
-    return _affine(lowering, layer, inputs, -1, scale, offset)
+    return affine(lowering, layer, inputs, -1, scale, offset)
 
 
-def _affine(lowering, layer, inputs, axis, scale, offset):
+def affine(lowering, layer, inputs, axis, scale, offset, trained=False):
     """channel * scale + offset, as a depthwise convolution of one pixel, which has integer kernels everywhere."""
     if "float" not in str(inputs.dtype):
         inputs = ops.cast(inputs, layer.compute_dtype)
@@ -81,7 +81,6 @@ def _affine(lowering, layer, inputs, axis, scale, offset):
     channels = shape[-1]
     if scale.size not in (1, channels) or offset.size not in (1, channels):
         return None
-    trained = layer.trainable and isinstance(layer, layers.BatchNormalization)
     convolution = lowering.make(layer, "affine", lambda: layers.DepthwiseConv2D(1, trainable=trained, name=layer.name))
     if rank < 4:
         if None in shape[1:]:

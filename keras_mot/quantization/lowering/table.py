@@ -18,7 +18,16 @@ from keras_mot.graph.arguments import are_the_first
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.transformed import plain_class
-from keras_mot.quantization.lowering import activations, affine, attention, merges, recurrent, weighted, wrappers
+from keras_mot.quantization.lowering import (
+    activations,
+    affine,
+    attention,
+    merges,
+    normalization,
+    recurrent,
+    weighted,
+    wrappers,
+)
 
 _LAYERS = {
     layers.SeparableConv1D: weighted.separable,
@@ -44,6 +53,10 @@ _LAYERS = {
     layers.BatchNormalization: affine.batch_norm,
     layers.Normalization: affine.normalization,
     layers.Rescaling: affine.rescaling,
+    layers.LayerNormalization: normalization.layer_normalization,
+    layers.GroupNormalization: normalization.group_normalization,
+    layers.RMSNormalization: normalization.rms_normalization,
+    layers.UnitNormalization: normalization.unit_normalization,
     layers.Average: merges.average,
     layers.Add: merges.chain,
     layers.Multiply: merges.chain,

@@ -82,7 +82,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, fast=F
 
     folded, folds, made = fold_with_origins(flat, shall_fold)
     origins = made.through(flattened)
-    whole = left_whole(target, scheme.activation_bits) if fast else lambda operation: False
+    whole = left_whole(target, scheme.activation_bits, fast)
 
     def broken_down(operation):
         return settings.get(given.of(origins.of(operation))) is not None and not whole(operation)
