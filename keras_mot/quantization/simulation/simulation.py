@@ -77,7 +77,11 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
 
     folded, folds, made = fold_with_origins(flat, shall_fold)
     origins = made.through(flattened)
-    lowered = lower(folded, lambda operation: settings.get(given.of(origins.of(operation))) is not None, target.fused)
+
+    def shall_compute(operation):
+        return settings.get(given.of(origins.of(operation))) is not None
+
+    lowered = lower(folded, shall_compute, target.fused, scheme.activation_bits)
 
     def chosen(operation):
         return settings.get(given.of(origins.of(lowered.origins.of(operation))))
