@@ -36,6 +36,7 @@ from keras_mot._keras.layers import (
     set_input_shape,
     sublayers,
     takes_training,
+    unpickling_with,
     untrack,
 )
 from keras_mot._keras.patches import callback_list_problem, extend
@@ -110,5 +111,6 @@ __all__ = [
     "sublayers",
     "takes_training",
     "train_only_while",
+    "unpickling_with",
     "untrack",
 ]
