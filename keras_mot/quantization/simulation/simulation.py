@@ -75,7 +75,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat, shall_fold)
+    folded, folds, made = fold_with_origins(flat, shall_fold, consumed=True)
     origins = made.through(flattened)
 
     def shall_compute(operation):
