@@ -80,14 +80,14 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, fast=F
         left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat, shall_fold)
+    folded, folds, made = fold_with_origins(flat, shall_fold, consumed=True)
     origins = made.through(flattened)
     whole = left_whole(target, scheme.activation_bits, fast)
 
     def broken_down(operation):
         return settings.get(given.of(origins.of(operation))) is not None and not whole(operation)
 
-    lowered = lower(folded, broken_down, target.fused, fast)
+    lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast)
 
     def chosen(operation):
         return settings.get(given.of(origins.of(lowered.origins.of(operation))))
