@@ -100,7 +100,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, fast=F
             scheme.activation_bits,
             lambda operation: chosen(operation) is not None,
             lowered.joined,
-            lambda operation: chosen(operation).config is not None,
+            lambda operation: chosen(operation) is not None and chosen(operation).config is not None,
         )
     placed, weighted = place(
         lowered.model,
