@@ -31,6 +31,9 @@ class Origins:
         """The operation that this one was made from; itself, if none is known."""
         return self._pairs.get(id(operation), (operation, operation))[1]
 
+    def __len__(self) -> int:
+        return len(self._pairs)
+
     def __contains__(self, operation: Any) -> bool:
         return id(operation) in self._pairs
 
@@ -42,7 +45,10 @@ class Origins:
         return result
 
 
-def copy_with_origins(model: keras.layers.Layer) -> tuple[keras.layers.Layer, Origins]:
-    """What `copy_model` returns, and the `Origins` of its layers and operations in `model`."""
-    copy, pairs = copy_and_note(model)
+def copy_with_origins(model: keras.layers.Layer, shared: list | None = None) -> tuple[keras.layers.Layer, Origins]:
+    """What `copy_model` returns, and the `Origins` of its layers and operations in `model`.
+
+    Arguments as of `copy_and_note`.
+    """
+    copy, pairs = copy_and_note(model, shared)
     return copy, Origins(pairs)

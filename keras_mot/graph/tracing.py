@@ -57,12 +57,16 @@ def trace(model: keras.Model) -> keras.Model:
 
 def _traced(model):
     if as_functional(model) is None:
-        specs = input_specs(model)
-        inputs = [_inputs(structure) for structure in specs]
+        inputs = symbolic_inputs(model)
         model = model_between(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), model.name)
     if _opaque_models(model):
         return _traced(model_between(*call_again(model, _call_within), model.name))
     return model
+
+
+def symbolic_inputs(model: keras.Model) -> list:
+    """New symbolic inputs for each positional argument of the `call` of a built subclassed model."""
+    return [_inputs(structure) for structure in input_specs(model)]
 
 
 def _inputs(structure):

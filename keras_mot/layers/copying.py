@@ -14,6 +14,7 @@ from keras_mot._keras import (
     distribution_strategy,
     extend,
     flatten_layers,
+    forget_calls,
     forget_torch_parameters,
     is_graph_model,
     output_shape_of,
@@ -27,6 +28,8 @@ from keras_mot.layers.finding import check_layer
 from keras_mot.layers.transformed import plain_class
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms.base import updaters_by_reference
+
+_SHARED = "_keras_mot_shared"
 
 
 def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
@@ -48,16 +51,21 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
     return copy_and_note(model)[0]
 
 
-def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[tuple]]:
-    """What `copy_model` returns, and pairs of (copy, original) of all layers and operations in it."""
+def copy_and_note(model: keras.layers.Layer, shared: list | None = None) -> tuple[keras.layers.Layer, list[tuple]]:
+    """What `copy_model` returns, and pairs of (copy, original) of all layers and operations in it.
+
+    Args:
+        model: as of `copy_model`.
+        shared: list that layers which cannot be rebuilt are appended to: (layer, reason). Of these the copy has others
+            with the same variables. `None`: they are an error, unless they have no variables.
+    """
     check_layer(model, "copy_model")
-    copies = {}
+    copies = _Copies(shared)
     try:
         with strategy_scope(model):
             clone = _copy_structure(model, copies)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(_cannot_copy(model, reason if len(reason) < 400 else reason[:400] + " ...")) from error
+        raise ValueError(_cannot_copy(model, f"{type(error).__name__}: {error}")) from error
     old, new = model.variables, clone.variables
     shapes = [tuple(variable.shape) for variable in old], [tuple(variable.shape) for variable in new]
     if shapes[0] != shapes[1]:
@@ -74,7 +82,10 @@ def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[t
             names = type(source).__name__, type(target).__name__
             raise ValueError(_cannot_copy(model, f"layer '{source.name}' of class {names[0]} comes back as {names[1]}"))
         set_own_flag(target, own_flag(source))
+        if vars(source).get("_tracker") is vars(target).get("_tracker"):
+            continue  # it is shared
         _copy_preprocessing(source, target)
+        _copy_raw_variables(source, target)
         if target.name != source.name:  # created without a name by its parent's code, and numbered anew
             target.name = source.name
         copy_parent_path(source, target)
@@ -106,6 +117,8 @@ def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
 
 def _copy_variables(old, new):
     for source, target in zip(old, new, strict=True):
+        if source is target:
+            continue
         # A real copy: JAX donates the buffers of a model in training.
         target.assign(np.array(keras.ops.convert_to_numpy(source)))
         if own_flag(target) != own_flag(source):
@@ -134,10 +147,60 @@ def _cannot_copy(model, reason):
     )
 
 
+class _Copies(dict):
+    """Dictionary from the id of a layer or operation to (copy, original); `shared` as of `copy_and_note`."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.shared = shared
+
+
 def _copy_structure(layer, copies):
     if id(layer) not in copies:  # else it is used in several places, at several levels of nesting
-        copies[id(layer)] = _copy_graph(layer, copies) if is_graph_model(layer) else _copy_layer(layer), layer
+        copies[id(layer)] = _copy_graph(layer, copies) if is_graph_model(layer) else _rebuilt(layer, copies), layer
     return copies[id(layer)][0]
+
+
+def _rebuilt(layer, copies):
+    """The layer from its configuration; where that fails, another one with the same variables, if it may be."""
+    try:
+        clone = _copy_layer(layer)
+        problem = _difference(layer, clone)
+    except Exception as error:
+        problem, cause = f"{type(error).__name__}: {error}", error
+    else:
+        cause = None
+    if problem is None:
+        return clone
+    shared_already = getattr(layer, _SHARED, False)  # in the model that this one was copied from
+    if not isinstance(layer, keras.layers.Layer) or (copies.shared is None and layer.variables and not shared_already):
+        if cause is not None:
+            raise cause
+        return clone  # what is wrong with it is said when the whole model is compared
+    if layer.variables and not shared_already:
+        copies.shared.append((layer, problem))
+    return _with_the_same_variables(layer)
+
+
+def _difference(layer, clone):
+    """How a copy differs from a layer, in words; `None` if it does not."""
+    if type(clone) is not type(layer):
+        return f"it comes back as a {type(clone).__name__}"
+    if not isinstance(layer, keras.layers.Layer):
+        return None
+    old, new = ([tuple(variable.shape) for variable in each.variables] for each in (layer, clone))
+    return (
+        None if old == new else f"it comes back with {len(new)} variables, or other shapes, not the {len(old)} it had"
+    )
+
+
+def _with_the_same_variables(layer):
+    """Another object of the same class, with the same attributes and variables, that nothing has called yet."""
+    clone = object.__new__(type(layer))
+    clone.__dict__.update(layer.__dict__)
+    clone.__dict__[_SHARED] = True
+    forget_calls(clone)
+    return clone
 
 
 def _copy_graph(model, copies):
@@ -194,6 +257,17 @@ def _copy_preprocessing(source, target):
         with tempfile.TemporaryDirectory() as folder:
             source.save_assets(folder)
             target.load_assets(folder)
+
+
+def _copy_raw_variables(source, target):
+    """The values of variables of the backend, which Keras does not know of."""
+    for name, value in vars(source).items():
+        if _is_raw_variable(value) and _is_raw_variable(vars(target).get(name)):
+            vars(target)[name].assign(value)
+
+
+def _is_raw_variable(value):
+    return hasattr(value, "assign") and keras.ops.is_tensor(value)
 
 
 def _custom_objects(layer):

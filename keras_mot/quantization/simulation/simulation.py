@@ -10,8 +10,6 @@ from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
-from keras_mot.graph.rewrite import flatten_with_origins, operations_of
-from keras_mot.graph.tracing import trace
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
@@ -21,6 +19,7 @@ from keras_mot.quantization.lowering.moves import Move
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check
+from keras_mot.quantization.simulation.opened import flat_copy
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
@@ -64,22 +63,19 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         The model, and a dictionary from its layers to the batch normalizations that are a part of their scales.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    traced = trace(plain)
-    settings = settings_of_operations(
-        [given.of(operation) for operation in operations_of(traced)], scheme, selected, overrides
-    )
-    flat, flattened = flatten_with_origins(traced)
+    flat = flat_copy(plain, given)
+    settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
 
     def shall_fold(linear, batch_norm):
-        left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
+        left = [settings.is_left(flat.origins.of(layer)) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat, shall_fold)
-    origins = made.through(flattened)
-    lowered = lower(folded, lambda operation: settings.get(given.of(origins.of(operation))) is not None, target.fused)
+    folded, folds, made = fold_with_origins(flat.model, shall_fold)
+    origins = made.through(flat.origins)
+    lowered = lower(folded, lambda operation: settings.get(origins.of(operation)) is not None, target.fused)
 
     def chosen(operation):
-        return settings.get(given.of(origins.of(lowered.origins.of(operation))))
+        return settings.get(origins.of(lowered.origins.of(operation)))
 
     placed, weighted = place(
         lowered.model,
@@ -92,7 +88,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
-    carried = carried_through(sources, folded, origins, lowered)
+    carried = carried_through(sources, folded, made.through(flat.in_plain), lowered)
     by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
     simulation, copied = copy_with_origins(placed)
     left = {}
