@@ -25,6 +25,7 @@ from keras_mot._keras.layers import (
     attention_projection,
     batch_moments,
     build_shapes,
+    copy_input_shape,
     copy_parent_path,
     distribution_strategy,
     flatten_layers,
@@ -38,10 +39,11 @@ from keras_mot._keras.layers import (
     set_input_shape,
     sublayers,
     takes_training,
+    unpickling_with,
     untrack,
 )
 from keras_mot._keras.patches import callback_list_problem, extend
-from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
+from keras_mot._keras.scopes import AutocastScope, is_eager, is_training, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
     compiled_call,
@@ -77,6 +79,7 @@ __all__ = [
     "calls_anywhere",
     "calls_by_depth",
     "compiled_call",
+    "copy_input_shape",
     "copy_parent_path",
     "distribution_strategy",
     "extend",
@@ -92,6 +95,7 @@ __all__ = [
     "has_default_build",
     "is_eager",
     "is_graph_model",
+    "is_training",
     "keep_axis",
     "keep_losses",
     "metric_direction",
@@ -114,5 +118,6 @@ __all__ = [
     "sublayers",
     "takes_training",
     "train_only_while",
+    "unpickling_with",
     "untrack",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 from keras import activations, layers
 
 from keras_mot._keras import operation_class
+from keras_mot.graph._elementwise import divides_a_number, has_numbers, is_of_each_element, is_of_one_tensor
 from keras_mot.graph._kind import (
     ACTIVATION,
     AVERAGES,
@@ -105,6 +106,7 @@ _rows_by_rank(
 _row(Kind("max_pool", PICKS, SAME, homogeneous=True), "MaxPool")
 _row(Kind("max", PICKS, SAME, homogeneous=True), "Max")
 _row(Kind("min", PICKS, SAME, homogeneous=True), "Min")
+_row(Kind("argmax", PICKS), "Argmax", "Argmin")
 _rows_by_rank(
     Kind("average_pool", AVERAGES, ROUNDED, **_OF_POSITIONS),
     *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
@@ -142,15 +144,29 @@ for _name, _layer, _class, _function, _fuses in (
 ):
     _row(Kind(_name, MERGES, channels_stay=True, fuses=_fuses, function=_function), _layer, _class)
 _row(Kind("average", MERGES, channels_stay=True), layers.Average)
+_row(Kind("quotient", ELEMENTWISE, channels_stay=True, table=True, condition=divides_a_number), "Divide", "TrueDivide")
 _row(Kind("divide", MERGES, channels_stay=True), "Divide", "TrueDivide")
+_row(Kind("compare", MERGES), "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual")
+_row(Kind("where", MERGES), "Where")
 _row(Kind("matmul", PRODUCTS), "Matmul")
 _row(Kind("dot", PRODUCTS, condition=lambda layer: not layer.normalize), layers.Dot)
 
 # Functions of each element.
 _row(Kind("prelu", ELEMENTWISE, homogeneous=True, channels_stay=True), layers.PReLU)
-_row(Kind("absolute", ELEMENTWISE, homogeneous=True, channels_stay=True), "Absolute")
+_row(Kind("absolute", ELEMENTWISE, homogeneous=True, channels_stay=True, table=True), "Absolute", "Abs", "Fabs")
 _row(Kind("negative", ELEMENTWISE, homogeneous=True, channels_stay=True), "Negative")
 _row(Kind("square", ELEMENTWISE, channels_stay=True), "Square")
+_row(Kind("log", ELEMENTWISE, channels_stay=True, table=True), "Log")
+_row(Kind("clip", ACTIVATION, channels_stay=True, condition=has_numbers), "Clip")
+for _name in (
+    *("Sqrt", "Rsqrt", "Reciprocal", "Cbrt", "Expm1", "Exp2", "Log1p", "Log2", "Log10", "Erf", "Erfc"),
+    *("Sin", "Cos", "Tan", "Sinh", "Cosh", "Sinc", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
+    *("Sign", "Floor", "Ceil", "Round", "Trunc", "Deg2rad", "Rad2deg", "NanToNum"),
+):
+    _row(Kind(_name.lower(), ELEMENTWISE, channels_stay=True, table=True), _name)
+# Of a tensor and a number.
+for _name in ("Power", "Mod", "Fmod", "FloorDivide", "Arctan2", "Logaddexp", "Hypot"):
+    _row(Kind(_name.lower(), ELEMENTWISE, channels_stay=True, table=True, condition=is_of_one_tensor), _name)
 
 # Activations: of each, the function of `keras.activations` has its name, and `keras.ops` has the operation.
 _OPERATIONS = {
@@ -161,6 +177,7 @@ _OPERATIONS = {
     "sigmoid": "Sigmoid",
     "tanh": "Tanh",
     "softmax": "Softmax",
+    "log_softmax": "LogSoftmax",
     "silu": "Silu",
     "hard_silu": "HardSilu",
     "hard_sigmoid": "HardSigmoid",
@@ -175,34 +192,57 @@ _OPERATIONS = {
     "softsign": "Softsign",
     "exponential": "Exp",
     "squareplus": "Squareplus",
+    "soft_shrink": "SoftShrink",
+    "hard_shrink": "HardShrink",
+    "tanh_shrink": "TanhShrink",
+    "threshold": "Threshold",
+    "sparse_plus": "SparsePlus",
+    "sparse_sigmoid": "SparseSigmoid",
 }
+_OF_ALL_CHANNELS = ("softmax", "log_softmax")
 _ACTIVATIONS = {
     name: Kind(
         name,
         ACTIVATION,
         SAME if name == "linear" else OWN,
         homogeneous=name in ("linear", "relu", "leaky_relu"),
-        channels_stay=name != "softmax",
+        channels_stay=name not in _OF_ALL_CHANNELS,
         keeps_constants=name == "linear",
+        table=name not in ("linear", *_OF_ALL_CHANNELS),
     )
     for name in _OPERATIONS
+    if hasattr(activations, name)
 }
 OF_FUNCTIONS = {getattr(activations, name): kind for name, kind in _ACTIVATIONS.items()}
 """Function of `keras.activations` -> what it computes."""
+# Forms that differ from those that kernels compute.
+_OTHER_FORM = Kind("other_form", ACTIVATION, channels_stay=True, table=True)
 
 
 def _add_activations():
     for name, kind in _ACTIVATIONS.items():
+        if name == "elu":
+            kind = dataclasses.replace(kind, condition=lambda operation: operation.alpha == 1.0)
+        if name in _OF_ALL_CHANNELS:
+            kind = dataclasses.replace(kind, condition=lambda operation: operation.axis == -1)
         if _OPERATIONS[name] is not None:
             _row(kind, _OPERATIONS[name])
         function = getattr(activations, name)
         condition = functools.partial(lambda function, layer: layer.activation is function, function)
         _row(dataclasses.replace(kind, condition=condition), layers.Activation)
-    for name, cls in (("softmax", layers.Softmax), ("leaky_relu", layers.LeakyReLU), ("elu", layers.ELU)):
-        _row(_ACTIVATIONS[name], cls)
+    _row(_OTHER_FORM, "Elu")
+    _row(
+        dataclasses.replace(_OTHER_FORM, condition=lambda layer: is_of_each_element(layer.activation)),
+        layers.Activation,
+    )
+    _row(dataclasses.replace(_ACTIVATIONS["softmax"], condition=lambda layer: layer.axis == -1), layers.Softmax)
+    _row(_ACTIVATIONS["leaky_relu"], layers.LeakyReLU)
+    _row(dataclasses.replace(_ACTIVATIONS["elu"], condition=lambda layer: layer.alpha == 1.0), layers.ELU)
+    _row(_OTHER_FORM, layers.ELU)
     for name in ("relu", "relu6", "leaky_relu"):
         condition = functools.partial(lambda name, layer: _form_of_relu(layer) == name, name)
         _row(dataclasses.replace(_ACTIVATIONS[name], condition=condition), layers.ReLU)
+    _row(dataclasses.replace(_OTHER_FORM, name="relu_form"), layers.ReLU)
 
 
 def _form_of_relu(layer):

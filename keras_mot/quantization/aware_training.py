@@ -87,7 +87,7 @@ def quantize_model(
     ```
     """
     calibration = calibration_of(calibration_data, settings, "quantize_model")
-    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme))
+    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme), trained=True)
     return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model", batch_norm_steps, target)
 
 
@@ -140,8 +140,7 @@ def quantize_annotate_layer(
         raise TypeError(f"`quantize_annotate_layer` expects a layer; received {describe(to_annotate)}.")
     if quantize_config is not None and not isinstance(quantize_config, QuantizeConfig):
         raise TypeError(f"`quantize_config` should be a `QuantizeConfig`; received {describe(quantize_config)}.")
-    built = to_annotate.built
-    layer = copy_model(to_annotate) if built else type(to_annotate).from_config(to_annotate.get_config())
+    layer = copy_model(to_annotate)
     setattr(layer, _MARK, True if quantize_config is None else quantize_config)
     return layer
 
@@ -205,7 +204,7 @@ def quantize_apply(
     marks = {operation: getattr(operation, _MARK, None) for operation in operations_of(model)}
     overrides = {operation: mark for operation, mark in marks.items() if isinstance(mark, QuantizeConfig)}
     calibration = calibration_of(calibration_data, settings, "quantize_apply")
-    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme))
+    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme), trained=True)
     return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", batch_norm_steps, target)
 
 

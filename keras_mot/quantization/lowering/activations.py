@@ -1,6 +1,6 @@
 """Breaks down activations that no runtime has a kernel for, as layers and as operations alike."""
 
-from keras import layers
+from keras import layers, ops
 
 
 def silu(lowering, operation, inputs=None, x=None):
@@ -22,6 +22,18 @@ def hard_silu(lowering, operation, inputs=None, x=None):
     """x * hard_sigmoid(x)."""
     inputs = x if inputs is None else inputs
     return _gated(lowering, operation, inputs, hard_sigmoid(lowering, operation, inputs))
+
+
+def hard_tanh(lowering, operation, inputs=None, x=None):
+    """x, cut off at -1 and 1."""
+    return ops.clip(x if inputs is None else inputs, -1.0, 1.0)
+
+
+def relu_form(lowering, layer, inputs):
+    """A ReLU with a greatest number of its own, cut off there; `None` for one with a threshold as well, or a slope."""
+    if layer.threshold or layer.negative_slope:
+        return None
+    return ops.clip(inputs, 0.0, float(layer.max_value))
 
 
 def _gated(lowering, operation, inputs, gate):

@@ -65,6 +65,8 @@ _KINDS = {
     "silu": activations.silu,
     "hard_sigmoid": activations.hard_sigmoid,
     "hard_silu": activations.hard_silu,
+    "hard_tanh": activations.hard_tanh,
+    "relu_form": activations.relu_form,
 }
 
 

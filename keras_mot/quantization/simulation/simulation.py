@@ -47,9 +47,9 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
-    simulation, folds = simulate(model, scheme, selected, overrides, target)
+    simulation, folds, origin = simulate(model, scheme, selected, overrides, target)
     _round_slopes(simulation)
-    fitting.run(simulation)
+    fitting.run(simulation, origin)
     if fitting.data is not None:
         round_biases(simulation)
     warn_of_merged_values(simulation)
@@ -60,7 +60,8 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
     Returns:
-        The model, and a dictionary from its layers to the batch normalizations that are a part of their scales.
+        The model; a dictionary from its layers to the batch normalizations that are a part of their scales; and a
+        function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
     flat = flat_copy(plain, given)
@@ -91,20 +92,29 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     carried = carried_through(sources, folded, made.through(flat.in_plain), lowered)
     by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
     simulation, copied = copy_with_origins(placed)
+    keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
     left = {}
     for layer in simulation.layers:
         source = copied.of(layer)
+        own = chosen(source)
         variables = {found.place: found.variable for found in find_weights(source)[0]}
         for found in find_weights(layer)[0]:
             variable = variables[found.place]
-            fold = by_kernel.get(id(lowered.moves.get(id(variable), Move(variable)).source))
+            moved_from = lowered.moves.get(id(variable), Move(variable)).source
+            fold = by_kernel.get(id(moved_from))
             factors = None if fold is None else fold.factors()
-            quantize_weight = attach_transforms(found, schemes.get(id(source)), carried.get(id(variable)), factors)
+            asked = [] if own is None else own.transforms_of(keys.get(id(moved_from)))
+            carry = carried.get(id(variable))
+            quantize_weight = attach_transforms(found, schemes.get(id(source)), carry, factors, asked)
             if fold is not None and quantize_weight is not None:
                 left[layer] = fold
     forget_torch_parameters(simulation)
     fit_scales(simulation)
-    return with_output_names(simulation, output_names(model)), left
+
+    def origin(operation):
+        return given.of(origins.of(lowered.origins.of(copied.of(operation))))
+
+    return with_output_names(simulation, output_names(model)), left, origin
 
 
 def _without_transforms(model, scheme):

@@ -134,6 +134,22 @@ class Constants:
         self._graph.quantize(new, parameters.bits, [parameters.scale], [parameters.zero_point])
         return new
 
+    def number(self, like, value, parameters):
+        """The index of a single number, rounded to those of these parameters; named after the tensor `like`."""
+        return self._once((value, parameters), self._make_number, like, value, parameters)
+
+    def _make_number(self, like, value, parameters):
+        integer = np.clip(
+            np.floor(value / parameters.scale + 0.5) + parameters.zero_point,
+            -(2 ** (parameters.bits - 1)),
+            2 ** (parameters.bits - 1) - 1,
+        )
+        kind = f"INT{parameters.bits}"
+        label = f"{self._graph.label(like)}_{value:g}"
+        new = self._graph.add_constants(kind, integer.astype(kind.lower()), label)
+        self._graph.quantize(new, parameters.bits, [parameters.scale], [parameters.zero_point])
+        return new
+
     def bias(self, index, parameters, kernel):
         """The index of a bias in integers, multiples of the scales of input times kernel.
 
