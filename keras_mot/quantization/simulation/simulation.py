@@ -112,7 +112,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     fit_scales(simulation)
 
     def origin(operation):
-        return given.of(origins.of(lowered.origins.of(copied.of(operation))))
+        return origins.of(lowered.origins.of(copied.of(operation)))
 
     return with_output_names(simulation, output_names(model)), left, origin
 
