@@ -80,8 +80,10 @@ def settled(model, inputs):
         model(_tensors(inputs), training=False)
     for variable in model.weights:
         name, shape = variable.path.split("/")[-1], variable.shape
-        if name == "gamma" and "float" in variable.dtype and not np.ptp(np.asarray(_numpy(variable))):
-            variable.assign(_numpy(variable) * generator.uniform(0.8, 1.2, shape))
+        if name == "gamma" and not np.ptp(_numpy(variable)):
+            # A layer scale begins near nothing, and its branch would count for nothing.
+            size = 0.5 if np.abs(_numpy(variable)).max() < 1e-2 else _numpy(variable)
+            variable.assign(size * generator.uniform(0.8, 1.2, shape))
         elif name in ("beta", "bias") and "float" in variable.dtype and not np.any(_numpy(variable)):
             variable.assign(generator.normal(0.0, 0.1, shape))
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]

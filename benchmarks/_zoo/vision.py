@@ -109,25 +109,6 @@ def mlp_mixer():
 
 
 @register
-class FourierBlock(layers.Layer):
-    """Two-dimensional Fourier transform instead of attention; only real parts go on."""
-
-    def __init__(self, patches, width, **kwargs):
-        super().__init__(**kwargs)
-        self.patches, self.width = patches, width
-        self.feed = keras.Sequential([layers.Dense(width * 2, activation="gelu"), layers.Dense(width)])
-        self.first, self.second = layers.LayerNormalization(epsilon=1e-6), layers.LayerNormalization(epsilon=1e-6)
-
-    def call(self, inputs):
-        real, _ = ops.fft2((inputs, ops.zeros_like(inputs)))
-        x = self.first(inputs + real / 8.0)
-        return self.second(x + self.feed(x))
-
-    def get_config(self):
-        return {**super().get_config(), "patches": self.patches, "width": self.width}
-
-
-@register
 class GatedBlock(layers.Layer):
     """A gated MLP: half of the channels gate the other half over patches."""
 
@@ -367,11 +348,6 @@ class StochasticBlock(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "width": self.width, "heads": self.heads, "rate": self.rate}
-
-
-@architecture("vision", images(24, 24, 3), "composite", "no_config", decides=True, custom_objects={"Patches": Patches})
-def fourier_vision():
-    return _classify_patches(FourierBlock)
 
 
 @architecture("vision", images(24, 24, 3), "subclassed", "composite", decides=True)

@@ -8,7 +8,6 @@ __all__ = [
     "call_of",
     "calls_anywhere",
     "calls_by_depth",
-    "forget_calls",
     "forgetting_calls",
     "functional_of",
     "get_keras_mask",
@@ -48,11 +47,6 @@ def calls_by_depth(functional):
 def run_graph(functional, inputs, call):
     """The outputs of a functional model on other inputs, where `call(operation)` gives what is called for each."""
     return functional._run_through_graph(inputs, operation_fn=call)
-
-
-def forget_calls(operation):
-    """Gives an operation, a copy that shares its attributes with another, empty lists of calls of its own."""
-    operation.__dict__["_inbound_nodes"], operation.__dict__["_outbound_nodes"] = [], []
 
 
 @contextlib.contextmanager

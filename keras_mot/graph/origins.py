@@ -45,10 +45,7 @@ class Origins:
         return result
 
 
-def copy_with_origins(model: keras.layers.Layer, shared: list | None = None) -> tuple[keras.layers.Layer, Origins]:
-    """What `copy_model` returns, and the `Origins` of its layers and operations in `model`.
-
-    Arguments as of `copy_and_note`.
-    """
-    copy, pairs = copy_and_note(model, shared)
+def copy_with_origins(model: keras.layers.Layer) -> tuple[keras.layers.Layer, Origins]:
+    """What `copy_model` returns, and the `Origins` of its layers and operations in `model`."""
+    copy, pairs = copy_and_note(model)
     return copy, Origins(pairs)

@@ -129,9 +129,7 @@ def flatten(model: keras.Model) -> keras.Model:
     return flatten_with_origins(model)[0]
 
 
-def flatten_with_origins(
-    model: keras.Model, names: Mapping[int, str] | None = None, shared: list | None = None
-) -> tuple[keras.Model, Origins]:
+def flatten_with_origins(model: keras.Model, names: Mapping[int, str] | None = None) -> tuple[keras.Model, Origins]:
     """What `flatten` returns, and the `Origins` of its operations in `model` and the models nested in it.
 
     It may have operations without an origin: those that compute masks.
@@ -139,9 +137,8 @@ def flatten_with_origins(
     Args:
         model: as of `flatten`.
         names: dictionary from ids of operations of `model` to other names that they shall have.
-        shared: as of `copy_and_note`.
     """
-    copy, copied = copy_with_origins(model, shared)
+    copy, copied = copy_with_origins(model)
     for operation in operations_of(copy) if names else ():
         operation.name = names.get(id(copied.of(operation)), operation.name)
     name_apart(operations_of(copy), used=getattr(as_functional(copy), "input_names", ()))

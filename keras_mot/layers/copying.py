@@ -10,27 +10,27 @@ import numpy as np
 
 from keras_mot._keras import (
     Functional,
+    assign_raw,
     copy_input_shape,
     copy_parent_path,
     distribution_strategy,
     extend,
     flatten_layers,
-    forget_calls,
     forget_torch_parameters,
     is_graph_model,
     output_shape_of,
     own_flag,
     producer_of,
+    raw_variables,
     set_own_flag,
     set_path,
 )
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.layers.duplicating import duplicate, is_of_keras, rebuilt_alike
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.transformed import plain_class
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms.base import updaters_by_reference
-
-_SHARED = "_keras_mot_shared"
 
 
 def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
@@ -52,41 +52,30 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
     return copy_and_note(model)[0]
 
 
-def copy_and_note(model: keras.layers.Layer, shared: list | None = None) -> tuple[keras.layers.Layer, list[tuple]]:
-    """What `copy_model` returns, and pairs of (copy, original) of all layers and operations in it.
-
-    Args:
-        model: as of `copy_model`.
-        shared: list that layers which cannot be rebuilt are appended to: (layer, reason). Of these the copy has others
-            with the same variables. `None`: they are an error, unless they have no variables.
-    """
+def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[tuple]]:
+    """What `copy_model` returns, and pairs of (copy, original) of all layers and operations in it."""
     check_layer(model, "copy_model")
-    copies = _Copies(shared)
-    try:
-        with strategy_scope(model):
-            clone = _copy_structure(model, copies)
-    except Exception as error:
-        raise ValueError(_cannot_copy(model, f"{type(error).__name__}: {error}")) from error
+    failures = []
+    # What users' own configurations say may be wrong: then such layers are copied attribute by attribute.
+    for by_attributes in [False] if is_of_keras(model) else [False, True]:
+        copies = {}
+        try:
+            with strategy_scope(model):
+                clone = _copy_structure(model, copies, by_attributes)
+            _check_copy(model, clone)
+            break
+        except Exception as error:
+            failures.append(error)
+    else:
+        reasons = list(dict.fromkeys(f"{type(error).__name__}: {error}" for error in failures))
+        raise ValueError(_cannot_copy(model, "; and, attribute by attribute, ".join(reasons))) from failures[0]
     old, new = model.variables, clone.variables
-    shapes = [tuple(variable.shape) for variable in old], [tuple(variable.shape) for variable in new]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            _cannot_copy(
-                model,
-                f"the rebuilt model has {len(new)} variables, or other shapes, not the {len(old)} it had",
-            )
-        )
     _copy_variables(old, new)
     forget_torch_parameters(clone)
     for source, target in zip(flatten_layers(model), flatten_layers(clone), strict=True):
-        if type(target) is not type(source):
-            names = type(source).__name__, type(target).__name__
-            raise ValueError(_cannot_copy(model, f"layer '{source.name}' of class {names[0]} comes back as {names[1]}"))
         set_own_flag(target, own_flag(source))
-        if vars(source).get("_tracker") is vars(target).get("_tracker"):
-            continue  # it is shared
         _copy_preprocessing(source, target)
-        _copy_raw_variables(source, target)
+        copy_raw_variables(source, target)
         if target.name != source.name:  # created without a name by its parent's code, and numbered anew
             target.name = source.name
         copy_parent_path(source, target)
@@ -94,6 +83,19 @@ def copy_and_note(model: keras.layers.Layer, shared: list | None = None) -> tupl
         _copy_progress(source, target)
         copies[id(source)] = target, source
     return clone, list(copies.values())
+
+
+def _check_copy(model, clone):
+    """Raises a `ValueError` if a copy does not consist of the layers and variables that the model does."""
+    shapes = [[tuple(variable.shape) for variable in each.variables] for each in (model, clone)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the rebuilt model has {len(shapes[1])} variables, or other shapes, not the {len(shapes[0])} it had"
+        )
+    for source, target in zip(flatten_layers(model), flatten_layers(clone), strict=True):
+        if type(target) is not type(source):
+            names = type(source).__name__, type(target).__name__
+            raise ValueError(f"layer '{source.name}' of class {names[0]} comes back as {names[1]}")
 
 
 def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
@@ -119,8 +121,6 @@ def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
 
 def _copy_variables(old, new):
     for source, target in zip(old, new, strict=True):
-        if source is target:
-            continue
         # A real copy: JAX donates the buffers of a model in training.
         target.assign(np.array(keras.ops.convert_to_numpy(source)))
         if own_flag(target) != own_flag(source):
@@ -144,75 +144,53 @@ def _copy_progress(source, target):
 
 def _cannot_copy(model, reason):
     return (
-        f"'{model.name}' ({type(model).__name__}) cannot be rebuilt from its configuration ({reason}). Give it "
-        "`get_config` and, if needed, `from_config` and `build`, or pass `inplace=True`, where there is such."
+        f"'{model.name}' ({type(model).__name__}) cannot be copied, neither from its configuration nor attribute by "
+        f"attribute. {reason}\nPass `inplace=True` to prune, cluster and strip the model itself. For copies, give the "
+        "class a `get_config` that returns all arguments of its constructor and, if needed, `from_config` and `build`."
     )
 
 
-class _Copies(dict):
-    """Dictionary from the id of a layer or operation to (copy, original); `shared` as of `copy_and_note`."""
-
-    def __init__(self, shared):
-        super().__init__()
-        self.shared = shared
-
-
-def _copy_structure(layer, copies):
+def _copy_structure(layer, copies, by_attributes=False):
     if id(layer) not in copies:  # else it is used in several places, at several levels of nesting
-        copies[id(layer)] = _copy_graph(layer, copies) if is_graph_model(layer) else _rebuilt(layer, copies), layer
+        if is_graph_model(layer):
+            clone = _copy_graph(layer, copies, by_attributes)
+        else:
+            clone = _copy_any_layer(layer, copies, by_attributes)
+        copies[id(layer)] = clone, layer
     return copies[id(layer)][0]
 
 
-def _rebuilt(layer, copies):
-    """The layer from its configuration; where that fails, another one with the same variables, if it may be."""
+def _copy_any_layer(layer, copies, by_attributes):
+    """The layer from its configuration or, where that does not say what it is, attribute by attribute."""
+    if not isinstance(layer, keras.layers.Layer) or is_of_keras(layer):
+        return _copy_layer(layer)
+    copied, failures = None, []
+    if not by_attributes:
+        try:
+            copied = _copy_layer(layer)
+            if rebuilt_alike(layer, copied):
+                return copied
+        except Exception as error:
+            failures.append(error)
     try:
-        clone = _copy_layer(layer)
-        problem = _difference(layer, clone)
+        return duplicate(layer, copies, lambda part: _copy_structure(part, copies, by_attributes))
     except Exception as error:
-        problem, cause = f"{type(error).__name__}: {error}", error
-    else:
-        cause = None
-    if problem is None:
-        return clone
-    shared_already = getattr(layer, _SHARED, False)  # in the model that this one was copied from
-    if not isinstance(layer, keras.layers.Layer) or (copies.shared is None and layer.variables and not shared_already):
-        if cause is not None:
-            raise cause
-        return clone  # what is wrong with it is said when the whole model is compared
-    if layer.variables and not shared_already:
-        copies.shared.append((layer, problem))
-    return _with_the_same_variables(layer)
+        failures.append(error)
+    if copied is not None:
+        return copied
+    if not layer.variables:  # it has nothing that copies must not share
+        return layer
+    raise failures[0]
 
 
-def _difference(layer, clone):
-    """How a copy differs from a layer, in words; `None` if it does not."""
-    if type(clone) is not type(layer):
-        return f"it comes back as a {type(clone).__name__}"
-    if not isinstance(layer, keras.layers.Layer):
-        return None
-    old, new = ([tuple(variable.shape) for variable in each.variables] for each in (layer, clone))
-    return (
-        None if old == new else f"it comes back with {len(new)} variables, or other shapes, not the {len(old)} it had"
-    )
-
-
-def _with_the_same_variables(layer):
-    """Another object of the same class, with the same attributes and variables, that nothing has called yet."""
-    clone = object.__new__(type(layer))
-    clone.__dict__.update(layer.__dict__)
-    clone.__dict__[_SHARED] = True
-    forget_calls(clone)
-    return clone
-
-
-def _copy_graph(model, copies):
+def _copy_graph(model, copies, by_attributes):
     inputs, named = None, {}  # name -> the operation that has it
     if isinstance(model, Functional):
         inputs = keras.tree.map_structure(new_input, model.input)
         named = {producer_of(tensor).name: producer_of(tensor) for tensor in keras.tree.flatten(inputs)}
 
     def copied(child):
-        clone = _copy_structure(child, copies)
+        clone = _copy_structure(child, copies, by_attributes)
         # Layers of a traced model may have one name, which Keras's copies of graphs do not allow; they get it back.
         while named.setdefault(clone.name, clone) is not clone:
             clone.name += "_"
@@ -261,15 +239,24 @@ def _copy_preprocessing(source, target):
             target.load_assets(folder)
 
 
-def _copy_raw_variables(source, target):
-    """The values of variables of the backend, which Keras does not know of."""
-    for name, value in vars(source).items():
-        if _is_raw_variable(value) and _is_raw_variable(vars(target).get(name)):
-            vars(target)[name].assign(value)
+def copy_raw_variables(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Gives what a layer keeps in variables of the backend, which Keras knows nothing of, to a copy of the layer.
 
+    Args:
+        source: a layer.
+        target: the copy, whose own code may have made such variables, with other values.
 
-def _is_raw_variable(value):
-    return hasattr(value, "assign") and keras.ops.is_tensor(value)
+    Raises:
+        ValueError: if the copy has no variable of the same name and shape.
+    """
+    if source is target:
+        return
+    for name, value in raw_variables(source).items():
+        copied = raw_variables(target).get(name)
+        if copied is None or tuple(copied.shape) != tuple(value.shape):
+            raise ValueError(f"layer '{source.name}' holds '{name}', a variable of the backend that its copy lacks")
+        if copied is not value:
+            assign_raw(copied, value)
 
 
 def _custom_objects(layer):

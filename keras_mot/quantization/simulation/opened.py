@@ -9,7 +9,7 @@ import keras
 from keras_mot._keras import flatten_layers, forgetting_calls
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.opening import open_model
-from keras_mot.graph.origins import Origins, copy_with_origins
+from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import flatten_with_origins, operations_of
 from keras_mot.quantization.lowering.table import lowering_of
 
@@ -38,39 +38,23 @@ class FlatModel:
 def flat_copy(model: keras.Model, given: Origins) -> FlatModel:
     """The `FlatModel` of a plain model, whose composite layers are taken apart.
 
-    Warns of what stays one operation though it is made of others, and of what the copy shares with the model.
+    Warns of what stays one operation though it may be made of others.
 
     Args:
         model: a built model without weight transforms, which remembers nothing of it.
         given: its `Origins` in the user's model; empty, if it is this one.
     """
-    shared = []
-    flat, opened = _flat(model, given, shared)
-    if shared and not len(given):
-        try:  # whole models may be rebuilt where their layers cannot be
-            model, given = copy_with_origins(model)
-            flat, opened = _flat(model, given, shared)
-            shared = []
-        except ValueError:
-            pass
+    flat, opened = _flat(model, given)
     if opened.closed:
         listed = "".join(f"\n  {_described(given.of(layer))}: {reason}" for layer, reason in opened.closed)
         warnings.warn(
             f"Some layers of '{model.name}' stay as they are, in floats, since they could not be taken apart:{listed}",
             stacklevel=2,
         )
-    if shared:
-        listed = "".join(f"\n  {_described(layer)}: {reason}" for layer, reason in shared)
-        warnings.warn(
-            f"Some layers of '{model.name}' cannot be rebuilt from their configuration. The quantized model shares "
-            f"their variables with it, so that training the one changes the other:{listed}\nGive them a `get_config` "
-            "that says all arguments of `__init__`.",
-            stacklevel=2,
-        )
     return flat
 
 
-def _flat(model, given, shared):
+def _flat(model, given):
     with forgetting_calls(_everything(model)):
         opened = open_model(model, lambda operation: lowering_of(operation) is not None)
 
@@ -79,7 +63,7 @@ def _flat(model, given, shared):
 
         operations = operations_of(opened.model)
         around = {id(user(each)): tuple(map(given.of, opened.layers_around(each))) for each in operations}
-        flat, origins = flatten_with_origins(opened.model, opened.names, shared)
+        flat, origins = flatten_with_origins(opened.model, opened.names)
         origins = origins.through(opened.origins)
         fixed = tuple(opened.fixed.values())
         return FlatModel(flat, origins.through(given), origins, tuple(map(user, operations)), around, fixed), opened
