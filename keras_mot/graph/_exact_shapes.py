@@ -11,7 +11,8 @@ def exact_shapes(layers):
     """Context in which layers find the shapes of their results by their `call`, where their own way does not suffice.
 
     `EinsumDense` leaves sizes open that follow from its inputs; a subclass may have arguments that the
-    `compute_output_spec` which it inherits does not take.
+    `compute_output_spec` which it inherits does not take. What returns `None` beside tensors, which Keras's graphs do
+    not allow, returns a `Nothing`.
     """
     changed = [layer for layer in layers if "compute_output_spec" not in vars(layer)]
     for layer in changed:
@@ -23,7 +24,19 @@ def exact_shapes(layers):
             del vars(layer)["compute_output_spec"]
 
 
+class Nothing(keras.KerasTensor):
+    """Stands for a `None` that a layer returns beside its tensors."""
+
+    def __init__(self):
+        super().__init__((1,))
+
+
 def _spec(layer, *args, **kwargs):
+    spec = _exact_spec(layer, args, kwargs)
+    return keras.tree.map_structure(lambda item: Nothing() if item is None else item, spec)
+
+
+def _exact_spec(layer, args, kwargs):
     try:
         spec = type(layer).compute_output_spec(layer, *args, **kwargs)
     except Exception:
@@ -47,6 +60,8 @@ def _of_known_batch(item):
 
 
 def _of_open_batch(item):
+    if item is None:
+        return None
     batch = (None,) if item.shape[0] == _SIZE else item.shape[:1]
     return keras.KerasTensor((*batch, *item.shape[1:]), item.dtype)
 

@@ -141,6 +141,9 @@ def _recorded(layer, args, kwargs):
 def _inner_call(node):
     operation = node.operation
     if not isinstance(operation, keras.layers.Layer):
+        for name in ("newshape", "shape"):
+            if None in keras.tree.flatten(getattr(operation, name, ())):
+                raise TypeError(f"`{name}` of an operation '{type(operation).__name__}' is open")
         try:
             operation = type(operation).from_config(operation.get_config())
         except Exception as error:

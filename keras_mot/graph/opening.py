@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_mot._keras import flatten_layers, own_name, run_graph, takes_training
-from keras_mot.graph._exact_shapes import exact_shapes
+from keras_mot.graph._exact_shapes import Nothing, exact_shapes
 from keras_mot.graph._lifting import Lifted, constant, lifted
 from keras_mot.graph.arguments import pass_mask_on, with_masks
 from keras_mot.graph.functional import as_functional
@@ -195,6 +195,8 @@ class _Opening:
             name = operation.name if own else type(operation).__name__.lower()
             self.result.names[id(operation)] = name if made else _name(around, name)
         outputs = operation(*args, **kwargs)
+        if any(isinstance(item, Nothing) for item in keras.tree.flatten(outputs)):
+            raise UntraceableError(f"'{operation.name}', a layer in it, returns `None` beside its results")
         return keras.tree.map_structure(constant, outputs)  # what depends on no input
 
 
