@@ -24,6 +24,7 @@ from keras_mot._keras.layers import (
     attention_projection,
     batch_moments,
     build_shapes,
+    copy_input_shape,
     copy_parent_path,
     distribution_strategy,
     flatten_layers,
@@ -41,7 +42,7 @@ from keras_mot._keras.layers import (
     untrack,
 )
 from keras_mot._keras.patches import callback_list_problem, extend
-from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
+from keras_mot._keras.scopes import AutocastScope, is_eager, is_training, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
     compiled_call,
@@ -82,6 +83,7 @@ __all__ = [
     "calls_anywhere",
     "calls_by_depth",
     "compiled_call",
+    "copy_input_shape",
     "copy_of_variable",
     "copy_parent_path",
     "distribution_strategy",
@@ -96,6 +98,7 @@ __all__ = [
     "has_default_build",
     "is_eager",
     "is_graph_model",
+    "is_training",
     "keep_axis",
     "keep_losses",
     "lock_tracking",

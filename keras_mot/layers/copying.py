@@ -11,6 +11,7 @@ import numpy as np
 from keras_mot._keras import (
     Functional,
     assign_raw,
+    copy_input_shape,
     copy_parent_path,
     distribution_strategy,
     extend,
@@ -78,6 +79,7 @@ def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[t
         if target.name != source.name:  # created without a name by its parent's code, and numbered anew
             target.name = source.name
         copy_parent_path(source, target)
+        copy_input_shape(source, target)
         _copy_progress(source, target)
         copies[id(source)] = target, source
     return clone, list(copies.values())
