@@ -6,6 +6,7 @@ from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters
 from keras_mot.graph.batch_norm import fold_with_origins
+from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
@@ -70,6 +71,10 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         [given.of(operation) for operation in operations_of(traced)], scheme, selected, overrides
     )
     flat, flattened = flatten_with_origins(traced)
+    flat, moved = move_before_concatenations(
+        flat, lambda operation: settings.get(given.of(flattened.of(operation))) is not None
+    )
+    flattened = moved.through(flattened)
 
     def shall_fold(linear, batch_norm):
         left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
