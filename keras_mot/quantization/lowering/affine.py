@@ -145,7 +145,7 @@ def _by_positions(lowering, tensor, scale, offset):
     if np.size(scale) > 1:
         return tensor * _rounded(lowering, scale)
     offset = _rounded(lowering, offset)
-    return tensor + offset if scale == 1.0 else offset - tensor
+    return tensor + offset if scale == 1.0 else ops.subtract(offset, tensor)
 
 
 def _rounded(lowering, values):

@@ -19,7 +19,16 @@ from keras_mot.graph.arguments import are_the_first
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.transformed import plain_class
-from keras_mot.quantization.lowering import activations, affine, attention, merges, products, recurrent, weighted, wrappers
+from keras_mot.quantization.lowering import (
+    activations,
+    affine,
+    attention,
+    merges,
+    products,
+    recurrent,
+    weighted,
+    wrappers,
+)
 
 _LAYERS = {
     layers.SeparableConv1D: weighted.separable,

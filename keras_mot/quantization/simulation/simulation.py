@@ -6,6 +6,7 @@ from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters
 from keras_mot.graph.batch_norm import fold_with_origins
+from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
@@ -66,13 +67,17 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     plain, given, sources = _without_transforms(model, scheme)
     flat = flat_copy(plain, given)
     settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    parted, parts = move_before_concatenations(
+        flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
+    )
+    origins_of_parted = parts.through(flat.origins)
 
     def shall_fold(linear, batch_norm):
-        left = [settings.is_left(flat.origins.of(layer)) for layer in (linear, batch_norm)]
+        left = [settings.is_left(origins_of_parted.of(layer)) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat.model, shall_fold, consumed=True)
-    origins = made.through(flat.origins)
+    folded, folds, made = fold_with_origins(parted, shall_fold, consumed=True)
+    origins = made.through(origins_of_parted)
 
     def shall_compute(operation):
         return settings.get(origins.of(operation)) is not None
@@ -93,7 +98,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
-    carried = carried_through(sources, folded, made.through(flat.in_plain), lowered)
+    carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
     by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}

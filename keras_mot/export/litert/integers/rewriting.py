@@ -156,6 +156,8 @@ class Rewriter:
             graph.set_kind(operator, name, bits)
             graph.operators.append(operator)
             return
+        if wanted[0] is None and name in CUTTING and len(active) == 1:  # several clippings have one half in common
+            wanted = [self.parameters[self._integers[active[0]]]]
         if rule.kind == "moving":
             inputs, wanted = self._moving_inputs(inputs, active, floats, wanted, name in AVERAGING)
         elif wanted[0] is None:
