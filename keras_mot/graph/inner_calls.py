@@ -117,6 +117,7 @@ class _Recording(keras.StatelessScope):
 
 def _recorded(layer, args, kwargs):
     known = {id(each) for each in flatten_layers(layer)}
+    unbuilt = {id(each) for each in flatten_layers(layer) if not each.built}
     scope = _Recording()
     with no_gradients(), scope:
         outputs = layer.call(*args, **kwargs)
@@ -126,9 +127,14 @@ def _recorded(layer, args, kwargs):
     given += [mask for mask in map(get_keras_mask, given) if mask is not None]
     nodes = list(calls_between(given, outputs))
     for node in nodes:
-        new = isinstance(node.operation, keras.layers.Layer) and id(node.operation) not in known
-        if new and node.operation.variables:
+        if not isinstance(node.operation, keras.layers.Layer) or not node.operation.variables:
+            continue
+        if id(node.operation) not in known:
             raise UntraceableError(f"its `call` uses '{node.operation.name}', a layer that it does not hold")
+        if id(node.operation) in unbuilt:
+            raise UntraceableError(
+                f"'{node.operation.name}', a layer in it, had no weights yet: call the model once on a batch of data"
+            )
     return InnerCalls(
         calls=tuple(_inner_call(node) for node in nodes),
         tensors={id(tensor): tensor for tensor in given},

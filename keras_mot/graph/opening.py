@@ -47,7 +47,9 @@ class OpenedModel:
         return self.around.get(id(operation), ())
 
 
-def open_model(model: keras.Model, stays: Callable[[Any], bool] = lambda operation: False) -> OpenedModel:
+def open_model(
+    model: keras.Model, stays: Callable[[Any], bool] = lambda operation: False, data: Any = None
+) -> OpenedModel:
     """Calls what a model's layers call, instead of the layers, until there is nothing to take apart any more.
 
     Taken apart are subclassed models, and layers of classes outside Keras that have no row in the table of kinds, with
@@ -57,6 +59,7 @@ def open_model(model: keras.Model, stays: Callable[[Any], bool] = lambda operati
     Args:
         model: a built model.
         stays: function from a layer to whether it is one operation for other reasons than its kind.
+        data: as of `symbolic_inputs`.
 
     Returns:
         An `OpenedModel`; its model is the given one if nothing in it can be taken apart.
@@ -73,7 +76,7 @@ def open_model(model: keras.Model, stays: Callable[[Any], bool] = lambda operati
             inputs = new_inputs(model)
             outputs = opening.run(functional, inputs, None, ())
         else:
-            inputs = symbolic_inputs(model)
+            inputs = symbolic_inputs(model, data)
             outputs = opening.root(model, inputs)
             inputs = inputs[0] if len(inputs) == 1 else inputs
     opening.result = dataclasses.replace(opening.result, model=model_between(inputs, outputs, model.name))

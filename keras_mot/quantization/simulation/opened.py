@@ -35,7 +35,7 @@ class FlatModel:
     fixed: tuple[keras.Variable, ...]
 
 
-def flat_copy(model: keras.Model, given: Origins) -> FlatModel:
+def flat_copy(model: keras.Model, given: Origins, data: Any = None) -> FlatModel:
     """The `FlatModel` of a plain model, whose composite layers are taken apart.
 
     Warns of what stays one operation though it may be made of others.
@@ -43,8 +43,9 @@ def flat_copy(model: keras.Model, given: Origins) -> FlatModel:
     Args:
         model: a built model without weight transforms, which remembers nothing of it.
         given: its `Origins` in the user's model; empty, if it is this one.
+        data: calibration data, if there are any.
     """
-    flat, opened = _flat(model, given)
+    flat, opened = _flat(model, given, data)
     if opened.closed:
         listed = "".join(f"\n  {_described(given.of(layer))}: {reason}" for layer, reason in opened.closed)
         warnings.warn(
@@ -54,9 +55,9 @@ def flat_copy(model: keras.Model, given: Origins) -> FlatModel:
     return flat
 
 
-def _flat(model, given):
+def _flat(model, given, data):
     with forgetting_calls(_everything(model)):
-        opened = open_model(model, lambda operation: lowering_of(operation) is not None)
+        opened = open_model(model, lambda operation: lowering_of(operation) is not None, data)
 
         def user(operation):
             return given.of(opened.origins.of(operation))

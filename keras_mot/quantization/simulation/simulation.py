@@ -20,6 +20,7 @@ from keras_mot.quantization.lowering.moves import Move
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check
+from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.opened import flat_copy
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
@@ -48,16 +49,18 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
-    simulation, folds, origin = simulate(model, scheme, selected, overrides, target)
+    simulation, folds, origin = simulate(model, scheme, selected, overrides, target, fitting.data)
     _round_slopes(simulation)
     fitting.run(simulation, origin)
     if fitting.data is not None:
         round_biases(simulation)
     warn_of_merged_values(simulation)
-    return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
+    if batch_norm_steps != 0:
+        simulation = unfold_batch_norm(simulation, folds, batch_norm_steps)
+    return of_class_of(model, simulation)
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
+def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
     Returns:
@@ -65,7 +68,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    flat = flat_copy(plain, given)
+    flat = flat_copy(plain, given, data)
     settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
     parted, parts = move_before_concatenations(
         flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
