@@ -33,7 +33,7 @@ NAMES = {
         PrunableLayer PruneForLatencyOnXNNPack PruningConfig PruningPolicy PruningReport PruningSchedule
         PruningSummaries Random UpdatePruningStep WholeModel prune_low_magnitude prune_scope pruning_due pruning_report
         remove_pruned_channels strip_pruning update_pruning_step""",
-    "targets": "LITERT Target get register target_of",
+    "targets": "LITERT Cost Costs Target get register target_of",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }
 TFMOT = [

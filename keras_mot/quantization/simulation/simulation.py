@@ -20,6 +20,7 @@ from keras_mot.quantization.lowering.moves import Move
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check
+from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
 from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.opened import flat_copy
 from keras_mot.quantization.simulation.placement import place, quantizer_of
@@ -30,7 +31,7 @@ from keras_mot.targets import LITERT
 from keras_mot.transforms.grid import Grid
 
 
-def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT):
+def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT, placement=None):
     """A flat model that computes as its integer form will.
 
     Args:
@@ -42,6 +43,7 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
         function: name of the public function, for messages.
         batch_norm_steps: training steps in which batch normalization follows the batches; `None`: all of them.
         target: the `Target` that will run the integer form, or its name.
+        placement: "fast", "integer", or `None` for what suits the target.
 
     Returns:
         The model, which shares no variables with `model`.
@@ -49,7 +51,8 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
-    simulation, folds, origin = simulate(model, scheme, selected, overrides, target, fitting.data)
+    fast = is_fast(placement, target, scheme.activation_bits)
+    simulation, folds, origin = simulate(model, scheme, selected, overrides, target, fitting.data, fast)
     _round_slopes(simulation)
     fitting.run(simulation, origin)
     if fitting.data is not None:
@@ -60,8 +63,10 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     return of_class_of(model, simulation)
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None):
+def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
+
+    With `fast`, what is faster in floats on the target is left in floats.
 
     Returns:
         The model; a dictionary from its layers to the batch normalizations that are a part of their scales; and a
@@ -81,15 +86,26 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
 
     folded, folds, made = fold_with_origins(parted, shall_fold, consumed=True)
     origins = made.through(origins_of_parted)
+    whole = left_whole(target, scheme.activation_bits) if fast else lambda operation: False
 
-    def shall_compute(operation):
-        return settings.get(origins.of(operation)) is not None
+    def broken_down(operation):
+        return settings.get(origins.of(operation)) is not None and not whole(operation)
 
-    lowered = lower(folded, shall_compute, target.fused, scheme.activation_bits)
+    lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast)
 
     def chosen(operation):
         return settings.get(origins.of(lowered.origins.of(operation)))
 
+    faster = set()
+    if fast:
+        faster = faster_in_floats(
+            lowered.model,
+            target,
+            scheme.activation_bits,
+            lambda operation: chosen(operation) is not None,
+            lowered.joined,
+            lambda operation: chosen(operation).config is not None,
+        )
     placed, weighted = place(
         lowered.model,
         scheme,
@@ -97,6 +113,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
         lowered.joined,
         lambda operation: chosen(operation).activation,
         target,
+        faster,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
