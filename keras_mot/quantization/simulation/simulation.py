@@ -5,6 +5,7 @@ import numpy as np
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters
+from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
@@ -54,7 +55,12 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     if fitting.data is not None:
         round_biases(simulation)
     warn_of_merged_values(simulation)
-    return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
+    if batch_norm_steps == 0:
+        return simulation
+    unfolded = unfold_batch_norm(simulation, folds, batch_norm_steps)
+    if remembered(simulation) is not None:
+        remember(unfolded, remembered(simulation))
+    return unfolded
 
 
 def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
