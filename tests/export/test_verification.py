@@ -28,8 +28,8 @@ def test_one_value_in_a_thousand_may_be_rounded_another_way(kind):
 
 
 def test_small_probabilities_that_are_all_wrong_are_found():
-    expected = RNG.dirichlet(np.full(1000, 0.05), size=4)
-    received = RNG.dirichlet(np.full(1000, 0.05), size=4)
+    expected = RNG.dirichlet(np.full(1000, 0.01), size=4)
+    received = RNG.dirichlet(np.full(1000, 0.01), size=4)
     for rule in RULES.values():
         assert judge(received, expected, rule).problem is not None
     # Most of either are next to zero, and so near to each other.
@@ -61,7 +61,8 @@ def test_random_ids_are_rows_of_the_embedding(inputs):
     hidden = text(ids) if inputs == "nested" else layers.Embedding(50, 3)(layers.Reshape((3, 2))(ids))
     model = keras.Model(ids, layers.Dense(2)(layers.Flatten()(hidden)))
     (array,) = fitting_inputs(model, read_signature(model), 20)
-    assert array.min() >= 0 and 25 < array.max() < 50
+    assert array.min() >= 0
+    assert 25 < array.max() < 50
 
 
 @pytest.mark.backend_independent
@@ -82,7 +83,8 @@ def quantized():
 def test_quantized_models_are_verified_on_their_calibration_data(quantized, tmp_path):
     model, _ = quantized
     result = export_litert(model, tmp_path / "model.tflite")
-    assert "on 16 samples of the calibration data" in result.verification and "% agree" in str(result)
+    assert "on 16 samples of the calibration data" in result.verification
+    assert "% agree" in str(result)
     given = export_litert(model, tmp_path / "model.tflite", verification_data=np.ones((2, 8), "float32"))
     assert "on 2 of your samples" in given.verification
 
