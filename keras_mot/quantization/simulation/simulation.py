@@ -5,6 +5,7 @@ import numpy as np
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters
+from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
@@ -58,9 +59,11 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     if fitting.data is not None:
         round_biases(simulation)
     warn_of_merged_values(simulation)
-    if batch_norm_steps != 0:
-        simulation = unfold_batch_norm(simulation, folds, batch_norm_steps)
-    return of_class_of(model, simulation)
+    unfolded = simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
+    result = of_class_of(model, unfolded)
+    if result is not simulation and remembered(simulation) is not None:
+        remember(result, remembered(simulation))
+    return result
 
 
 def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False):
