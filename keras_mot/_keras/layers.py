@@ -129,3 +129,8 @@ BOOKKEEPING = frozenset(
 def seed_generators(layer):
     """The generators of random numbers that a layer itself holds, such as that of dropout."""
     return list(getattr(layer, "_seed_generators", ()))
+
+
+def unpickling_with(kind):
+    """The function by which a pickled layer or model of a class is read again."""
+    return kind._unpickle_model

@@ -1,6 +1,7 @@
 """Inputs of a model, with labels or without: which part of data is which, and whether the model takes it."""
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -26,8 +27,8 @@ def labelled_batches(
 
     Args:
         model: a functional model.
-        data: inputs as arrays, a tuple of arrays of inputs and of labels (and weights of samples), or an iterable of
-            batches of inputs or of (inputs, labels).
+        data: inputs as arrays, a tuple of arrays of inputs and of labels (and weights of samples), an iterable of
+            batches of inputs or of (inputs, labels), or a function that returns one: see `is_function`.
         batch_size: how many samples of arrays make a batch.
         name: of the argument, for messages.
 
@@ -38,6 +39,13 @@ def labelled_batches(
         TypeError: if `data` is no data.
         ValueError: if arrays of inputs and of labels are of different lengths.
     """
+    if is_function(data):
+        data = _called(data, name)
+    if _are_numbers(data):
+        raise TypeError(
+            f"`{name}` is made of Python's lists and numbers; arrays are needed. Pass `numpy.asarray(data, 'float32')`"
+            ", of an array for each input if there are several."
+        )
     if _are_inputs(model, data):
         data = (data, None)
     elif not _are_inputs_and_labels(model, data, name):
@@ -51,6 +59,44 @@ def labelled_batches(
     if labels is None:
         return count, ((batch, None) for batch in slices(inputs, batch_size))
     return count, slices((inputs, labels), batch_size)
+
+
+def is_function(data: Any) -> bool:
+    """Whether data are to be had by a call, as the `representative_dataset` of TensorFlow's converter is written.
+
+    It yields samples one by one: lists of an array for each input, or dictionaries by the names of the inputs.
+    """
+    return isinstance(data, Callable) and not (
+        isinstance(data, type | keras.Operation) or hasattr(data, "__iter__") or hasattr(data, "shape")
+    )
+
+
+def _called(function: Callable, name: str) -> Iterator[Any]:
+    """What a function yields, without the names of signatures that may stand beside the inputs."""
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{name}` is a function that needs arguments ({error}); one that is called without any, and yields "
+            "inputs, will do."
+        ) from None
+    data = function()
+    if hasattr(data, "shape") or not hasattr(data, "__iter__"):
+        raise TypeError(f"The function that is `{name}` should yield inputs; it returned {describe(data)}.")
+    if not hasattr(data, "__next__"):
+        return data
+    return (item[1] if _is_of_signature(item) else item for item in data)
+
+
+def _is_of_signature(item):
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+
+
+def _are_numbers(data):
+    """Whether data are numbers in lists, as `numpy.ndarray.tolist` makes them."""
+    while isinstance(data, list | tuple | dict) and data:
+        data = next(iter(data.values() if isinstance(data, dict) else data))
+    return isinstance(data, int | float)
 
 
 def _are_inputs(model, data):
@@ -105,6 +151,11 @@ def checked_inputs(model: keras.Model, inputs: Any, label: str) -> Any:
     given, expected = keras.tree.flatten(inputs), [tuple(tensor.shape) for tensor in model.inputs]
     shapes = [tuple(getattr(leaf, "shape", ())) for leaf in given]
     if len(shapes) != len(expected) or not all(map(fits, shapes, expected)):
+        if _are_numbers(inputs):
+            raise ValueError(
+                f"{_capitalized(label)} is made of Python's lists and numbers; arrays are needed, as by "
+                "`numpy.asarray(batch, 'float32')`."
+            )
         raise ValueError(_of_other_shapes(label, expected, shapes))
     subject = _capitalized(label)
     if len({shape[0] for shape in shapes}) > 1:
@@ -136,6 +187,8 @@ def check_shapes(model: keras.Model, x: Any, label: str) -> None:
 
 
 def _of_other_shapes(label, expected, received):
+    if len(received) > len(expected) + 4:
+        received = f"{len(received)} of shapes {received[:3]} and so on"
     return (
         f"{_capitalized(label)} does not fit the model's inputs. Expected arrays of shapes {expected} (None: any "
         f"size); received {received}."

@@ -7,6 +7,8 @@ import numpy as np
 from keras import activations, layers
 
 from keras_mot._keras import operation_class
+from keras_mot.graph._elementwise import divides_a_number, has_numbers, is_of_each_element, is_of_one_tensor
+from keras_mot.graph._forms import crops_only, pads_least, pads_zeros, resizes_by
 from keras_mot.graph._kind import (
     ACTIVATION,
     AVERAGES,
@@ -71,6 +73,31 @@ _row(
     *(layers.Identity, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
     *(layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization),
 )
+# What augments images in training alone.
+_row(
+    _STAYS,
+    *(
+        getattr(layers, _name)
+        for _name in (
+            *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomShear", "RandomContrast"),
+            *("RandomBrightness", "RandomHue", "RandomSaturation", "RandomColorJitter", "RandomColorDegeneration"),
+            *("RandomGrayscale", "RandomInvert", "RandomPosterization", "RandomSharpness", "RandomGaussianBlur"),
+            *(
+                "RandomErasing",
+                "RandomPerspective",
+                "RandomElasticTransform",
+                "RandAugment",
+                "AugMix",
+                "MixUp",
+                "CutMix",
+            ),
+            *("Solarization",),
+        )
+        if hasattr(layers, _name)
+    ),
+)
+_row(_STAYS, "StopGradient", "Copy")
+_row(dataclasses.replace(_STAYS, name="crop", condition=crops_only), layers.CenterCrop)
 _rows_by_rank(dataclasses.replace(_STAYS, name="crop"), layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)
 _NEAREST = dataclasses.replace(_STAYS, name="upsample")
 _row(dataclasses.replace(_NEAREST, rank=1), layers.UpSampling1D)
@@ -91,7 +118,9 @@ _rows_by_rank(
     Kind("pad", PADS, SAME, homogeneous=True, channels_stay=True),
     *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
 )
-_row(Kind("pad", PADS, SAME), "Pad")
+_row(Kind("pad", PADS, SAME, condition=pads_zeros), "Pad")
+_row(Kind("pad", PADS, ROUNDED, condition=pads_least), "Pad")
+_row(Kind("pad", PADS), "Pad")
 
 # One of several numbers, or their mean or sum.
 _OF_POSITIONS = {"homogeneous": True, "channels_stay": True, "keeps_constants": True}
@@ -105,6 +134,8 @@ _rows_by_rank(
 _row(Kind("max_pool", PICKS, SAME, homogeneous=True), "MaxPool")
 _row(Kind("max", PICKS, SAME, homogeneous=True), "Max")
 _row(Kind("min", PICKS, SAME, homogeneous=True), "Min")
+_row(Kind("argmax", PICKS), "Argmax")
+_row(Kind("argmin", PICKS), "Argmin")
 _rows_by_rank(
     Kind("average_pool", AVERAGES, ROUNDED, **_OF_POSITIONS),
     *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
@@ -122,6 +153,12 @@ _row(
     layers.UpSampling2D,
 )
 _row(Kind("resize", AVERAGES, rank=2, **_OF_POSITIONS), layers.UpSampling2D)  # the other interpolations
+for _interpolation, _kind in (
+    ("bilinear", Kind("resize_bilinear", AVERAGES, ROUNDED, homogeneous=True, channels_stay=True)),
+    ("nearest", Kind("upsample", MOVES, SAME, homogeneous=True, channels_stay=True)),
+):
+    _condition = functools.partial(resizes_by, _interpolation)
+    _row(dataclasses.replace(_kind, rank=2, condition=_condition), layers.Resizing, "Resize")
 _rows_by_rank(
     Kind("mean", AVERAGES, OWN, **_OF_POSITIONS),
     *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
@@ -142,15 +179,29 @@ for _name, _layer, _class, _function, _fuses in (
 ):
     _row(Kind(_name, MERGES, channels_stay=True, fuses=_fuses, function=_function), _layer, _class)
 _row(Kind("average", MERGES, channels_stay=True), layers.Average)
+_row(Kind("quotient", ELEMENTWISE, channels_stay=True, table=True, condition=divides_a_number), "Divide", "TrueDivide")
 _row(Kind("divide", MERGES, channels_stay=True), "Divide", "TrueDivide")
+_row(Kind("compare", MERGES), "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual")
+_row(Kind("where", MERGES), "Where")
 _row(Kind("matmul", PRODUCTS), "Matmul")
 _row(Kind("dot", PRODUCTS, condition=lambda layer: not layer.normalize), layers.Dot)
 
 # Functions of each element.
 _row(Kind("prelu", ELEMENTWISE, homogeneous=True, channels_stay=True), layers.PReLU)
-_row(Kind("absolute", ELEMENTWISE, homogeneous=True, channels_stay=True), "Absolute")
+_row(Kind("absolute", ELEMENTWISE, homogeneous=True, channels_stay=True, table=True), "Absolute", "Abs", "Fabs")
 _row(Kind("negative", ELEMENTWISE, homogeneous=True, channels_stay=True), "Negative")
 _row(Kind("square", ELEMENTWISE, channels_stay=True), "Square")
+_row(Kind("log", ELEMENTWISE, channels_stay=True, table=True), "Log")
+_row(Kind("clip", ACTIVATION, channels_stay=True, condition=has_numbers), "Clip")
+for _name in (
+    *("Sqrt", "Rsqrt", "Reciprocal", "Cbrt", "Expm1", "Exp2", "Log1p", "Log2", "Log10", "Erf", "Erfc"),
+    *("Sin", "Cos", "Tan", "Sinh", "Cosh", "Sinc", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
+    *("Sign", "Floor", "Ceil", "Round", "Trunc", "Deg2rad", "Rad2deg", "NanToNum"),
+):
+    _row(Kind(_name.lower(), ELEMENTWISE, channels_stay=True, table=True), _name)
+# Of a tensor and a number.
+for _name in ("Power", "Mod", "Fmod", "FloorDivide", "Arctan2", "Logaddexp", "Hypot"):
+    _row(Kind(_name.lower(), ELEMENTWISE, channels_stay=True, table=True, condition=is_of_one_tensor), _name)
 
 # Activations: of each, the function of `keras.activations` has its name, and `keras.ops` has the operation.
 _OPERATIONS = {
@@ -161,6 +212,7 @@ _OPERATIONS = {
     "sigmoid": "Sigmoid",
     "tanh": "Tanh",
     "softmax": "Softmax",
+    "log_softmax": "LogSoftmax",
     "silu": "Silu",
     "hard_silu": "HardSilu",
     "hard_sigmoid": "HardSigmoid",
@@ -175,34 +227,57 @@ _OPERATIONS = {
     "softsign": "Softsign",
     "exponential": "Exp",
     "squareplus": "Squareplus",
+    "soft_shrink": "SoftShrink",
+    "hard_shrink": "HardShrink",
+    "tanh_shrink": "TanhShrink",
+    "threshold": "Threshold",
+    "sparse_plus": "SparsePlus",
+    "sparse_sigmoid": "SparseSigmoid",
 }
+_OF_ALL_CHANNELS = ("softmax", "log_softmax")
 _ACTIVATIONS = {
     name: Kind(
         name,
         ACTIVATION,
         SAME if name == "linear" else OWN,
         homogeneous=name in ("linear", "relu", "leaky_relu"),
-        channels_stay=name != "softmax",
+        channels_stay=name not in _OF_ALL_CHANNELS,
         keeps_constants=name == "linear",
+        table=name not in ("linear", *_OF_ALL_CHANNELS),
     )
     for name in _OPERATIONS
+    if hasattr(activations, name)
 }
 OF_FUNCTIONS = {getattr(activations, name): kind for name, kind in _ACTIVATIONS.items()}
 """Function of `keras.activations` -> what it computes."""
+# Forms that differ from those that kernels compute.
+_OTHER_FORM = Kind("other_form", ACTIVATION, channels_stay=True, table=True)
 
 
 def _add_activations():
     for name, kind in _ACTIVATIONS.items():
+        if name == "elu":
+            kind = dataclasses.replace(kind, condition=lambda operation: operation.alpha == 1.0)
+        if name in _OF_ALL_CHANNELS:
+            kind = dataclasses.replace(kind, condition=lambda operation: operation.axis == -1)
         if _OPERATIONS[name] is not None:
             _row(kind, _OPERATIONS[name])
         function = getattr(activations, name)
         condition = functools.partial(lambda function, layer: layer.activation is function, function)
         _row(dataclasses.replace(kind, condition=condition), layers.Activation)
-    for name, cls in (("softmax", layers.Softmax), ("leaky_relu", layers.LeakyReLU), ("elu", layers.ELU)):
-        _row(_ACTIVATIONS[name], cls)
+    _row(_OTHER_FORM, "Elu")
+    _row(
+        dataclasses.replace(_OTHER_FORM, condition=lambda layer: is_of_each_element(layer.activation)),
+        layers.Activation,
+    )
+    _row(dataclasses.replace(_ACTIVATIONS["softmax"], condition=lambda layer: layer.axis == -1), layers.Softmax)
+    _row(_ACTIVATIONS["leaky_relu"], layers.LeakyReLU)
+    _row(dataclasses.replace(_ACTIVATIONS["elu"], condition=lambda layer: layer.alpha == 1.0), layers.ELU)
+    _row(_OTHER_FORM, layers.ELU)
     for name in ("relu", "relu6", "leaky_relu"):
         condition = functools.partial(lambda name, layer: _form_of_relu(layer) == name, name)
         _row(dataclasses.replace(_ACTIVATIONS[name], condition=condition), layers.ReLU)
+    _row(dataclasses.replace(_OTHER_FORM, name="relu_form"), layers.ReLU)
 
 
 def _form_of_relu(layer):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from keras_mot._keras import (
+    flatten_layers,
     forget_torch_parameters,
     has_default_build,
     is_eager,
@@ -65,6 +66,35 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
     return host
 
 
+def attach_or_wait(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTransform]]) -> keras.layers.Layer:
+    """`attach` for a layer that was made from its configuration, at once or after its first call.
+
+    A composite layer, without a `build` of its own, counts as built while its sub-layers are not: these are built in
+    the first call, which is symbolic where the layer is one of a functional model that is loaded.
+    """
+    if host.built and _lacks(host, transforms) and any(not layer.built for layer in flatten_layers(host)):
+        stacks = become_transformed(host)
+        stacks.pending.update(transforms)
+        stacks.awaits_call = True
+        return host
+    return attach(host, transforms)
+
+
+def attach_pending(host: keras.layers.Layer) -> None:
+    """Attaches what has waited for the first call of a composite layer, if all of its weights are there now."""
+    stacks = stacks_of(host)
+    if _lacks(host, stacks.pending) and any(not layer.built for layer in flatten_layers(host)):
+        return
+    pending = dict(stacks.pending)
+    stacks.pending.clear()
+    stacks.awaits_call = False
+    attach(host, pending)
+
+
+def _lacks(host, transforms):
+    return bool(set(transforms) - {ANY, ANY_BUT_DEPTHWISE} - {weight.place for weight in find_weights_of_host(host)})
+
+
 def find_weights_of_host(host):
     """The `FoundWeight`s whose host is `host` itself."""
     return [weight for weight in find_weights(host)[0] if weight.host is host]
@@ -81,12 +111,17 @@ def _expand_any(transforms, found):
 
 def _copies_for(found, stack):
     """Copies of transforms that suit a weight."""
-    with updaters_by_reference():
-        configs = [keras.saving.serialize_keras_object(transform) for transform in stack]
-        copies = [keras.saving.deserialize_keras_object(config) for config in configs]
+    copies = copy_stack(stack)
     for transform in copies:
         transform.suit(tuple(found.variable.shape), found.axes)
     return copies
+
+
+def copy_stack(stack: Sequence[WeightTransform]) -> list[WeightTransform]:
+    """Copies of transforms that are not built, with the same updaters."""
+    with updaters_by_reference():
+        configs = [keras.saving.serialize_keras_object(transform) for transform in stack]
+        return [keras.saving.deserialize_keras_object(config) for config in configs]
 
 
 def _attach_when_built(host, transforms):

@@ -10,7 +10,7 @@ import types
 
 import keras
 
-from keras_mot._keras import flatten_layers, forget_attribute, open_tracking, untrack
+from keras_mot._keras import flatten_layers, forget_attribute, is_eager, open_tracking, unpickling_with, untrack
 from keras_mot.layers._refusals import guard_models, refused_methods
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers.transformed_weight import TransformedWeight
@@ -29,6 +29,15 @@ class TransformedLayer:
         with Substitution(self._weight_stacks.weights_in_call, self):
             return super().call(*args, **kwargs)
 
+    def __call__(self, *args, **kwargs):
+        """The plain layer's; transforms that wait for weights which a call makes are attached after it."""
+        result = super().__call__(*args, **kwargs)
+        if self._weight_stacks.awaits_call and is_eager():
+            from keras_mot.layers.attaching import attach_pending
+
+            attach_pending(self)
+        return result
+
     def get_config(self):
         """The plain layer's configuration and build state beside those of the transforms."""
         with as_plain_layers(self):
@@ -43,7 +52,7 @@ class TransformedLayer:
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The plain layer with its transforms attached again."""
-        from keras_mot.layers.attaching import attach  # which makes layers of this class
+        from keras_mot.layers.attaching import attach_or_wait  # which makes layers of this class
 
         inner = config["layer"]
         # A parent such as `Bidirectional` renames or reverses a layer by editing the configuration's top level.
@@ -54,10 +63,14 @@ class TransformedLayer:
             place: [keras.saving.deserialize_keras_object(item, custom_objects) for item in stack]
             for place, stack in config["transforms"].items()
         }
-        return attach(layer, transforms)
+        return attach_or_wait(layer, transforms)
 
     def build_from_config(self, config):
         """Nothing: `from_config` has built the layer."""
+
+    def __reduce__(self):
+        """As Keras pickles models; unpickling calls the plain class, which has a name that can be looked up."""
+        return unpickling_with(plain_class(self)), super().__reduce__()[1]
 
 
 class Stacks:
@@ -67,6 +80,7 @@ class Stacks:
         self.own = []  # TransformedWeights that this layer owns
         self.hosted = []  # TransformedWeights whose configuration this layer carries
         self.pending = {}  # place -> transforms, while the layer is not built
+        self.awaits_call = False  # whether it is the first call that makes the weights of what is pending
         self.plain_quantize = None  # Keras's own, which it puts on each layer object
 
     @property

@@ -87,7 +87,7 @@ def quantize_model(
     ```
     """
     calibration = calibration_of(calibration_data, settings, "quantize_model")
-    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme))
+    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme), trained=True)
     return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model", batch_norm_steps, target)
 
 
@@ -204,7 +204,7 @@ def quantize_apply(
     marks = {operation: getattr(operation, _MARK, None) for operation in operations_of(model)}
     overrides = {operation: mark for operation, mark in marks.items() if isinstance(mark, QuantizeConfig)}
     calibration = calibration_of(calibration_data, settings, "quantize_apply")
-    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme))
+    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme), trained=True)
     return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", batch_norm_steps, target)
 
 

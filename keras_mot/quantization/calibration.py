@@ -20,9 +20,11 @@ class Calibration(Config):
 
     Args:
         data: some hundred typical inputs, of all classes: an array, tensor, or structure of arrays as the model takes;
-            a tuple of such inputs and their labels; or an iterable of batches (of inputs, or of pairs of inputs and
-            labels), such as a list, a `tf.data.Dataset`, a PyTorch `DataLoader` or a generator. `None`: ranges are left
-            to training; in the stages of recipes, the recipe's own.
+            a tuple of such inputs and their labels; an iterable of batches (of inputs, or of pairs of inputs and
+            labels), such as a list, a `tf.data.Dataset`, a PyTorch `DataLoader` or a generator; or a function without
+            arguments that yields samples, as `representative_dataset` of TensorFlow's converter is written: lists of an
+            array for each input, or dictionaries by their names. `None`: ranges are left to training; in the stages of
+            recipes, the recipe's own.
         estimator: how ranges follow from the values seen: `MinMax()`, `MeanMinMax()`, `MovingAverage()`,
             `Percentile()`, `LeastSquares()`, `Entropy()`, or your own `RangeEstimator`. By default, from the least to
             the greatest value; of the model's inputs, and of terms that a recurrent gate saturates, only as far as
@@ -38,6 +40,8 @@ class Calibration(Config):
             loss in integers is chosen, on the first 2048 samples (ranges by the loss: Nahshan et al., 2021, "Loss Aware
             Post-training Quantization", arXiv:1911.07190). Data that the model was not trained on tells more.
         progress: whether to show a progress bar; by default, if the output is a terminal.
+        max_samples: how many samples of the data are used; by default all, or 4096 of data that do not tell how many
+            there are (a generator, a dataset that repeats), with a warning if there are more.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -58,6 +62,7 @@ class Calibration(Config):
     correct_biases: bool | None = None
     loss: str | Callable | None = None
     progress: bool | None = None
+    max_samples: int | None = None
 
     def __post_init__(self):
         if isinstance(self.data, Calibration):
@@ -70,6 +75,9 @@ class Calibration(Config):
             )
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ValueError(f"`batch_size` should be a positive integer; received {describe(self.batch_size)}.")
+        most = self.max_samples
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise ValueError(f"`max_samples` should be a positive integer, or `None`; received {describe(most)}.")
         for name in ("equalize", "correct_biases"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), bool):
                 raise TypeError(

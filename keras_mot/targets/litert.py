@@ -10,10 +10,10 @@ _KERNELS = _WEIGHTED.union(
     ("resize_bilinear", "mean", "weighted_mean", "sum", "concatenate", "stack", "add", "subtract", "multiply"),
     ("maximum", "minimum", "matmul", "dot", "prelu", "absolute"),
     ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "softmax", "silu", "hard_silu", "hard_sigmoid"),
-    ("gelu", "elu"),
+    ("gelu", "elu", "exponential", "log", "log_softmax", "clip", "argmax", "argmin", "compare", "where"),
 )
 # These kernels take activations of 8 bits alone, or compute something else of 16 (sums).
-_ONLY_8_BITS = {"sum", "prelu", "elu", "gelu"}
+_ONLY_8_BITS = {"sum", "prelu", "elu", "gelu", "log", "log_softmax", "argmax", "argmin"}
 _LARGEST = 32767 / 32768
 
 LITERT = register(
@@ -24,7 +24,10 @@ LITERT = register(
         ranks=(None, 1, 2),
         fused=("relu", "relu6"),
         fixed_ranges={
-            8: {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
+            8: {
+                **{"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)},
+                "log_softmax": (-255 / 16, 0.0),
+            },
             16: dict.fromkeys(("sigmoid", "softmax", "tanh"), (-_LARGEST, _LARGEST)),
         },
         saturation={8: {"sigmoid": 8.0, "tanh": 4.0}, 16: {"sigmoid": 12.0, "tanh": 6.0}},
@@ -33,6 +36,7 @@ LITERT = register(
         # With 8 bits, the rest of 32 bits is for the sum.
         biases={8: BiasForm(32, 2**30), 16: BiasForm(64)},
         rounded_once=frozenset({"dense"}),
+        tables=frozenset({8}),
     )
 )
 """LiteRT: kernels of XNNPACK, and its reference kernels, which LiteRT for Microcontrollers has too."""

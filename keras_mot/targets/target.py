@@ -61,6 +61,8 @@ class Target:
             scale each. The others have one scale for the whole weight, whatever the scheme asks for.
         biases: by the bits of activations, the `BiasForm`.
         rounded_once: names of the kinds whose results reference kernels round once; those of the others, twice.
+        tables: the bits of activations for which files may hold what becomes of each integer: so computes any function
+            of each element (`keras_mot.graph.kinds.Kind.table`) that there is no kernel for.
         open_batch: whether files may leave the batch size open.
 
     Example:
@@ -83,6 +85,7 @@ class Target:
     per_channel: Mapping[int, frozenset[str]]
     biases: Mapping[int, BiasForm]
     rounded_once: frozenset[str] = frozenset()
+    tables: frozenset[int] = frozenset()
     open_batch: bool = True
 
     def __post_init__(self):
@@ -132,7 +135,14 @@ class Target:
         kind = kind_of(operation)
         if kind is None or getattr(operation, "data_format", "channels_last") == "channels_first":
             return False
-        return kind.rank in self.ranks and kind.name in self.kernels[bits]
+        if kind.rank not in self.ranks:
+            return False
+        return kind.name in self.kernels[bits] or self.has_table(operation, bits)
+
+    def has_table(self, operation: Any, bits: int) -> bool:
+        """Whether a table of what becomes of each integer computes an operation, and no kernel; arguments as before."""
+        kind = kind_of(operation)
+        return kind is not None and kind.table and bits in self.tables and kind.name not in self.kernels[bits]
 
     def stored_bits(self, bits: int) -> int:
         """The bits that files store weights of so many bits in; raises a `ValueError` if there are none."""

@@ -7,6 +7,7 @@ from keras_mot.export.litert.integers import rules
 from keras_mot.export.litert.litert_file import pack_model
 
 SAME = (1, 4, 4, 4)
+COMPARISONS = ("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL", "NOT_EQUAL")
 # Operator -> (shapes of the inputs, int32 constants after them, shape of the result, fields of its options).
 GRAPHS = {
     "RESHAPE": ([SAME], [[1, 64]], (1, 64), {}),
@@ -45,13 +46,15 @@ GRAPHS = {
     "BATCH_MATMUL": ([(1, 4, 4), (1, 4, 4)], [], (1, 4, 4), {}),
     "PRELU": ([SAME, (1, 1, 4)], [], SAME, {}),
     "QUANTIZE": ([SAME], [], SAME, {}),
+    **dict.fromkeys(("ARG_MAX", "ARG_MIN"), ([SAME], [3], SAME[:3], {"outputType": 2})),
 }
-PAIRS = ("ADD", "SUB", "MUL", "SQUARED_DIFFERENCE")
+PAIRS = ("ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "SELECT_V2", *COMPARISONS)
 OPTIONS = {  # whose options are not named after them
     **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), "ReducerOptions"),
     **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), "Pool2DOptions"),
     **dict.fromkeys(("MAXIMUM", "MINIMUM"), "MaximumMinimumOptions"),
-    **dict.fromkeys(("RELU", "RELU6", "LOGISTIC", "TANH", "ELU", "PRELU")),
+    **dict.fromkeys(("RELU", "RELU6", "LOGISTIC", "TANH", "ELU", "PRELU", "LOG")),
+    **dict.fromkeys(COMPARISONS),
 }
 
 
@@ -96,11 +99,18 @@ def file_of(schema, name, bits):
     operator.inputs += [tensor(np.shape(value), types.INT32, np.array(value, "int32")) for value in constants]
     if name == "PADV2":
         operator.inputs.append(tensor((), kind, np.zeros((), "int8" if bits == 8 else "int16")))
+    if name == "SELECT_V2":  # whose condition comes first
+        operator.inputs = [tensor(SAME, types.BOOL), *operator.inputs]
+        graph.inputs = list(operator.inputs)
     prescribed = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}
+    prescribed["LOG_SOFTMAX"] = (1 / 16, 127)
     scale, zero_point = prescribed.get(name, (0.05, 0)) if bits == 8 else (1 / 32768 if name in prescribed else 0.05, 0)
     operator.outputs = [tensor(result, kind, None, zero_point, scale) for _ in range(fields.get("numSplits", 1))]
     operator.outputs += [tensor(result, kind) for _ in range(fields.get("num", 1) - 1)]
     graph.outputs = list(operator.outputs)
+    results = {**dict.fromkeys(COMPARISONS, types.BOOL), "ARG_MAX": types.INT32, "ARG_MIN": types.INT32}
+    if name in results:
+        graph.tensors[graph.outputs[0]].type, graph.tensors[graph.outputs[0]].quantization = results[name], None
     labels = {label.lower(): label for label in vars(schema.BuiltinOptions)}
     label = OPTIONS.get(name, labels.get(f"{name.replace('_', '')}options".lower()))
     assert label or name in OPTIONS, name
@@ -116,6 +126,7 @@ def file_of(schema, name, bits):
 
 NAMES = sorted(
     {*rules._MOVING, *rules._UNIFYING, *rules._COMPUTING, *rules._COMPUTING_8_BITS, *rules._PRESCRIBED, "QUANTIZE"}
+    | {*rules._READING, *rules._READING_8_BITS}
     | {"DEQUANTIZE"}
 )
 

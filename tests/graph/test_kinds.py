@@ -65,16 +65,32 @@ def test_operations_and_layers_of_keras_have_kinds():
 @pytest.mark.parametrize(
     "layer",
     [
-        layers.ReLU(threshold=1.0),
-        layers.ReLU(3.0),
-        layers.ReLU(6.0, negative_slope=0.1),
         layers.Dot(axes=1, normalize=True),
-        layers.Activation(lambda x: x * x),
+        layers.Activation(lambda x: x - ops.mean(x, axis=-1, keepdims=True)),
+        layers.Activation(lambda x: x * float(x[0, 0])),
+        layers.Softmax(axis=1),
         layers.LayerNormalization(),
     ],
 )
 def test_what_has_no_row(layer):
     assert kind_of(layer) is None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.ReLU(threshold=1.0),
+        layers.ReLU(6.0, negative_slope=0.1),
+        layers.ELU(0.5),
+        layers.Activation(lambda x: x * ops.sigmoid(1.7 * x)),
+        layers.Activation("softsign"),
+    ],
+)
+def test_functions_of_each_element(layer):
+    kind = kind_of(layer)
+    assert kind.table
+    assert kind.channels_stay
+    assert not kind_of(layers.Softmax()).table
 
 
 SINGLE = {

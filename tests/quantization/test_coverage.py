@@ -114,7 +114,7 @@ OTHERS = {
 }
 FLOATS = {
     "layer normalization": (lambda: after_dense(layers.LayerNormalization()), "RSQRT"),
-    "softplus": (lambda: after_dense(layers.Activation("softplus")), "LOG"),
+    "a running sum": (lambda: after_dense(lambda x: ops.cumsum(x, axis=1)), "CUMSUM"),
     "division by a tensor": (lambda: pair(lambda a, b: a / (b * b + 1.0)), "DIV"),
     "a mask": (
         lambda: functional(
@@ -139,10 +139,6 @@ FLOATS = {
         "RSQRT",
     ),
     "additive attention": (lambda: pair(lambda a, b: layers.AdditiveAttention()([a, b])), "TANH"),
-    "other activations": (
-        lambda: after_dense(lambda x: layers.Activation("mish")(layers.Activation("selu")(x))),
-        "EXP",
-    ),
     "recurrent convolution": (
         lambda: chain(layers.ConvLSTM1D(2, 2), layers.Flatten(), layers.Dense(2), shape=(3, 6, 2)),
         "WHILE",

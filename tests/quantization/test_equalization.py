@@ -190,7 +190,7 @@ def test_corrected_means_are_those_of_the_float_model():
     model = uneven(with_random_statistics(chain()))
     headless = keras.Model(model.inputs[0], model.get_layer("pointwise").output)
     x = images(32)
-    simulation, _ = simulate(headless, PER_TENSOR)
+    simulation, *_ = simulate(headless, PER_TENSOR)
     calibrate(simulation, [x], MinMax())
     passes = Passes(simulation)
     (expected,) = passes.outputs([x], rounding=(), floats=True)

@@ -329,7 +329,7 @@ NAN = np.full((4, 8, 8, 4), np.nan, "float32")
         ([], "is empty"),
         (np.zeros((4, 9, 8, 4), "float32"), r"does not fit the model's inputs.*\(None, 8, 8, 4\)"),
         ([images(4, channels=4), NAN], r"Batch 1 of the calibration data .* NaN or infinite"),
-        (lambda: None, "should be arrays of inputs, or an iterable"),
+        (lambda: None, "should yield inputs; it returned None"),
     ],
 )
 def test_wrong_calibration_data(data, message):

@@ -205,10 +205,11 @@ def test_an_older_configuration_is_of_litert():
 @pytest.mark.parametrize("bits", [8, 16])
 def test_what_litert_prescribes_is_said_alike_of_models_and_of_files(bits):
     operators = {"sigmoid": "LOGISTIC", "softmax": "SOFTMAX", "tanh": "TANH"}
+    operators |= {"log_softmax": "LOG_SOFTMAX"} if bits == 8 else {}
     assert set(LITERT.fixed_ranges[bits]) == set(operators)
     for kind, operator in operators.items():
         assert rules.has_result(operator, LITERT.activations[bits].parameters(*LITERT.fixed_ranges[bits][kind]))
-    only_8_bits = {"sum": "SUM", "elu": "ELU", "gelu": "GELU", "prelu": "PRELU"}
+    only_8_bits = {"sum": "SUM", "elu": "ELU", "gelu": "GELU", "prelu": "PRELU", "log": "LOG", "argmax": "ARG_MAX"}
     for kind, operator in only_8_bits.items():
         assert (kind in LITERT.kernels[bits]) == (rules.rule_for(operator, bits) is not None) == (bits == 8)
 

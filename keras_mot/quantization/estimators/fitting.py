@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +24,7 @@ from keras_mot.quantization.estimators.calibrating import (
     set_ranges,
     squared_error,
 )
+from keras_mot.quantization.estimators.fidelity import warn_if_useless
 from keras_mot.quantization.estimators.loss_aware import check_loss, keep_best, mean_loss
 from keras_mot.quantization.estimators.passes import Passes
 from keras_mot.quantization.estimators.ranges import (
@@ -48,9 +51,11 @@ class Fitting:
 
     Args:
         calibration: the data, if there are any, and what they decide.
+        trained: whether the model is going to be trained.
     """
 
     calibration: Calibration
+    trained: bool = False
 
     def __post_init__(self):
         if self.calibration.correct_biases and self.data is None:
@@ -61,8 +66,14 @@ class Fitting:
         """The calibration data, or `None` for none."""
         return self.calibration.data
 
-    def run(self, simulation: keras.Model) -> None:
+    def run(self, simulation: keras.Model, origin: Callable[[Any], Any] = lambda operation: operation) -> None:
         """Sets the ranges of a quantized model, equalizes its kernels and corrects its biases, in place.
+
+        Args:
+            simulation: the model.
+            origin: function from one of its operations to that of the user's model, for messages.
+
+        Warns if the model computes something else than in floats then.
 
         Raises:
             TypeError: if `data` is no data.
@@ -72,13 +83,13 @@ class Fitting:
         if self.data is None and any(quantizer.learned for quantizer in activation_quantizers(simulation)):
             raise ValueError("`learned_scales` need `calibration_data`: the ranges that training starts from.")
         if self.data is not None:
-            self._fit_to_data(simulation)
+            self._fit_to_data(simulation, origin)
         elif self.calibration.equalize:
             _equalize_and_fit(simulation)
 
-    def _fit_to_data(self, simulation):
+    def _fit_to_data(self, simulation, origin):
         asked = self.calibration
-        samples = Samples(simulation, asked.data, asked.batch_size, labelled=asked.loss is not None)
+        samples = Samples(simulation, asked.data, asked.batch_size, asked.loss is not None, asked.max_samples)
         if asked.loss is not None:
             check_loss(simulation, samples.labelled, asked.loss)
         passes = Passes(simulation)
@@ -100,9 +111,12 @@ class Fitting:
         else:
             self._choose_estimator(passes, samples)
         if asked.correct_biases is None:
-            _where_it_helps(passes, samples.head, lambda: _correct(simulation, samples.head))
-        elif asked.correct_biases:
-            _correct(simulation, samples.head)
+            outputs = _where_it_helps(passes, samples.head, lambda: _correct(simulation, samples.head))
+        else:
+            if asked.correct_biases:
+                _correct(simulation, samples.head)
+            outputs = passes.outputs(samples.head, rounding=(), floats=True), passes.outputs(samples.head)
+        warn_if_useless(passes, samples.head, *outputs, origin, self.trained)
 
     def _choose_estimator(self, passes, samples):
         seen = observe(passes.model, samples, self.calibration.progress)
@@ -138,13 +152,20 @@ def _shares_scales(simulation):
 
 
 def _where_it_helps(passes, batches, change):
-    """Changes a model, and takes the change back if the outputs are not much nearer to those of the float model."""
+    """Changes a model, and takes the change back if the outputs are not much nearer to those of the float model.
+
+    Returns:
+        The outputs of the float model, and those of what the model is now.
+    """
     expected, values = passes.outputs(batches, rounding=(), floats=True), _values(passes.model)
-    before = squared_error(passes.outputs(batches), expected)
+    before = passes.outputs(batches)
     change()
-    if not squared_error(passes.outputs(batches), expected) < _WORTH * before:
-        _restore(passes.model, values)
-        passes.weights_changed()
+    after = passes.outputs(batches)
+    if squared_error(after, expected) < _WORTH * squared_error(before, expected):
+        return expected, after
+    _restore(passes.model, values)
+    passes.weights_changed()
+    return expected, before
 
 
 def _correct(simulation, batches):

@@ -63,9 +63,10 @@ class Passes:
         Args:
             batches: list of inputs as the model takes them.
             rounding: the quantizers that round; `None` for all. The others hand on what they get.
-            floats: whether weights are not rounded.
+            floats: whether weights are not rounded, or a list of those that are not.
         """
-        kernels, rounding = self._kernels(floats), self.quantizers if rounding is None else rounding
+        kernels = self._mixed(floats) if isinstance(floats, list) else self._kernels(floats)
+        rounding = self.quantizers if rounding is None else rounding
         results = [self._on_batch(batch, kernels, rounding)[0] for batch in batches]
         return [item for batch in results for item in batch]
 
@@ -81,6 +82,12 @@ class Passes:
             # Tensors, where a weight as it is would be a variable of TensorFlow, for which all is compiled again.
             self._values[floats] = [ops.stop_gradient(value) for value in values]
         return self._values[floats]
+
+    def _mixed(self, in_floats):
+        """The same, some of them not rounded."""
+        left = [any(weight is each for each in in_floats) for weight in self._weights]
+        both = zip(left, self._kernels(True), self._kernels(False), strict=True)
+        return [floats if is_left else rounded for is_left, floats, rounded in both]
 
     def _on_batch(self, batch, kernels, rounding, watching=False):
         leaves = keras.tree.flatten(batch)

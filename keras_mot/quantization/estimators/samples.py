@@ -6,11 +6,15 @@ import warnings
 import keras
 import numpy as np
 
-from keras_mot.data.inputs import checked_inputs, fixed_batch_size, labelled_batches
+from keras_mot._arrays import to_numpy
+from keras_mot.data.arrays import joined, part, sample_count
+from keras_mot.data.inputs import checked_inputs, fixed_batch_size, is_function, labelled_batches
 from keras_mot.data.pairs import first
 
 _KEPT = 128
 _KEPT_WITH_LABELS = 2048
+# Of data that do not tell how much there is, and may have no end. Ranges hardly move beyond some hundred samples.
+_MOST = 4096
 
 
 class Samples:
@@ -20,10 +24,11 @@ class Samples:
 
     Args:
         model: the model that takes the inputs.
-        data: inputs as arrays, a tuple of arrays of inputs and of labels, or an iterable of batches of inputs or of
-            (inputs, labels).
-        batch_size: how many samples of arrays make a batch.
+        data: inputs as arrays, a tuple of arrays of inputs and of labels, an iterable of batches of inputs or of
+            (inputs, labels), or a function that yields samples, such as a `representative_dataset`.
+        batch_size: how many samples of arrays, or of what a function yields, make a batch.
         labelled: whether labels are needed.
+        most: how many samples to take; by default all, or 4096 of data that do not tell how many there are.
 
     Attributes:
         head: list of the first batches, of 128 samples or somewhat more, to be run as often as needed.
@@ -31,15 +36,21 @@ class Samples:
             not needed.
         total: how many batches there are, or `None` if that is not known.
 
+    Warns if data that do not tell how many there are go on after as many as are taken by default.
+
     Raises:
         TypeError: if `data` is no data.
         ValueError: if there is no batch, its shapes do not fit the model, or it lacks labels that are needed.
     """
 
-    def __init__(self, model, data, batch_size=32, labelled=False):
-        batch_size = fixed_batch_size(model) or batch_size  # a model may prescribe it
-        self.total, batches = labelled_batches(model, data, batch_size, "calibration_data")
+    def __init__(self, model, data, batch_size=32, labelled=False, most=None):
+        prescribed = fixed_batch_size(model)
+        self.total, batches = labelled_batches(model, data, prescribed or batch_size, "calibration_data")
         self._rest = _checked(model, batches, labelled)
+        if is_function(data) and prescribed is None:
+            self._rest = _gathered(self._rest, batch_size)
+        if self.total is None or most is not None:
+            self._rest = _limited(self._rest, most, whole=prescribed is not None)
         self._kept = first(self._rest, _KEPT_WITH_LABELS if labelled else _KEPT)
         if not self._kept:
             raise ValueError("The calibration data is empty: a batch of typical inputs is needed.")
@@ -60,6 +71,54 @@ def _checked(model, batches, labelled):
                 "of arrays."
             )
         yield checked_inputs(model, inputs, label), labels
+
+
+def _gathered(batches, size):
+    """The same samples in batches of some size, as far as they are of one shape."""
+    kept = []
+    for batch in batches:
+        if kept and _outline(batch) != _outline(kept[-1]):
+            yield _together(kept)
+            kept = []
+        kept.append(batch)
+        if sum(map(_count, kept)) >= size:
+            yield _together(kept)
+            kept = []
+    if kept:
+        yield _together(kept)
+
+
+def _outline(batch):
+    inputs, labels = batch
+    return [leaf.shape[1:] for leaf in keras.tree.flatten(inputs)], labels is None
+
+
+def _together(batches):
+    inputs, labels = zip(*batches, strict=True)
+    return joined(inputs), None if labels[0] is None else joined(map(to_numpy, labels))
+
+
+def _count(batch):
+    return sample_count(batch[0])
+
+
+def _limited(batches, most, whole):
+    """Batches of so many samples, the last cut unless they are to stay whole; by default of `_MOST`, with a warning."""
+    left = _MOST if most is None else most
+    for inputs, labels in batches:
+        if left <= 0:
+            warnings.warn(
+                f"The calibration data go on after {_MOST} samples, and may have no end: calibration stops there. Some "
+                "hundred typical samples are enough. `max_samples` of `Calibration` takes more of them, or fewer.",
+                stacklevel=2,
+            )
+            return
+        if sample_count(inputs) > left and not whole:
+            inputs, labels = part(inputs, slice(left)), None if labels is None else part(to_numpy(labels), slice(left))
+        left -= sample_count(inputs)
+        yield inputs, labels
+        if left <= 0 and most is not None:
+            return
 
 
 def _warn_of_sameness(model, batches):

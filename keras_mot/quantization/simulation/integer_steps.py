@@ -4,7 +4,7 @@ import collections
 
 import keras
 
-from keras_mot.graph.kinds import ACTIVATION, JOINS, OWN, PICKS, SAME, has_role, kind_of
+from keras_mot.graph.kinds import ACTIVATION, JOINS, OWN, PICKS, SAME, has_role, is_kind, kind_of
 from keras_mot.graph.model_graph import Graph
 
 
@@ -55,7 +55,7 @@ class IntegerSteps:
             return False
         if has_role(reader, JOINS):
             return True
-        if picks_per_channel(reader):
+        if picks_per_channel(reader) or is_kind(reader, "clip"):
             return id(operation) not in self.joined
         plain = getattr(operation, "activation", keras.activations.linear) is keras.activations.linear
         return kind_of(operation).fuses and plain and is_fused_activation(reader, self._target)

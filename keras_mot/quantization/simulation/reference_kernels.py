@@ -116,6 +116,8 @@ class ReferenceRounding:
         own, grids = quantizer_of(tensor), [quantizer_of(item) for item in inputs]
         if own is not None:
             return _Rescaling(own.parameters().scale, own.parameters().scale / scale)
+        if is_kind(operation, "clip"):
+            return self._cut(operation, inputs, scale)
         if is_kind(operation, "concatenate"):
             return self._side_by_side(operation, inputs, scale)
         picks = picks_per_channel(operation)
@@ -128,6 +130,24 @@ class ReferenceRounding:
         if is_kind(operation, "add", "subtract"):
             return self._sum(operation, inputs, scales, scale)
         return _of_products(call, scales, np.float32(scale), self._target)
+
+    def _cut(self, operation, inputs, scale):
+        """Numbers are rounded to the result's, with what is before if it is one step, and cut off there."""
+        grid = quantizer_of(inputs[0])
+        if grid is None:
+            kernel = self._kernel(inputs[0], scale) or (lambda values: np.rint(values / scale))
+        else:
+            kernel = _Rescaling(grid.parameters().scale, grid.parameters().scale / scale)
+        bounds = [None if each is None else float(each) for each in (operation.x_min, operation.x_max)]
+        low, high = (end if each is None else each for each, end in zip(bounds, (-np.inf, np.inf), strict=True))
+        ends = [np.floor(end / scale + 0.5) for end in (low, high)]
+
+        def cut(values):
+            integers = np.clip(kernel(values), *ends)
+            # What is at a bound may have been far beyond it.
+            return np.where(values <= low, ends[0], np.where(values >= high, ends[1], integers))
+
+        return cut
 
     def _side_by_side(self, operation, inputs, scale):
         """Inputs of other numbers than the result's are converted first."""

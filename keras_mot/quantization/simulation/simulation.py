@@ -48,9 +48,9 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
-    simulation, folds = simulate(model, scheme, selected, overrides, target)
+    simulation, folds, origin = simulate(model, scheme, selected, overrides, target)
     _round_slopes(simulation)
-    fitting.run(simulation)
+    fitting.run(simulation, origin)
     if fitting.data is not None:
         round_biases(simulation)
     warn_of_merged_values(simulation)
@@ -61,7 +61,8 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
     Returns:
-        The model, and a dictionary from its layers to the batch normalizations that are a part of their scales.
+        The model; a dictionary from its layers to the batch normalizations that are a part of their scales; and a
+        function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
     traced = trace(plain)
@@ -74,9 +75,13 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat, shall_fold)
+    folded, folds, made = fold_with_origins(flat, shall_fold, consumed=True)
     origins = made.through(flattened)
-    lowered = lower(folded, lambda operation: settings.get(given.of(origins.of(operation))) is not None, target.fused)
+
+    def shall_compute(operation):
+        return settings.get(given.of(origins.of(operation))) is not None
+
+    lowered = lower(folded, shall_compute, target.fused, scheme.activation_bits)
 
     def chosen(operation):
         return settings.get(given.of(origins.of(lowered.origins.of(operation))))
@@ -113,7 +118,11 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
                 left[layer] = fold
     forget_torch_parameters(simulation)
     fit_scales(simulation)
-    return with_output_names(simulation, output_names(model)), left
+
+    def origin(operation):
+        return given.of(origins.of(lowered.origins.of(copied.of(operation))))
+
+    return with_output_names(simulation, output_names(model)), left, origin
 
 
 def _without_transforms(model, scheme):

@@ -7,6 +7,7 @@ from keras_mot.export.litert.engines.conversion import places_of
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
+from keras_mot.export.litert.integers.tables import with_table_marks
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
@@ -34,12 +35,12 @@ class IntegerEngine:
         by_layer = {(id(weight.owner), weight.key): weight for weight in _quantized(model)}
         copies = [(weight.variable, by_layer[id(origins.of(weight.owner)), weight.key]) for weight in _quantized(plain)]
         marked, carried = [variable for variable, _ in copies], [_carried(weight) for _, weight in copies]
-        plain = strip(plain, inplace=True)
+        plain, tables = with_table_marks(strip(plain, inplace=True), target_of(model))
         request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
         conversion = self._engine(plain, signature, request)
         del plain, origins, copies, marked  # their memory is wanted
         quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
-        file = to_integers(conversion.dense, quantizers, carried, *self._types, target=target_of(model))
+        file = to_integers(conversion.dense, quantizers, carried, *self._types, target_of(model), tables)
         self.floats = file.floats
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)

@@ -77,6 +77,20 @@ class FileGraph:
         self.graph.tensors[index].buffer = buffer
         return index
 
+    def add_constants(self, kind, values, name):
+        """A new constant of a type such as "INT32" with the values and the shape of an array; returns its index."""
+        tensor = self.schema.TensorT()
+        tensor.shape, tensor.name = np.array(np.shape(values), "int32"), name
+        tensor.type, tensor.buffer = getattr(self.schema.TensorType, kind), self.add_buffer(values)
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def add_positions(self, like, name):
+        """A new tensor of int32 of the shape of another; returns its index."""
+        index = self.add_tensor(like, name)
+        self.graph.tensors[index].type = self.schema.TensorType.INT32
+        return index
+
     def add_buffer(self, values):
         """A new buffer with the bytes of an array; returns its number."""
         buffer = self.schema.BufferT()
@@ -102,11 +116,26 @@ class FileGraph:
         """Makes an operator one of this name, in the version that has the kernel for integers of so many bits."""
         operator.opcodeIndex = self._code(name, version_of(name, bits))
 
-    def add_operator(self, name, inputs, outputs, bits):
-        """A new operator, the last of the new graph."""
+    def add_operator(self, name, inputs, outputs, bits, version=None, **options):
+        """A new operator, the last of the new graph.
+
+        Args:
+            name: of its kind.
+            inputs: indices of tensors.
+            outputs: the same.
+            bits: of the integers that it has a kernel for.
+            version: of its kind, if not that which has the kernel for integers of so many bits.
+            **options: the fields of its options; without any, it has no options.
+        """
         operator = self.schema.OperatorT()
-        self.set_kind(operator, name, bits)
+        operator.opcodeIndex = self._code(name, version_of(name, bits) if version is None else version)
         operator.inputs, operator.outputs = inputs, outputs
+        if options:
+            kind = f"{name.title()}Options"
+            operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, kind)
+            operator.builtinOptions = getattr(self.schema, f"{kind}T")()
+            for field, value in options.items():
+                setattr(operator.builtinOptions, field, value)
         self.operators.append(operator)
 
     def _code(self, name, version):

@@ -8,6 +8,8 @@ is decided here, and nothing is read off values.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.finishing import finish
 from keras_mot.export.litert.integers.moved_biases import move_biases
@@ -37,6 +39,7 @@ def to_integers(
     input_type: str = "float32",
     output_type: str = "float32",
     target: Target = LITERT,
+    tables: Sequence[np.ndarray] = (),
 ) -> IntegerFile:
     """Makes the operators between marked tensors compute in integers.
 
@@ -47,6 +50,7 @@ def to_integers(
         input_type: "float32", or "int8", "uint8" or "int16" for a file that takes integers.
         output_type: the same for its outputs.
         target: what says how weights and biases are stored.
+        tables: results for all integers by the numbers of the marks of functions of each element.
 
     Returns:
         An `IntegerFile`.
@@ -56,7 +60,7 @@ def to_integers(
     """
     model = parse_model(content)
     move_biases(model)
-    rewriter = Rewriter(model, quantizers, weights, target)
+    rewriter = Rewriter(model, quantizers, weights, target, tables)
     rewriter.run()
     finish(rewriter, input_type, output_type)
     return IntegerFile(pack_model(model), tuple(rewriter.floats))

@@ -78,7 +78,7 @@ class Marks:
             return None
         name = self._graph.name(readers[0])
         rule = rule_for(name, 8)
-        becomes = rule is not None and (rule.kind in ("moving", "unifying") or name in FUSIBLE)
+        becomes = rule is not None and (rule.kind in ("moving", "unifying", "cutting") or name in FUSIBLE)
         if not becomes or len(readers[0].outputs) != 1:
             return None
         return self.wanted(int(readers[0].outputs[0]))

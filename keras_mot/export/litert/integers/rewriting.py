@@ -1,16 +1,25 @@
 """Makes the operators between marked tensors compute in integers, one after the other."""
 
+import numpy as np
+
 from keras_mot.export.litert.integers.constants import Constants
 from keras_mot.export.litert.integers.file_graph import FileGraph
 from keras_mot.export.litert.integers.marks import Marks
 from keras_mot.export.litert.integers.rules import (
     AVERAGING,
+    COMPARISONS,
+    CUT,
+    CUTTING,
     FUSIBLE,
     INT4_WEIGHTS,
     LOOP,
+    compared,
+    cuts_off,
     has_result,
     rule_for,
 )
+from keras_mot.export.litert.integers.tables import integers_of
+from keras_mot.layers.table_mark import number_of_table
 
 ASKED = "it is left in floats, as asked"
 
@@ -27,6 +36,7 @@ class Rewriter:
         quantizers: name and parameters by the numbers of the marks of activations.
         weights: the `QuantizedWeight` objects by the numbers of their marks.
         target: the `Target`.
+        tables: results for all integers, by the numbers of the marks of functions of each element.
 
     Attributes:
         graph: the `FileGraph`.
@@ -34,8 +44,8 @@ class Rewriter:
         parameters: dictionary from the index of an integer tensor to its `QuantizationParameters`.
     """
 
-    def __init__(self, model, quantizers, weights, target):
-        self.graph = FileGraph(model)
+    def __init__(self, model, quantizers, weights, target, tables=()):
+        self.graph, self._tables = FileGraph(model), tables
         self.floats, self.parameters = [], {}
         self._marks = Marks(self.graph, quantizers)
         self._constants = Constants(self.graph, weights, target)
@@ -133,10 +143,19 @@ class Rewriter:
         if not active or any(index not in self._integers for index in active):
             raise _InFloats("its input is computed in floats")
         bits = self.parameters[self._integers[active[0]]].bits
+        number = self._number_of_table(name, inputs)
+        if number is not None:
+            self._look_up(number, inputs[0], results[0])
+            return
         rule = rule_for(name, bits)
         if rule is None:
             raise _InFloats(f"{name} has no kernel for integers of {bits} bits")
         wanted = [self._marks.wanted(index) for index in results]
+        if rule.kind == "reading":
+            operator.inputs = self._read_inputs(name, inputs, active, floats)
+            graph.set_kind(operator, name, bits)
+            graph.operators.append(operator)
+            return
         if rule.kind == "moving":
             inputs, wanted = self._moving_inputs(inputs, active, floats, wanted, name in AVERAGING)
         elif wanted[0] is None:
@@ -145,10 +164,22 @@ class Rewriter:
             raise _InFloats("its result has another range than the kernel gives")
         elif rule.kind == "weighted":
             inputs = self._weighted_inputs(name, inputs, *rule.roles)
+        elif rule.kind == "cutting":
+            self._cut(name, inputs[0], results[0], wanted[0])
+            return
         elif rule.kind == "unifying":
-            if len(active) != len(floats):
-                raise _InFloats("one of its inputs is constant")
-            inputs = [self._converted(index, wanted[0]) if index in active else index for index in inputs]
+            if (
+                name in CUTTING
+                and len(floats) == 2
+                and len(active) == 1
+                and graph.shape(active[0]) == graph.shape(results[0])
+            ):
+                (constant,) = set(floats) - set(active)
+                if cuts_off(name, graph.values(constant), wanted[0]):
+                    self._alias(results[0], self._converted(active[0], wanted[0]), wanted[0])
+                    return
+            known = {index: self._on_grid(index, active, wanted[0]) for index in floats}
+            inputs = [known.get(index, index) for index in inputs]
         else:
             if name == "PRELU" and not graph.is_constant(inputs[1]):
                 raise _InFloats("its slopes are not constant")
@@ -160,6 +191,63 @@ class Rewriter:
                 # What is negative has no integer in the result: a conversion cuts it off, and has a faster kernel.
                 graph.set_kind(operator, "QUANTIZE", bits)
         self._emit(operator, inputs, results, wanted)
+
+    def _read_inputs(self, name, inputs, active, floats):
+        """The inputs of an operator whose results are no numbers of a range."""
+        known = {index: self._integers[index] for index in active}
+        own = [self.parameters[index] for index in known.values()]
+        if name in COMPARISONS and any(parameters.scale >= 1.0 for parameters in own):
+            raise _InFloats("its kernel takes no steps of 1 or more")
+        for index in set(floats) - set(active):
+            bound = compared(name, self.graph.values(index), own[0], first=index == inputs[0])
+            if bound is None:
+                raise _InFloats("no integer stands for what it compares with")
+            known[index] = self._constants.given(index, bound, own[0])
+        return [known.get(index, index) for index in inputs]
+
+    def _on_grid(self, index, active, parameters):
+        """A tensor, or a constant, in integers of these parameters."""
+        if index in active:
+            return self._converted(index, parameters)
+        constant = self._constants.table(index, parameters)
+        self.parameters[constant] = parameters
+        return constant
+
+    def _cut(self, name, index, result, wanted):
+        """What is left of a tensor between two numbers, where integers do not end with these anyway."""
+        source = self._converted(index, wanted)
+        for operator, bound in zip(("MAXIMUM", "MINIMUM"), CUT[name], strict=True):
+            if not cuts_off(operator, np.float32(bound), wanted):
+                cut = self._new_integers(result, wanted)
+                constant = self._constants.number(result, bound, wanted)
+                self.graph.add_operator(operator, [source, constant], [cut], wanted.bits)
+                source = cut
+        self._alias(result, source, wanted)
+
+    def _number_of_table(self, name, inputs):
+        if name != "POW" or not self._tables or not self.graph.is_constant(inputs[1]):
+            return None
+        exponent = self.graph.values(inputs[1])
+        return number_of_table(float(exponent.flat[0])) if exponent.size == 1 else None
+
+    def _look_up(self, number, source, result):
+        """What a table has for each integer of a tensor."""
+        graph, wanted = self.graph, self._marks.wanted(result)
+        if wanted is None:
+            raise ValueError(f"The result '{graph.label(result)}' of a function of each element has lost its mark.")
+        positions = [graph.add_positions(source, f"{graph.label(result)}_{end}") for end in ("integers", "positions")]
+        types = graph.schema.TensorType
+        kinds = {"inDataType": types.INT8, "outDataType": types.INT32}
+        graph.add_operator("CAST", [self._integers[source]], positions[:1], 8, version=1, **kinds)
+        count = len(self._tables[number])
+        shift = graph.add_constants("INT32", np.array(count // 2, "int32"), f"{graph.label(result)}_shift")
+        graph.add_operator("ADD", [positions[0], shift], positions[1:], 8, version=1, potScaleInt16=False)
+        integers = integers_of(self._tables[number], wanted)
+        table = graph.add_constants("INT8", integers, f"{graph.label(result)}_table")
+        graph.quantize(table, wanted.bits, [wanted.scale], [wanted.zero_point])
+        target = self._new_integers(result, wanted)
+        graph.add_operator("GATHER", [table, positions[1]], [target], 8, axis=0)
+        self._alias(result, target, wanted)
 
     def _is_cut_off(self, name, index, wanted):
         """Whether integers of the input, `index`, hold what an activation leaves and nothing else."""
@@ -177,7 +265,8 @@ class Rewriter:
 
     def _moving_inputs(self, inputs, active, floats, wanted, averages):
         """The inputs, and the parameters of all results: those that are wanted, or the input's own."""
-        if len(active) != 1 or len(floats) != 1:
+        constants = set(floats) - set(active)  # of a border
+        if len(active) != 1 or len(constants) != len(floats) - 1 or (constants and inputs[0] in constants):
             raise _InFloats("it has several inputs, or a constant one")
         (source,) = active
         own = self.parameters[self._integers[source]]
@@ -185,8 +274,8 @@ class Rewriter:
         target = asked.pop() if len(asked) == 1 else own
         if target != own and averages:
             raise _InFloats("its result has a range of its own, which averages of integers cannot have")
-        moved = self._converted(source, target)
-        return [moved if index == source else index for index in inputs], [target] * len(wanted)
+        known = {index: self._on_grid(index, active, target) for index in floats}
+        return [known.get(index, index) for index in inputs], [target] * len(wanted)
 
     def _weighted_inputs(self, name, inputs, activation, weight, bias, axis):
         if not self.graph.is_constant(inputs[weight]) or inputs[activation] not in self._integers:

@@ -1,0 +1,252 @@
+"""Whether a calibrated model still computes what the float model does: a warning that says where it stops, if not.
+
+Judged are the outputs on calibration data, by their signal-to-noise ratio and by the decisions that follow from them.
+"""
+
+import dataclasses
+import math
+import warnings
+
+import keras
+import numpy as np
+
+from keras_mot.data.naming import input_name
+from keras_mot.graph.kinds import SAME, kind_of
+from keras_mot.graph.model_graph import Graph
+from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.layers.float_boundary import FloatBoundary
+from keras_mot.layers.named_output import NamedOutput
+from keras_mot.layers.transformed import transformed_weights
+from keras_mot.transforms import FakeQuantize
+
+_LEAST = 10.0  # dB
+_FINE = 16.0  # squared steps
+_FEW = 8  # samples: of fewer, what is common to all is a part of the signal
+# The share of decisions that may change, of probabilities and of other outputs, which may be no decisions at all.
+_CHANGED, _CHANGED_OF_LOGITS = 0.03, 0.1
+_BLAMED_ON = 32  # samples
+_APART = 16.0  # features of one input that differ more in size than this share a scale badly
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What an output of the integer model is worth.
+
+    Attributes:
+        output: its number.
+        ratio: of signal to noise, in dB.
+        changed: the share of decisions that are others than those of the float model, or `None` if it makes none.
+        useless: whether the user should know.
+    """
+
+    output: int
+    ratio: float
+    changed: float | None
+    useless: bool
+
+    def __str__(self):
+        decisions = "" if self.changed is None else f", and {self.changed:.0%} of the decisions are others"
+        return f"the signal-to-noise ratio is {self.ratio:.1f} dB{decisions}"
+
+
+def warn_if_useless(passes, batches, expected, received, origin, trained=False):
+    """Warns if the outputs of a calibrated model are no longer those of the float model, and says where that begins.
+
+    Args:
+        passes: the `Passes` of the model.
+        batches: list of the inputs.
+        expected: what the float model returns for them, as `Passes.outputs` does.
+        received: what the model returns.
+        origin: function from an operation of the model to that of the user's which it was made from.
+        trained: whether the model is going to be trained, which makes up for rounded weights.
+    """
+    graph = Graph(passes.model)
+    verdicts = [_judged(graph, *each) for each in _by_output(graph, expected, received)]
+    useless = [verdict for verdict in verdicts if verdict.useless]
+    if not useless:
+        return
+    worst = min(useless, key=lambda verdict: verdict.ratio)
+    weights, place = _blamed(passes, _first(batches), worst.output)
+    if trained and (weights or place is None):
+        return
+    which = f"output '{passes.model.output_names[worst.output]}': " if len(verdicts) > 1 else ""
+    warnings.warn(
+        f"The integer form of '{passes.model.name}' is of little use. On the calibration data, against the float model"
+        f", {which}{worst}. {_cause(graph, origin, weights, place, batches)}",
+        stacklevel=5,
+    )
+
+
+def _first(batches):
+    """The first batches, of some dozen samples."""
+    sizes = np.cumsum([len(keras.tree.flatten(batch)[0]) for batch in batches])
+    return batches[: int(np.searchsorted(sizes, _BLAMED_ON)) + 1]
+
+
+def _by_output(graph, expected, received):
+    """Of each output: its number, and the arrays of all batches, in floats and as rounded."""
+    count = len(graph.outputs)
+    return [(number, expected[number::count], received[number::count]) for number in range(count)]
+
+
+def _judged(graph, number, expected, received):
+    tensor = graph.outputs[number]
+    kind, step = _maker(graph, tensor)
+    noise, ratio = _noise_and_ratio(expected, received)
+    size = sum(array.size for array in expected)
+    # A step of the output is no fault of what is before it (sigmoid never gets to 1); of probabilities, some are fine.
+    fine = step is not None and noise <= size * step**2 * (_FINE if kind in ("sigmoid", "softmax") else 1.1)
+    changed, limit, count = _changed(kind, tensor, expected, received)
+    useless = ratio < _LEAST and not fine
+    if changed is not None:
+        # By chance, few samples show many changes: the share must be above the limit by more than that explains.
+        others = changed * count
+        useless |= others - 1.64 * math.sqrt(others) > limit * count
+    return Verdict(number, ratio, changed, useless)
+
+
+def _maker(graph, tensor):
+    """The name of the kind of operation that makes an output; and the step of its integers where these are given."""
+    call, step = graph.producer(tensor), None
+    while call is not None and isinstance(call.operation, ActivationQuantizer | FloatBoundary | NamedOutput):
+        if isinstance(call.operation, ActivationQuantizer) and call.operation.fixed is not None:
+            step = call.operation.parameters().scale
+        call = graph.producer(call.inputs[0])
+    kind = None if call is None else kind_of(call.operation)
+    return None if kind is None else kind.name, step
+
+
+def _noise_and_ratio(expected, received):
+    """The sum of the squared errors; and the ratio to it, in dB, of how much outputs differ between samples."""
+    noise = sum(float(np.square(got - wanted).sum()) for wanted, got in zip(expected, received, strict=True))
+    samples = sum(len(array) for array in expected if array.ndim)
+    rows = [array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1) for array in expected]
+    same = len({row.shape[1] for row in rows}) == 1
+    common = np.concatenate(rows).mean(axis=0) if samples >= _FEW and same else 0.0
+    signal = sum(float(np.square(row - common).sum()) for row in rows)
+    if signal <= 1e-12 * sum(float(np.square(row).sum()) for row in rows):  # outputs that are the same for all samples
+        signal = sum(float(np.square(row).sum()) for row in rows)
+    if not math.isfinite(noise):
+        return noise, -math.inf
+    return noise, 10 * math.log10(max(signal, 1e-300) / max(noise, 1e-300)) if signal or noise else math.inf
+
+
+def _changed(kind, tensor, expected, received):
+    """The share of decisions that differ, how large it may be, and how many there are; `None` if there are none."""
+    classes = tensor.shape[-1] if len(tensor.shape) > 1 else 1
+    limit = _CHANGED
+    if "float" not in str(tensor.dtype):
+        decide = np.asarray
+    elif kind == "softmax":
+        decide = _largest
+    elif kind == "sigmoid":
+        decide = _above_half
+    elif len(tensor.shape) == 2 and (classes or 0) > 2:
+        limit, decide = _CHANGED_OF_LOGITS, _largest
+    else:
+        return None, limit, 0
+    differing = [decide(wanted) != decide(got) for wanted, got in zip(expected, received, strict=True)]
+    samples = sum(len(array) for array in differing)
+    return sum(int(array.sum()) for array in differing) / sum(array.size for array in differing), limit, samples
+
+
+def _largest(values):
+    return values.argmax(axis=-1)
+
+
+def _above_half(values):
+    return values > 0.5
+
+
+def _blamed(passes, batches, number):
+    """Where most of the noise begins: whether it is in weights, and the `TransformedWeight` or the quantizer.
+
+    Rounded are the first weights alone, then all weights and the first activations, more and more of them in the order
+    of the model, until half of the noise is there. If what was rounded last makes little of it alone, no place is to
+    blame but all of them: `None`.
+    """
+    count = len(passes.model.outputs)
+    weights = [weight for weight in transformed_weights(passes.model) if weight.transform_of(FakeQuantize) is not None]
+    quantizers = list(passes.quantizers)
+    expected = passes.outputs(batches, rounding=(), floats=True)[number::count]
+
+    def noise(rounding, rounded):
+        received = passes.outputs(batches, rounding=rounding, floats=rounded)[number::count]
+        return _noise_and_ratio(expected, received)[0]
+
+    total = noise(quantizers, False)
+    half = total / 2
+    in_weights = noise((), False) >= half
+    places = weights if in_weights else quantizers
+
+    def noise_of(chosen, alone=False):
+        if in_weights:
+            return noise((), [weight for weight in weights if not any(weight is each for each in chosen)])
+        return noise(chosen, alone)
+
+    low, high = 0, len(places)  # of the first `low` there is too little noise, of the first `high` enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if noise_of(places[:middle]) >= half else (middle, high)
+    if not places or not noise_of(places[high - 1 : high], alone=True) >= total / 4:
+        return in_weights, None
+    return in_weights, places[high - 1]
+
+
+def _cause(graph, origin, in_weights, place, batches):
+    """A sentence on what is to blame, and one on the way out."""
+    if place is None:
+        where = "rounded weights" if in_weights else "rounded activations"
+        return (
+            f"No layer alone is to blame: the noise of {where} adds up. Leave some layers in floats by `overrides`, "
+            "take more bits (`INT16X8`), or train with `quantize_model`."
+        )
+    if in_weights:
+        name = origin(place.owner).name
+        return (
+            f"Most of it comes from the weights of layer '{name}'. Leave it in floats, "
+            f"`overrides={{'{name}': None}}`, give it more bits, or train with `quantize_model`."
+        )
+    (call, *_) = graph.calls_of(place)
+    low, high = place.parameters().range
+    source = graph.producer(call.inputs[0])
+    if source is not None:
+        names = [origin(call.operation).name for call in (source, *_readers(graph, call.outputs[0]))]
+        left = dict.fromkeys(dict.fromkeys(names))
+        return (
+            f"Most of it comes from the activations of layer '{names[0]}', {2**place.bits} numbers from {low:.3g} to "
+            f"{high:.3g}. Leave it and what reads it in floats, `overrides={left}`, have the range chosen otherwise, "
+            "`estimator=Percentile()`, or take more bits, `INT16X8`."
+        )
+    number = next(at for at, tensor in enumerate(graph.inputs) if tensor is call.inputs[0])
+    text = (
+        f"Most of it comes from input '{input_name(graph.inputs[number])}', {2**place.bits} numbers from {low:.3g} to "
+        f"{high:.3g}. "
+    )
+    sizes = _sizes_of_features([keras.tree.flatten(batch)[number] for batch in batches])
+    if len(sizes) > 1 and sizes.max() > _APART * sizes.min():
+        return text + (
+            f"Its features differ in size by a factor of {sizes.max() / sizes.min():.0f}, and share one scale: "
+            "normalize them, in front of the model or by a `Normalization` at its input."
+        )
+    return text + "Scale it or cut off rare large values in front of the model, or take more bits, `INT16X8`."
+
+
+def _readers(graph, tensor):
+    """The calls that compute with a tensor, on the far side of what moves it."""
+    for call in graph.readers(tensor):
+        kind = kind_of(call.operation)
+        if kind is not None and kind.ranges == SAME:
+            for output in call.outputs:
+                yield from _readers(graph, output)
+        elif not isinstance(call.operation, ActivationQuantizer | FloatBoundary | NamedOutput):
+            yield call
+
+
+def _sizes_of_features(arrays):
+    """How much each feature of an input varies, without those that do not."""
+    if len({array.shape[1:] for array in arrays}) > 1 or arrays[0].ndim < 2:
+        return np.zeros(0)
+    rows = np.concatenate(arrays).astype("float64")
+    sizes = rows.reshape(-1, rows.shape[-1]).std(axis=0)
+    return sizes[sizes > 0]
