@@ -33,7 +33,7 @@ def own_name(kind):
 @functools.cache
 def operation_class(name):
     """Keras's own class of operations of `keras.ops` by its name, such as "Add"; `None` if this release has none."""
-    for room in ("numpy", "nn", "core", "math"):
+    for room in ("numpy", "nn", "core", "math", "image"):
         module = importlib.import_module(f"keras.src.ops.{room}")
         found = getattr(module, name, None)
         if isinstance(found, type) and issubclass(found, keras.Operation) and found.__module__ == module.__name__:

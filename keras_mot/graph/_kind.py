@@ -50,8 +50,8 @@ class Kind:
         kernel: of what is weighted, the attribute that holds the kernel; its axes are those of `find_weights`.
         bias: the attribute that holds the bias, where there is one.
         condition: function from an operation to whether it computes as this row says; `None` for all.
-        table: whether each number of the result depends on the number at its place in the one input, and on nothing else,
-            so that a table of what becomes of each integer computes it.
+        table: whether each number of the result depends on the number at its place in the one input, and on nothing
+            else, so that a table of what becomes of each integer computes it.
         steps: function from an operation and the inputs of a call to its outputs, by operations that have kernels: what
             stands for the operation in a quantized model; `None` for what is one step itself. It gets the arguments
             of the call by their places; a call that leaves one out and gives a later one stays in floats.

@@ -8,6 +8,7 @@ from keras import activations, layers
 
 from keras_mot._keras import operation_class
 from keras_mot.graph._elementwise import divides_a_number, has_numbers, is_of_each_element, is_of_one_tensor
+from keras_mot.graph._forms import crops_only, pads_least, pads_zeros, resizes_by
 from keras_mot.graph._kind import (
     ACTIVATION,
     AVERAGES,
@@ -72,6 +73,31 @@ _row(
     *(layers.Identity, layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
     *(layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout, layers.ActivityRegularization),
 )
+# What augments images in training alone.
+_row(
+    _STAYS,
+    *(
+        getattr(layers, _name)
+        for _name in (
+            *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomShear", "RandomContrast"),
+            *("RandomBrightness", "RandomHue", "RandomSaturation", "RandomColorJitter", "RandomColorDegeneration"),
+            *("RandomGrayscale", "RandomInvert", "RandomPosterization", "RandomSharpness", "RandomGaussianBlur"),
+            *(
+                "RandomErasing",
+                "RandomPerspective",
+                "RandomElasticTransform",
+                "RandAugment",
+                "AugMix",
+                "MixUp",
+                "CutMix",
+            ),
+            *("Solarization",),
+        )
+        if hasattr(layers, _name)
+    ),
+)
+_row(_STAYS, "StopGradient", "Copy")
+_row(dataclasses.replace(_STAYS, name="crop", condition=crops_only), layers.CenterCrop)
 _rows_by_rank(dataclasses.replace(_STAYS, name="crop"), layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)
 _NEAREST = dataclasses.replace(_STAYS, name="upsample")
 _row(dataclasses.replace(_NEAREST, rank=1), layers.UpSampling1D)
@@ -92,7 +118,9 @@ _rows_by_rank(
     Kind("pad", PADS, SAME, homogeneous=True, channels_stay=True),
     *(layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D),
 )
-_row(Kind("pad", PADS, SAME), "Pad")
+_row(Kind("pad", PADS, SAME, condition=pads_zeros), "Pad")
+_row(Kind("pad", PADS, ROUNDED, condition=pads_least), "Pad")
+_row(Kind("pad", PADS), "Pad")
 
 # One of several numbers, or their mean or sum.
 _OF_POSITIONS = {"homogeneous": True, "channels_stay": True, "keeps_constants": True}
@@ -106,7 +134,8 @@ _rows_by_rank(
 _row(Kind("max_pool", PICKS, SAME, homogeneous=True), "MaxPool")
 _row(Kind("max", PICKS, SAME, homogeneous=True), "Max")
 _row(Kind("min", PICKS, SAME, homogeneous=True), "Min")
-_row(Kind("argmax", PICKS), "Argmax", "Argmin")
+_row(Kind("argmax", PICKS), "Argmax")
+_row(Kind("argmin", PICKS), "Argmin")
 _rows_by_rank(
     Kind("average_pool", AVERAGES, ROUNDED, **_OF_POSITIONS),
     *(layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D),
@@ -124,6 +153,12 @@ _row(
     layers.UpSampling2D,
 )
 _row(Kind("resize", AVERAGES, rank=2, **_OF_POSITIONS), layers.UpSampling2D)  # the other interpolations
+for _interpolation, _kind in (
+    ("bilinear", Kind("resize_bilinear", AVERAGES, ROUNDED, homogeneous=True, channels_stay=True)),
+    ("nearest", Kind("upsample", MOVES, SAME, homogeneous=True, channels_stay=True)),
+):
+    _condition = functools.partial(resizes_by, _interpolation)
+    _row(dataclasses.replace(_kind, rank=2, condition=_condition), layers.Resizing, "Resize")
 _rows_by_rank(
     Kind("mean", AVERAGES, OWN, **_OF_POSITIONS),
     *(layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),

@@ -10,10 +10,10 @@ _KERNELS = _WEIGHTED.union(
     ("resize_bilinear", "mean", "weighted_mean", "sum", "concatenate", "stack", "add", "subtract", "multiply"),
     ("maximum", "minimum", "matmul", "dot", "prelu", "absolute"),
     ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "softmax", "silu", "hard_silu", "hard_sigmoid"),
-    ("gelu", "elu", "exponential", "log", "log_softmax", "clip", "argmax", "compare", "where"),
+    ("gelu", "elu", "exponential", "log", "log_softmax", "clip", "argmax", "argmin", "compare", "where"),
 )
 # These kernels take activations of 8 bits alone, or compute something else of 16 (sums).
-_ONLY_8_BITS = {"sum", "prelu", "elu", "gelu", "log", "log_softmax", "argmax"}
+_ONLY_8_BITS = {"sum", "prelu", "elu", "gelu", "log", "log_softmax", "argmax", "argmin"}
 _LARGEST = 32767 / 32768
 
 LITERT = register(

@@ -1,6 +1,10 @@
 """Breaks down activations that no runtime has a kernel for, as layers and as operations alike."""
 
+import numpy as np
 from keras import layers, ops
+
+from keras_mot._keras import call_of
+from keras_mot.quantization.lowering.affine import pointwise
 
 
 def silu(lowering, operation, inputs=None, x=None):
@@ -27,6 +31,43 @@ def hard_silu(lowering, operation, inputs=None, x=None):
 def hard_tanh(lowering, operation, inputs=None, x=None):
     """x, cut off at -1 and 1."""
     return ops.clip(x if inputs is None else inputs, -1.0, 1.0)
+
+
+def prelu(lowering, layer, inputs):
+    """max(x, slope * x) where no slope is above 1, else relu(x) + slope * min(x, 0); `None` for slopes by positions.
+
+    The kernel for it takes an element at a time. A depthwise convolution of one pixel multiplies by the slopes, and the
+    larger of two numbers is taken at once for many.
+    """
+    channels, slopes = inputs.shape[-1], np.array(ops.convert_to_numpy(layer.alpha))
+    if len(inputs.shape) not in (2, 3, 4) or (len(inputs.shape) == 3 and None in inputs.shape[1:]):
+        return None
+    if slopes.size != 1 and not slopes.size == slopes.shape[-1] == channels:
+        return None
+    convolution = lowering.make(
+        layer,
+        "slopes",
+        lambda: layers.DepthwiseConv2D(
+            1, use_bias=False, trainable=layer.trainable, name=f"{layer.name}_slopes", dtype=layer.dtype_policy
+        ),
+    )
+    steep = (slopes > 1.0).any()
+    slanted = pointwise(convolution, ops.minimum(inputs, 0.0) if steep else inputs)
+    lowering.move(layer.alpha, convolution.kernel, lambda values: _by_channels(values, channels))
+    if steep:
+        last = lowering.make(layer, "sum", lambda: layers.Add(name=layer.name))
+        return last([ops.maximum(inputs, 0.0), slanted])
+    last = lowering.make(layer, "larger", lambda: layers.Maximum(name=layer.name))
+    outputs = last([inputs, slanted])
+    # The convolution gives the numbers of the result at once.
+    key = "prelu", id(last)
+    lowering.join(key, slanted if len(inputs.shape) == 4 else call_of(slanted).arguments.keras_tensors[0])
+    lowering.join(key, outputs)
+    return outputs
+
+
+def _by_channels(values, channels):
+    return np.broadcast_to(values.reshape(-1), channels).reshape(1, 1, channels, 1)
 
 
 def relu_form(lowering, layer, inputs):

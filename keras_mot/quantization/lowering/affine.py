@@ -1,4 +1,11 @@
-"""Breaks down what multiplies each channel and adds to it: normalization by fixed statistics, and rescaling."""
+"""Breaks down what multiplies each channel and adds to it: normalization by fixed statistics, rescaling, and constants.
+
+Such steps behind one another, `(x / 255 - mean) / std` for example, become one: what each tensor is of the one in front
+of them is noted.
+"""
+
+import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -7,6 +14,7 @@ from keras import layers, ops
 from keras_mot._keras import call_of, keep_axis, producer_of
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.kinds import JOINS, MOVES, has_role
+from keras_mot.transforms.grid import Grid
 
 # Of an input with one scale for all features, a feature keeps so many numbers to its standard deviation, or it is
 # normalized in floats. Images have 40 and more; with 8, the noise of rounding is 29 dB below the feature.
@@ -69,23 +77,123 @@ def rescaling(lowering, layer, inputs):
     return _affine(lowering, layer, inputs, -1, scale, offset)
 
 
+def add(lowering, operation, x1, x2):
+    """A sum with a constant; `None` for one of two tensors."""
+    return _with_constant(lowering, operation, x1, x2, lambda constant, first: (1.0, constant))
+
+
+def subtract(lowering, operation, x1, x2):
+    """A difference from or to a constant; `None` for one of two tensors."""
+    return _with_constant(
+        lowering, operation, x1, x2, lambda constant, first: (-1.0, constant) if first else (1.0, -constant)
+    )
+
+
+def multiply(lowering, operation, x1, x2):
+    """A product with a constant; `None` for one of two tensors."""
+    return _with_constant(lowering, operation, x1, x2, lambda constant, first: (constant, 0.0))
+
+
+def divide(lowering, operation, x1, x2):
+    """A division by a constant; `None` for one by a tensor."""
+    return _with_constant(lowering, operation, x1, x2, lambda constant, first: None if first else (1.0 / constant, 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """That a tensor is `source * scale + offset`; numbers, or one for each channel."""
+
+    source: Any
+    scale: Any
+    offset: Any
+
+
+def _with_constant(lowering, operation, x1, x2, function):
+    first = not keras.utils.is_keras_tensor(x1)
+    tensor, constant = (x2, x1) if first else (x1, x2)
+    if not keras.utils.is_keras_tensor(tensor) or keras.utils.is_keras_tensor(constant):
+        return None
+    if "float" not in str(tensor.dtype):
+        return None
+    values = np.asarray(ops.convert_to_numpy(constant), "float64")
+    with np.errstate(divide="ignore"):
+        scale_offset = function(values, first)
+    if scale_offset is None or not all(np.isfinite(each).all() for each in scale_offset):
+        return None
+    scale, offset = scale_offset
+    if values.size == 1 and values.ndim <= len(tensor.shape):
+        return _by_number(lowering, operation, tensor, float(np.max(scale)), float(np.max(offset)))
+    if values.size == values.shape[-1] == tensor.shape[-1] and values.ndim <= len(tensor.shape):
+        return _affine(lowering, operation, tensor, -1, *(np.asarray(each).reshape(-1) for each in (scale, offset)))
+    return _by_positions(lowering, tensor, scale, offset)
+
+
+def _by_number(lowering, operation, tensor, scale, offset):
+    """A product or a sum with one number is a step of its own; what stands behind it may take it over."""
+    if scale == 1.0:
+        outputs = tensor + offset
+    elif offset == 0.0:
+        outputs = tensor * scale
+    else:
+        outputs = operation(offset, tensor)
+    _note(lowering, tensor, outputs, scale, offset)
+    return outputs
+
+
+def _by_positions(lowering, tensor, scale, offset):
+    """A product or a sum with an array, rounded as files store it."""
+    if np.size(scale) > 1:
+        return tensor * _rounded(lowering, scale)
+    offset = _rounded(lowering, offset)
+    return tensor + offset if scale == 1.0 else offset - tensor
+
+
+def _rounded(lowering, values):
+    values = np.asarray(values, "float32")
+    if lowering.bits is None:
+        return values
+    grid = Grid(lowering.bits)
+    scale = np.float32(grid.scale_of(np.abs(values).max()))
+    return (grid.integers(values / scale) * scale).astype("float32")
+
+
+def _note(lowering, tensor, outputs, scale, offset):
+    """Notes what the outputs are of the tensor, or of the one that this is made of."""
+    known = lowering.affine.get(id(tensor), (Affine(tensor, 1.0, 0.0),))[0]
+    total = Affine(known.source, known.scale * scale, known.offset * scale + offset)
+    lowering.affine[id(outputs)] = total, outputs  # the tensor is kept, so that its id stays its own
+    return total
+
+
 def _affine(lowering, layer, inputs, axis, scale, offset):
     """channel * scale + offset, as a depthwise convolution of one pixel, which has integer kernels everywhere."""
+    given = inputs
     if "float" not in str(inputs.dtype):
         inputs = ops.cast(inputs, layer.compute_dtype)
     shape, rank = tuple(inputs.shape), len(inputs.shape)
     if axis % rank != rank - 1 or rank not in (2, 3, 4) or shape[-1] is None:
         return None
     channels = shape[-1]
-    if scale.size not in (1, channels) or offset.size not in (1, channels):
+    if any(np.size(each) not in (1, channels) for each in (scale, offset)) or (rank == 3 and None in shape[1:]):
         return None
-    trained = layer.trainable and isinstance(layer, layers.BatchNormalization)
+    trained = layer.trainable if isinstance(layer, layers.BatchNormalization) else False
+    total = Affine(inputs, scale, offset)
+    if not trained and id(given) in lowering.affine:
+        before = lowering.affine[id(given)][0]
+        total = Affine(before.source, before.scale * scale, before.offset * scale + offset)
     convolution = lowering.make(layer, "affine", lambda: layers.DepthwiseConv2D(1, trainable=trained, name=layer.name))
+    outputs = pointwise(convolution, total.source)
+    convolution.kernel.assign(np.broadcast_to(total.scale, channels).reshape(1, 1, channels, 1))
+    convolution.bias.assign(np.broadcast_to(total.offset, channels))
+    if not trained:
+        lowering.affine[id(outputs)] = total, outputs
+    return outputs
+
+
+def pointwise(convolution, inputs):
+    """The results of a depthwise convolution of one pixel on a tensor of rank 2, 3 or 4."""
+    shape, rank = tuple(inputs.shape), len(inputs.shape)
     if rank < 4:
-        if None in shape[1:]:
-            return None
-        inputs = ops.reshape(inputs, (-1, 1, 1, channels) if rank == 2 else (-1, 1, *shape[1:]))
+        inputs = ops.reshape(inputs, (-1, 1, 1, shape[-1]) if rank == 2 else (-1, 1, *shape[1:]))
     outputs = convolution(inputs)
-    convolution.kernel.assign(np.broadcast_to(scale, channels).reshape(1, 1, channels, 1))
-    convolution.bias.assign(np.broadcast_to(offset, channels))
     return outputs if rank == 4 else ops.reshape(outputs, (-1, *shape[1:]))

@@ -41,6 +41,7 @@ def lower(
     model: keras.Model,
     selected: Callable[[Any], bool] = lambda operation: True,
     fused: Sequence[str] = LITERT.fused,
+    bits: int | None = None,
 ) -> Lowered:
     """The same function as a flat model of layers and operations that have integer kernels, where possible.
 
@@ -48,8 +49,9 @@ def lower(
         model: a flat model.
         selected: function from an operation of `model`, or a layer within one, to whether it shall be broken down.
         fused: names of the activations that kernels compute in one step with what is before them.
+        bits: bits of activations, to which arrays of constants are rounded; `None` leaves them as they are.
     """
-    lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)})
+    lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits)
     return Lowered(rewrite(model, lowering), lowering.origins, lowering.joined, lowering.moves)
 
 
@@ -60,15 +62,19 @@ class Lowering:
         selected: as of `lower`.
         fused: as of `lower`.
         names: the names of the model's operations.
+        bits: as of `lower`.
 
     Attributes:
         selected: the function.
         fused: the names.
+        bits: of activations, or `None`.
+        affine: what `affine.py` notes of tensors.
         origins: as of `Lowered`, and so are the others.
     """
 
-    def __init__(self, selected: Callable[[Any], bool], fused: Sequence[str], names: set[str]):
-        self.selected, self.fused, self._names = selected, fused, names
+    def __init__(self, selected: Callable[[Any], bool], fused: Sequence[str], names: set[str], bits: int | None = None):
+        self.selected, self.fused, self._names, self.bits = selected, fused, names, bits
+        self.affine = {}  # id of a tensor -> what it is by channels, as `affine.py` notes it
         self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called
         self._named = Origins()  # what has its name in the model
         self.origins, self.joined, self.moves = Origins(), {}, {}

@@ -20,11 +20,6 @@ def average(lowering, layer, inputs):
     return lowering.steps(add, inputs) * (1.0 / len(inputs))
 
 
-def divide(lowering, operation, x1, x2):
-    """A division by a number as a product; `None` for one by a tensor."""
-    return x1 * (1.0 / x2) if isinstance(x2, (int, float)) else None
-
-
 def square(lowering, operation, x):
     """A square as a product."""
     return x * x

@@ -59,7 +59,11 @@ _PARTS = {
 }
 # Names of kinds (`keras_mot.graph.kinds.Kind.name`) of layers and operations alike.
 _KINDS = {
-    "divide": merges.divide,
+    "add": affine.add,
+    "subtract": affine.subtract,
+    "multiply": affine.multiply,
+    "divide": affine.divide,
+    "prelu": activations.prelu,
     "square": merges.square,
     "negative": merges.negative,
     "silu": activations.silu,

@@ -132,7 +132,7 @@ class ReferenceRounding:
         return _of_products(call, scales, np.float32(scale), self._target)
 
     def _cut(self, operation, inputs, scale):
-        """Numbers are converted, or rounded in one step with what is before, and then cut off at the nearest integers."""
+        """Numbers are rounded to the result's, with what is before if it is one step, and cut off there."""
         grid = quantizer_of(inputs[0])
         if grid is None:
             kernel = self._kernel(inputs[0], scale) or (lambda values: np.rint(values / scale))

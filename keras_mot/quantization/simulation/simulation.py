@@ -75,9 +75,13 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat, shall_fold)
+    folded, folds, made = fold_with_origins(flat, shall_fold, consumed=True)
     origins = made.through(flattened)
-    lowered = lower(folded, lambda operation: settings.get(given.of(origins.of(operation))) is not None, target.fused)
+
+    def shall_compute(operation):
+        return settings.get(given.of(origins.of(operation))) is not None
+
+    lowered = lower(folded, shall_compute, target.fused, scheme.activation_bits)
 
     def chosen(operation):
         return settings.get(given.of(origins.of(lowered.origins.of(operation))))

@@ -128,9 +128,16 @@ class Constants:
     def _make_table(self, index, parameters):
         values = self._graph.values(index).astype("float32")
         limits = np.iinfo(f"int{parameters.bits}")
-        integers = np.round(values / np.float32(parameters.scale)) + parameters.zero_point
+        with np.errstate(over="ignore"):  # minus infinity, and what stands for it, becomes the lowest
+            integers = np.round(values / np.float32(parameters.scale)) + parameters.zero_point
         integers = np.clip(integers, limits.min, limits.max).astype(limits.dtype)
         new = self._graph.add_constant(index, self._graph.add_buffer(integers))
+        self._graph.quantize(new, parameters.bits, [parameters.scale], [parameters.zero_point])
+        return new
+
+    def given(self, index, integers, parameters):
+        """The index of a constant in given integers, an array in the shape of that of the index `index`."""
+        new = self._graph.add_constant(index, self._graph.add_buffer(integers.astype(f"int{parameters.bits}")))
         self._graph.quantize(new, parameters.bits, [parameters.scale], [parameters.zero_point])
         return new
 

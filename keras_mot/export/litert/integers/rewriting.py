@@ -7,11 +7,13 @@ from keras_mot.export.litert.integers.file_graph import FileGraph
 from keras_mot.export.litert.integers.marks import Marks
 from keras_mot.export.litert.integers.rules import (
     AVERAGING,
+    COMPARISONS,
     CUT,
     CUTTING,
     FUSIBLE,
     INT4_WEIGHTS,
     LOOP,
+    compared,
     cuts_off,
     has_result,
     rule_for,
@@ -150,7 +152,7 @@ class Rewriter:
             raise _InFloats(f"{name} has no kernel for integers of {bits} bits")
         wanted = [self._marks.wanted(index) for index in results]
         if rule.kind == "reading":
-            operator.inputs = self._computing_inputs(inputs, active, floats, bits, nearest=False)
+            operator.inputs = self._read_inputs(name, inputs, active, floats)
             graph.set_kind(operator, name, bits)
             graph.operators.append(operator)
             return
@@ -189,6 +191,19 @@ class Rewriter:
                 # What is negative has no integer in the result: a conversion cuts it off, and has a faster kernel.
                 graph.set_kind(operator, "QUANTIZE", bits)
         self._emit(operator, inputs, results, wanted)
+
+    def _read_inputs(self, name, inputs, active, floats):
+        """The inputs of an operator whose results are no numbers of a range."""
+        known = {index: self._integers[index] for index in active}
+        own = [self.parameters[index] for index in known.values()]
+        if name in COMPARISONS and any(parameters.scale >= 1.0 for parameters in own):
+            raise _InFloats("its kernel takes no steps of 1 or more")
+        for index in set(floats) - set(active):
+            bound = compared(name, self.graph.values(index), own[0], first=index == inputs[0])
+            if bound is None:
+                raise _InFloats("no integer stands for what it compares with")
+            known[index] = self._constants.given(index, bound, own[0])
+        return [known.get(index, index) for index in inputs]
 
     def _on_grid(self, index, active, parameters):
         """A tensor, or a constant, in integers of these parameters."""
@@ -250,7 +265,8 @@ class Rewriter:
 
     def _moving_inputs(self, inputs, active, floats, wanted, averages):
         """The inputs, and the parameters of all results: those that are wanted, or the input's own."""
-        if len(active) != 1 or len(floats) != 1:
+        constants = set(floats) - set(active)  # of a border
+        if len(active) != 1 or len(constants) != len(floats) - 1 or (constants and inputs[0] in constants):
             raise _InFloats("it has several inputs, or a constant one")
         (source,) = active
         own = self.parameters[self._integers[source]]
@@ -258,8 +274,8 @@ class Rewriter:
         target = asked.pop() if len(asked) == 1 else own
         if target != own and averages:
             raise _InFloats("its result has a range of its own, which averages of integers cannot have")
-        moved = self._converted(source, target)
-        return [moved if index == source else index for index in inputs], [target] * len(wanted)
+        known = {index: self._on_grid(index, active, target) for index in floats}
+        return [known.get(index, index) for index in inputs], [target] * len(wanted)
 
     def _weighted_inputs(self, name, inputs, activation, weight, bias, axis):
         if not self.graph.is_constant(inputs[weight]) or inputs[activation] not in self._integers:

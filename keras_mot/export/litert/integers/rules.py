@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import numpy as np
+
 # Operators that only move numbers: the result has the scale of the input.
 _MOVING = (
     "RESHAPE",
@@ -32,7 +34,8 @@ _MOVING = (
     "GATHER_ND",
 )
 # Operators that read integers, and return what is neither rounded nor in floats: positions, or truth.
-_READING = ("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL", "NOT_EQUAL")
+COMPARISONS = ("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL", "NOT_EQUAL")
+_READING = COMPARISONS
 _READING_8_BITS = ("ARG_MAX", "ARG_MIN")
 _MOVING_8_BITS = ("SPACE_TO_DEPTH", "DEPTH_TO_SPACE")
 AVERAGING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
@@ -43,7 +46,7 @@ _UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK", "SELECT_V2")
 CUTTING = ("MAXIMUM", "MINIMUM")
 """Those of them that cut off what is below or above a constant."""
 CUT = {"RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
-"""Operators that cut off what is below and above two numbers: in integers others do, which are a hundred times as fast."""
+"""Operators that cut off at two numbers: in integers others do it, a hundred times as fast."""
 
 # Operators that compute with scales of each input and of the result.
 _COMPUTING = (
@@ -102,7 +105,7 @@ _VERSIONS = {
     "LOG_SOFTMAX": (2, 2),
     "ARG_MAX": (2, 2),
     "ARG_MIN": (2, 2),
-    **dict.fromkeys(("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "EQUAL", "NOT_EQUAL"), (2, 2)),
+    **dict.fromkeys(COMPARISONS, (2, 2)),
     "SELECT_V2": (1, 1),
 }
 
@@ -162,3 +165,28 @@ def cuts_off(operator, bound, parameters):
     low, high = parameters.range
     half = parameters.scale / 2
     return bool((bound < low + half).all() if operator == "MAXIMUM" else (bound > high - half).all())
+
+
+def compared(operator, values, parameters, first):
+    """The integers that a comparison of integers of these parameters with constants is one with.
+
+    Args:
+        operator: name of the comparison.
+        values: the constants.
+        parameters: of what is compared with them.
+        first: whether the constants are its first input.
+
+    Returns:
+        An array of integers, or `None` if there are none by which all comparisons come out as with the constants.
+    """
+    ratio = values.astype("float64") / np.float32(parameters.scale)
+    nearest = np.round(ratio)
+    exact = np.abs(ratio - nearest) < 1e-4
+    if operator in ("EQUAL", "NOT_EQUAL"):
+        integers = nearest if exact.all() else np.full(values.shape, np.inf)
+    else:  # x > 0.3 and x >= 1 are the same of integers
+        downwards = (operator in ("GREATER", "LESS_EQUAL")) != first
+        integers = np.where(exact, nearest, np.floor(ratio) if downwards else np.ceil(ratio))
+    integers = integers + parameters.zero_point
+    reach = 2 ** (parameters.bits - 1)
+    return integers if ((integers >= -reach) & (integers < reach)).all() else None
