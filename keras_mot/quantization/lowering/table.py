@@ -60,6 +60,7 @@ _LAYERS = {
     layers.Maximum: merges.chain,
     layers.Minimum: merges.chain,
     operation_class("Einsum"): products.einsum,
+    operation_class("ExtractPatches"): products.patches,
 }
 # The layers within one that are broken down by themselves, and may have settings of their own.
 _PARTS = {
