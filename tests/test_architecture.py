@@ -26,7 +26,7 @@ ORDER = (
     ("sparsity", "clustering"),
     ("targets",),
     ("quantization",),
-    ("export",),
+    ("export", "tfmot"),
     ("analysis",),
     ("recipes",),
     ("cli",),

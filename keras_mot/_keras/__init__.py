@@ -7,6 +7,7 @@ versions that are allowed, and, for what is extended (`patches.py`), whenever th
 from keras_mot._keras import output_names  # noqa: F401  # extends Keras
 from keras_mot._keras.bounds import bounded_weights
 from keras_mot._keras.classes import ConvLSTMCell, Functional, Sequential, is_graph_model, operation_class, own_name
+from keras_mot._keras.duplicating import attributes_of, lock_tracking, set_raw_parameter, shell_of, track_in_order
 from keras_mot._keras.graph import (
     call_of,
     calls_anywhere,
@@ -23,6 +24,7 @@ from keras_mot._keras.layers import (
     attention_projection,
     batch_moments,
     build_shapes,
+    copy_input_shape,
     copy_parent_path,
     distribution_strategy,
     flatten_layers,
@@ -40,7 +42,7 @@ from keras_mot._keras.layers import (
     untrack,
 )
 from keras_mot._keras.patches import callback_list_problem, extend
-from keras_mot._keras.scopes import AutocastScope, is_eager, no_gradients
+from keras_mot._keras.scopes import AutocastScope, is_eager, is_training, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
     compiled_call,
@@ -50,10 +52,13 @@ from keras_mot._keras.trainer import (
     model_of,
 )
 from keras_mot._keras.variables import (
+    assign_raw,
+    copy_of_variable,
     forget_torch_parameters,
     nothing_frozen,
     own_flag,
     own_variables,
+    raw_variables,
     set_own_flag,
     set_path,
     train_only_while,
@@ -66,8 +71,10 @@ __all__ = [
     "Functional",
     "Sequential",
     "applied_gradients",
+    "assign_raw",
     "attention_axes",
     "attention_projection",
+    "attributes_of",
     "batch_moments",
     "bounded_weights",
     "build_shapes",
@@ -76,6 +83,8 @@ __all__ = [
     "calls_anywhere",
     "calls_by_depth",
     "compiled_call",
+    "copy_input_shape",
+    "copy_of_variable",
     "copy_parent_path",
     "distribution_strategy",
     "extend",
@@ -89,8 +98,10 @@ __all__ = [
     "has_default_build",
     "is_eager",
     "is_graph_model",
+    "is_training",
     "keep_axis",
     "keep_losses",
+    "lock_tracking",
     "metric_direction",
     "model_of",
     "no_gradients",
@@ -102,14 +113,18 @@ __all__ = [
     "own_name",
     "own_variables",
     "producer_of",
+    "raw_variables",
     "run_graph",
     "seed_generators",
     "set_input_shape",
     "set_keras_mask",
     "set_own_flag",
     "set_path",
+    "set_raw_parameter",
+    "shell_of",
     "sublayers",
     "takes_training",
+    "track_in_order",
     "train_only_while",
     "unpickling_with",
     "untrack",

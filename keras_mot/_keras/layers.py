@@ -44,6 +44,12 @@ def set_input_shape(layer, shape):
     layer._input_shape_arg = tuple(shape)
 
 
+def copy_input_shape(source, target):
+    """Tells a layer what another was told by `set_input_shape`, or by `input_shape` when it was made."""
+    if getattr(source, "_input_shape_arg", None) is not None:
+        target._input_shape_arg = source._input_shape_arg
+
+
 def batch_moments(batch_norm, values, mask):
     """The mean and the variance of a batch, as a layer of batch normalization computes them."""
     return batch_norm._moments(values, mask)

@@ -3,10 +3,11 @@
 import contextlib
 
 import keras
+from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.common.variables import AutocastScope
 
-__all__ = ["AutocastScope", "is_eager", "no_gradients"]
+__all__ = ["AutocastScope", "is_eager", "is_training", "no_gradients"]
 
 
 def is_eager():
@@ -27,3 +28,9 @@ def no_gradients():
     import torch
 
     return torch.no_grad()
+
+
+def is_training():
+    """Whether the layer that is being called now is called for training."""
+    context = global_state.get_global_attribute("current_call_ctx")
+    return bool(getattr(context, "training", None))

@@ -73,6 +73,42 @@ def _following(plain_class):
     return type(plain_class.__name__, (plain_class,), members)
 
 
+def copy_of_variable(variable, value):
+    """A variable of its own with another one's name, path, flags, penalty and constraint, and the given value."""
+    result = keras.Variable(
+        value,
+        trainable=variable._trainable,
+        dtype=variable.dtype,
+        autocast=variable._autocast,
+        aggregation=variable.aggregation,
+        name=variable.name,
+    )
+    result.regularizer, result.constraint = variable.regularizer, variable.constraint
+    set_path(result, variable.path)
+    return result
+
+
+def raw_variables(layer):
+    """Dictionary of the backend's own variables that a layer holds as attributes, and Keras knows nothing of, by name.
+
+    On TensorFlow `tf.Variable`s; on PyTorch parameters and buffers; JAX has none.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return {name: value for name, value in vars(layer).items() if isinstance(value, tf.Variable)}
+    groups = [vars(layer).get(group, {}) for group in ("_parameters", "_buffers")]
+    return {name: value for group in groups for name, value in group.items() if value is not None}
+
+
+def assign_raw(variable, value):
+    """Assigns to a variable of the backend's own the value of another."""
+    if keras.backend.backend() == "tensorflow":
+        variable.assign(value)
+    else:
+        variable.data.copy_(value.data)
+
+
 def forget_torch_parameters(root):
     """Makes layers on PyTorch list their parameters anew: models keep lists that hold those of their layers."""
     for layer in flatten_layers(root):

@@ -41,11 +41,12 @@ class FoldableBatchNorm:
         return scale_and_offset(self.batch_norm)[0]
 
 
-def find_foldable_batch_norms(model: keras.Model) -> list[FoldableBatchNorm]:
+def find_foldable_batch_norms(model: keras.Model, consumed: bool = False) -> list[FoldableBatchNorm]:
     """The batch normalizations of a model, and of the models nested in it, that `fold_batch_norm` would fold.
 
     Args:
         model: a built model. What is neither sequential nor functional has no graph to be read, and none are found.
+        consumed: whether its layers belong to it alone, so that what they were called on before does not count.
 
     Returns:
         List of `FoldableBatchNorm`, in the order of the layers.
@@ -56,25 +57,26 @@ def find_foldable_batch_norms(model: keras.Model) -> list[FoldableBatchNorm]:
     graph, found = Graph(functional), []
     for operation in functional.operations:
         if as_functional(operation) is not None:
-            found += find_foldable_batch_norms(operation)
+            found += find_foldable_batch_norms(operation, consumed)
         elif is_kind(operation, "batch_normalization"):
-            linear = _foldable_producer(graph, operation)
+            linear = _foldable_producer(graph, operation, consumed)
             if linear is not None:
                 found.append(FoldableBatchNorm(linear, operation))
     return found
 
 
-def _foldable_producer(graph, batch_norm):
+def _foldable_producer(graph, batch_norm, consumed):
     """The layer that can take `batch_norm` over, or `None`."""
+    count = (lambda layer: len(graph.calls_of(layer))) if consumed else (lambda layer: len(calls_anywhere(layer)))
     calls = graph.calls_of(batch_norm)
-    if len(calls) != 1 or len(calls_anywhere(batch_norm)) != 1 or is_transformed(batch_norm):
+    if len(calls) != 1 or count(batch_norm) != 1 or is_transformed(batch_norm):
         return None
     tensor = calls[0].inputs[0]  # a mask may follow, which only training looks at
     producer = graph.producer(tensor)
     if producer is None or graph.sole_reader(tensor) is None:
         return None
     linear = producer.operation
-    if not _takes_over(linear) or len(calls_anywhere(linear)) != 1:
+    if not _takes_over(linear) or count(linear) != 1:
         return None
     channels_first = getattr(linear, "data_format", "channels_last") == "channels_first"
     return linear if batch_norm.axis % len(tensor.shape) == (1 if channels_first else len(tensor.shape) - 1) else None
@@ -117,7 +119,9 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def fold_with_origins(
-    model: keras.Model, wanted: Callable[[keras.layers.Layer, keras.layers.BatchNormalization], bool] | None = None
+    model: keras.Model,
+    wanted: Callable[[keras.layers.Layer, keras.layers.BatchNormalization], bool] | None = None,
+    consumed: bool = False,
 ) -> tuple[keras.Model, dict[keras.layers.Layer, FoldableBatchNorm], Origins]:
     """What `fold_batch_norm` returns, what it has folded, and where its operations come from.
 
@@ -125,6 +129,8 @@ def fold_with_origins(
         model: as of `fold_batch_norm`.
         wanted: function from a layer of `model` and the batch normalization behind it to whether that is folded;
             `None`: all are.
+        consumed: whether nobody needs `model` any more: its layers are then used again, without copies, and remember
+            their calls in it.
 
     Returns:
         The model; a dictionary from those of its layers that took something over to `FoldableBatchNorm`s, with the
@@ -141,11 +147,11 @@ def fold_with_origins(
         )
     if any(is_transformed(layer) for layer in flatten_layers(model)):
         raise ValueError(f"'{model.name}' carries weight transforms: strip them, or fold before attaching them.")
-    copy, copied = copy_with_origins(model)
+    copy, copied = (model, Origins()) if consumed else copy_with_origins(model)
     for part in flatten_layers(copy):
         if isinstance(part, Functional):  # a traced model may have layers of one name
             name_apart(part.operations)
-    folds = find_foldable_batch_norms(copy)
+    folds = find_foldable_batch_norms(copy, consumed)
     if wanted is not None:
         folds = [fold for fold in folds if wanted(copied.of(fold.linear), copied.of(fold.batch_norm))]
     if not folds:
@@ -155,7 +161,7 @@ def fold_with_origins(
     for fold in folds:
         _take_over(rebuild.replaced[id(fold.linear)], fold)
     # Once more, so that no layer remembers its calls in the graph that was.
-    folded, again = copy_with_origins(rebuilt)
+    folded, again = (rebuilt, Origins()) if consumed else copy_with_origins(rebuilt)
     origins = again.through(rebuild.origins)
     by_linear = {id(fold.linear): fold for fold in folds}
     known = [(layer, by_linear.get(id(origins.of(layer)))) for layer in flatten_layers(folded)]

@@ -18,7 +18,7 @@ from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
 
 _FAR = float(np.finfo("float32").max)
-_MODE = contextvars.ContextVar("activation_quantizer_mode", default=None)
+_MODE = contextvars.ContextVar("activation_quantizer_mode", default=(None, False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,9 @@ class ActivationQuantizer(SameShape):
             averages: whether the inputs are means of numbers that are rounded already. The range does not follow them,
                 and what lies half between two integers is rounded away from the integer 0, as runtimes do.
         """
-        mode = _MODE.get()
+        mode, whole = _MODE.get()
+        if not whole:
+            inputs = self.prepared(inputs, training)
         if mode is not None:
             return mode(self, inputs, averages)
         if training and self.range.follows and not averages:
@@ -150,6 +152,10 @@ class ActivationQuantizer(SameShape):
         if training and not self.in_training:
             return inputs
         return self.rounded(inputs, averages)
+
+    def prepared(self, inputs, training=None):
+        """What is rounded: the inputs, unless a subclass does more than an integer kernel can."""
+        return inputs
 
     def rounded(self, inputs, averages=False, known=False):
         """The inputs rounded to the range that is known, or unchanged; same shape and dtype.
@@ -324,9 +330,14 @@ def _on_torch_cpu(tensor):
 
 
 @contextlib.contextmanager
-def intercepted(function):
-    """While open, `function(quantizer, inputs, averages)` takes the place of every quantizer's call."""
-    token = _MODE.set(function)
+def intercepted(function, whole=False):
+    """While open, `function(quantizer, inputs, averages)` takes the place of every quantizer's rounding.
+
+    Args:
+        function: what is called.
+        whole: whether it takes the place of what comes before the rounding, too, which no file has: `prepared`.
+    """
+    token = _MODE.set((function, whole))
     try:
         yield
     finally:

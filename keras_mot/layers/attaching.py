@@ -111,12 +111,17 @@ def _expand_any(transforms, found):
 
 def _copies_for(found, stack):
     """Copies of transforms that suit a weight."""
-    with updaters_by_reference():
-        configs = [keras.saving.serialize_keras_object(transform) for transform in stack]
-        copies = [keras.saving.deserialize_keras_object(config) for config in configs]
+    copies = copy_stack(stack)
     for transform in copies:
         transform.suit(tuple(found.variable.shape), found.axes)
     return copies
+
+
+def copy_stack(stack: Sequence[WeightTransform]) -> list[WeightTransform]:
+    """Copies of transforms that are not built, with the same updaters."""
+    with updaters_by_reference():
+        configs = [keras.saving.serialize_keras_object(transform) for transform in stack]
+        return [keras.saving.deserialize_keras_object(config) for config in configs]
 
 
 def _attach_when_built(host, transforms):

@@ -10,6 +10,8 @@ import numpy as np
 
 from keras_mot._keras import (
     Functional,
+    assign_raw,
+    copy_input_shape,
     copy_parent_path,
     distribution_strategy,
     extend,
@@ -19,10 +21,12 @@ from keras_mot._keras import (
     output_shape_of,
     own_flag,
     producer_of,
+    raw_variables,
     set_own_flag,
     set_path,
 )
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.layers.duplicating import duplicate, is_of_keras, rebuilt_alike
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.transformed import plain_class
 from keras_mot.transforms import WeightTransform
@@ -51,36 +55,47 @@ def copy_model(model: keras.layers.Layer) -> keras.layers.Layer:
 def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[tuple]]:
     """What `copy_model` returns, and pairs of (copy, original) of all layers and operations in it."""
     check_layer(model, "copy_model")
-    copies = {}
-    try:
-        with strategy_scope(model):
-            clone = _copy_structure(model, copies)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(_cannot_copy(model, reason if len(reason) < 400 else reason[:400] + " ...")) from error
+    failures = []
+    # What users' own configurations say may be wrong: then such layers are copied attribute by attribute.
+    for by_attributes in [False] if is_of_keras(model) else [False, True]:
+        copies = {}
+        try:
+            with strategy_scope(model):
+                clone = _copy_structure(model, copies, by_attributes)
+            _check_copy(model, clone)
+            break
+        except Exception as error:
+            failures.append(error)
+    else:
+        reasons = list(dict.fromkeys(f"{type(error).__name__}: {error}" for error in failures))
+        raise ValueError(_cannot_copy(model, "; and, attribute by attribute, ".join(reasons))) from failures[0]
     old, new = model.variables, clone.variables
-    shapes = [tuple(variable.shape) for variable in old], [tuple(variable.shape) for variable in new]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            _cannot_copy(
-                model,
-                f"the rebuilt model has {len(new)} variables, or other shapes, not the {len(old)} it had",
-            )
-        )
     _copy_variables(old, new)
     forget_torch_parameters(clone)
     for source, target in zip(flatten_layers(model), flatten_layers(clone), strict=True):
-        if type(target) is not type(source):
-            names = type(source).__name__, type(target).__name__
-            raise ValueError(_cannot_copy(model, f"layer '{source.name}' of class {names[0]} comes back as {names[1]}"))
         set_own_flag(target, own_flag(source))
         _copy_preprocessing(source, target)
+        copy_raw_variables(source, target)
         if target.name != source.name:  # created without a name by its parent's code, and numbered anew
             target.name = source.name
         copy_parent_path(source, target)
+        copy_input_shape(source, target)
         _copy_progress(source, target)
         copies[id(source)] = target, source
     return clone, list(copies.values())
+
+
+def _check_copy(model, clone):
+    """Raises a `ValueError` if a copy does not consist of the layers and variables that the model does."""
+    shapes = [[tuple(variable.shape) for variable in each.variables] for each in (model, clone)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the rebuilt model has {len(shapes[1])} variables, or other shapes, not the {len(shapes[0])} it had"
+        )
+    for source, target in zip(flatten_layers(model), flatten_layers(clone), strict=True):
+        if type(target) is not type(source):
+            names = type(source).__name__, type(target).__name__
+            raise ValueError(f"layer '{source.name}' of class {names[0]} comes back as {names[1]}")
 
 
 def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
@@ -129,25 +144,53 @@ def _copy_progress(source, target):
 
 def _cannot_copy(model, reason):
     return (
-        f"'{model.name}' ({type(model).__name__}) cannot be rebuilt from its configuration ({reason}). Give it "
-        "`get_config` and, if needed, `from_config` and `build`, or pass `inplace=True`, where there is such."
+        f"'{model.name}' ({type(model).__name__}) cannot be copied, neither from its configuration nor attribute by "
+        f"attribute. {reason}\nPass `inplace=True` to prune, cluster and strip the model itself. For copies, give the "
+        "class a `get_config` that returns all arguments of its constructor and, if needed, `from_config` and `build`."
     )
 
 
-def _copy_structure(layer, copies):
+def _copy_structure(layer, copies, by_attributes=False):
     if id(layer) not in copies:  # else it is used in several places, at several levels of nesting
-        copies[id(layer)] = _copy_graph(layer, copies) if is_graph_model(layer) else _copy_layer(layer), layer
+        if is_graph_model(layer):
+            clone = _copy_graph(layer, copies, by_attributes)
+        else:
+            clone = _copy_any_layer(layer, copies, by_attributes)
+        copies[id(layer)] = clone, layer
     return copies[id(layer)][0]
 
 
-def _copy_graph(model, copies):
+def _copy_any_layer(layer, copies, by_attributes):
+    """The layer from its configuration or, where that does not say what it is, attribute by attribute."""
+    if not isinstance(layer, keras.layers.Layer) or is_of_keras(layer):
+        return _copy_layer(layer)
+    copied, failures = None, []
+    if not by_attributes:
+        try:
+            copied = _copy_layer(layer)
+            if rebuilt_alike(layer, copied):
+                return copied
+        except Exception as error:
+            failures.append(error)
+    try:
+        return duplicate(layer, copies, lambda part: _copy_structure(part, copies, by_attributes))
+    except Exception as error:
+        failures.append(error)
+    if copied is not None:
+        return copied
+    if not layer.variables:  # it has nothing that copies must not share
+        return layer
+    raise failures[0]
+
+
+def _copy_graph(model, copies, by_attributes):
     inputs, named = None, {}  # name -> the operation that has it
     if isinstance(model, Functional):
         inputs = keras.tree.map_structure(new_input, model.input)
         named = {producer_of(tensor).name: producer_of(tensor) for tensor in keras.tree.flatten(inputs)}
 
     def copied(child):
-        clone = _copy_structure(child, copies)
+        clone = _copy_structure(child, copies, by_attributes)
         # Layers of a traced model may have one name, which Keras's copies of graphs do not allow; they get it back.
         while named.setdefault(clone.name, clone) is not clone:
             clone.name += "_"
@@ -194,6 +237,26 @@ def _copy_preprocessing(source, target):
         with tempfile.TemporaryDirectory() as folder:
             source.save_assets(folder)
             target.load_assets(folder)
+
+
+def copy_raw_variables(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Gives what a layer keeps in variables of the backend, which Keras knows nothing of, to a copy of the layer.
+
+    Args:
+        source: a layer.
+        target: the copy, whose own code may have made such variables, with other values.
+
+    Raises:
+        ValueError: if the copy has no variable of the same name and shape.
+    """
+    if source is target:
+        return
+    for name, value in raw_variables(source).items():
+        copied = raw_variables(target).get(name)
+        if copied is None or tuple(copied.shape) != tuple(value.shape):
+            raise ValueError(f"layer '{source.name}' holds '{name}', a variable of the backend that its copy lacks")
+        if copied is not value:
+            assign_raw(copied, value)
 
 
 def _custom_objects(layer):

@@ -140,8 +140,7 @@ def quantize_annotate_layer(
         raise TypeError(f"`quantize_annotate_layer` expects a layer; received {describe(to_annotate)}.")
     if quantize_config is not None and not isinstance(quantize_config, QuantizeConfig):
         raise TypeError(f"`quantize_config` should be a `QuantizeConfig`; received {describe(quantize_config)}.")
-    built = to_annotate.built
-    layer = copy_model(to_annotate) if built else type(to_annotate).from_config(to_annotate.get_config())
+    layer = copy_model(to_annotate)
     setattr(layer, _MARK, True if quantize_config is None else quantize_config)
     return layer
 

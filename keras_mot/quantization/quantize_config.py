@@ -1,6 +1,7 @@
 """TFMOT's `QuantizeConfig` and quantizers: what the weights and the activations of one layer become."""
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 
@@ -96,7 +97,8 @@ class FixedQuantizer(Quantizer):
 class QuantizeConfig(Config):
     """How one layer is quantized, for `quantize_annotate_layer`, or for the `overrides` of the quantizing functions.
 
-    TFMOT's class of this name has five methods that a subclass implements; here there are two choices instead.
+    TFMOT's class of this name has five methods that a subclass implements; here there are two choices instead. That one
+    is `keras_mot.quantization.keras.QuantizeConfig`.
 
     Args:
         weights: a `LastValueQuantizer`, or `None` for what the scheme says.
@@ -119,13 +121,17 @@ class QuantizeConfig(Config):
     weights: LastValueQuantizer | None = None
     activations: Quantizer | None = None
 
+    asks_methods: ClassVar[bool] = False
+    """Whether subclasses say by methods, for each layer, what the arguments say here."""
+
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         found = [name for name in _TFMOT_METHODS if name in vars(cls)]
-        if found:
+        if found and not cls.asks_methods:
             raise TypeError(
-                f"`{cls.__name__}` implements {found}, which nothing would call: keras-mot's `QuantizeConfig` takes "
-                "the quantizers as arguments, `QuantizeConfig(weights=..., activations=...)`."
+                f"`{cls.__name__}` implements {found}, which nothing would call: inherit from "
+                "`keras_mot.quantization.keras.QuantizeConfig`, or give the quantizers as arguments, "
+                "`QuantizeConfig(weights=..., activations=...)`."
             )
 
     def __post_init__(self):
@@ -145,6 +151,14 @@ class QuantizeConfig(Config):
                 f"Integer kernels take no activations with {', '.join(refused)}; received {describe(activations)}."
             )
 
+    def for_layer(self, layer):
+        """The config of one layer, itself unless a subclass decides by the layer; `None` leaves it in floats."""
+        return self
+
+    def transforms_of(self, key):
+        """New weight transforms that come before the rounding of the layer's weight `key`, such as `"kernel"`."""
+        return []
+
     def scheme(self, scheme):
         """The `QuantizationScheme` of the layer, in a model that is quantized with `scheme`."""
         changes = {}
@@ -155,7 +169,7 @@ class QuantizeConfig(Config):
         return dataclasses.replace(scheme, **changes)
 
     def activation_settings(self):
-        """The arguments of `ActivationQuantizer` behind the layer."""
+        """The arguments of the `ActivationQuantizer` behind the layer, and its class as `make`, if it is another."""
         if isinstance(self.activations, FixedQuantizer):
             return {"fixed": (self.activations.init_min, self.activations.init_max)}
         if isinstance(self.activations, AllValuesQuantizer):

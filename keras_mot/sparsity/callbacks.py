@@ -32,9 +32,11 @@ class PruningSummaries(TransformSummaries):
 
     Args:
         log_dir: directory of the event files; they are written to `log_dir/metrics`.
-        update_freq: `"epoch"`, or a number of batches after which the sparsities are also written.
+        update_freq: `"epoch"`, or a number of batches after which the sparsities are also written, `"batch"` for each.
+        **others: other arguments of `keras.callbacks.TensorBoard`, which have no effect, and are warned of.
 
     Raises:
+        TypeError: if `TensorBoard` has no such argument.
         ValueError: if `log_dir` is not a non-empty path, or `update_freq` is something else.
         ImportError: if the package `tensorboard` is missing.
 

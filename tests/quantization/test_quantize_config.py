@@ -131,7 +131,10 @@ def test_configs_survive_serialization():
         (lambda: QuantizeConfig(activations=8), "should be a quantizer"),
         (lambda: FixedQuantizer(init_min=1.0, init_max=1.0), "below `init_max`"),
         (lambda: MovingAverageQuantizer(num_bits=1), "`num_bits` should be"),
-        (lambda: type("Old", (QuantizeConfig,), {"get_output_quantizers": None}), "which nothing would call"),
+        (
+            lambda: type("Old", (QuantizeConfig,), {"get_output_quantizers": None}),
+            "inherit from",
+        ),
         (lambda: quantize_annotate_layer(layers.Dense(2), quantize_config=4), "should be a `QuantizeConfig`"),
         (lambda: quantize_model(small_network(), overrides={"head": INT16X8}), "activations of 16 bits"),
         (lambda: quantize_model(small_network(), overrides={"heed": None}), "No layer matches 'heed'"),

@@ -178,6 +178,7 @@ def test_a_model_that_cannot_be_rebuilt_says_so():
         def __init__(self, width):
             super().__init__()
             self.dense = layers.Dense(width.value)
+            self.lines = (line for line in "ab")  # which cannot be copied either
 
         def call(self, inputs):
             return self.dense(inputs)

@@ -50,7 +50,7 @@ def test_a_tfmot_script_runs_after_changing_its_imports():
     )
     compiled(model).fit(*batches(8), batch_size=16, verbose=0, callbacks=[tfmot.sparsity.keras.UpdatePruningStep()])
     assert zeros(tfmot.sparsity.keras.strip_pruning(model)) == [192, 256, 38]
-    assert importlib.import_module("keras_mot.sparsity.keras") is tfmot.sparsity
+    assert importlib.import_module("keras_mot.sparsity.keras") is tfmot.sparsity.keras
 
 
 def test_2_3_6_the_default_schedule_prunes_a_short_fit():

@@ -14,6 +14,7 @@ from keras_mot.export.litert import checks
 from keras_mot.export.litert.engines.conversion import ConversionRequest
 from keras_mot.export.litert.engines.in_child import convert_in_child
 from keras_mot.export.litert.engines.in_process import convert_in_process
+from keras_mot.export.litert.engines.tensor_order import in_model_order
 from keras_mot.export.litert.integers.engine import IntegerEngine
 from keras_mot.export.litert.precision import check_precision, full_precision
 from keras_mot.export.litert.random_inputs import fitting_inputs
@@ -253,8 +254,17 @@ def _check_integers(model, weights, sparse_encoding, input_type, output_type):
     return False
 
 
-def _convert_and_choose(engine, model, signature, request, sparse_encoding, verifier):
+def _converted(engine, model, signature, request):
+    """The conversion of an engine, with the inputs and outputs of its files in the order of the model's."""
     conversion = engine(model, signature, request)
+    inputs, outputs = [tensor.name for tensor in signature.inputs], conversion.output_names
+    files = {name: getattr(conversion, name) for name in ("dense", "sparse")}
+    files = {name: in_model_order(content, inputs, outputs) for name, content in files.items() if content is not None}
+    return dataclasses.replace(conversion, **files)
+
+
+def _convert_and_choose(engine, model, signature, request, sparse_encoding, verifier):
+    conversion = _converted(engine, model, signature, request)
     try:
         return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
     except (ValueError, ExportVerificationError) as error:
@@ -263,7 +273,7 @@ def _convert_and_choose(engine, model, signature, request, sparse_encoding, veri
             raise
         failure = str(error)
     request = dataclasses.replace(request, batch_sizes=request.batch_sizes[1:])
-    conversion = dataclasses.replace(engine(model, signature, request), open_failure=failure)
+    conversion = dataclasses.replace(_converted(engine, model, signature, request), open_failure=failure)
     return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
 
 

@@ -25,7 +25,8 @@ class LocalInterpreter:
         kernels: "default" or "reference".
 
     Attributes:
-        inputs: Details of the inputs by their names in the file's signature, if it has one; JSON values.
+        inputs: Details of the inputs by their names in the file's signature, if it has one, in the order in which its
+            graph lists them; JSON values.
         outputs: The same of the outputs.
     """
 
@@ -47,8 +48,8 @@ class LocalInterpreter:
         else:
             inputs = {details["name"]: details for details in self._interpreter.get_input_details()}
             outputs = {details["name"]: details for details in self._interpreter.get_output_details()}
-        self.inputs = {name: _plain(details) for name, details in inputs.items()}
-        self.outputs = {name: _plain(details) for name, details in outputs.items()}
+        self.inputs = _in_order(inputs, self._interpreter.get_input_details())
+        self.outputs = _in_order(outputs, self._interpreter.get_output_details())
         # Those that memory is allocated for.
         self._shapes = [tuple(details["shape"]) for details in self.inputs.values()] if fixed else None
 
@@ -84,6 +85,13 @@ class LocalInterpreter:
     def values(self, index: int) -> np.ndarray:
         """The values of a tensor."""
         return self._interpreter.get_tensor(index)
+
+
+def _in_order(named, listed):
+    """Details by names, which signatures sort, in the order of the list."""
+    places = {details["index"]: place for place, details in enumerate(listed)}
+    order = sorted(named, key=lambda name: places.get(named[name]["index"], len(places)))
+    return {name: _plain(named[name]) for name in order}
 
 
 def _plain(details):

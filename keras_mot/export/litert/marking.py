@@ -46,7 +46,7 @@ def marked(model: keras.Model):
         return tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, _STEPS * number, num_bits=8)
 
     with (
-        intercepted(lambda quantizer, inputs, averages: mark(inputs, numbers[id(quantizer)])),
+        intercepted(lambda quantizer, inputs, averages: mark(inputs, numbers[id(quantizer)]), whole=True),
         marked_boundaries(lambda inputs: mark(inputs, len(numbers) + 1)),
     ):
         yield

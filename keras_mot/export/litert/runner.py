@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from keras_mot._messages import describe, shortened
+from keras_mot.data.naming import unique_names
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.isolation import open_interpreter
 from keras_mot.export.litert.litert_file import parse_content, read_content
@@ -41,8 +42,8 @@ class LiteRTRunner:
     Args:
         source: Path of a `.tflite` file, or its content as bytes.
         num_threads: Number of threads of the runtime. Defaults to 1.
-        input_names: Names of the inputs in the order in which a list of arrays is to be taken; by default the
-            order of the file.
+        input_names: Names of the inputs in the order in which a list of arrays is to be taken; by default that of the
+            file, which `export_litert` writes in the order of the model's.
         kernels: "default", the runtime's fast ones with the XNNPACK delegate, or "reference", the slow ones that
             define what integers compute; with these, `inner_values` can be read.
 
@@ -99,14 +100,15 @@ class LiteRTRunner:
         """Runs the model on a batch.
 
         Args:
-            inputs: An array for a model of one input, a list of arrays in the order of `self.inputs`, or a
-                dictionary of input names. The first dimension is the batch.
+            inputs: An array for a model of one input, a list of arrays in the order of `self.inputs` (the model's, in
+                files of `export_litert`), or a dictionary of input names. The first dimension is the batch.
 
         Returns:
-            A dictionary of output names and arrays, the batch first.
+            A dictionary of output names and arrays, the batch first, in the order of `self.outputs`.
 
         Raises:
-            ValueError: The arrays do not fit the inputs, or the runtime fails.
+            ValueError: The arrays do not fit the inputs (their names, number, shapes, or numbers that their types
+                cannot hold), or the runtime fails.
         """
         arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
         count = self._count(arrays)
@@ -165,7 +167,9 @@ class LiteRTRunner:
     def _arrange(self, inputs):
         """Brings the user's inputs into the order of `self.inputs`."""
         names = [tensor.name for tensor in self.inputs]
-        if isinstance(inputs, dict):
+        if isinstance(inputs, Mapping):
+            if set(inputs) != set(names):  # those of the model may have characters that files do not
+                inputs = dict(zip(unique_names(inputs), inputs.values(), strict=True))
             if set(inputs) != set(names):
                 raise ValueError(
                     f"The names of the inputs do not match {self._label}. Expected: {names}. Received: {list(inputs)}."
@@ -217,7 +221,21 @@ class LiteRTRunner:
         if scale and np.issubdtype(array.dtype, np.floating):
             limits = np.iinfo(tensor.dtype)
             array = np.clip(np.round(array / scale) + zero_point, limits.min, limits.max)
-        return array.astype(tensor.dtype)
+        return self._of_type(array, tensor)
+
+    def _of_type(self, array, tensor):
+        """The array in the type of an input; raises a ValueError where that would make other numbers of it."""
+        if array.dtype == tensor.dtype or tensor.dtype == "object":
+            return array
+        if array.dtype.kind in "fiub" or "float" in str(array.dtype):
+            with np.errstate(invalid="ignore"):
+                converted = array.astype(tensor.dtype)
+            if np.issubdtype(converted.dtype, np.floating) or np.array_equal(converted, array):
+                return converted
+        raise ValueError(
+            f"Input '{tensor.name}' of {self._label} takes {tensor.dtype}. Received: {array.dtype}, with values that "
+            f"are not of that type."
+        )
 
     def _dequantize(self, tensor):
         array = self._interpreter.values(tensor.index)

@@ -5,6 +5,7 @@ has to be read off. What is here serves models that come without, and TFMOT's us
 """
 
 import dataclasses
+import warnings
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from keras_mot.transforms import Codebook, Mask
 
 MOST_VALUES = 256
 """The most different values of a weight, or of a channel, that are taken for shared ones."""
+MOST_SHARED = 0.9
+"""Up to this share of different values among those that are not zero, a weight is taken for clustered: 8 of 9 are."""
 
 
 def Default8BitPrunePreserveQuantizeScheme() -> QuantizationScheme:
@@ -56,9 +59,11 @@ def read_off_transforms(model, scheme):
         model: a model of any kind.
         scheme: a `QuantizationScheme`.
 
+    Warns if no weight has a zero, or no weight few values, where that is to be kept, and of weights whose shared values
+    are too many.
+
     Raises:
-        ValueError: if no weight has a zero, or no weight few values, where that is to be kept, or the model has masks
-            or codebooks.
+        ValueError: if the model has masks or codebooks.
     """
     for weight in transformed_weights(model):
         raise ValueError(
@@ -67,6 +72,7 @@ def read_off_transforms(model, scheme):
         )
     found, _ = find_weights(model)
     masked = clustered = 0
+    dropped = []
     for weight in found:
         values = np.array(numpy_value(weight.variable), "float32")
         mask = Mask(name=transform_name(weight, "mask")) if scheme.preserve_sparsity and not values.all() else None
@@ -81,32 +87,55 @@ def read_off_transforms(model, scheme):
             config = ClusteringConfig(codebook.number_of_clusters, per_channel=codebook.per_channel)
             config.choose_centroids(codebook, values)
             clustered += 1
-    if scheme.preserve_sparsity and not masked:
-        raise ValueError(
-            f"`preserve_sparsity` was asked for, but no weight of '{model.name}' has a zero: prune it first."
+        elif scheme.preserve_clusters and _are_shared([values], [np.unique(values)]):
+            dropped.append(f"'{weight.path}' ({len(np.unique(values))} different values)")
+    _warn_of_what_is_not_kept(model, scheme, masked, clustered, dropped)
+
+
+def _warn_of_what_is_not_kept(model, scheme, masked, clustered, dropped):
+    if scheme.preserve_clusters and not clustered and not dropped:
+        warnings.warn(
+            f"`preserve_clusters` was asked for, but no weight of '{model.name}' has shared values: it is trained as "
+            "without. Cluster it first.",
+            stacklevel=2,
         )
-    if scheme.preserve_clusters and not clustered:
-        raise ValueError(
-            f"`preserve_clusters` was asked for, but no weight of '{model.name}' has {MOST_VALUES} different values or "
-            "less, each of them twice on average: cluster it first."
+    if dropped:
+        warnings.warn(
+            f"The shared values of {', '.join(dropped)} are not kept: weights are, that have at most {MOST_VALUES} "
+            "different values, or as many in each channel. Quantize the clustered model before it is stripped, which "
+            "keeps all.",
+            stacklevel=2,
+        )
+    # A clustered model need not be pruned: TFMOT's scheme for these asks for both.
+    if scheme.preserve_sparsity and not masked and not clustered:
+        warnings.warn(
+            f"`preserve_sparsity` was asked for, but no weight of '{model.name}' has a zero: it is trained as without. "
+            "Prune it first.",
+            stacklevel=2,
         )
 
 
 def _codebook(weight, values, zeros):
     """A codebook with an entry for each value of a weight that has few of them, or `None`; still to be filled."""
     per_channel = False
-    tables = [_few(values)]
-    if tables[0] is None and weight.axes.inputs:
+    tables = _few([values])
+    if tables is None and weight.axes.inputs:
         per_channel = True
         rows = np.moveaxis(values, weight.axes.outputs, range(len(weight.axes.outputs)))
-        rows = rows.reshape(int(np.prod(rows.shape[: len(weight.axes.outputs)])), -1)
-        tables = [_few(row) for row in rows]
-    if any(table is None for table in tables):
+        tables = _few(rows.reshape(int(np.prod(rows.shape[: len(weight.axes.outputs)])), -1))
+    if tables is None:
         return None
     count = max(2, *(int(np.count_nonzero(table)) + 1 if zeros else len(table) for table in tables))
     return Codebook(count, per_channel=per_channel, preserve_zeros=zeros, name=transform_name(weight, "codebook"))
 
 
-def _few(values):
-    unique = np.unique(values)
-    return unique if len(unique) <= MOST_VALUES and 2 * len(unique) <= values.size else None
+def _few(rows):
+    """The different values of each row, if these are few, and shared; `None` if not."""
+    tables = [np.unique(row) for row in rows]
+    return tables if max(map(len, tables)) <= MOST_VALUES and _are_shared(rows, tables) else None
+
+
+def _are_shared(rows, tables):
+    """Whether so many values are equal that it is no coincidence; that many are zero may come from pruning."""
+    members, different = (sum(map(np.count_nonzero, each)) for each in (rows, tables))
+    return different <= MOST_SHARED * members

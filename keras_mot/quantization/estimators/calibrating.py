@@ -4,13 +4,14 @@ import contextlib
 import functools
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_mot._keras import no_gradients
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
-from keras_mot.graph.kinds import is_kind
+from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
 from keras_mot.layers.transformed import transformed_weights
@@ -124,6 +125,9 @@ def avoid_ties(model, batch):
         model: a model whose quantizers have ranges.
         batch: inputs as the model takes them.
     """
+    early = _before_weights(model)
+    if early is None:
+        return
     found = {}
 
     def watch(quantizer, inputs, averages):
@@ -136,10 +140,24 @@ def avoid_ties(model, batch):
         return inputs
 
     with intercepted(watch), evaluated_once(), no_gradients():
-        model(batch, training=False)
+        early(batch, training=False)
     for quantizer in filter(None, found.values()):
         # Training would go back to the extremes.
         quantizer.fix(*(end * (1.0 + 2.0**-quantizer.bits) for end in quantizer.clipping_range))
+
+
+def _before_weights(model):
+    """The part of a model that ends at quantizers with nothing weighted in front of them, or `None` if there are none.
+
+    What weights have summed up takes any value, so that ties are rare behind them.
+    """
+    graph, weighted, ends = Graph(model), set(), []
+    for call in graph.calls:
+        if has_role(call.operation, WEIGHTED) or any(id(tensor) in weighted for tensor in call.inputs):
+            weighted.update(id(tensor) for tensor in call.outputs)
+        elif isinstance(call.operation, ActivationQuantizer):
+            ends += call.outputs
+    return keras.Model(model.input, ends, name=model.name) if ends else None
 
 
 def _checked_range(estimator, seen):

@@ -143,7 +143,8 @@ class _Placement:
         settings = {"learned": self._scheme.learned_scales, **settings}
         grid, name = self._target.activations[self._bits], self._unique(f"{name}_quantizer")
         form = {"bits": grid.bits, "symmetric": grid.symmetric, "narrow": grid.narrow, "target": self._target.name}
-        return ActivationQuantizer(**form, name=name, **settings)
+        make = settings.pop("make", ActivationQuantizer)
+        return make(**form, name=name, **settings)
 
     def _boundary(self, name):
         return FloatBoundary(name=self._unique(f"{name}_in_floats"))

@@ -63,7 +63,7 @@ def reference_rounding(model: keras.Model) -> contextlib.AbstractContextManager:
         raise ValueError(f"`reference_rounding` expects a quantized model; received {describe(model)}.")
     if has_trained_batch_norm(model):
         raise ValueError(f"'{model.name}' still trains batch normalization: pass `freeze_batch_norm(model)`.")
-    return intercepted(ReferenceRounding(model))
+    return intercepted(ReferenceRounding(model), whole=True)
 
 
 class ReferenceRounding:

@@ -28,6 +28,19 @@ class LayerSettings:
     scheme: QuantizationScheme
     config: QuantizeConfig | None = None
 
+    def for_operation(self, operation):
+        """The settings of one operation; `None` if its config leaves it in floats."""
+        if self.config is None or not isinstance(operation, keras.layers.Layer):
+            return self
+        config = self.config.for_layer(operation)
+        if config is self.config:
+            return self
+        return None if config is None else LayerSettings(config.scheme(self.scheme), config)
+
+    def transforms_of(self, key):
+        """New transforms that come before the rounding of the weight `key` of the operation."""
+        return [] if self.config is None else self.config.transforms_of(key)
+
     @property
     def activation(self):
         """Arguments of the `ActivationQuantizer` behind the operation."""
@@ -57,8 +70,9 @@ def settings_of_operations(
     chosen = {selector: _layer_settings(selector, value, scheme) for selector, value in overrides.items()}
     known = [operation for operation, _ in _pairs(operations, LayerSettings(scheme), {})]
     check_each_matches(chosen, _matches, known, [operation.name for operation in known])
+    pairs = list(_pairs(operations, LayerSettings(scheme), chosen, selected))
     left = [operation for operation in known if _chosen(operation, chosen, scheme) is None]
-    return OperationSettings(_pairs(operations, LayerSettings(scheme), chosen, selected), left)
+    return OperationSettings(pairs, left)
 
 
 def _chosen(operation, chosen, default):
@@ -79,6 +93,7 @@ def _pairs(operations, settings, chosen, selected=None):
         own = None
         if selected is None or selected(operation):
             own = _chosen(operation, chosen, settings)
+            own = None if own is None else own.for_operation(operation)
         yield operation, own
         if own is not None:
             yield from _pairs(parts_of(operation), own, chosen)

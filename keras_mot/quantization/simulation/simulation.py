@@ -80,7 +80,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat, shall_fold)
+    folded, folds, made = fold_with_origins(flat, shall_fold, consumed=True)
     origins = made.through(flattened)
 
     def shall_compute(operation):
@@ -105,15 +105,20 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     carried = carried_through(sources, folded, origins, lowered)
     by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
     simulation, copied = copy_with_origins(placed)
+    keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
     left = {}
     for layer in simulation.layers:
         source = copied.of(layer)
+        own = chosen(source)
         variables = {found.place: found.variable for found in find_weights(source)[0]}
         for found in find_weights(layer)[0]:
             variable = variables[found.place]
-            fold = by_kernel.get(id(lowered.moves.get(id(variable), Move(variable)).source))
+            moved_from = lowered.moves.get(id(variable), Move(variable)).source
+            fold = by_kernel.get(id(moved_from))
             factors = None if fold is None else fold.factors()
-            quantize_weight = attach_transforms(found, schemes.get(id(source)), carried.get(id(variable)), factors)
+            asked = [] if own is None else own.transforms_of(keys.get(id(moved_from)))
+            carry = carried.get(id(variable))
+            quantize_weight = attach_transforms(found, schemes.get(id(source)), carry, factors, asked)
             if fold is not None and quantize_weight is not None:
                 left[layer] = fold
     forget_torch_parameters(simulation)

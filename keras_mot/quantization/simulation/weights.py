@@ -1,6 +1,7 @@
 """What is attached to the weights of a quantized model: a rounding, behind the mask and the codebook that it had."""
 
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from keras_mot.layers.finding import FoundWeight
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.schemes import QuantizationScheme
 from keras_mot.quantization.simulation.carrying import CarriedWeight
-from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform
+from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform, WeightTransform
 
 
 def attach_transforms(
@@ -19,6 +20,7 @@ def attach_transforms(
     scheme: QuantizationScheme | None,
     carried: CarriedWeight | None,
     factors: np.ndarray | None,
+    asked: Sequence[WeightTransform] = (),
 ) -> FakeQuantize | None:
     """Attaches to a weight what it shall have in the quantized model.
 
@@ -27,13 +29,14 @@ def attach_transforms(
         scheme: how it is rounded, or `None` if it stays in floats.
         carried: the mask and the codebook that it brings along, or `None`.
         factors: what its output channels have been multiplied by, as batch normalization was folded; `None` if none.
+        asked: transforms that the user wants before the rounding.
 
     Returns:
         The `FakeQuantize`, or `None` in floats.
     """
     kept = [] if carried is None else carried.transforms(found)
     quantize = None if scheme is None else _quantizer(scheme, found, kept, factors)
-    stack = kept if quantize is None else [*kept, quantize]
+    stack = [*kept, *asked, *([] if quantize is None else [quantize])]
     if stack:
         attach(found.host, {found.place: stack})
     if quantize is not None and quantize.scaled_channels:

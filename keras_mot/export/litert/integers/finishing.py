@@ -36,7 +36,8 @@ def _in_integers(rewriter, indices, kind, side, conversion):
         if len(beside) != 1 or file.name(beside[0]) != conversion:
             raise ValueError(
                 f"Number {position} of the file's {side} (counted from 0) is in floats, and cannot be {kind}: leave "
-                f"`{side[:-1]}_type` at 'float32', or quantize what is next to it."
+                f"`{side[:-1]}_type` at 'float32', or quantize what is next to it. (Features of different size are "
+                "normalized in floats: do that in front of the model.)"
             )
         (operator,) = beside
         inner = int((operator.outputs if side == "inputs" else operator.inputs)[0])

@@ -1,0 +1,90 @@
+"""Features of different size that a model normalizes itself: in floats, while images stay in integers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_mot.quantization import quantize_post_training
+
+RNG = np.random.default_rng(0)
+SIZES = np.array([1.0, 1.0, 1e3, 1e4, 1e-2])
+TABLE = (RNG.standard_normal((64, 5)) * SIZES + [0, 5, 0, 100, 0]).astype("float32")
+IMAGES = RNG.integers(0, 256, (16, 4, 4, 3)).astype("float32")
+
+
+def normalization(x):
+    layer = layers.Normalization()
+    layer.adapt(x)
+    return layer
+
+
+def batch_norm(x):
+    layer = layers.BatchNormalization()
+    layer.build(x.shape)
+    layer.moving_mean.assign(x.mean(axis=0))
+    layer.moving_variance.assign(x.var(axis=0) + 1e-3 - layer.epsilon)
+    return layer
+
+
+def model_on(x, layer, shape=None):
+    inputs = keras.Input(x.shape[1:])
+    outputs = layer(inputs if shape is None else layers.Reshape(shape)(inputs))
+    return keras.Model(inputs, layers.Dense(4, name="last")(layers.Flatten()(outputs)))
+
+
+def kept(model, layer):
+    """Whether the quantized model has the layer as it is, in floats."""
+    return any(type(each) is type(layer) for each in model.layers)
+
+
+CONSTANT = np.where(np.arange(5) == 1, 0.3, TABLE / SIZES).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("x", "make", "shape"),
+    [
+        (TABLE, normalization, None),
+        (TABLE, normalization, (1, 5)),
+        (TABLE, batch_norm, None),
+        (CONSTANT, normalization, None),
+    ],
+)
+def test_features_of_different_size_are_normalized_in_floats(x, make, shape):
+    layer = make(x)
+    model = model_on(x, layer, shape)
+    quantized = quantize_post_training(model, calibration_data=x, correct_biases=False)
+    assert kept(quantized, layer)
+    expected = ops.convert_to_numpy(model(x))
+    noise = np.square(ops.convert_to_numpy(quantized(x)) - expected).mean()
+    assert noise < 1e-3 * expected.var()  # 30 dB
+
+
+IN_INTEGERS = {
+    "features of one size": (TABLE / SIZES.astype("float32"), normalization),
+    "shades, one scale": (IMAGES, lambda x: layers.Rescaling(1 / 127.5, offset=-1.0)),
+    "shades, a scale for each color": (
+        IMAGES,
+        lambda x: layers.Normalization(mean=[124, 116, 104], variance=[3400.0] * 3),
+    ),
+    "a feature that is always 0": (np.where(np.arange(5) == 1, 0, TABLE / SIZES).astype("float32"), normalization),
+}
+
+
+@pytest.mark.parametrize("name", IN_INTEGERS)
+def test_others_are_normalized_in_integers(name):
+    x, make = IN_INTEGERS[name]
+    layer = make(x)
+    quantized = quantize_post_training(model_on(x, layer), calibration_data=x, correct_biases=False)
+    assert not kept(quantized, layer)
+    assert any(isinstance(each, layers.DepthwiseConv2D) for each in quantized.layers)
+
+
+def test_what_is_computed_has_one_scale_already():
+    inputs = keras.Input((5,))
+    layer = batch_norm(TABLE)
+    x = layers.LeakyReLU(1.0)(inputs)
+    quantized = quantize_post_training(
+        keras.Model(inputs, layers.Dense(2)(layer(x))), calibration_data=TABLE / SIZES, correct_biases=False
+    )
+    assert not kept(quantized, layer)
