@@ -195,7 +195,7 @@ def _copy_any_layer(layer, copies, by_attributes):
 def _copy_graph(model, copies, by_attributes):
     inputs, named = None, {}  # name -> the operation that has it
     if isinstance(model, Functional):
-        inputs = keras.tree.map_structure(new_input, model.input)
+        inputs = keras.tree.map_structure(lambda tensor: _copy_input(tensor, copies), model.input)
         named = {producer_of(tensor).name: producer_of(tensor) for tensor in keras.tree.flatten(inputs)}
 
     def copied(child):
@@ -212,6 +212,14 @@ def _copy_graph(model, copies, by_attributes):
         model.compiled = compiled
     set_own_flag(clone, own_flag(model))
     return clone
+
+
+def _copy_input(tensor, copies):
+    """A new input, or that of a model around this one which begins with the very same."""
+    layer = producer_of(tensor)
+    if id(layer) not in copies:
+        copies[id(layer)] = producer_of(new_input(tensor)), layer
+    return copies[id(layer)][0].output
 
 
 def new_input(tensor):
