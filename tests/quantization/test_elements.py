@@ -46,7 +46,6 @@ FUNCTIONS = {
     "number over tensor": lambda x: 1.0 / (ops.abs(x) + 0.5),
     "power": lambda x: ops.power(ops.abs(x), 1.7),
     "power of a number": lambda x: ops.power(2.0, x),
-    "sine": ops.sin,
     "square": lambda x: ops.power(x, 2),
     "cast": lambda x: ops.cast(x, "float32") * 0.5,
     "gated": lambda x: ops.nn.glu(x),
@@ -175,6 +174,19 @@ def test_places_and_comparisons(tmp_path):
     ):
         np.testing.assert_array_equal(received[name], mine)
         assert np.mean(mine == exact) > 0.9
+    in_floats = LiteRTRunner(export_litert(model, tmp_path / "floats.tflite").path).run(samples)
+    np.testing.assert_array_equal(list(in_floats.values())[0], results(model, samples)[0])
+
+
+def test_angles_of_many_periods_stay_in_floats():
+    inputs = keras.Input((1,))
+    angles = inputs * np.geomspace(1, 500, 8).astype("float32")
+    x = layers.Concatenate()([ops.sin(angles), ops.cos(angles)])
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    x = np.random.default_rng(4).random((64, 1)).astype("float32")
+    quantized = quantize_post_training(model, INT8, x)
+    expected, received = outputs(model, x), outputs(quantized, x)
+    assert np.abs(received - expected).max() < 0.05 * np.abs(expected).max()
 
 
 @only_tensorflow

@@ -113,7 +113,7 @@ def _with_constant(lowering, operation, x1, x2, function):
     tensor, constant = (x2, x1) if first else (x1, x2)
     if not keras.utils.is_keras_tensor(tensor) or keras.utils.is_keras_tensor(constant):
         return None
-    if "float" not in str(tensor.dtype):
+    if "float" not in str(tensor.dtype) or id(operation) in lowering.angles:
         return None
     values = np.asarray(ops.convert_to_numpy(constant), "float64")
     with np.errstate(divide="ignore"):
