@@ -175,7 +175,7 @@ def test_places_and_comparisons(tmp_path):
         np.testing.assert_array_equal(received[name], mine)
         assert np.mean(mine == exact) > 0.9
     in_floats = LiteRTRunner(export_litert(model, tmp_path / "floats.tflite").path).run(samples)
-    np.testing.assert_array_equal(list(in_floats.values())[0], results(model, samples)[0])
+    np.testing.assert_array_equal(next(iter(in_floats.values())), results(model, samples)[0])
 
 
 def test_angles_of_many_periods_stay_in_floats():
