@@ -119,7 +119,7 @@ _row(Kind("transpose", MOVES, SAME, homogeneous=True), layers.Permute, "Transpos
 for _name, _class in (
     *(("reshape", "Reshape"), ("reshape", "Ravel"), ("squeeze", "Squeeze"), ("expand_dims", "ExpandDims")),
     *(("slice", "GetItem"), ("flip", "Flip"), ("tile", "Tile"), ("split", "Split"), ("unstack", "Unstack")),
-    *(("repeat", "Repeat"), ("take", "Take")),
+    *(("repeat", "Repeat"), ("take", "Take"), ("roll", "Roll")),
 ):
     _row(Kind(_name, MOVES, SAME, homogeneous=True), _class)
 _rows_by_rank(
