@@ -28,6 +28,7 @@ from keras_mot.graph._kind import (
     WEIGHTED,
     Kind,
 )
+from keras_mot.layers.inverse_root import InverseRoot
 
 TABLE = {}
 """Class -> its rows; the first whose condition holds is that of an operation."""
@@ -72,6 +73,7 @@ for _name, _layer in (
     ("unit_normalization", layers.UnitNormalization),
 ):
     _row(Kind(_name, NORMALIZES), _layer)
+_row(Kind("inverse_root", ELEMENTWISE, channels_stay=True, table=True), InverseRoot)
 
 # The same numbers.
 _STAYS = Kind("identity", MOVES, SAME, homogeneous=True, channels_stay=True, keeps_constants=True)

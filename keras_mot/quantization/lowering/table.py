@@ -24,6 +24,7 @@ from keras_mot.quantization.lowering import (
     affine,
     attention,
     merges,
+    normalization,
     products,
     recurrent,
     weighted,
@@ -54,12 +55,17 @@ _LAYERS = {
     layers.BatchNormalization: affine.batch_norm,
     layers.Normalization: affine.normalization,
     layers.Rescaling: affine.rescaling,
+    layers.LayerNormalization: normalization.layer_normalization,
+    layers.GroupNormalization: normalization.group_normalization,
+    layers.RMSNormalization: normalization.rms_normalization,
+    layers.UnitNormalization: normalization.unit_normalization,
     layers.Average: merges.average,
     layers.Add: merges.add,
     layers.Multiply: merges.multiply,
     layers.Maximum: merges.chain,
     layers.Minimum: merges.chain,
     operation_class("Einsum"): products.einsum,
+    operation_class("ExtractPatches"): products.patches,
 }
 # The layers within one that are broken down by themselves, and may have settings of their own.
 _PARTS = {
