@@ -8,6 +8,7 @@ from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
 from keras_mot.export.litert.integers.tables import with_table_marks
+from keras_mot.export.litert.integers.user_layers import UserLayers
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
@@ -41,7 +42,7 @@ class IntegerEngine:
         del plain, origins, copies, marked  # their memory is wanted
         quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
         file = to_integers(conversion.dense, quantizers, carried, *self._types, target_of(model), tables)
-        self.floats = file.floats
+        self.floats = UserLayers(model, conversion.output_names).explained(file.floats)
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
             raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}")
