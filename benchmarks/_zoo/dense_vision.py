@@ -1,4 +1,4 @@
-"""Image models in the style of Keras's published examples: segmentation, restoration, sets of points, several images."""
+"""Image models in the style of Keras's published examples: segmentation, restoration, points, several images."""
 
 import keras
 import numpy as np

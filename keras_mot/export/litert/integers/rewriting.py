@@ -23,7 +23,6 @@ from keras_mot.export.litert.integers.rules import (
 from keras_mot.export.litert.integers.tables import integers_of
 from keras_mot.layers.table_mark import number_of_table
 
-ASKED = "it is left in floats, as asked"
 BEHIND_FLOATS = "its input is computed in floats"
 NO_RANGE = "no range is known for its result"
 
@@ -117,8 +116,11 @@ class Rewriter:
         graph.operators.append(operator)
         tensors = [int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0]
         if any(graph.is_float(index) for index in tensors):
-            if any(index in self._bounded for index in inputs):
-                reason = ASKED
+            reasons = [self._marks.reasons[index] for index in inputs if self._marks.reasons.get(index) is not None]
+            if reasons and (reason == BEHIND_FLOATS or any(index in self._bounded for index in inputs)):
+                # What the boundary leads to, and what goes on from there.
+                reason = reasons[0]
+                self._marks.reasons.update(dict.fromkeys(map(int, operator.outputs), reason))
             before = None if source is None else graph.public_label(source)
             self.floats.append(FloatOperator(name, graph.public_label(int(operator.outputs[0])), reason, before))
 
@@ -178,6 +180,8 @@ class Rewriter:
             graph.set_kind(operator, name, bits)
             graph.operators.append(operator)
             return
+        if wanted[0] is None and name in CUTTING and len(active) == 1:  # several clippings have one half in common
+            wanted = [self.parameters[self._integers[active[0]]]]
         if rule.kind == "moving":
             inputs, wanted = self._moving_inputs(inputs, active, floats, wanted, name in AVERAGING)
         elif wanted[0] is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import keras
 
 from keras_mot._keras import call_of, producer_of
-from keras_mot.export.litert.integers.rewriting import ASKED, BEHIND_FLOATS, NO_RANGE, FloatOperator
+from keras_mot.export.litert.integers.rewriting import BEHIND_FLOATS, NO_RANGE, FloatOperator
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.transformed import plain_class
@@ -20,9 +20,11 @@ class UserLayers:
     Args:
         model: the quantized model.
         output_names: the names of the file's outputs, in the order of the model's.
+        asked: why what the user leaves in floats is in floats.
     """
 
-    def __init__(self, model: keras.Model, output_names: Sequence[str]):
+    def __init__(self, model: keras.Model, output_names: Sequence[str], asked: str):
+        self._asked = asked
         functional, self._sources = as_functional(model), sources_of(model)
         self._bits = max((quantizer.bits for quantizer in activation_quantizers(model)), default=8)
         self._target = target_of(model)
@@ -63,7 +65,7 @@ class UserLayers:
     def _reason(self, operator):
         own, before = self.of(operator.result), None if operator.source is None else self.of(operator.source)
         if own is not None and own.left:
-            return ASKED
+            return self._asked
         if operator.reason == BEHIND_FLOATS and before is not None:
             what = "the layer" if before == own else f"'{before.name}'"
             return f"its input comes from what {what} computes in floats"
