@@ -7,27 +7,34 @@ models, and each technique has several of them.
 import pathlib
 import sys
 
+import keras
 import pytest
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
-FILES = ("float", "float16")
 # What the integer simulation of these random networks keeps of the float model's outputs, at least; decibels.
 FIDELITY = 12.0
-CELLS = [
-    ("text_transformer", "prune"),  # a composite layer of composite layers
-    ("text_transformer", "int8"),
+EVERYWHERE = (
+    ("text_transformer", "int8"),  # a composite layer of composite layers
     ("wide_and_deep", "cluster"),  # several inputs, a normalization inside
-    ("wide_and_deep", "qat"),
-    ("integer_columns", "int8"),  # lookups
+    ("integer_columns", "channels"),  # lookups
     ("attention_mil", "channels"),  # shared layers, a layer that returns a list
-    ("dropout_recurrence", "float"),  # random numbers in recurrent layers
+    ("dropout_recurrence", "channels"),  # random numbers in recurrent layers
     ("traffic_graph", "cluster"),  # layers without a configuration, raw weights
-    ("own_recurrent_cell", "prune"),
+    ("own_recurrent_cell", "channels"),
     ("metric_learning", "cluster"),  # a class of its own, with its own loss
     ("collaborative_filter", "prune"),  # subclassed
     ("autoencoder", "channels"),
+)
+# Slow on other backends, where each file is converted by TensorFlow, too, and each shape compiled on JAX.
+ON_TENSORFLOW = (
+    ("text_transformer", "prune"),
+    ("wide_and_deep", "qat"),
+    ("integer_columns", "int8"),
+    ("dropout_recurrence", "float"),
+    ("own_recurrent_cell", "prune"),
     ("series_convolutions", "float16"),
-]
+)
+CELLS = EVERYWHERE + (ON_TENSORFLOW if keras.backend.backend() == "tensorflow" else ())
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +53,6 @@ def cells():
 
 @pytest.mark.parametrize(("name", "cell"), CELLS, ids=lambda value: value)
 def test_architecture(cells, backend, name, cell):
-    if cell in FILES and backend != "tensorflow":
-        pytest.skip("a file is converted under TensorFlow on all backends: once is enough")
     result = cells.cell(name, cell, {"files": backend == "tensorflow"})
     assert result["status"] in ("ok", "floats listed"), result
     if cell == "int8":
