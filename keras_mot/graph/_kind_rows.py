@@ -65,6 +65,13 @@ _rows_by_rank(
 )
 _row(Kind("embedding", LOOKS_UP), layers.Embedding)
 _row(Kind("batch_normalization", NORMALIZES, channels_stay=True), layers.BatchNormalization)
+for _name, _layer in (
+    ("layer_normalization", layers.LayerNormalization),
+    ("group_normalization", layers.GroupNormalization),
+    ("rms_normalization", layers.RMSNormalization),
+    ("unit_normalization", layers.UnitNormalization),
+):
+    _row(Kind(_name, NORMALIZES), _layer)
 
 # The same numbers.
 _STAYS = Kind("identity", MOVES, SAME, homogeneous=True, channels_stay=True, keeps_constants=True)

@@ -13,6 +13,7 @@ from keras_mot._keras import (
     is_eager,
     own_variables,
     set_path,
+    sublayers,
     train_only_while,
 )
 from keras_mot.layers.finding import check_layer, find_weights
@@ -67,17 +68,21 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
 
 
 def attach_or_wait(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTransform]]) -> keras.layers.Layer:
-    """`attach` for a layer that was made from its configuration, at once or after its first call.
+    """`attach` for a layer that was made from its configuration, at once or at its first call.
 
     A composite layer, without a `build` of its own, counts as built while its sub-layers are not: these are built in
     the first call, which is symbolic where the layer is one of a functional model that is loaded.
     """
     if host.built and _lacks(host, transforms) and any(not layer.built for layer in flatten_layers(host)):
-        stacks = become_transformed(host)
-        stacks.pending.update(transforms)
-        stacks.awaits_call = True
-        return host
+        return _attach_when_called(host, transforms)
     return attach(host, transforms)
+
+
+def _attach_when_called(host, transforms):
+    stacks = become_transformed(host)
+    stacks.pending.update(transforms)
+    stacks.awaits_call = True
+    return host
 
 
 def attach_pending(host: keras.layers.Layer) -> None:
@@ -89,6 +94,9 @@ def attach_pending(host: keras.layers.Layer) -> None:
     stacks.pending.clear()
     stacks.awaits_call = False
     attach(host, pending)
+    if ANY in pending or ANY_BUT_DEPTHWISE in pending:  # else the layer is loaded, and its transforms will be
+        _check_updaters(host)
+        initialize(stacks_of(host).hosted)
 
 
 def _lacks(host, transforms):
@@ -126,6 +134,8 @@ def copy_stack(stack: Sequence[WeightTransform]) -> list[WeightTransform]:
 
 def _attach_when_built(host, transforms):
     if has_default_build(host):
+        if is_composite(host):
+            return _attach_when_called(host, transforms)
         raise ValueError(
             f"Layer '{host.name}' ({type(host).__name__}) is not built and has no `build` method of its own: "
             "call it once on data before attaching transforms."
@@ -148,6 +158,11 @@ def _attach_when_built(host, transforms):
 
     host.build = build
     return host
+
+
+def is_composite(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has no `build` of its own, and layers within, which its first call builds."""
+    return has_default_build(layer) and not isinstance(layer, keras.Model) and bool(sublayers(layer))
 
 
 def _check_updaters(host):

@@ -115,6 +115,25 @@ def test_of_several_outputs_the_bad_one_is_named():
         quantize_post_training(model, INT8, X, **SETTINGS)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Sampling(layers.Layer):
+    """Adds random numbers, in inference, too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + keras.random.normal(ops.shape(x), seed=self.generator)
+
+
+def test_random_outputs_are_not_judged():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, Sampling()(layers.Dense(3)(inputs)))
+    with silence():
+        quantize_post_training(model, INT8, X, **SETTINGS)
+
+
 def test_signal_and_noise_by_hand():
     expected = np.full((10, 2), 100.0)
     expected[::2, 0] += 2.0  # around a mean of 101: ten times 1 squared

@@ -26,7 +26,9 @@ _CONSTANT = 1e6  # a feature is, that is multiplied by this and more
 def batch_norm(lowering, layer, inputs, mask=None):  # which says what statistics are taken of, in training
     """Batch normalization in inference, or `None`; `None` also for features of an input that differ much in size."""
     factors = scale_and_offset(layer)
-    return None if _loses_features(inputs, *factors) else _affine(lowering, layer, inputs, layer.axis, *factors)
+    if lowering.fast and _loses_features(inputs, *factors):
+        return None
+    return _affine(lowering, layer, inputs, layer.axis, *factors)
 
 
 def normalization(lowering, layer, inputs):
@@ -36,7 +38,7 @@ def normalization(lowering, layer, inputs):
         return None
     mean, variance = (ops.convert_to_numpy(value).reshape(-1) for value in (layer.mean, layer.variance))
     scale = 1.0 / np.maximum(np.sqrt(variance.astype("float64")), keras.config.epsilon())
-    if _loses_features(inputs, scale, -mean * scale):
+    if lowering.fast and _loses_features(inputs, scale, -mean * scale):
         return None
     return _affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
 
@@ -145,7 +147,7 @@ def _by_positions(lowering, tensor, scale, offset):
     if np.size(scale) > 1:
         return tensor * _rounded(lowering, scale)
     offset = _rounded(lowering, offset)
-    return tensor + offset if scale == 1.0 else offset - tensor
+    return tensor + offset if scale == 1.0 else ops.subtract(offset, tensor)
 
 
 def _rounded(lowering, values):

@@ -13,12 +13,22 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_mot._keras import operation_class
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import are_the_first
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.transformed import plain_class
-from keras_mot.quantization.lowering import activations, affine, attention, merges, recurrent, weighted, wrappers
+from keras_mot.quantization.lowering import (
+    activations,
+    affine,
+    attention,
+    merges,
+    products,
+    recurrent,
+    weighted,
+    wrappers,
+)
 
 _LAYERS = {
     layers.SeparableConv1D: weighted.separable,
@@ -49,6 +59,7 @@ _LAYERS = {
     layers.Multiply: merges.chain,
     layers.Maximum: merges.chain,
     layers.Minimum: merges.chain,
+    operation_class("Einsum"): products.einsum,
 }
 # The layers within one that are broken down by themselves, and may have settings of their own.
 _PARTS = {

@@ -1,0 +1,64 @@
+"""Breaks sums of products of two tensors down into transpositions and a product of matrices."""
+
+import math
+
+import keras
+from keras import ops
+
+
+def einsum(lowering, operation, operands):
+    """`keras.ops.einsum` of two tensors; `None` for one, three, or of a form that is no product of matrices."""
+    if len(operands) != 2 or not all(isinstance(each, keras.KerasTensor) for each in operands):
+        return None
+    form = _form(operation.subscripts, operands)
+    if form is None:
+        return None
+    first, second, result, batch, left, summed, right = form
+    sizes = dict(zip(first + second, (*operands[0].shape, *operands[1].shape), strict=True))
+    matrices = (
+        _matrices(operands[0], first, (batch, left, summed), sizes),
+        _matrices(operands[1], second, (batch, summed, right), sizes),
+    )
+    product = ops.matmul(*matrices)
+    shape = [sizes[letter] for letter in batch + left + right]
+    if len(left) != 1 or len(right) != 1:
+        product = ops.reshape(product, (-1, *shape[1:]))
+    return _transposed(product, batch + left + right, result)
+
+
+def _form(subscripts, operands):
+    """The letters of the operands, of the result, and of what they mean: of the batch, rows, sums and columns."""
+    subscripts = subscripts.replace(" ", "")
+    if "->" not in subscripts or "." in subscripts:
+        return None
+    sources, result = subscripts.split("->")
+    first, second = sources.split(",")
+    if any(len(set(letters)) != len(letters) for letters in (first, second, result)):
+        return None
+    batch = "".join(letter for letter in result if letter in first and letter in second)
+    summed = "".join(letter for letter in first if letter in second and letter not in result)
+    left = "".join(letter for letter in result if letter in first and letter not in second)
+    right = "".join(letter for letter in result if letter in second and letter not in first)
+    covered = set(batch + summed + left + right)
+    if set(first + second) != covered or not (batch and summed and left and right):
+        return None
+    # The batch, of open size, is the first axis of all.
+    if {letters[0] for letters in (first, second, result)} != {batch[0]}:
+        return None
+    if any(None in tensor.shape[1:] for tensor in operands):
+        return None
+    return first, second, result, batch, left, summed, right
+
+
+def _matrices(tensor, letters, groups, sizes):
+    """The tensor with axes for the batch, and one each for rows and columns."""
+    batch, rows, columns = groups
+    tensor = _transposed(tensor, letters, batch + rows + columns)
+    if len(rows) == len(columns) == 1:
+        return tensor
+    shape = [sizes[letter] for letter in batch[1:]]
+    return ops.reshape(tensor, (-1, *shape, *(math.prod(sizes[letter] for letter in group) for group in groups[1:])))
+
+
+def _transposed(tensor, letters, wanted):
+    return tensor if letters == wanted else ops.transpose(tensor, [letters.index(letter) for letter in wanted])
