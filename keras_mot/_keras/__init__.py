@@ -62,6 +62,7 @@ from keras_mot._keras.variables import (
     raw_variables,
     set_own_flag,
     set_path,
+    symbolic_operands,
     train_only_while,
 )
 
@@ -125,6 +126,7 @@ __all__ = [
     "set_raw_parameter",
     "shell_of",
     "sublayers",
+    "symbolic_operands",
     "takes_training",
     "track_in_order",
     "train_only_while",

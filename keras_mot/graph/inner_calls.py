@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_mot._keras import call_of, flatten_layers, get_keras_mask, no_gradients, takes_training
+from keras_mot._keras import call_of, flatten_layers, get_keras_mask, no_gradients, symbolic_operands, takes_training
 from keras_mot._messages import shortened
 from keras_mot.graph import _open_batch
 from keras_mot.graph.arguments import accepted_arguments
@@ -119,7 +119,7 @@ def _recorded(layer, args, kwargs):
     known = {id(each) for each in flatten_layers(layer)}
     unbuilt = {id(each) for each in flatten_layers(layer) if not each.built}
     scope = _Recording()
-    with no_gradients(), scope:
+    with no_gradients(), symbolic_operands(), scope:
         outputs = layer.call(*args, **kwargs)
     if scope.state_mapping:
         raise UntraceableError("its `call` draws random numbers, or changes its own state")

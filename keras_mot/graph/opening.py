@@ -6,18 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_mot._keras import flatten_layers, own_name, run_graph, takes_training
 from keras_mot.graph._exact_shapes import Nothing, exact_shapes
 from keras_mot.graph._lifting import Lifted, constant, lifted
 from keras_mot.graph.arguments import pass_mask_on, with_masks
-from keras_mot.graph.functional import as_functional
+from keras_mot.graph.functional import as_functional, is_a
 from keras_mot.graph.inner_calls import UntraceableError, inner_calls, reason_of
 from keras_mot.graph.kinds import kind_of
 from keras_mot.graph.names import model_between
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import masked_inputs, new_inputs, operations_of
-from keras_mot.graph.tracing import symbolic_inputs
+from keras_mot.graph.tracing import UnknownInputsError, symbolic_inputs
 from keras_mot.layers import is_transformed
 from keras_mot.layers.transformed import plain_class
 
@@ -68,9 +70,19 @@ def open_model(
         ValueError: if the inputs of a subclassed model are not known, or its `call` cannot be traced.
     """
     functional = as_functional(model)
-    opening = _Opening(stays)
-    if functional is not None and not any(opening.opens(operation) for operation in operations_of(model)):
+    if functional is not None and not any(map(_Opening(stays).changes, operations_of(model))):
         return OpenedModel(model)
+    try:
+        return _opened(model, _Opening(stays), data)
+    except UnknownInputsError:
+        raise
+    except Exception:
+        # What comes of an array in the place of a tensor may be more than what reads it can take.
+        return _opened(model, _Opening(stays, constants=False), data)
+
+
+def _opened(model, opening, data):
+    functional = as_functional(model)
     with exact_shapes(flatten_layers(model)):
         if functional is not None:
             inputs = new_inputs(model)
@@ -91,14 +103,32 @@ _OPENED = tuple(
 )
 
 
-class _Opening:
-    """Calls operations again, or those within them."""
+_MERGES = {
+    keras.layers.Add: ops.add,
+    keras.layers.Subtract: ops.subtract,
+    keras.layers.Multiply: ops.multiply,
+    keras.layers.Maximum: ops.maximum,
+    keras.layers.Minimum: ops.minimum,
+}
 
-    def __init__(self, stays):
-        self._stays = stays
+
+class _Opening:
+    """Calls operations again, or those within them.
+
+    Args:
+        stays: as of `open_model`.
+        constants: whether layers are taken apart that return arrays, whatever their inputs are.
+    """
+
+    def __init__(self, stays, constants=True):
+        self._stays, self._constants = stays, constants
         self._closed = {}  # id of a layer -> the layer: what could not be taken apart
         self._made = {}  # (id of a layer, position within) -> (what was lifted there, the layer that was made of it)
         self.result = OpenedModel(None)
+
+    def changes(self, operation):
+        """Whether an operation, or what it calls for each timestep, may be taken apart."""
+        return self.opens(operation) or (is_a(operation, keras.layers.TimeDistributed) and self.opens(operation.layer))
 
     def opens(self, operation):
         """Whether an operation may be taken apart."""
@@ -139,6 +169,10 @@ class _Opening:
         if mode is not None and takes_training(operation):
             kwargs = {**kwargs, "training": mode}
         kwargs = with_masks(operation, args, kwargs)
+        if self._distributes(operation, args, kwargs):
+            together = ops.reshape(args[0], (-1, *args[0].shape[2:]))
+            outputs = self._call(operation.layer, mode, (*around, operation), together)
+            return ops.reshape(outputs, (-1, args[0].shape[1], *outputs.shape[1:]))
         if self.opens(operation):
             try:
                 outputs = self._within(operation, args, kwargs, mode, (*around, operation))
@@ -151,6 +185,12 @@ class _Opening:
         pass_mask_on(operation, args, kwargs, outputs)
         return outputs
 
+    def _distributes(self, operation, args, kwargs):
+        """Whether an operation calls a layer that may be taken apart, for all timesteps, which are one batch then."""
+        if self.opens(operation) or not self.changes(operation) or kwargs.get("mask") is not None:
+            return False
+        return len(args) == 1 and isinstance(args[0], keras.KerasTensor) and None not in args[0].shape[1:]
+
     def _within(self, layer, args, kwargs, mode, around):
         """The results of a layer, by what it calls."""
         try:
@@ -162,6 +202,8 @@ class _Opening:
 
     def _replayed(self, layer, args, kwargs, mode, around):
         inner = lifted(inner_calls(layer, args, kwargs))
+        if not self._constants and any(isinstance(item, np.ndarray) for item in keras.tree.flatten(inner.outputs)):
+            raise UntraceableError("what its `call` returns does not depend on its inputs")
         tensors = dict(inner.tensors)
 
         def real(item):
@@ -197,6 +239,9 @@ class _Opening:
             made = operation in self.result.origins
             name = operation.name if own else type(operation).__name__.lower()
             self.result.names[id(operation)] = name if made else _name(around, name)
+        merge = next((_MERGES[each] for each in type(operation).__mro__ if each in _MERGES), None)
+        if merge is not None and any(isinstance(item, np.ndarray) for item in args[0]):
+            return functools.reduce(merge, args[0])  # the layer would take the rows of the array for those of the batch
         outputs = operation(*args, **kwargs)
         if any(isinstance(item, Nothing) for item in keras.tree.flatten(outputs)):
             raise UntraceableError(f"'{operation.name}', a layer in it, returns `None` beside its results")

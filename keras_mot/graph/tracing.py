@@ -43,7 +43,7 @@ def trace(model: keras.Model) -> keras.Model:
         raise TypeError(f"`trace` expects a Keras model; received {describe(model)}.")
     try:
         traced = _traced(model)
-    except _Unknown:
+    except UnknownInputsError:
         raise
     except Exception as error:
         raise ValueError(
@@ -131,7 +131,7 @@ def _opaque_models(model):
     return found
 
 
-class _Unknown(ValueError):
+class UnknownInputsError(ValueError):
     """The inputs of a model are not known."""
 
 
@@ -146,7 +146,7 @@ def input_specs(model: keras.Model) -> list:
     """
     shapes = build_shapes(model)
     if not shapes:
-        raise _Unknown(
+        raise UnknownInputsError(
             f"The inputs of the subclassed model '{model.name}' are not known. Call the model once on a batch of data "
             f"before, or, for an export, pass `input_signature=keras.InputSpec(shape=(None, ...), dtype='float32')` (a "
             f"list or a dictionary of them for several inputs)."
@@ -155,7 +155,7 @@ def input_specs(model: keras.Model) -> list:
     structures = [_specs_of_shapes(shape, dtype) for shape in shapes.values()]
     required = _required(model)
     if len(required) > len(structures):
-        raise _Unknown(
+        raise UnknownInputsError(
             f"The subclassed model '{model.name}' takes several arguments, {required}, of which Keras "
             f"remembers the shape of the first alone. Give calibration data as a list of arrays, one for each, let "
             f"`call` take one list or dictionary of inputs, or wrap the model in a functional one: "

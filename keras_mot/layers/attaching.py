@@ -50,15 +50,19 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
         ValueError: if a place does not exist, or a transform changes the shape or dtype of its weight.
     """
     check_layer(host, "attach")
-    if not host.built:
+    if not host.built and (_lacks(host, transforms) or not set(transforms) - {ANY, ANY_BUT_DEPTHWISE}):
         return _attach_when_built(host, transforms)
     found = {weight.place: weight for weight in find_weights_of_host(host)}
     transforms = _expand_any(transforms, found)
     missing = sorted(set(transforms) - set(found))
     if missing:
+        unbuilt = [f"'{layer.name}' ({type(layer).__name__})" for layer in flatten_layers(host) if not layer.built]
+        hint = (
+            f" Not built yet: {', '.join(unbuilt)}; a `build` of the layer around them should do it." if unbuilt else ""
+        )
         raise ValueError(
             f"Layer '{host.name}' has no transformable weight at {missing}; it has {sorted(found)}. A user's own "
-            "layer class must be registered with `keras_mot.layers.register_weights` before a model is loaded."
+            f"layer class must be registered with `keras_mot.layers.register_weights` before a model is loaded.{hint}"
         )
     # Nothing has changed before all are prepared: what is refused leaves the layer as it was.
     for weight in [prepare(found[place], tuple(stack)) for place, stack in transforms.items()]:
@@ -86,10 +90,8 @@ def _attach_when_called(host, transforms):
 
 
 def attach_pending(host: keras.layers.Layer) -> None:
-    """Attaches what has waited for the first call of a composite layer, if all of its weights are there now."""
+    """Attaches what has waited for the first call of a composite layer, which has made its weights now."""
     stacks = stacks_of(host)
-    if _lacks(host, stacks.pending) and any(not layer.built for layer in flatten_layers(host)):
-        return
     pending = dict(stacks.pending)
     stacks.pending.clear()
     stacks.awaits_call = False

@@ -12,7 +12,14 @@ import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
-from keras_mot._keras import Sequential, forget_compilation, forget_torch_parameters, has_default_build, set_input_shape
+from keras_mot._keras import (
+    Sequential,
+    flatten_layers,
+    forget_compilation,
+    forget_torch_parameters,
+    has_default_build,
+    set_input_shape,
+)
 from keras_mot._messages import describe
 from keras_mot.layers._weights import is_only_depthwise
 from keras_mot.layers.attaching import (
@@ -257,6 +264,11 @@ class Technique:
             raise ValueError(
                 f"`overrides` need layers whose weights exist; '{layer.name}' is not built. Give it settings of "
                 "its own."
+            )
+        if any(getattr(part, "lora_rank", None) for part in flatten_layers(layer)):
+            raise ValueError(
+                f"'{layer.name}' will have LoRA (`lora_rank`), and cannot be {self.done}: what LoRA adds to a weight has "
+                f"no zeros and no shared values. Make the layer without it."
             )
         if not self.allows(layer):
             raise NothingToDoError(f"The policy does not allow layer '{layer.name}' to be {self.done}.")

@@ -107,7 +107,7 @@ def test_one_score_decides_of_what_is_added():
 
 def transformer():
     inputs = keras.Input((6, 8))
-    attended = layers.MultiHeadAttention(4, 3, value_dim=2, name="attention")(inputs, inputs)
+    attended = layers.MultiHeadAttention(4, 3, name="attention")(inputs, inputs)
     x = layers.LayerNormalization(name="norm")(inputs + attended)
     y = layers.Dense(8, name="down")(layers.Dense(16, "gelu", name="up")(x))
     x = layers.LayerNormalization(name="second_norm")(x + y)

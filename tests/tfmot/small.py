@@ -45,3 +45,8 @@ def kernels(model):
     """The kernels that a model stores, by the names of their layers."""
     found = [variable for variable in model.weights if variable.name == "kernel"]
     return {variable.path.split("/")[-2]: keras.ops.convert_to_numpy(variable) for variable in found}
+
+
+def results_of(model, inputs):
+    """What a model returns: without `predict`, which compiles another function for each model."""
+    return keras.ops.convert_to_numpy(model(inputs, training=False))

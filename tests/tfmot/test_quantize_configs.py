@@ -16,7 +16,7 @@ from keras_mot.tfmot.schemes import (
     NoOpQuantizeConfig,
 )
 from keras_mot.transforms import FakeQuantize
-from tests.tfmot.small import only_tensorflow
+from tests.tfmot.small import only_tensorflow, results_of
 
 room = tfmot.quantization.keras
 AllValuesQuantizer = room.quantizers.AllValuesQuantizer
@@ -193,7 +193,7 @@ def test_they_are_saved(clipped, tmp_path):
     clipped.save(tmp_path / "model.keras")
     with room.quantize_scope({"Clip": Clip}):
         loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded.predict(X, verbose=0), clipped.predict(X, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(results_of(loaded, X), results_of(clipped, X), atol=1e-6)
     loaded(X, training=True)
     assert [float(ops.convert_to_numpy(each)) for each in loaded.variables if "calls" in each.path] == [5.0, 5.0]
 
@@ -203,7 +203,7 @@ def test_the_file_has_the_clipped_weight_and_integers(clipped, tmp_path):
     exported = export_litert(clipped, tmp_path / "model.tflite", strict=True)
     assert exported.float_operators == ()
     (received,) = LiteRTRunner(tmp_path / "model.tflite").run(X).values()
-    simulated = clipped.predict(X, verbose=0)
+    simulated = results_of(clipped, X)
     assert np.abs(received - simulated).max() < 0.03 * simulated.std()
 
 

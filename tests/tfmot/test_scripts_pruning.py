@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_mot as tfmot
 from keras_mot.sparsity import pruning_report
-from tests.tfmot.small import LOSS, baseline, digits, kernels, only_tensorflow, trained
+from tests.tfmot.small import LOSS, baseline, digits, kernels, only_tensorflow, results_of, trained
 
 prune_low_magnitude = tfmot.sparsity.keras.prune_low_magnitude
 X = np.random.default_rng(1).standard_normal((4, 20)).astype("float32")
@@ -35,14 +35,11 @@ def test_guide_of_a_first_model(tmp_path):
         tfmot.sparsity.keras.PruningSummaries(log_dir=str(tmp_path / "logs")),
     ]
     trained(pruned, images, labels, epochs=2, validation_split=0.1, callbacks=callbacks)
-    pruned.evaluate(images, labels, verbose=0)
     for_export = tfmot.sparsity.keras.strip_pruning(pruned)
     assert sparsities(for_export) == {"conv2d": 0.8, "dense": 0.8}
     for_export.save(tmp_path / "pruned.h5", include_optimizer=False)
     loaded = keras.models.load_model(tmp_path / "pruned.h5")
-    np.testing.assert_allclose(
-        loaded.predict(images, verbose=0), pruned.predict(images, verbose=0), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(results_of(loaded, images), results_of(pruned, images), rtol=1e-4, atol=1e-5)
     assert any("tfevents" in name for name in os.listdir(tmp_path / "logs" / "metrics"))
 
 
@@ -83,7 +80,7 @@ def test_guide_of_everything(tmp_path):
         assert [row.sparsity for row in pruning_report(model).pruned] == [0.5] * weights
     with pytest.warns(UserWarning, match="has been pruned yet: it is stripped as it was"):
         stripped = tfmot.sparsity.keras.strip_pruning(prune_low_magnitude(base))
-    np.testing.assert_array_equal(stripped.predict(X, verbose=0), base.predict(X, verbose=0))
+    np.testing.assert_array_equal(results_of(stripped, X), results_of(base, X))
 
 
 def test_checkpoints_in_the_old_format(tmp_path):
@@ -101,9 +98,7 @@ def test_checkpoints_in_the_old_format(tmp_path):
     again = prune_low_magnitude(baseline(), schedule)
     again.load_weights(tmp_path / "model.weights.h5")
     for model in (loaded, again):
-        np.testing.assert_allclose(
-            model.predict(images, verbose=0), pruned.predict(images, verbose=0), rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(results_of(model, images), results_of(pruned, images), rtol=1e-4, atol=1e-5)
         assert [row.sparsity for row in pruning_report(model).pruned] == [
             row.sparsity for row in pruning_report(pruned).pruned
         ]
@@ -163,7 +158,7 @@ def test_guide_of_two_in_four():
             layers.Dense(4, activation="softmax", name="last"),
         ]
     )
-    trained(model, images, labels, callbacks=tfmot.sparsity.keras.UpdatePruningStep(), validation_split=0.1)
+    trained(model, images, labels, callbacks=tfmot.sparsity.keras.UpdatePruningStep())
     stripped = tfmot.sparsity.keras.strip_pruning(model)
     assert sparsities(stripped) == {"first": 0.5, "second": 0.5, "third": 0.5, "last": 0.0}
     groups = kernels(stripped)["third"].T.reshape(-1, 4)

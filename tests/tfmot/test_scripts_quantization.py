@@ -11,7 +11,9 @@ from keras import layers
 import keras_mot as tfmot
 from keras_mot.layers import transformed_weights
 from keras_mot.quantization import INT8
-from tests.tfmot.small import baseline, digits, kernels, only_tensorflow, trained
+from tests.tfmot.small import baseline, digits, kernels, only_tensorflow, results_of, trained
+
+pytestmark = only_tensorflow  # quantization itself is tested on all backends elsewhere
 
 quantize_annotate_layer = tfmot.quantization.keras.quantize_annotate_layer
 quantize_annotate_model = tfmot.quantization.keras.quantize_annotate_model
@@ -44,16 +46,15 @@ def converted(model, images):
     return operators, np.array(outputs), [interpreter.get_tensor(each["index"]) for each in wide]
 
 
-@only_tensorflow
 def test_guide_of_a_first_model(tmp_path):
     """Quantizes a whole model, trains it, saves it in the old format, and converts it with TensorFlow's converter."""
     images, labels = digits()
     quantized = trained(quantize_model(baseline()), images, labels, epochs=2, validation_split=0.1)
-    expected = quantized.predict(images[:16], verbose=0)
+    expected = results_of(quantized, images[:16])
     quantized.save(tmp_path / "model.h5")
     with tfmot.quantization.keras.quantize_scope():
         loaded = keras.models.load_model(tmp_path / "model.h5")
-    np.testing.assert_allclose(loaded.predict(images[:16], verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(results_of(loaded, images[:16]), expected, atol=1e-6)
     operators, outputs, weights = converted(loaded, images[:16])
     assert len(weights) == 2
     assert {"QUANTIZE", "CONV_2D", "FULLY_CONNECTED", "DEQUANTIZE"} <= operators
@@ -140,10 +141,9 @@ def test_guide_of_clustering_and_quantization(per_channel):
     quantized = trained(quantize_apply(quantize_annotate_model(stripped), scheme), images, labels)
     visible = combine.strip_clustering_cqat(quantized)
     assert {name: len(np.unique(kernel)) for name, kernel in kernels(visible).items()} == before
-    np.testing.assert_allclose(visible.predict(images, verbose=0), quantized.predict(images, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(results_of(visible, images), results_of(quantized, images), atol=1e-6)
 
 
-@only_tensorflow
 def test_guide_of_all_three(sparse):
     """Zeros and shared values are kept, and are in the converted file."""
     images, labels = digits()
@@ -154,7 +154,7 @@ def test_guide_of_all_three(sparse):
     operators, outputs, weights = converted(combine.strip_clustering_cqat(quantized), images[:8])
     assert "GATHER" not in operators
     assert [float((weight == 0).mean()) >= 0.5 for weight in weights] == [True, True]
-    assert np.abs(outputs - quantized.predict(images[:8], verbose=0)).max() < 0.02
+    assert np.abs(outputs - results_of(quantized, images[:8])).max() < 0.02
 
 
 def test_schemes_that_find_nothing_to_keep():

@@ -28,7 +28,7 @@ def batch_norm(lowering, layer, inputs, mask=None):  # which says what statistic
     factors = scale_and_offset(layer)
     if lowering.fast and _loses_features(inputs, *factors):
         return None
-    return _affine(lowering, layer, inputs, layer.axis, *factors)
+    return affine(lowering, layer, inputs, layer.axis, *factors, trained=layer.trainable)
 
 
 def normalization(lowering, layer, inputs):
@@ -40,7 +40,7 @@ def normalization(lowering, layer, inputs):
     scale = 1.0 / np.maximum(np.sqrt(variance.astype("float64")), keras.config.epsilon())
     if lowering.fast and _loses_features(inputs, scale, -mean * scale):
         return None
-    return _affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
+    return affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
 
 
 def _loses_features(inputs, scale, offset):
@@ -76,7 +76,7 @@ def _comes_from_inputs(tensor):
 def rescaling(lowering, layer, inputs):
     """`Rescaling`, or `None`."""
     scale, offset = (np.asarray(ops.convert_to_numpy(value), "float64") for value in (layer.scale, layer.offset))
-    return _affine(lowering, layer, inputs, -1, scale, offset)
+    return affine(lowering, layer, inputs, -1, scale, offset)
 
 
 def add(lowering, operation, x1, x2):
@@ -126,7 +126,7 @@ def _with_constant(lowering, operation, x1, x2, function):
     if values.size == 1 and values.ndim <= len(tensor.shape):
         return _by_number(lowering, operation, tensor, float(np.max(scale)), float(np.max(offset)))
     if values.size == values.shape[-1] == tensor.shape[-1] and values.ndim <= len(tensor.shape):
-        return _affine(lowering, operation, tensor, -1, *(np.asarray(each).reshape(-1) for each in (scale, offset)))
+        return affine(lowering, operation, tensor, -1, *(np.asarray(each).reshape(-1) for each in (scale, offset)))
     return _by_positions(lowering, tensor, scale, offset)
 
 
@@ -167,7 +167,7 @@ def _note(lowering, tensor, outputs, scale, offset):
     return total
 
 
-def _affine(lowering, layer, inputs, axis, scale, offset):
+def affine(lowering, layer, inputs, axis, scale, offset, trained=False):
     """channel * scale + offset, as a depthwise convolution of one pixel, which has integer kernels everywhere."""
     given = inputs
     if "float" not in str(inputs.dtype):
@@ -178,7 +178,6 @@ def _affine(lowering, layer, inputs, axis, scale, offset):
     channels = shape[-1]
     if any(np.size(each) not in (1, channels) for each in (scale, offset)) or (rank == 3 and None in shape[1:]):
         return None
-    trained = layer.trainable if isinstance(layer, layers.BatchNormalization) else False
     total = Affine(inputs, scale, offset)
     if not trained and id(given) in lowering.affine:
         before = lowering.affine[id(given)][0]

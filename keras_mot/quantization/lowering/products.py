@@ -1,4 +1,4 @@
-"""Breaks sums of products of two tensors down into transpositions and a product of matrices."""
+"""Breaks products that are made of others down: into transpositions and a product of matrices, or into moves alone."""
 
 import math
 
@@ -24,6 +24,30 @@ def einsum(lowering, operation, operands):
     if len(left) != 1 or len(right) != 1:
         product = ops.reshape(product, (-1, *shape[1:]))
     return _transposed(product, batch + left + right, result)
+
+
+def patches(lowering, operation, images):
+    """`keras.ops.image.extract_patches` of patches that do not overlap, by moves alone; `None` for others.
+
+    Keras computes it as a convolution with ones and zeros.
+    """
+    size, strides, rate = (_pair(each) for each in (operation.size, operation.strides, operation.dilation_rate))
+    if len(size) != 2 or size != strides or rate != (1, 1) or operation.data_format != "channels_last":
+        return None
+    if len(images.shape) != 4 or None in images.shape[1:]:
+        return None
+    rows, columns, channels = images.shape[1:]
+    if operation.padding.lower() == "same" and (rows % size[0] or columns % size[1]):
+        return None
+    high, wide = rows // size[0], columns // size[1]
+    if (high * size[0], wide * size[1]) != (rows, columns):
+        images = images[:, : high * size[0], : wide * size[1]]
+    parts = ops.reshape(images, (-1, high, size[0], wide, size[1] * channels))
+    return ops.reshape(ops.transpose(parts, (0, 1, 3, 2, 4)), (-1, high, wide, math.prod(size) * channels))
+
+
+def _pair(value):
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _form(subscripts, operands):

@@ -10,6 +10,7 @@ from keras_mot.quantization.simulation.minimum_cut import MinimumCut
 PLACEMENTS = ("fast", "integer")
 """Which operations compute in integers: what is faster so, or all that have kernels."""
 
+_WITH_ROOTS = ("layer_normalization", "group_normalization", "rms_normalization", "unit_normalization")
 _ALWAYS = 1e30  # nanoseconds: more than any model takes
 _LITTLE = 0.01  # of a crossing: what decides between ways of equal cost
 
@@ -37,13 +38,24 @@ def is_fast(placement, target, bits):
     return placement == "fast"
 
 
-def left_whole(target, bits):
-    """A function from an operation to whether it is not broken down, since all its steps are slower in integers."""
-    costs = target.costs[bits]
+def left_whole(target, bits, fast):
+    """A function from an operation to whether it is not broken down.
+
+    That is, since its steps together are slower in integers, or since the target has no kernel for one of them.
+
+    Args:
+        target: a `Target`.
+        bits: bits of activations.
+        fast: what `is_fast` says.
+    """
+    has_roots = "inverse_root" in target.kernels[bits] or bits in target.tables
 
     def is_left(operation):
         kind = kind_of(operation)
-        return kind is not None and kind.name not in target.kernels[bits] and costs.prefers_floats(kind.name)
+        if kind is None or kind.name in target.kernels[bits]:
+            return False
+        slower = fast and target.costs[bits].prefers_floats(kind.name)
+        return slower or (kind.name in _WITH_ROOTS and not has_roots)
 
     return is_left
 
@@ -65,7 +77,7 @@ def faster_in_floats(model, target, bits, selected, joined, settled=lambda opera
     Returns:
         A set of ids of operations.
     """
-    costs, is_whole = target.costs[bits], left_whole(target, bits)
+    costs, is_whole = target.costs[bits], left_whole(target, bits, fast=True)
     steps = IntegerSteps(model, target, bits, selected, joined)
 
     def stays(operation):

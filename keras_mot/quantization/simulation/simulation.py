@@ -89,7 +89,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
 
     folded, folds, made = fold_with_origins(parted, shall_fold, consumed=True)
     origins = made.through(origins_of_parted)
-    whole = left_whole(target, scheme.activation_bits) if fast else lambda operation: False
+    whole = left_whole(target, scheme.activation_bits, fast)
 
     def broken_down(operation):
         return settings.get(origins.of(operation)) is not None and not whole(operation)
