@@ -18,7 +18,7 @@ NAMES = {
         DensityBased DifferentiableKMeans ExactKMeans KMeansPlusPlus Linear Random SharedValues cluster_scope
         cluster_weights clustering_report strip_clustering""",
     "export": "Export ExportVerificationError LiteRTExport LiteRTRunner export_litert",
-    "graph": "Call Graph Kind fold_batch_norm register_kind rewrite trace",
+    "graph": "Call Graph Kind fold_batch_norm register_kind rewrite split_preprocessing trace",
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
         transformed_weights update_step""",
     "quantization": """DYNAMIC_RANGE FLOAT16 INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AllValuesQuantizer
@@ -31,8 +31,8 @@ NAMES = {
         RemoveChannels Stage StageResult StoreWeights Tune compress""",
     "sparsity": """Block Channel ConstantSparsity Criterion Element Granularity Magnitude NofM PerLayer PolynomialDecay
         PrunableLayer PruneForLatencyOnXNNPack PruningConfig PruningPolicy PruningReport PruningSchedule
-        PruningSummaries Random UpdatePruningStep WholeModel prune_low_magnitude prune_scope pruning_due pruning_report
-        remove_pruned_channels strip_pruning update_pruning_step""",
+        PruningSummaries Random UpdatePruningStep WholeModel prune_channels prune_low_magnitude prune_scope pruning_due
+        pruning_report remove_pruned_channels strip_pruning update_pruning_step""",
     "targets": "LITERT Cost Costs Target get register target_of",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }

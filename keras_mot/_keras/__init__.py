@@ -12,6 +12,7 @@ from keras_mot._keras.graph import (
     call_of,
     calls_anywhere,
     calls_by_depth,
+    forgetting_calls,
     functional_of,
     get_keras_mask,
     producer_of,
@@ -42,6 +43,7 @@ from keras_mot._keras.layers import (
     untrack,
 )
 from keras_mot._keras.patches import callback_list_problem, extend
+from keras_mot._keras.places import plain_places
 from keras_mot._keras.scopes import AutocastScope, is_eager, is_training, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
@@ -61,6 +63,7 @@ from keras_mot._keras.variables import (
     raw_variables,
     set_own_flag,
     set_path,
+    symbolic_operands,
     train_only_while,
 )
 
@@ -93,6 +96,7 @@ __all__ = [
     "forget_attribute",
     "forget_compilation",
     "forget_torch_parameters",
+    "forgetting_calls",
     "functional_of",
     "get_keras_mask",
     "has_default_build",
@@ -112,6 +116,7 @@ __all__ = [
     "own_flag",
     "own_name",
     "own_variables",
+    "plain_places",
     "producer_of",
     "raw_variables",
     "run_graph",
@@ -123,6 +128,7 @@ __all__ = [
     "set_raw_parameter",
     "shell_of",
     "sublayers",
+    "symbolic_operands",
     "takes_training",
     "track_in_order",
     "train_only_while",

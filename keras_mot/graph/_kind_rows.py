@@ -8,7 +8,7 @@ from keras import activations, layers
 
 from keras_mot._keras import operation_class
 from keras_mot.graph._elementwise import divides_a_number, has_numbers, is_of_each_element, is_of_one_tensor
-from keras_mot.graph._forms import crops_only, pads_least, pads_zeros, resizes_by
+from keras_mot.graph._forms import casts_floats, crops_only, pads_least, pads_zeros, resizes_by
 from keras_mot.graph._kind import (
     ACTIVATION,
     AVERAGES,
@@ -106,6 +106,7 @@ _row(
     ),
 )
 _row(_STAYS, "StopGradient", "Copy")
+_row(dataclasses.replace(_STAYS, condition=casts_floats), "Cast")
 _row(dataclasses.replace(_STAYS, name="crop", condition=crops_only), layers.CenterCrop)
 _rows_by_rank(dataclasses.replace(_STAYS, name="crop"), layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)
 _NEAREST = dataclasses.replace(_STAYS, name="upsample")
@@ -120,7 +121,7 @@ _row(Kind("transpose", MOVES, SAME, homogeneous=True), layers.Permute, "Transpos
 for _name, _class in (
     *(("reshape", "Reshape"), ("reshape", "Ravel"), ("squeeze", "Squeeze"), ("expand_dims", "ExpandDims")),
     *(("slice", "GetItem"), ("flip", "Flip"), ("tile", "Tile"), ("split", "Split"), ("unstack", "Unstack")),
-    *(("repeat", "Repeat"), ("take", "Take")),
+    *(("repeat", "Repeat"), ("take", "Take"), ("roll", "Roll")),
 ):
     _row(Kind(_name, MOVES, SAME, homogeneous=True), _class)
 _rows_by_rank(
@@ -192,6 +193,7 @@ _row(Kind("quotient", ELEMENTWISE, channels_stay=True, table=True, condition=div
 _row(Kind("divide", MERGES, channels_stay=True), "Divide", "TrueDivide")
 _row(Kind("compare", MERGES), "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual")
 _row(Kind("where", MERGES), "Where")
+_row(Kind("glu", MERGES), "Glu")
 _row(Kind("matmul", PRODUCTS), "Matmul")
 _row(Kind("dot", PRODUCTS, condition=lambda layer: not layer.normalize), layers.Dot)
 
@@ -204,10 +206,13 @@ _row(Kind("log", ELEMENTWISE, channels_stay=True, table=True), "Log")
 _row(Kind("clip", ACTIVATION, channels_stay=True, condition=has_numbers), "Clip")
 for _name in (
     *("Sqrt", "Rsqrt", "Reciprocal", "Cbrt", "Expm1", "Exp2", "Log1p", "Log2", "Log10", "Erf", "Erfc"),
-    *("Sin", "Cos", "Tan", "Sinh", "Cosh", "Sinc", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
+    *("Sinh", "Cosh", "Sinc", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
     *("Sign", "Floor", "Ceil", "Round", "Trunc", "Deg2rad", "Rad2deg", "NanToNum"),
 ):
     _row(Kind(_name.lower(), ELEMENTWISE, channels_stay=True, table=True), _name)
+# Their numbers may be of many periods, and integers of 8 bits then as good as random.
+for _name in ("Sin", "Cos", "Tan"):
+    _row(Kind("periodic", ELEMENTWISE, channels_stay=True), _name)
 # Of a tensor and a number.
 for _name in ("Power", "Mod", "Fmod", "FloorDivide", "Arctan2", "Logaddexp", "Hypot"):
     _row(Kind(_name.lower(), ELEMENTWISE, channels_stay=True, table=True, condition=is_of_one_tensor), _name)

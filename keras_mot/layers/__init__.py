@@ -1,5 +1,6 @@
 """Attaching weight transforms to layers, and the table of weights that can be transformed."""
 
+from keras_mot.layers import _building  # extends Keras
 from keras_mot.layers._weights import WeightAxes, WeightSpec, register_weights
 from keras_mot.layers.attaching import attach
 from keras_mot.layers.copying import copy_model

@@ -13,6 +13,7 @@ from keras_mot._keras import (
     is_eager,
     own_variables,
     set_path,
+    sublayers,
     train_only_while,
 )
 from keras_mot.layers.finding import check_layer, find_weights
@@ -49,15 +50,19 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
         ValueError: if a place does not exist, or a transform changes the shape or dtype of its weight.
     """
     check_layer(host, "attach")
-    if not host.built:
+    if not host.built and (_lacks(host, transforms) or not set(transforms) - {ANY, ANY_BUT_DEPTHWISE}):
         return _attach_when_built(host, transforms)
     found = {weight.place: weight for weight in find_weights_of_host(host)}
     transforms = _expand_any(transforms, found)
     missing = sorted(set(transforms) - set(found))
     if missing:
+        unbuilt = [f"'{layer.name}' ({type(layer).__name__})" for layer in flatten_layers(host) if not layer.built]
+        hint = (
+            f" Not built yet: {', '.join(unbuilt)}; a `build` of the layer around them should do it." if unbuilt else ""
+        )
         raise ValueError(
             f"Layer '{host.name}' has no transformable weight at {missing}; it has {sorted(found)}. A user's own "
-            "layer class must be registered with `keras_mot.layers.register_weights` before a model is loaded."
+            f"layer class must be registered with `keras_mot.layers.register_weights` before a model is loaded.{hint}"
         )
     # Nothing has changed before all are prepared: what is refused leaves the layer as it was.
     for weight in [prepare(found[place], tuple(stack)) for place, stack in transforms.items()]:
@@ -67,28 +72,33 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
 
 
 def attach_or_wait(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTransform]]) -> keras.layers.Layer:
-    """`attach` for a layer that was made from its configuration, at once or after its first call.
+    """`attach` for a layer that was made from its configuration, at once or at its first call.
 
     A composite layer, without a `build` of its own, counts as built while its sub-layers are not: these are built in
     the first call, which is symbolic where the layer is one of a functional model that is loaded.
     """
     if host.built and _lacks(host, transforms) and any(not layer.built for layer in flatten_layers(host)):
-        stacks = become_transformed(host)
-        stacks.pending.update(transforms)
-        stacks.awaits_call = True
-        return host
+        return _attach_when_called(host, transforms)
     return attach(host, transforms)
 
 
+def _attach_when_called(host, transforms):
+    stacks = become_transformed(host)
+    stacks.pending.update(transforms)
+    stacks.awaits_call = True
+    return host
+
+
 def attach_pending(host: keras.layers.Layer) -> None:
-    """Attaches what has waited for the first call of a composite layer, if all of its weights are there now."""
+    """Attaches what has waited for the first call of a composite layer, which has made its weights now."""
     stacks = stacks_of(host)
-    if _lacks(host, stacks.pending) and any(not layer.built for layer in flatten_layers(host)):
-        return
     pending = dict(stacks.pending)
     stacks.pending.clear()
     stacks.awaits_call = False
     attach(host, pending)
+    if ANY in pending or ANY_BUT_DEPTHWISE in pending:  # else the layer is loaded, and its transforms will be
+        _check_updaters(host)
+        initialize(stacks_of(host).hosted)
 
 
 def _lacks(host, transforms):
@@ -126,6 +136,8 @@ def copy_stack(stack: Sequence[WeightTransform]) -> list[WeightTransform]:
 
 def _attach_when_built(host, transforms):
     if has_default_build(host):
+        if is_composite(host):
+            return _attach_when_called(host, transforms)
         raise ValueError(
             f"Layer '{host.name}' ({type(host).__name__}) is not built and has no `build` method of its own: "
             "call it once on data before attaching transforms."
@@ -148,6 +160,11 @@ def _attach_when_built(host, transforms):
 
     host.build = build
     return host
+
+
+def is_composite(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has no `build` of its own, and layers within, which its first call builds."""
+    return has_default_build(layer) and not isinstance(layer, keras.Model) and bool(sublayers(layer))
 
 
 def _check_updaters(host):

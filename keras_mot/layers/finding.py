@@ -1,14 +1,16 @@
 """Walking a model: where its transformable weights are, and how a saved file names the place."""
 
+import contextlib
 import dataclasses
+import warnings
 
 import keras
 
-from keras_mot._keras import flatten_layers, is_graph_model
+from keras_mot._keras import Functional, Sequential, flatten_layers, functional_of, is_graph_model
 from keras_mot._messages import describe
 from keras_mot.layers._children import children
 from keras_mot.layers._weights import WeightAxes, is_whole_layer
-from keras_mot.layers.own_weights import LeftAlone, own_weights
+from keras_mot.layers.own_weights import LeftAlone, own_weights, speaks_for_itself
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,19 +175,57 @@ def check_layer(layer, function):
 
 
 def require_built(root, what):
-    """Raises a `ValueError` naming the first layer below `root` that has no weights yet.
+    """Raises a `ValueError` if `root` has no weights yet; builds, or warns of, layers within that have none.
 
     Args:
         root: a layer or model.
         what: the name of the calling function, for the message.
     """
-    unbuilt = [layer for layer in flatten_layers(root) if not layer.built]
-    if unbuilt:
-        layer = unbuilt[0]
+    if not root.built:
+        raise ValueError(f"`{what}` needs a built model, whose weights exist; {_how_to_build(root, what)}")
+    if _unbuilt(root) and isinstance(root, Functional | Sequential):
+        # Such as a composite layer in `TimeDistributed`, which has shapes without being called.
+        functional = functional_of(root) if isinstance(root, Sequential) else root
+        with contextlib.suppress(Exception):
+            root(keras.tree.map_structure(_zeros, functional.input), training=False)
+    unbuilt = _unbuilt(root)
+    if unbuilt and not root.variables:
         raise ValueError(
-            f"`{what}` needs a built model, whose weights exist; layer '{layer.name}' "
-            f"({type(layer).__name__}) is not built. Call the model once on data, or `model.build(input_shape)`."
+            f"`{what}` needs a built model, whose weights exist; layer '{unbuilt[0].name}' "
+            f"({type(unbuilt[0]).__name__}) is not built. Call the model once on data, or `model.build(input_shape)`."
         )
+    if unbuilt:
+        names = [layer.path or layer.name for layer in unbuilt]
+        warnings.warn(
+            f"{len(names)} layers of '{root.name}' were never called and have no weights, such as '{names[0]}': they "
+            "are left alone. If the model uses them, call it once on data first.",
+            stacklevel=5,
+        )
+
+
+def _unbuilt(root):
+    """Layers without the weights that they are to have; others, such as lookup tables, need none."""
+    return [layer for layer in flatten_layers(root) if not layer.built and speaks_for_itself(layer)]
+
+
+def _zeros(tensor):
+    return keras.ops.zeros([size or 1 for size in tensor.shape], tensor.dtype)
+
+
+def _how_to_build(root, what):
+    inner = [(name, layer) for name, layer in children(root) if layer.built and layer.weights]
+    if isinstance(root, keras.Model) and type(root).call is keras.Model.call and inner:
+        names = ", ".join(f"`{name}` ({type(layer).__name__})" for name, layer in inner)
+        first = inner[0][0]
+        return (
+            f"'{root.name}' ({type(root).__name__}) has no `call`, which alone could build it. Take the networks within, "
+            f"{names}: `{what}(model.{first}, ...)`, give the result to a new {type(root).__name__} (or write "
+            f"`model.{first} = ...`), and train that; its `fit` updates what is within. Then strip `model.{first}`."
+        )
+    return (
+        f"layer '{root.name}' ({type(root).__name__}) is not built. Call the model once on data, or "
+        "`model.build(input_shape)`."
+    )
 
 
 def left_alone_unknown(left_alone):

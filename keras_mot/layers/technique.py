@@ -3,6 +3,7 @@
 Pruning and clustering differ in the transforms that they attach, and in nothing of this.
 """
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable
@@ -11,14 +12,36 @@ import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
-from keras_mot._keras import forget_compilation, forget_torch_parameters, has_default_build, set_input_shape
+from keras_mot._keras import (
+    Sequential,
+    flatten_layers,
+    forget_compilation,
+    forget_torch_parameters,
+    has_default_build,
+    set_input_shape,
+)
 from keras_mot._messages import describe
 from keras_mot.layers._weights import is_only_depthwise
-from keras_mot.layers.attaching import ANY, ANY_BUT_DEPTHWISE, attach, initialize, prepare, put_on, weights_by_updater
+from keras_mot.layers.attaching import (
+    ANY,
+    ANY_BUT_DEPTHWISE,
+    attach,
+    initialize,
+    is_composite,
+    prepare,
+    put_on,
+    weights_by_updater,
+)
 from keras_mot.layers.copying import copy_model, strategy_scope
 from keras_mot.layers.finding import check_layer, find_weights, left_alone_unknown, require_built
 from keras_mot.layers.own_weights import speaks_for_itself
-from keras_mot.layers.selecting import check_selectors_match, checked_overrides, matches, matches_layer
+from keras_mot.layers.selecting import (
+    check_each_matches,
+    check_selectors_match,
+    checked_overrides,
+    matches,
+    matches_layer,
+)
 from keras_mot.layers.stripping import strip
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.transforms.base import order_error
@@ -78,7 +101,13 @@ class Technique:
         technique = self if include_depthwise is None else self._with_depthwise(include_depthwise)
         if not isinstance(target, list | tuple):
             given = target if include_depthwise is None else None
-            return technique._apply(target, config, overrides, inplace, input_shape, given)
+            try:
+                return technique._apply(target, config, overrides, inplace, input_shape, given)
+            except NothingToDoError:
+                # One layer of many, as in `clone_model(model, clone_function=prune_low_magnitude)`.
+                if isinstance(target, keras.Model) or not _has_no_weights(target):
+                    raise
+                return target if inplace else copy_model(target)
         if not target:
             raise ValueError(f"`{self.function}` received an empty list: there is no layer to {self.verb}.")
         return technique._apply_to_list(target, config, overrides, inplace)
@@ -119,6 +148,8 @@ class Technique:
         check_layer(layer, self.function)
         if not layer.built and not isinstance(layer, keras.Model):
             return self._apply_when_built(layer, config, overrides, inplace, input_shape, given)
+        if not layer.built and isinstance(layer, Sequential):
+            return self._apply_to_unbuilt(layer, config, overrides, inplace, input_shape, given)
         if input_shape is not None:
             raise ValueError(f"`input_shape` is for layers that are not built; '{layer.name}' is.")
         require_built(layer, self.function)
@@ -203,8 +234,28 @@ class Technique:
             raise ValueError("\n".join(problems))
         return [stacks.get(id(weight), []) for weight in found]
 
+    def _apply_to_unbuilt(self, model, config, overrides, inplace, input_shape, given):
+        """A sequential model without an `Input`: its layers are transformed when its first call builds them."""
+        if input_shape is not None:
+            raise ValueError(
+                f"`input_shape` is for layers; write `model.build((None, {', '.join(map(str, input_shape))}))`."
+            )
+        check_each_matches(overrides, matches_layer, model.layers, [layer.name for layer in model.layers])
+        target, count = model if inplace else copy_model(model), 0
+        for layer, source in zip(target.layers, model.layers, strict=True):
+            chosen = next((each for selector, each in overrides.items() if matches_layer(selector, source)), config)
+            if chosen is None:
+                continue
+            asked = layer if chosen is not config else None
+            with contextlib.suppress(NothingToDoError):
+                self._apply(layer, chosen, {}, True, None, asked, check_selectors=False)
+                count += 1
+        if not count:
+            raise NothingToDoError(f"There is nothing to {self.verb} in '{model.name}', which is not built yet.")
+        return target
+
     def _apply_when_built(self, layer, config, overrides, inplace, input_shape, given):
-        if has_default_build(layer):
+        if has_default_build(layer) and not is_composite(layer):
             raise NothingToDoError(
                 f"Layer '{layer.name}' ({type(layer).__name__}) is not built, and has no `build` method of its own: it "
                 f"has no weights to {self.verb}, or creates them when it is called; then call it once on data first."
@@ -213,6 +264,11 @@ class Technique:
             raise ValueError(
                 f"`overrides` need layers whose weights exist; '{layer.name}' is not built. Give it settings of "
                 "its own."
+            )
+        if any(getattr(part, "lora_rank", None) for part in flatten_layers(layer)):
+            raise ValueError(
+                f"'{layer.name}' will have LoRA (`lora_rank`), and cannot be {self.done}: what LoRA adds to a weight has "
+                f"no zeros and no shared values. Make the layer without it."
             )
         if not self.allows(layer):
             raise NothingToDoError(f"The policy does not allow layer '{layer.name}' to be {self.done}.")
@@ -231,6 +287,14 @@ def strip_model(model, inplace):
         if hasattr(updater, "before_strip"):
             updater.before_strip(weights)
     return strip(model, inplace)
+
+
+def _has_no_weights(layer):
+    """Whether a layer has no weight that any technique could take, now or once it is built."""
+    if layer.built:
+        found, left_alone = find_weights(layer)
+        return not found and not left_alone_unknown(left_alone)
+    return has_default_build(layer)
 
 
 class NothingToDoError(ValueError):

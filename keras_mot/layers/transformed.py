@@ -10,7 +10,7 @@ import types
 
 import keras
 
-from keras_mot._keras import flatten_layers, forget_attribute, is_eager, open_tracking, unpickling_with, untrack
+from keras_mot._keras import flatten_layers, forget_attribute, open_tracking, unpickling_with, untrack
 from keras_mot.layers._refusals import guard_models, refused_methods
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers.transformed_weight import TransformedWeight
@@ -30,13 +30,17 @@ class TransformedLayer:
             return super().call(*args, **kwargs)
 
     def __call__(self, *args, **kwargs):
-        """The plain layer's; transforms that wait for weights which a call makes are attached after it."""
-        result = super().__call__(*args, **kwargs)
-        if self._weight_stacks.awaits_call and is_eager():
-            from keras_mot.layers.attaching import attach_pending
+        """The plain layer's; before its first call, transforms are attached to the weights that calling makes."""
+        if not self._weight_stacks.awaits_call:
+            return super().__call__(*args, **kwargs)
+        from keras_mot.layers.attaching import attach_pending
 
-            attach_pending(self)
-        return result
+        # On symbolic tensors, so that no step of a training runs, or is traced, without the transforms.
+        positional, named = keras.tree.map_structure(_symbolic, (args, kwargs))
+        result = super().__call__(*positional, **named)
+        attach_pending(self)
+        given = any(isinstance(value, keras.KerasTensor) for value in keras.tree.flatten((args, kwargs)))
+        return result if given else super().__call__(*args, **kwargs)
 
     def get_config(self):
         """The plain layer's configuration and build state beside those of the transforms."""
@@ -71,6 +75,12 @@ class TransformedLayer:
     def __reduce__(self):
         """As Keras pickles models; unpickling calls the plain class, which has a name that can be looked up."""
         return unpickling_with(plain_class(self)), super().__reduce__()[1]
+
+
+def _symbolic(value):
+    if isinstance(value, keras.KerasTensor) or not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        return value
+    return keras.KerasTensor(tuple(value.shape), keras.backend.standardize_dtype(value.dtype))
 
 
 class Stacks:

@@ -1,12 +1,43 @@
-"""Pruning as TFMOT's guides have it: they strip models that were never trained."""
+"""Pruning as TFMOT's scripts have it: they prune in groups what does not divide, and strip models never trained."""
 
 import warnings
+from typing import Any
 
 import keras
 
 from keras_mot import sparsity
 from keras_mot.layers import strip, transformed_weights
+from keras_mot.tfmot.single_layers import applied_to_each
 from keras_mot.transforms import Mask
+
+
+def prune_low_magnitude(
+    to_prune: Any,
+    pruning_schedule: sparsity.PruningSchedule | None = None,
+    block_size: tuple[int, int] = (1, 1),
+    block_pooling_type: str = "AVG",
+    pruning_policy: sparsity.PruningPolicy | None = None,
+    sparsity_m_by_n: tuple[int, int] | None = None,
+    **settings: Any,
+) -> Any:
+    """`keras_mot.sparsity.prune_low_magnitude`, which see, but for two things that are no errors.
+
+    Weights may have inputs that do not divide into groups, and a layer nothing to prune: a copy of it is returned.
+
+    Args:
+        to_prune: a model, a layer, or a list of layers.
+        pruning_schedule: a `PruningSchedule`.
+        block_size: (inputs, outputs) of a block.
+        block_pooling_type: `"AVG"` or `"MAX"`.
+        pruning_policy: a `PruningPolicy`.
+        sparsity_m_by_n: (zeros, group); a last group that is smaller is filled up with zeros.
+        **settings: the other arguments.
+    """
+    groups = isinstance(sparsity_m_by_n, tuple | list) and len(sparsity_m_by_n) == 2
+    if groups and settings.get("granularity") is None and tuple(block_size) == (1, 1):
+        settings["granularity"], sparsity_m_by_n = sparsity.NofM(*sparsity_m_by_n, fill=True), None
+    positional = pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n
+    return applied_to_each(sparsity.prune_low_magnitude, to_prune, *positional, **settings)
 
 
 def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.layers.Layer:

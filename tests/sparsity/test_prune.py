@@ -302,20 +302,28 @@ def test_wrong_arguments_are_refused_at_once(arguments, error, message):
     assert not any(is_transformed(layer) for layer in model.layers)
 
 
+class Plain(keras.Model):
+    """A subclassed model that was not called yet."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: "model", TypeError, "expects a Keras 3 model or layer"),
         (lambda: None, TypeError, "expects a Keras 3 model or layer"),
         (lambda: [], ValueError, "empty list"),
-        (lambda: keras.Sequential([layers.Dense(3)]), ValueError, "needs a built model"),
+        (lambda: Plain(), ValueError, "needs a built model"),
+        (lambda: keras.Sequential([layers.ReLU()]), ValueError, "nothing to prune"),
         (lambda: keras.Sequential([layers.Input((3,)), layers.ReLU()]), ValueError, "nothing to prune"),
         (
             lambda: keras.Sequential([layers.Input((3,)), layers.BatchNormalization()]),
             ValueError,
             "nothing to prune",
         ),
-        (lambda: layers.Flatten(), ValueError, "not built"),
         (lambda: [layers.Flatten(), layers.ReLU()], ValueError, "nothing to prune in the layers"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_mot._keras import operation_class
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import are_the_first
 from keras_mot.graph.functional import is_a
@@ -24,6 +25,7 @@ from keras_mot.quantization.lowering import (
     attention,
     merges,
     normalization,
+    products,
     recurrent,
     weighted,
     wrappers,
@@ -58,10 +60,12 @@ _LAYERS = {
     layers.RMSNormalization: normalization.rms_normalization,
     layers.UnitNormalization: normalization.unit_normalization,
     layers.Average: merges.average,
-    layers.Add: merges.chain,
-    layers.Multiply: merges.chain,
+    layers.Add: merges.add,
+    layers.Multiply: merges.multiply,
     layers.Maximum: merges.chain,
     layers.Minimum: merges.chain,
+    operation_class("Einsum"): products.einsum,
+    operation_class("ExtractPatches"): products.patches,
 }
 # The layers within one that are broken down by themselves, and may have settings of their own.
 _PARTS = {
@@ -78,6 +82,9 @@ _KINDS = {
     "divide": affine.divide,
     "prelu": activations.prelu,
     "square": merges.square,
+    "power": merges.power,
+    "matmul": merges.matmul,
+    "glu": merges.glu,
     "negative": merges.negative,
     "silu": activations.silu,
     "hard_sigmoid": activations.hard_sigmoid,

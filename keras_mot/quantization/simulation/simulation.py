@@ -1,29 +1,36 @@
 """The simulation of an integer model: a Keras model whose weights and activations are rounded as they will be."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters
+from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
+from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
-from keras_mot.graph.rewrite import flatten_with_origins, operations_of
-from keras_mot.graph.tracing import trace
+from keras_mot.graph.preprocessing import has_lookups
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.collaborative import read_off_transforms
 from keras_mot.quantization.lowering.lowering import lower
 from keras_mot.quantization.lowering.moves import Move
+from keras_mot.quantization.simulation.behind_lookups import joined, looked_up, split
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check
 from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
+from keras_mot.quantization.simulation.kept_class import of_class_of
+from keras_mot.quantization.simulation.opened import flat_copy
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
+from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
 from keras_mot.quantization.simulation.weights import attach_transforms, fit_scales, warn_of_merged_values
 from keras_mot.targets import LITERT
@@ -47,20 +54,35 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     Returns:
         The model, which shares no variables with `model`.
     """
+    if has_lookups(model):
+        preprocessing, behind, copy = split(model)
+        data = fitting.calibration.data
+        if data is not None:
+            data = looked_up(model, preprocessing, data, fitting.calibration.batch_size)
+            fitting = dataclasses.replace(fitting, calibration=dataclasses.replace(fitting.calibration, data=data))
+        quantized = quantize(
+            behind, scheme, fitting, selected, overrides, function, batch_norm_steps, target, placement
+        )
+        return joined(copy, quantized, model)
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
     fast = is_fast(placement, target, scheme.activation_bits)
-    simulation, folds, origin = simulate(model, scheme, selected, overrides, target, fast)
+    simulation, folds, origin = simulate(model, scheme, selected, overrides, target, fitting.data, fast)
     _round_slopes(simulation)
     fitting.run(simulation, origin)
     if fitting.data is not None:
         round_biases(simulation)
     warn_of_merged_values(simulation)
-    return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
+    unfolded = simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
+    result = of_class_of(model, unfolded)
+    if result is not simulation and remembered(simulation) is not None:
+        remember(result, remembered(simulation))
+    hand_on_sources(simulation, result)
+    return result
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT, fast=False):
+def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
     With `fast`, what is faster in floats on the target is left in floats.
@@ -70,27 +92,28 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, fast=F
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    traced = trace(plain)
-    settings = settings_of_operations(
-        [given.of(operation) for operation in operations_of(traced)], scheme, selected, overrides
+    flat = flat_copy(plain, given, data)
+    settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    parted, parts = move_before_concatenations(
+        flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
     )
-    flat, flattened = flatten_with_origins(traced)
+    origins_of_parted = parts.through(flat.origins)
 
     def shall_fold(linear, batch_norm):
-        left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
+        left = [settings.is_left(origins_of_parted.of(layer)) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat, shall_fold, consumed=True)
-    origins = made.through(flattened)
+    folded, folds, made = fold_with_origins(parted, shall_fold, consumed=True)
+    origins = made.through(origins_of_parted)
     whole = left_whole(target, scheme.activation_bits, fast)
 
     def broken_down(operation):
-        return settings.get(given.of(origins.of(operation))) is not None and not whole(operation)
+        return settings.get(origins.of(operation)) is not None and not whole(operation)
 
     lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast)
 
     def chosen(operation):
-        return settings.get(given.of(origins.of(lowered.origins.of(operation))))
+        return settings.get(origins.of(lowered.origins.of(operation)))
 
     faster = set()
     if fast:
@@ -114,7 +137,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, fast=F
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
-    carried = carried_through(sources, folded, origins, lowered)
+    carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
     by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
@@ -137,9 +160,11 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, fast=F
     fit_scales(simulation)
 
     def origin(operation):
-        return given.of(origins.of(lowered.origins.of(copied.of(operation))))
+        return origins.of(lowered.origins.of(copied.of(operation)))
 
-    return with_output_names(simulation, output_names(model)), left, origin
+    simulation = with_output_names(simulation, output_names(model))
+    note_sources(simulation, model, origin, settings.is_in_floats)
+    return simulation, left, origin
 
 
 def _without_transforms(model, scheme):

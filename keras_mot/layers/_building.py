@@ -1,0 +1,39 @@
+"""Building a model before its training begins, where transforms wait for its weights.
+
+On TensorFlow the first training step builds what is not built, and is already compiled then: codebooks start from the
+values of weights, which nobody can read there.
+"""
+
+import keras
+
+from keras_mot._keras import extend
+from keras_mot.layers.transformed import pending_transforms
+
+
+def _building(fit):
+    def built_first(self, x=None, *args, **kwargs):
+        if pending_transforms(self):
+            batch = _first_batch(x)
+            if batch is not None:
+                self(batch, training=False)
+        return fit(self, x, *args, **kwargs)
+
+    return built_first
+
+
+def _first_batch(x):
+    """A sample or a batch of the inputs in what is given to `fit`, if that can be read twice; else `None`."""
+    if hasattr(x, "element_spec") and hasattr(x, "take"):  # a `tf.data.Dataset`
+        batch = next(iter(x.take(1)), None)
+        return batch[0] if isinstance(batch, tuple) else batch
+    leaves = keras.tree.flatten(x)
+    if leaves and all(hasattr(leaf, "shape") and hasattr(leaf, "__getitem__") and len(leaf.shape) for leaf in leaves):
+        return keras.tree.map_structure(lambda leaf: keras.ops.convert_to_tensor(leaf[:1]), x)
+    return None
+
+
+extend(
+    *(keras.Model, "fit", _building),
+    arguments=("x",),
+    without="a clustered model without input shape must be built before `fit`",
+)
