@@ -9,6 +9,7 @@ from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.float_boundary import ASKED, FASTER, FloatBoundary
+from keras_mot.layers.masked_softmax import MaskedSoftmax
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
 
@@ -76,7 +77,10 @@ class _Placement:
         if not args and "inputs" in kwargs:
             args = (kwargs.pop("inputs"),)
         ranges = self._steps.ranges(operation)
-        # What another target has a kernel for, an exporter would write by that.
+        # What another target has a kernel for, an exporter would write by that; and parts of a masked softmax, where
+        # what stands for minus infinity has no integer.
+        if isinstance(operation, MaskedSoftmax):
+            return self._in_floats(operation, args, kwargs)
         if not self._steps.selected(operation) or (ranges is None and LITERT.has_kernel(operation, self._bits)):
             return self._in_floats(operation, args, kwargs)
         if ranges is None:
@@ -118,7 +122,8 @@ class _Placement:
 
     def _in_floats(self, operation, args, kwargs):
         """The results of an operation left in floats: by the user, for speed, or since the target has no kernel."""
-        reason = FASTER if id(operation) in self._faster else ASKED
+        faster = id(operation) in self._faster or isinstance(operation, MaskedSoftmax)
+        reason = FASTER if faster else ASKED
 
         def bounded(tensor):
             return self._behind_boundary(tensor, reason)
