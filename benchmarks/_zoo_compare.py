@@ -1,6 +1,8 @@
 """What the model zoo compares: outputs of models and files, operators of files, latencies."""
 
 import contextlib
+import functools
+import itertools
 import time
 
 import keras
@@ -117,9 +119,10 @@ def stock_conversion(model, inputs):
     dtypes = [tensor.dtype for tensor in model.inputs] if getattr(model, "inputs", None) else [a.dtype for a in flat]
     flat = [a if a.dtype.kind in "USO" else a.astype(dtype) for a, dtype in zip(flat, dtypes, strict=True)]
 
-    def samples():
+    def samples(named):
         for index in range(min(len(flat[0]), 64)):
-            yield {f"x{number:02}": array[index : index + 1] for number, array in enumerate(flat)}
+            rows = {f"x{number:02}": array[index : index + 1] for number, array in enumerate(flat)}
+            yield rows if named else list(rows.values())
 
     reason = ""
     for batch in (None, 1):  # recurrent layers of an open batch size are beyond the converter
@@ -128,15 +131,18 @@ def stock_conversion(model, inputs):
         except Exception as error:  # whatever TensorFlow raises
             reason = _line(error)
             continue
-        for how, others in (("integers", []), ("integers where it can", [tf.lite.OpsSet.TFLITE_BUILTINS])):
+        kinds = (("integers", []), ("integers where it can", [tf.lite.OpsSet.TFLITE_BUILTINS]))
+        for (how, others), named in itertools.product(kinds, (True, False)):
             converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = samples
+            converter.representative_dataset = functools.partial(samples, named)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, *others]
             try:
                 return bytes(converter.convert()), how
             except Exception as error:
                 reason = _line(error)
+                if "SignatureDef" not in reason:  # which needs samples in a list, whose order is then the file's
+                    break
     return None, reason
 
 

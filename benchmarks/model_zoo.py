@@ -16,6 +16,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import threading
 import time
 
 from _common import RESULTS, Table, environment, write_results
@@ -47,8 +48,8 @@ def main():
         if arguments.backend in backends and (arguments.again or not store.has(name, cell))
     ]
     print(f"{len(jobs)} cells to run", flush=True)
-    _run(jobs, arguments, store)
-    values = {"environment": environment(arguments.backend), "models": store.of(architectures, arguments.backend)}
+    _run(jobs, arguments, store, rows)
+    values = {"environment": environment(arguments.backend), "models": store.of(rows)}
     values["environment"]["keras-mot commit"] = _commit()
     summary = summarised(values["models"])
     values["summary"] = summary
@@ -85,36 +86,40 @@ def _chosen(rows, arguments):
 
 
 class _Store:
-    """Results by model and cell, kept in a file for each model, so that a broken run goes on where it was."""
+    """Results by model and cell, written after each cell, so that a broken run goes on where it was."""
 
     def __init__(self, arguments):
         base = arguments.output or (None if arguments.quick else RESULTS)
-        self.folder = base / f"model_zoo_{arguments.backend}" if base else None
-        self.results = collections.defaultdict(dict)
-        if self.folder and self.folder.is_dir():
-            for path in sorted(self.folder.glob("*.json")):
-                self.results[path.stem] = json.loads(path.read_text())
-        self._not_ok = arguments.not_ok
+        self._path = base / f"{_file_name(arguments)}.json" if base else None
+        self._not_ok, self._lock, self._before = arguments.not_ok, threading.Lock(), {}
+        if self._path and self._path.is_file():
+            self._before = json.loads(self._path.read_text())["models"]
+        self.results = collections.defaultdict(dict, {name: model["cells"] for name, model in self._before.items()})
 
     def has(self, name, cell):
         found = self.results.get(name, {}).get(cell)
         return found is not None and not (self._not_ok and found["status"] != "ok")
 
-    def put(self, name, cell, result):
-        self.results[name][cell] = result
-        if self.folder:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / f"{name}.json").write_text(json.dumps(self.results[name], indent=1) + "\n")
+    def put(self, name, cell, result, rows):
+        with self._lock:
+            self.results[name][cell] = result
+            if self._path:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                part = self._path.with_suffix(".part")
+                part.write_text(json.dumps({"models": self.of(rows)}, default=float))
+                part.replace(self._path)
 
-    def of(self, architectures, backend):
-        return {
+    def of(self, rows):
+        """What there is of the architectures that the rows name, and of those whose packages are missing now."""
+        found = {
             row[0]: {"domain": row[1], "traits": row[2], "cells": self.results[row[0]]}
-            for row in architectures
-            if backend in row[3]
+            for row in rows
+            if self.results.get(row[0])
         }
+        return found | {name: model for name, model in self._before.items() if name not in found}
 
 
-def _run(jobs, arguments, store):
+def _run(jobs, arguments, store, rows):
     """All cells; each worker has a process that forks, opened anew after some cells, since what it holds may change."""
     done = collections.Counter()
 
@@ -126,7 +131,7 @@ def _run(jobs, arguments, store):
                 result["wall"] = round(outcome.seconds, 1)
                 if cell == "int8" and arguments.backend == "tensorflow":
                     result = _beside_stock(workshop, name, result, arguments, factor, kept)
-                store.put(name, cell, result)
+                store.put(name, cell, result, rows)
                 done["all"] += 1
                 note = f"{result['status']}{': ' if result['reason'] else ''}{result['reason'][:150]}"
                 print(f"[{done['all']}/{len(jobs)}] {name} {cell} ({result['wall']} s): {note}", flush=True)

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 from _common import Table, environment, write_results
 from _common import parser as common_parser
+from _encoders import MODELS as ENCODERS
+from _encoders import samples_of
 
 import keras_mot
 from keras_mot.export import export_litert
@@ -18,6 +20,7 @@ from keras_mot.quantization import quantize_post_training
 
 # The asked speed-up of int8 over float, one thread.
 TARGETS = {"MobileNet": 2.6, "MobileNetV2": 1.9, "ResNet50": 3.3, "InceptionV3": 3.0, "NASNetMobile": 1.2}
+TARGETS |= dict.fromkeys(ENCODERS, 1.3)
 SIZE_TARGET = 0.27
 
 
@@ -41,8 +44,12 @@ def timed(function, *arguments, **options):
 
 def measure(name, arguments):
     keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None)
-    samples = np.random.default_rng(0).normal(size=(8, *model.input_shape[1:])).astype("float32")
+    if name in ENCODERS:
+        model = ENCODERS[name]()
+        samples = samples_of(model)
+    else:
+        model = getattr(keras.applications, name)(weights=None)
+        samples = np.random.default_rng(0).normal(size=(8, *model.input_shape[1:])).astype("float32")
     with tempfile.TemporaryDirectory() as folder:
         paths = {kind: pathlib.Path(folder) / f"{kind}.tflite" for kind in ("float", "int8", "stock")}
         export_litert(model, paths["float"], sparse_encoding=False, verify=False)

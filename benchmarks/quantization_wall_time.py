@@ -93,7 +93,7 @@ def measure(name, rounds):
                 for part, seconds in parts.items():
                     found.setdefault(part, []).append(seconds)
             ratios.append(sums[0] / sums[1])
-            print(name, "warm-up" if not number else number, {part: round(s[-1], 2) for part, s in found.items()})
+            print(name, number if number else "warm-up", {part: round(s[-1], 2) for part, s in found.items()})
     medians = {part: statistics.median(seconds[1:] or seconds) for part, seconds in found.items()}
     return {"model": name, "seconds": medians, "ratio": statistics.median(ratios[1:] or ratios)}
 

@@ -31,9 +31,9 @@ NAMES = {
         RemoveChannels Stage StageResult StoreWeights Tune compress""",
     "sparsity": """Block Channel ConstantSparsity Criterion Element Granularity Magnitude NofM PerLayer PolynomialDecay
         PrunableLayer PruneForLatencyOnXNNPack PruningConfig PruningPolicy PruningReport PruningSchedule
-        PruningSummaries Random UpdatePruningStep WholeModel prune_low_magnitude prune_scope pruning_due pruning_report
-        remove_pruned_channels strip_pruning update_pruning_step""",
-    "targets": "LITERT Target get register target_of",
+        PruningSummaries Random UpdatePruningStep WholeModel prune_channels prune_low_magnitude prune_scope pruning_due
+        pruning_report remove_pruned_channels strip_pruning update_pruning_step""",
+    "targets": "LITERT Cost Costs Target get register target_of",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }
 TFMOT = [

@@ -1,4 +1,4 @@
-"""Image models in the style of Keras's published examples: segmentation, restoration, sets of points, several images."""
+"""Image models in the style of Keras's published examples: segmentation, restoration, points, several images."""
 
 import keras
 import numpy as np
@@ -266,9 +266,8 @@ class MetricLearner(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         similar = ops.matmul(y_pred, ops.transpose(y_pred)) / 0.2
-        return keras.losses.sparse_categorical_crossentropy(
-            ops.arange(ops.shape(similar)[0]), similar, from_logits=True
-        )
+        same = ops.arange(ops.shape(similar)[0])
+        return ops.mean(keras.losses.sparse_categorical_crossentropy(same, similar, from_logits=True))
 
 
 @architecture("vision", images(20, 20, 3), "own_class", "own_step")

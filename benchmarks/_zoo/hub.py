@@ -171,7 +171,7 @@ def hub_mobilenet():
 @_hub(images(32, 32, 3))
 def hub_resnet():
     return models.ResNetBackbone(
-        input_conv_filters=[8],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[7],
         stackwise_num_filters=[64, 64],
         stackwise_num_blocks=[1, 1],
@@ -190,7 +190,8 @@ def hub_cspnet():
         stackwise_depth=[1, 2],
         stackwise_strides=[1, 2],
         stackwise_num_filters=[16, 24],
-        block_type="dark",
+        block_type="dark_block",
+        stage_type="dark",
         image_shape=(32, 32, 3),
     )
 

@@ -12,6 +12,7 @@ from keras_mot._keras.graph import (
     call_of,
     calls_anywhere,
     calls_by_depth,
+    forgetting_calls,
     functional_of,
     get_keras_mask,
     producer_of,
@@ -61,6 +62,7 @@ from keras_mot._keras.variables import (
     raw_variables,
     set_own_flag,
     set_path,
+    symbolic_operands,
     train_only_while,
 )
 
@@ -93,6 +95,7 @@ __all__ = [
     "forget_attribute",
     "forget_compilation",
     "forget_torch_parameters",
+    "forgetting_calls",
     "functional_of",
     "get_keras_mask",
     "has_default_build",
@@ -123,6 +126,7 @@ __all__ = [
     "set_raw_parameter",
     "shell_of",
     "sublayers",
+    "symbolic_operands",
     "takes_training",
     "track_in_order",
     "train_only_while",

@@ -1,11 +1,14 @@
 """The calls (nodes) on symbolic tensors that a functional model is made of, and the masks of such tensors."""
 
+import contextlib
+
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 
 __all__ = [
     "call_of",
     "calls_anywhere",
     "calls_by_depth",
+    "forgetting_calls",
     "functional_of",
     "get_keras_mask",
     "producer_of",
@@ -44,3 +47,19 @@ def calls_by_depth(functional):
 def run_graph(functional, inputs, call):
     """The outputs of a functional model on other inputs, where `call(operation)` gives what is called for each."""
     return functional._run_through_graph(inputs, operation_fn=call)
+
+
+@contextlib.contextmanager
+def forgetting_calls(operations):
+    """Context in which operations may be called on symbolic tensors, and remember nothing of it afterwards.
+
+    `layer.output` of a user's model is refused once a layer has two calls. The tensors that came of the calls cannot be
+    followed to where they came from any more.
+    """
+    counts = [(each, len(each._inbound_nodes), len(each._outbound_nodes)) for each in operations]
+    try:
+        yield
+    finally:
+        for operation, inbound, outbound in counts:
+            del operation._inbound_nodes[inbound:]
+            del operation._outbound_nodes[outbound:]

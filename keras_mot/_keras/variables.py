@@ -13,6 +13,37 @@ def own_variables(layer):
     return list(layer._trainable_variables), list(layer._non_trainable_variables)
 
 
+_OPERATORS = [
+    f"__{side}{name}__"
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+    for side in ("", "r")
+]
+
+
+@contextlib.contextmanager
+def symbolic_operands():
+    """Context in which `variable * tensor` is an operation of `keras.ops` if the tensor is symbolic.
+
+    Keras leaves it to the backend, which knows no symbolic tensors.
+    """
+    owner = next(each for each in keras.Variable.__mro__ if "__mul__" in vars(each))
+    plain = {name: vars(owner)[name] for name in _OPERATORS if name in vars(owner)}
+    for name, method in plain.items():
+        setattr(owner, name, _left_to_symbolic(method))
+    try:
+        yield
+    finally:
+        for name, method in plain.items():
+            setattr(owner, name, method)
+
+
+def _left_to_symbolic(method):
+    def operator(self, other):
+        return NotImplemented if isinstance(other, keras.KerasTensor) else method(self, other)
+
+    return operator
+
+
 @contextlib.contextmanager
 def nothing_frozen(layer):
     """Context in which `layer.trainable_weights` lists what it would if nothing in the layer were frozen."""

@@ -112,6 +112,12 @@ def add_calibration(group):
         metavar="N",
         help="samples of x_train that ranges are chosen on (default: 512)",
     )
+    group.add_argument(
+        "--placement",
+        choices=("fast", "integer"),
+        help="leave in floats what is faster so, or nothing that has a kernel (default: fast for 8 bits, but with "
+        "--strict)",
+    )
 
 
 def check_inputs(options):

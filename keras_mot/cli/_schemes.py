@@ -21,5 +21,6 @@ def settings_of(options):
         "activation_bits": scheme.activation_bits,
         "calibration_samples": options.calibration_samples,
         "skip": options.skip,
+        "placement": options.placement,
         **of_integer_file(options),
     }

@@ -67,7 +67,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def _check_weights_alone(options):
-    integers = (("--skip", options.skip), ("--strict", options.strict), ("--keras", options.keras))
+    integers = [(f"--{name}", getattr(options, name)) for name in ("skip", "strict", "keras", "placement")]
     types = ((f"--{side}-type", getattr(options, f"{side}_type") != "float32") for side in ("input", "output"))
     for name, given in (*integers, *types):
         if given:

@@ -10,6 +10,12 @@ from keras_mot._keras import calls_anywhere
 _FAR = 1e8  # what stands for minus infinity
 
 
+def casts_floats(operation: Any) -> bool:
+    """Whether floats are cast to floats."""
+    given = [str(tensor.dtype) for call in calls_anywhere(operation) for tensor in call.arguments.keras_tensors]
+    return bool(given) and all("float" in dtype for dtype in (*given, str(operation.dtype)))
+
+
 def crops_only(layer: Any) -> bool:
     """Whether a `CenterCrop` gets images that are large enough; others it resizes."""
     sizes = [tensor.shape[-3:-1] for call in calls_anywhere(layer) for tensor in call.arguments.keras_tensors]

@@ -8,7 +8,7 @@ from keras import activations, layers
 
 from keras_mot._keras import operation_class
 from keras_mot.graph._elementwise import divides_a_number, has_numbers, is_of_each_element, is_of_one_tensor
-from keras_mot.graph._forms import crops_only, pads_least, pads_zeros, resizes_by
+from keras_mot.graph._forms import casts_floats, crops_only, pads_least, pads_zeros, resizes_by
 from keras_mot.graph._kind import (
     ACTIVATION,
     AVERAGES,
@@ -28,6 +28,7 @@ from keras_mot.graph._kind import (
     WEIGHTED,
     Kind,
 )
+from keras_mot.layers.inverse_root import InverseRoot
 
 TABLE = {}
 """Class -> its rows; the first whose condition holds is that of an operation."""
@@ -65,6 +66,14 @@ _rows_by_rank(
 )
 _row(Kind("embedding", LOOKS_UP), layers.Embedding)
 _row(Kind("batch_normalization", NORMALIZES, channels_stay=True), layers.BatchNormalization)
+for _name, _layer in (
+    ("layer_normalization", layers.LayerNormalization),
+    ("group_normalization", layers.GroupNormalization),
+    ("rms_normalization", layers.RMSNormalization),
+    ("unit_normalization", layers.UnitNormalization),
+):
+    _row(Kind(_name, NORMALIZES), _layer)
+_row(Kind("inverse_root", ELEMENTWISE, channels_stay=True, table=True), InverseRoot)
 
 # The same numbers.
 _STAYS = Kind("identity", MOVES, SAME, homogeneous=True, channels_stay=True, keeps_constants=True)
@@ -97,6 +106,7 @@ _row(
     ),
 )
 _row(_STAYS, "StopGradient", "Copy")
+_row(dataclasses.replace(_STAYS, condition=casts_floats), "Cast")
 _row(dataclasses.replace(_STAYS, name="crop", condition=crops_only), layers.CenterCrop)
 _rows_by_rank(dataclasses.replace(_STAYS, name="crop"), layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)
 _NEAREST = dataclasses.replace(_STAYS, name="upsample")
@@ -183,6 +193,7 @@ _row(Kind("quotient", ELEMENTWISE, channels_stay=True, table=True, condition=div
 _row(Kind("divide", MERGES, channels_stay=True), "Divide", "TrueDivide")
 _row(Kind("compare", MERGES), "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual")
 _row(Kind("where", MERGES), "Where")
+_row(Kind("glu", MERGES), "Glu")
 _row(Kind("matmul", PRODUCTS), "Matmul")
 _row(Kind("dot", PRODUCTS, condition=lambda layer: not layer.normalize), layers.Dot)
 

@@ -70,16 +70,26 @@ def with_masks(operation, args, kwargs):
     return {**kwargs, **found}
 
 
-def pass_mask_on(operation, args, kwargs, outputs):
-    """Lets what stands for the results of a call carry the masks that the results carried."""
+def pass_mask_on(operation, args, kwargs, outputs, always=False):
+    """Lets what stands for the results of a call carry the masks that the results carried.
+
+    Args:
+        operation: the operation.
+        args: its positional arguments.
+        kwargs: its other arguments, with the masks (`with_masks`).
+        outputs: what stands for its results.
+        always: whether it was not called at all, so that nothing knows of a mask that it makes itself.
+    """
     if not getattr(operation, "supports_masking", False):
         return
     inputs = args[0] if args else kwargs[next(iter(_signature(operation).parameters))]
     mask = kwargs.get("mask")
     mask = keras.tree.map_structure(get_keras_mask, inputs) if mask is None else mask
-    masks = None if _says_nothing(mask) else operation.compute_mask(inputs, mask)
+    if _says_nothing(mask) and not always:
+        return
+    masks = operation.compute_mask(inputs, None if _says_nothing(mask) else mask)
     for tensor, own in zip(keras.tree.flatten(outputs), keras.tree.flatten(masks), strict=False):
-        if own is not None and get_keras_mask(tensor) is None:
+        if own is not None and isinstance(tensor, keras.KerasTensor) and get_keras_mask(tensor) is None:
             set_keras_mask(tensor, own)
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_mot.graph.channel_rules import channel_rule
-from keras_mot.graph.channel_slots import STAYS, Channels, Slots
+from keras_mot.graph.channel_slots import Channels, Slots
 from keras_mot.graph.model_graph import Graph
 
 
@@ -40,7 +40,7 @@ class ChannelGroups:
             which sees zeros beyond the border. Transposed convolutions see them in any case.
 
     Attributes:
-        makers: dictionary from each layer that makes channels to these, as `Channels`.
+        makers: dictionary from each layer that makes channels to these, as `Channels`; from attention, to its heads.
         blocked: dictionary from layers to how many constants they read that are none at the border.
     """
 
@@ -57,7 +57,7 @@ class ChannelGroups:
         for call in self.graph.calls:
             self._visit(call)
         for tensor in self.graph.outputs:
-            self.slots.keep(self.of(tensor).slots)
+            self.slots.keep(self.of(tensor).slots, "the model returns them")
 
     def of(self, tensor: keras.KerasTensor) -> Channels:
         """The channels of a tensor of the model."""
@@ -73,13 +73,12 @@ class ChannelGroups:
         for layer, channels in self.makers.items():
             for number, slot in enumerate(channels.slots):
                 found.setdefault(self.slots.root(slot), []).append((layer, number))
-        found.pop(STAYS, None)
-        return list(found.values())
+        return [group for slot, group in found.items() if self.slots.reason(slot) is None]
 
     def keep_read(self) -> None:
         """Lets all channels stay that a layer reads, but for constants that its bias can take over."""
-        for slots in self._read:
-            self.slots.keep(slots)
+        for slots, reason in self._read:
+            self.slots.keep(slots, reason)
 
     # For the rules
 
@@ -88,9 +87,13 @@ class ChannelGroups:
         self.makers[layer] = Channels(self.slots.new(len(constants)), np.asarray(constants, "float64"))
         return self.makers[layer]
 
-    def note_read(self, slots: np.ndarray) -> None:
+    def note_read(self, slots: np.ndarray, layer: Any) -> None:
         """Notes that a layer reads channels that its bias cannot take over."""
-        self._read.append(slots)
+        self._read.append((slots, f"'{layer.name}' reads them"))
+
+    def that_stay(self, tensor: keras.KerasTensor, layer: Any, why: str) -> Channels:
+        """Channels behind a layer that stay, and of which nothing is known."""
+        return Channels.that_stay(self.slots, tensor, f"'{layer.name}' {why}")
 
     def _visit(self, call):
         known = [self.of(tensor) for tensor in call.inputs]
@@ -101,7 +104,10 @@ class ChannelGroups:
             self._known[id(call.outputs[0])] = result
             self._plans[id(call.operation)] = ChannelPlan(known[0], result)
             return
+        kind = type(call.operation).__name__
         for channels in known:
-            self.slots.keep(channels.slots)
+            reason = f"'{call.operation.name}' ({kind}) needs them all: it looks at them together, or has no rule"
+            self.slots.keep(channels.slots, reason)
         for tensor in call.outputs:
-            self._known[id(tensor)] = Channels.unknown(tensor)
+            reason = f"they are joined with those of '{call.operation.name}' ({kind}), which has no rule"
+            self._known[id(tensor)] = Channels.that_stay(self.slots, tensor, reason)

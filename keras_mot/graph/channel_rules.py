@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_mot._arrays import numpy_value
+from keras_mot._keras import attention_projection
 from keras_mot.graph import kinds
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.channel_slots import Channels
@@ -34,8 +35,10 @@ def channel_rule(graph: Graph, operation: Any) -> Callable | None:
         return None
     # A layer that is called twice cannot be given fewer channels in one of the calls.
     sized = getattr(operation, "weights", ()) or is_a(operation, layers.Reshape)
-    if (sized and len(graph.calls_of(operation)) > 1) or getattr(operation, "groups", 1) > 1:
+    if sized and len(graph.calls_of(operation)) > 1:
         return None
+    if is_a(operation, layers.MultiHeadAttention):
+        return _attention
     if is_a(operation, layers.ReLU):  # in all its forms
         return _activation
     kind = kind_of(operation)
@@ -43,6 +46,8 @@ def channel_rule(graph: Graph, operation: Any) -> Callable | None:
         return None
     if kind.role == kinds.WEIGHTED:
         known = _depthwise if kind.name == "depthwise_conv" else _weighted
+        if getattr(operation, "groups", 1) > 1:
+            known = _grouped if kind.name == "conv" else None
         return known if keras_class(operation) is not None else None
     if kind.name in _BY_NAME:
         return _BY_NAME[kind.name]
@@ -50,11 +55,19 @@ def channel_rule(graph: Graph, operation: Any) -> Callable | None:
         return _merge if kind.function is not None else None
     if not kind.channels_stay:
         return None
+    if kind.role == kinds.ELEMENTWISE:
+        return _activation if len(_parameters(graph, operation)) == 1 else None
     if kind.name == "reshape":
         return _reshape
     if kind.role in _BY_ROLE:
         return _BY_ROLE[kind.role]
     return _passing if kind.keeps_constants else None
+
+
+def _parameters(graph, operation):
+    """What the calls of an operation are given: arguments by their places and by names, but for what is left out."""
+    calls = graph.calls_of(operation)
+    return max(((*call.args, *call.kwargs.values()) for call in calls), key=len)
 
 
 def is_channelwise(function: Callable) -> bool:
@@ -96,12 +109,43 @@ def _weighted(groups, call, known):
     layer, (inputs,) = call.operation, known
     sums, read = sums_by_channel(layer)
     usable = _usable(groups, layer, inputs.constants, read.any(axis=1))
-    groups.note_read(inputs.slots[read.any(axis=1) & ~usable])
+    groups.note_read(inputs.slots[read.any(axis=1) & ~usable], layer)
     if not is_channelwise(layer.activation):
-        return Channels.unknown(call.outputs[0])
+        return groups.that_stay(call.outputs[0], layer, "has an activation that looks at all of them together")
     values = np.where(usable, inputs.constants, 0.0) @ sums + bias_values(layer)
     values[(read & ~usable[:, None]).any(axis=0)] = np.nan
     return groups.make(layer, _of_constants(layer.activation, values))
+
+
+def _grouped(groups, call, known):
+    """A convolution in groups: of each group, the channels of one number go together, so that the groups stay equal."""
+    layer, (inputs,) = call.operation, known
+    if not is_channelwise(layer.activation):
+        return None
+    count = layer.groups
+    kernel = _positions_first(layer.kernel)
+    kernel = kernel.reshape(*kernel.shape[:2], count, -1).transpose(2, 0, 1, 3)  # group, position, input, output
+    slots, constants = (each.reshape(count, -1) for each in (inputs.slots, inputs.constants))
+    read = kernel.any(axis=1)
+    usable = _usable(groups, layer, inputs.constants, read.any(axis=2).reshape(-1)).reshape(count, -1)
+    groups.note_read(slots[read.any(axis=2) & ~usable], layer)
+    values = np.einsum("gi,gpio->go", np.where(usable, constants, 0.0), kernel).reshape(-1) + bias_values(layer)
+    values[(read & ~usable[..., None]).any(axis=1).reshape(-1)] = np.nan
+    result = groups.make(layer, _of_constants(layer.activation, values))
+    for each in (slots, result.slots.reshape(count, -1)):
+        for row in each[1:]:
+            groups.slots.join(each[0], row)
+    return result
+
+
+def _attention(groups, call, known):
+    """Attention has no rule for channels; its heads are channels of its own, which are 0 where nothing reads them."""
+    layer = call.operation
+    value, output = (attention_projection(layer, part) for part in ("value", "output"))
+    made = numpy_value(value.kernel).any(axis=(0, 2)) | (value.bias is not None and numpy_value(value.bias).any(axis=1))
+    alive = made & numpy_value(output.kernel).any(axis=tuple(range(1, output.kernel.ndim)))
+    heads = groups.make(layer, np.where(alive, np.nan, 0.0))
+    groups.note_read(heads.slots[alive], layer)
 
 
 def _depthwise(groups, call, known):
@@ -206,5 +250,32 @@ def _reshape(groups, call, known):
     return Channels(np.tile(inputs.slots, positions), np.tile(inputs.constants, positions))
 
 
-_BY_NAME = {"batch_normalization": _batch_norm, "concatenate": _concatenate}
+def _prelu(groups, call, known):
+    (inputs,), layer = known, call.operation
+    slopes = numpy_value(layer.alpha).astype("float64")
+    slopes = slopes.reshape(-1, slopes.shape[-1])
+    slopes = np.where((slopes == slopes[0]).all(axis=0), slopes[0], np.nan)  # others differ by position
+    negative = inputs.constants < 0
+    return Channels(inputs.slots, np.where(negative, slopes * inputs.constants, inputs.constants))
+
+
+def _transpose(groups, call, known):
+    """What moves positions, and leaves the last axis where it is."""
+    layer, rank = call.operation, len(call.outputs[0].shape)
+    if is_a(layer, layers.Permute):
+        return known[0] if layer.dims[-1] == rank - 1 else None
+    axes = getattr(layer, "axes", None)
+    if axes is None:  # of `ops.transpose`: the other way round; of others, pairs of axes
+        moved = [getattr(layer, name, -1) for name in ("axis1", "axis2", "source", "destination")]
+        stays = hasattr(layer, "axis1") and all(axis % rank != rank - 1 for axis in moved[:2])
+        return known[0] if stays else None
+    return known[0] if axes[-1] % rank == rank - 1 else None
+
+
+_BY_NAME = {
+    "batch_normalization": _batch_norm,
+    "concatenate": _concatenate,
+    "prelu": _prelu,
+    "transpose": _transpose,
+}
 _BY_ROLE = {kinds.PADS: _padding, kinds.ACTIVATION: _activation}

@@ -14,11 +14,14 @@ class Slots:
 
     def __init__(self):
         self._parents = [STAYS]
+        self._reasons = {STAYS: "they are channels of the model's inputs, or joined with what has no rule"}
 
-    def new(self, count: int) -> np.ndarray:
-        """Further numbers, none of which is joined with another."""
+    def new(self, count: int, reason: str | None = None) -> np.ndarray:
+        """Further numbers, none of which is joined with another; they stay, if a reason for that is given."""
         first = len(self._parents)
         self._parents.extend(range(first, first + count))
+        if reason is not None:
+            self._reasons.update(dict.fromkeys(range(first, first + count), reason))
         return np.arange(first, first + count)
 
     def root(self, slot: int) -> int:
@@ -30,16 +33,23 @@ class Slots:
     def join(self, first: np.ndarray, second: np.ndarray) -> None:
         """Joins the numbers of two arrays, each with its counterpart."""
         for one, other in zip(first, second, strict=True):
-            one, other = self.root(one), self.root(other)
-            self._parents[max(one, other)] = min(one, other)  # `STAYS` is the least
+            least, other = sorted((self.root(one), self.root(other)))
+            self._parents[other] = least  # `STAYS` is the least of all
+            if least != other and other in self._reasons:
+                self._reasons.setdefault(least, self._reasons.pop(other))
 
-    def keep(self, slots: np.ndarray) -> None:
-        """Joins numbers with what stays."""
-        self.join(slots, np.full(len(slots), STAYS))
+    def keep(self, slots: np.ndarray, reason: str = "another layer reads them") -> None:
+        """Lets numbers stay, and says why; the first reason counts."""
+        for slot in slots:
+            self._reasons.setdefault(self.root(slot), reason)
 
     def stay(self, slots: np.ndarray) -> np.ndarray:
-        """Boolean array: which numbers are joined with what stays."""
-        return np.array([self.root(slot) == STAYS for slot in slots], bool)
+        """Boolean array: which numbers stay."""
+        return np.array([self.root(slot) in self._reasons for slot in slots], bool)
+
+    def reason(self, slot: int) -> str | None:
+        """Why a number stays, or `None` if it does not have to."""
+        return self._reasons.get(self.root(slot))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,3 +72,9 @@ class Channels:
         """Channels of a tensor that stay, and of which nothing is known."""
         count = (tensor.shape[-1] or 0) if len(tensor.shape) > 1 else 0
         return cls(np.full(count, STAYS), np.full(count, np.nan))
+
+    @classmethod
+    def that_stay(cls, slots: Slots, tensor: keras.KerasTensor, reason: str) -> "Channels":
+        """The same, with the reason why they stay."""
+        unknown = cls.unknown(tensor)
+        return cls(slots.new(len(unknown), reason), unknown.constants)

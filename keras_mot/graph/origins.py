@@ -31,6 +31,9 @@ class Origins:
         """The operation that this one was made from; itself, if none is known."""
         return self._pairs.get(id(operation), (operation, operation))[1]
 
+    def __len__(self) -> int:
+        return len(self._pairs)
+
     def __contains__(self, operation: Any) -> bool:
         return id(operation) in self._pairs
 

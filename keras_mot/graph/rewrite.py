@@ -1,6 +1,6 @@
 """Rewriting a model: every operation is called again, or something else in its place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -57,8 +57,13 @@ def call_again(model: keras.Model, call: Callable) -> tuple[Any, Any]:
         raise ValueError(
             f"'{model.name}' is a {type(model).__name__}: only sequential and functional models have a graph."
         )
-    inputs = keras.tree.map_structure(new_input, functional.input)
+    inputs = new_inputs(functional)
     return inputs, _run(functional, inputs, call, None)
+
+
+def new_inputs(model: keras.Model) -> Any:
+    """The structure of new symbolic inputs like those of a sequential or functional model."""
+    return keras.tree.map_structure(new_input, as_functional(model).input)
 
 
 def run_on(model: keras.Model, inputs: Any, call: Callable) -> Any:
@@ -73,7 +78,7 @@ def _run(functional, inputs, call, training):
             mode = kwargs.get("training") if kwargs.get("training") is not None else training
             if nested is not None:
                 inputs = args[0] if args else kwargs["inputs"]
-                return _run(nested, _masked(inputs, kwargs.get("mask")), call, mode)
+                return _run(nested, masked_inputs(inputs, kwargs.get("mask")), call, mode)
             if mode is not None and takes_training(operation):
                 kwargs = {**kwargs, "training": mode}
             kwargs = with_masks(operation, args, kwargs)
@@ -86,8 +91,8 @@ def _run(functional, inputs, call, training):
     return run_graph(functional, inputs, step)
 
 
-def _masked(inputs, mask):
-    """The inputs of a nested model, with the mask that it is called with."""
+def masked_inputs(inputs: Any, mask: Any) -> Any:
+    """The inputs of a nested model, with the mask that it is called with, or `None`."""
     if mask is None:
         return inputs
 
@@ -124,12 +129,18 @@ def flatten(model: keras.Model) -> keras.Model:
     return flatten_with_origins(model)[0]
 
 
-def flatten_with_origins(model: keras.Model) -> tuple[keras.Model, Origins]:
+def flatten_with_origins(model: keras.Model, names: Mapping[int, str] | None = None) -> tuple[keras.Model, Origins]:
     """What `flatten` returns, and the `Origins` of its operations in `model` and the models nested in it.
 
     It may have operations without an origin: those that compute masks.
+
+    Args:
+        model: as of `flatten`.
+        names: dictionary from ids of operations of `model` to other names that they shall have.
     """
     copy, copied = copy_with_origins(model)
+    for operation in operations_of(copy) if names else ():
+        operation.name = names.get(id(copied.of(operation)), operation.name)
     name_apart(operations_of(copy), used=getattr(as_functional(copy), "input_names", ()))
     flat, made = rewrite_with_origins(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
     return flat, made.through(copied)

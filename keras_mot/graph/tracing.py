@@ -1,8 +1,10 @@
 """Reading subclassed models: the graph of what their `call` does."""
 
 import inspect
+from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mot._keras import build_shapes
 from keras_mot._messages import describe
@@ -41,7 +43,7 @@ def trace(model: keras.Model) -> keras.Model:
         raise TypeError(f"`trace` expects a Keras model; received {describe(model)}.")
     try:
         traced = _traced(model)
-    except _Unknown:
+    except UnknownInputsError:
         raise
     except Exception as error:
         raise ValueError(
@@ -57,12 +59,52 @@ def trace(model: keras.Model) -> keras.Model:
 
 def _traced(model):
     if as_functional(model) is None:
-        specs = input_specs(model)
-        inputs = [_inputs(structure) for structure in specs]
+        inputs = symbolic_inputs(model)
         model = model_between(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), model.name)
     if _opaque_models(model):
         return _traced(model_between(*call_again(model, _call_within), model.name))
     return model
+
+
+def symbolic_inputs(model: keras.Model, data: Any = None) -> list:
+    """New symbolic inputs for each positional argument of the `call` of a built subclassed model.
+
+    Args:
+        model: the model.
+        data: arrays that it takes, if there are such: a list or tuple of them for several arguments. They say what
+            Keras does not remember: types, and the shapes of all arguments but the first.
+    """
+    names = _required(model)
+    arrays = list(data) if isinstance(data, list | tuple) else [data]
+    if len(names) > 1 and len(arrays) == len(names) and all(map(_is_array, arrays)):
+        return [
+            keras.Input(batch_shape=(None, *np.shape(array)[1:]), dtype=_dtype(array, model), name=name)
+            for name, array in zip(names, arrays, strict=True)
+        ]
+    specs = input_specs(model)
+    if len(specs) == 1 and isinstance(specs[0], keras.InputSpec) and _is_array(arrays[0]):
+        specs = [keras.InputSpec(shape=specs[0].shape, dtype=_dtype(arrays[0], model))]
+    return [_inputs(structure) for structure in specs]
+
+
+def _is_array(item):
+    return hasattr(item, "shape") and hasattr(item, "dtype") and len(item.shape) > 0
+
+
+def _dtype(array, model):
+    """The type of an input for an array: integers stay integers, of 32 bits; of floats, the model's."""
+    integers = keras.backend.is_int_dtype(keras.backend.standardize_dtype(array.dtype))
+    return "int32" if integers else keras.backend.standardize_dtype(model.input_dtype)
+
+
+def _required(model):
+    """The names of the arguments that a model cannot be called without."""
+    return [
+        parameter.name
+        for parameter in inspect.signature(model.call).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and parameter.default is parameter.empty
+    ]
 
 
 def _inputs(structure):
@@ -89,7 +131,7 @@ def _opaque_models(model):
     return found
 
 
-class _Unknown(ValueError):
+class UnknownInputsError(ValueError):
     """The inputs of a model are not known."""
 
 
@@ -104,24 +146,20 @@ def input_specs(model: keras.Model) -> list:
     """
     shapes = build_shapes(model)
     if not shapes:
-        raise _Unknown(
+        raise UnknownInputsError(
             f"The inputs of the subclassed model '{model.name}' are not known. Call the model once on a batch of data "
             f"before, or, for an export, pass `input_signature=keras.InputSpec(shape=(None, ...), dtype='float32')` (a "
             f"list or a dictionary of them for several inputs)."
         )
     dtype = keras.backend.standardize_dtype(model.input_dtype)
     structures = [_specs_of_shapes(shape, dtype) for shape in shapes.values()]
-    required = [
-        parameter.name
-        for parameter in inspect.signature(model.call).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.default is parameter.empty
-    ]
+    required = _required(model)
     if len(required) > len(structures):
-        raise _Unknown(
+        raise UnknownInputsError(
             f"The subclassed model '{model.name}' takes several arguments, {required}, of which Keras "
-            f"remembers the shape of the first alone. Let `call` take one list or dictionary of inputs, or "
-            f"wrap the model in a functional one: keras.Model([a, b], model(a, b)), a keras.Input for each."
+            f"remembers the shape of the first alone. Give calibration data as a list of arrays, one for each, let "
+            f"`call` take one list or dictionary of inputs, or wrap the model in a functional one: "
+            f"keras.Model([a, b], model(a, b)), a keras.Input for each."
         )
     return structures
 

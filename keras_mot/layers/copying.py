@@ -72,7 +72,7 @@ def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[t
     old, new = model.variables, clone.variables
     _copy_variables(old, new)
     forget_torch_parameters(clone)
-    for source, target in zip(flatten_layers(model), flatten_layers(clone), strict=True):
+    for source, target in _pairs(model, clone):
         set_own_flag(target, own_flag(source))
         _copy_preprocessing(source, target)
         copy_raw_variables(source, target)
@@ -85,6 +85,15 @@ def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[t
     return clone, list(copies.values())
 
 
+def _pairs(model, clone):
+    """Pairs of the layers of a model and of its copy; not of inputs, which models within others may have shared."""
+    sources, targets = (
+        [layer for layer in flatten_layers(each) if not isinstance(layer, keras.layers.InputLayer)]
+        for each in (model, clone)
+    )
+    return zip(sources, targets, strict=True)
+
+
 def _check_copy(model, clone):
     """Raises a `ValueError` if a copy does not consist of the layers and variables that the model does."""
     shapes = [[tuple(variable.shape) for variable in each.variables] for each in (model, clone)]
@@ -92,7 +101,7 @@ def _check_copy(model, clone):
         raise ValueError(
             f"the rebuilt model has {len(shapes[1])} variables, or other shapes, not the {len(shapes[0])} it had"
         )
-    for source, target in zip(flatten_layers(model), flatten_layers(clone), strict=True):
+    for source, target in _pairs(model, clone):
         if type(target) is not type(source):
             names = type(source).__name__, type(target).__name__
             raise ValueError(f"layer '{source.name}' of class {names[0]} comes back as {names[1]}")

@@ -1,4 +1,4 @@
-"""Where a quantized model goes from integers to floats because its user said so."""
+"""Where a quantized model goes from integers to floats: since its user said so, or since floats are faster."""
 
 import contextlib
 import contextvars
@@ -6,6 +6,9 @@ import contextvars
 import keras
 
 from keras_mot.layers.same_shape import SameShape
+
+ASKED, FASTER = "asked", "faster"
+"""Why something is in floats: its user said so, or the target computes it faster so."""
 
 _MARK = contextvars.ContextVar("float_boundary_mark", default=None)
 
@@ -15,18 +18,27 @@ class FloatBoundary(SameShape):
     """Returns its inputs; what reads them computes in floats, in an exported file too.
 
     Args:
+        reason: why: `ASKED` or `FASTER`.
         **kwargs: arguments of `keras.layers.Layer`.
     """
+
+    def __init__(self, reason=ASKED, **kwargs):
+        super().__init__(**kwargs)
+        self.reason = reason
 
     def call(self, inputs):
         """The inputs, or what an export marks them by."""
         mark = _MARK.get()
-        return inputs if mark is None else mark(inputs)
+        return inputs if mark is None else mark(inputs, self.reason)
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {**super().get_config(), "reason": self.reason}
 
 
 @contextlib.contextmanager
 def marked_boundaries(mark):
-    """While open, `mark(inputs)` takes the place of every boundary's call."""
+    """While open, `mark(inputs, reason)` takes the place of every boundary's call."""
     token = _MARK.set(mark)
     try:
         yield

@@ -36,6 +36,7 @@ def quantize_model(
     overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
     batch_norm_steps: int | None = 0,
     target: Target | str = LITERT,
+    placement: str | None = None,
     **settings: Any,
 ) -> keras.Model:
     """Prepares a trained model for quantization-aware training.
@@ -68,6 +69,7 @@ def quantize_model(
             the float model, stands behind dense layers on sequences or layers left in floats, or uses `renorm`, is
             folded before training all the same.
         target: as in `quantize_post_training`.
+        placement: as in `quantize_post_training`.
         **settings: as in `quantize_post_training`.
 
     Returns:
@@ -88,7 +90,9 @@ def quantize_model(
     """
     calibration = calibration_of(calibration_data, settings, "quantize_model")
     fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme), trained=True)
-    return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model", batch_norm_steps, target)
+    return quantize(
+        to_quantize, scheme, fitting, selected, overrides, "quantize_model", batch_norm_steps, target, placement
+    )
 
 
 def _beside_batch_norm(calibration, steps, scheme):
@@ -172,6 +176,7 @@ def quantize_apply(
     calibration_data: Any = None,
     batch_norm_steps: int | None = 0,
     target: Target | str = LITERT,
+    placement: str | None = None,
     **settings: Any,
 ) -> keras.Model:
     """Quantizes the layers that `quantize_annotate_layer` or `quantize_annotate_model` has marked.
@@ -182,6 +187,7 @@ def quantize_apply(
         calibration_data: see `quantize_model`.
         batch_norm_steps: see `quantize_model`.
         target: see `quantize_model`.
+        placement: see `quantize_model`.
         **settings: see `quantize_model`.
 
     Returns:
@@ -205,7 +211,7 @@ def quantize_apply(
     overrides = {operation: mark for operation, mark in marks.items() if isinstance(mark, QuantizeConfig)}
     calibration = calibration_of(calibration_data, settings, "quantize_apply")
     fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme), trained=True)
-    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", batch_norm_steps, target)
+    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", batch_norm_steps, target, placement)
 
 
 def strip_quantization(model: keras.Model) -> keras.Model:

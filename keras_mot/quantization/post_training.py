@@ -21,6 +21,7 @@ def quantize_post_training(
     selected: Callable | None = None,
     overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
     target: Target | str = LITERT,
+    placement: str | None = None,
     **settings: Any,
 ) -> keras.Model:
     """Makes a trained model compute as it will in integers, without training.
@@ -46,6 +47,9 @@ def quantize_post_training(
             regular expression on the layer's path; the first that matches applies. Activations have as many bits as
             in `scheme`.
         target: the runtime that the model is made for, a `keras_mot.targets.Target` or the name of a registered one.
+        placement: "fast" leaves in floats what the target computes faster so, such as the products of attention on
+            CPUs; "integer" leaves nothing in floats that has a kernel, as NPUs and microcontrollers want it. By
+            default, "fast" where the target has `costs` for activations of so many bits.
         **settings: fields of `Calibration`, where `calibration_data` is the data alone.
 
     Returns:
@@ -73,4 +77,6 @@ def quantize_post_training(
             "activations follow."
         )
     fitting = Fitting(calibration)
-    return quantize(model, scheme, fitting, selected, overrides, "quantize_post_training", target=target)
+    return quantize(
+        model, scheme, fitting, selected, overrides, "quantize_post_training", target=target, placement=placement
+    )

@@ -22,8 +22,10 @@ from keras_mot.quantization import (
     quantize_post_training,
 )
 from keras_mot.quantization.algorithms.batch_norm import settled_fold
+from keras_mot.quantization.simulation.faster_in_floats import is_fast
 from keras_mot.recipes._stage import Stage, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
+from keras_mot.targets import LITERT
 from keras_mot.transforms import FakeQuantize
 
 _TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
@@ -55,9 +57,10 @@ class Quantization(Stage):
     output_type: str = "float32"
     strict: bool = False
     calibration: Calibration | None = None
+    placement: str | None = None
 
     def __post_init__(self):
-        self.scheme()
+        is_fast(self.placement, LITERT, self.scheme().activation_bits)
         object.__setattr__(self, "calibration", _calibration(self.calibration))
         check_whole("calibration_samples", self.calibration_samples, 1)
         check_skip(self)
@@ -83,8 +86,9 @@ class Quantization(Stage):
         calibration = dataclasses.replace(
             self.calibration or Calibration(), data=run.calibration(self.calibration_samples), progress=run.progress
         )
-        overrides = dict.fromkeys(self.skip)
-        return function(model, self.scheme(), calibration_data=calibration, overrides=overrides, **options)
+        placement = "integer" if self.placement is None and self.strict else self.placement
+        options = {**options, "overrides": dict.fromkeys(self.skip), "placement": placement}
+        return function(model, self.scheme(), calibration_data=calibration, **options)
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -103,6 +107,8 @@ class PostTraining(Quantization):
         strict: whether an operation that stays in floats is an error, before any training.
         calibration: a `Calibration` without data or loss, how the samples are used; or a dictionary of its fields, in
             which an estimator has its name in lower case, `"mean_min_max"` or `{"percentile": {"percent": 99.9}}`.
+        placement: "fast" leaves in floats what is faster so, "integer" nothing that has a kernel. By default, the first
+            for activations of 8 bits, unless `strict`.
     """
 
     key: ClassVar[str] = "post_training"
@@ -155,6 +161,7 @@ class QuantizeAware(Quantization):
         output_type: what it returns, the same way.
         strict: whether an operation that stays in floats is an error, before any training.
         calibration: as in `PostTraining`.
+        placement: as in `PostTraining`.
         learned_scales: whether scales are trained too.
         batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
             is folded before training; `None`: it goes on to the end.

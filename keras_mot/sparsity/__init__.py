@@ -13,6 +13,7 @@ from keras_mot.sparsity.prune import (
     strip_pruning,
     update_pruning_step,
 )
+from keras_mot.sparsity.prune_channels import prune_channels
 from keras_mot.sparsity.report import PrunedWeight, PruningReport, pruning_report
 from keras_mot.sparsity.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
 from keras_mot.sparsity.xnnpack import PruneForLatencyOnXNNPack
@@ -38,6 +39,7 @@ __all__ = [
     "Random",
     "UpdatePruningStep",
     "WholeModel",
+    "prune_channels",
     "prune_low_magnitude",
     "prune_scope",
     "pruning_due",

@@ -7,23 +7,22 @@ merges, depthwise convolutions, batch normalization and flattening are passed wi
 
 import contextlib
 import warnings
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_mot._arrays import numpy_value
 from keras_mot._messages import describe
 from keras_mot.graph import flatten, rewrite, trace
 from keras_mot.graph.channel_groups import ChannelGroups
-from keras_mot.graph.channel_rules import bias_values, sums_by_channel
 from keras_mot.graph.functional import is_a
-from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.graph.rewrite import flatten_with_origins
 from keras_mot.layers import find_weights, transformed_weights
 from keras_mot.layers.finding import require_built
+from keras_mot.sparsity._fewer_channels import fewer_channels, fewer_heads
 
 
 def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Model:
@@ -32,8 +31,9 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
     A channel goes where its value does not depend on the input wherever it is used: because all weights of the
     channel are zero, or of those that read it. What it adds to later layers goes into their biases. Channels that
     are joined, by adding two branches or by multiplying them, go together or not at all. The inputs and outputs of the
-    model keep their shapes, and each layer at least one channel. Layers without a rule here (recurrent ones, attention,
-    layer normalization, user's own) keep all their channels.
+    model keep their shapes, and each layer at least one channel. Of `MultiHeadAttention`, heads without weights go.
+    Other layers without a rule here (recurrent ones, layer normalization, which looks at all channels together, user's
+    own) keep all their channels.
 
     Args:
         model: a trained, stripped model: sequential, functional, nested, or subclassed and traceable.
@@ -45,6 +45,8 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
     Returns:
         A functional model of the same name, not compiled, without nested models, that shares no variables with `model`.
         Layers keep their names.
+
+    Warns of constant channels that stay, with the reason, and if nothing is removed.
 
     Raises:
         TypeError: if `model` is no Keras model.
@@ -58,21 +60,24 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
     small = remove_pruned_channels(strip_pruning(pruned))
     ```
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`remove_pruned_channels` expects a Keras model; received {describe(model)}.")
     if not isinstance(exact, bool):
         raise TypeError(f"`exact` should be True or False; received {describe(exact)}.")
-    require_built(model, "remove_pruned_channels")
-    if transformed_weights(model):
-        raise ValueError(
-            f"'{model.name}' carries weight transforms: strip it first, as by `keras_mot.sparsity.strip_pruning`."
-        )
+    check_plain(model, "remove_pruned_channels")
     model = flatten(trace(model))
+    smaller = False
     while True:
         channels = _Removal(model, exact)
         if not channels.removed:
             break
-        model = rewrite(model, channels.call)
+        model, smaller = rewrite(model, channels.call), True
+    if channels.stuck:
+        warnings.warn(f"Channels that are constant stay: {reasons_text(channels.stuck)}.", stacklevel=2)
+    elif not smaller and not channels.blocked:
+        warnings.warn(
+            f"Nothing is removed: no channel of '{model.name}' is constant. Make whole channels zero before, by "
+            "`prune_channels`, or by `prune_low_magnitude` with `granularity=Channel()`.",
+            stacklevel=2,
+        )
     if channels.blocked:
         names = ", ".join(f"{count} before '{layer.name}'" for layer, count in channels.blocked.items())
         warnings.warn(
@@ -80,7 +85,31 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
             "zeros beside them. `exact=False` removes those before padded ones, and changes results near the border.",
             stacklevel=2,
         )
-    return _apart(model)
+    return apart(model)
+
+
+def check_plain(model: keras.Model, function: str) -> None:
+    """Refuses what is no built Keras model without transforms.
+
+    Raises:
+        TypeError: if it is no Keras model.
+        ValueError: if it is not built, or carries transforms.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`{function}` expects a Keras model; received {describe(model)}.")
+    require_built(model, function)
+    if transformed_weights(model):
+        raise ValueError(
+            f"'{model.name}' carries weight transforms: strip it first, as by `keras_mot.sparsity.strip_pruning`."
+        )
+
+
+def reasons_text(reasons: Mapping[str, str]) -> str:
+    """Names of layers with reasons, those of one reason together."""
+    names = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(f"'{name}'")
+    return "; ".join(f"{', '.join(found)} ({reason})" for reason, found in names.items())
 
 
 def layers_before_outputs(model: keras.Model) -> list[keras.layers.Layer]:
@@ -106,36 +135,50 @@ def layers_before_outputs(model: keras.Model) -> list[keras.layers.Layer]:
     return list(found.values())
 
 
+_LAST = "a layer keeps one channel at least"
+
+
 class _Removal:
     """Removes the channels of a flat model that are constant wherever they are read.
 
     Attributes:
         removed: how many channels can go, counted in the layers that make them.
         blocked: dictionary from layers to how many constants stay for the border's sake alone.
+        stuck: dictionary from names of layers to why some of their channels stay, which are constant all the same.
     """
 
     def __init__(self, model, exact):
         self._groups = ChannelGroups(model, exact)
         self._groups.keep_read()
         self.blocked = self._groups.blocked
+        self._attention = [layer for layer in self._groups.makers if is_a(layer, layers.MultiHeadAttention)]
         self._made = {}  # id of a layer -> the one in its place; one without weights may be called several times
         for channels in self._groups.makers.values():
             if not self._stay(channels).any():
-                self._groups.slots.keep(channels.slots[:1])
+                self._groups.slots.keep(channels.slots[:1], _LAST)
         self.removed = sum(int((~self._stay(channels)).sum()) for channels in self._groups.makers.values())
+
+        self.stuck = {}
+        for layer, channels in self._groups.makers.items():
+            for slot in channels.slots[np.isfinite(channels.constants)]:
+                reason = self._groups.slots.reason(slot)
+                if reason is not None and reason != _LAST and not reason.endswith(" reads them"):
+                    self.stuck[layer.name] = reason
 
     def _stay(self, channels):
         return self._groups.slots.stay(channels.slots)
 
     def call(self, operation, *args, **kwargs):
         """Calls an operation on new arguments, or in its place a layer with fewer channels: for `rewrite`."""
+        if operation in self._attention:
+            return self._with_fewer_heads(operation, args, kwargs)
         plan = self._groups.plan(operation)
         if plan is None or not isinstance(operation, layers.Layer):
             return operation(*args, **kwargs)
         inputs, outputs = self._stay(plan.inputs), self._stay(plan.outputs)
         if inputs.all() and outputs.all():
             return operation(*args, **kwargs)
-        config, weights = _smaller(operation, inputs, outputs, plan.inputs.constants)
+        config, weights = fewer_channels(operation, inputs, outputs, plan.inputs.constants)
         if id(operation) not in self._made:
             self._made[id(operation)] = type(operation).from_config({**operation.get_config(), **config})
         layer = self._made[id(operation)]
@@ -145,36 +188,16 @@ class _Removal:
             getattr(layer, name).assign(value)
         return result
 
-
-def _smaller(layer, inputs, outputs, constants):
-    """What is different of a layer with fewer channels.
-
-    Args:
-        layer: a layer or operation.
-        inputs: boolean array: which of its input channels stay.
-        outputs: the same for its output channels.
-        constants: the values of the inputs that do not stay.
-
-    Returns:
-        Two dictionaries: changes of its configuration, and its weights; both are empty for what takes any number of
-        channels.
-    """
-    if is_kind(layer, "batch_normalization"):
-        names = ("gamma", "beta", "moving_mean", "moving_variance")
-        found = {name: getattr(layer, name, None) for name in names}
-        return {}, {name: numpy_value(weight)[outputs] for name, weight in found.items() if weight is not None}
-    if is_kind(layer, "depthwise_conv"):
-        weights = {"kernel": numpy_value(layer.kernel)[..., inputs, :]}
-        return {}, weights | ({"bias": numpy_value(layer.bias)[outputs]} if layer.use_bias else {})
-    if has_role(layer, WEIGHTED):
-        sums, _ = sums_by_channel(layer)
-        bias = bias_values(layer) + np.where(inputs | np.isnan(constants), 0.0, constants) @ sums
-        use_bias, weights = layer.use_bias or bool(bias.any()), _kernels(layer, inputs, outputs)
-        size = "units" if is_kind(layer, "dense") else "filters"
-        return {size: int(outputs.sum()), "use_bias": use_bias}, weights | ({"bias": bias[outputs]} if use_bias else {})
-    if is_a(layer, layers.Reshape) and layer.target_shape[-1] != -1:
-        return {"target_shape": (*layer.target_shape[:-1], int(outputs.sum()))}, {}
-    return {}, {}
+    def _with_fewer_heads(self, operation, args, kwargs):
+        heads = self._stay(self._groups.makers[operation])
+        if heads.all():
+            return operation(*args, **kwargs)
+        config, weights = fewer_heads(operation, heads)
+        layer = type(operation).from_config({**operation.get_config(), **config})
+        result = layer(*args, **kwargs)
+        for variable, value in weights(layer):
+            variable.assign(value)
+        return result
 
 
 @contextlib.contextmanager
@@ -195,7 +218,7 @@ def _without_random_numbers(*found):
             setattr(layer, name, value)
 
 
-def _apart(model):
+def apart(model):
     """A copy of a flat model, whose layers remember no other graph that they were a part of."""
     with _without_random_numbers(*model.layers):
         copy, origins = copy_with_origins(model)
@@ -204,16 +227,3 @@ def _apart(model):
             if name.endswith("_initializer") and value is not None:
                 setattr(layer, name, value)
     return copy
-
-
-def _kernels(layer, inputs, outputs):
-    """Dictionary from names to the kernels of a layer, without the inputs and outputs that do not stay."""
-    if is_kind(layer, "separable_conv"):
-        repeated = np.repeat(inputs, layer.depth_multiplier)
-        return {
-            "depthwise_kernel": numpy_value(layer.depthwise_kernel)[..., inputs, :],
-            "pointwise_kernel": numpy_value(layer.pointwise_kernel)[..., repeated, :][..., outputs],
-        }
-    if is_kind(layer, "conv_transpose"):
-        inputs, outputs = outputs, inputs
-    return {"kernel": numpy_value(layer.kernel)[..., inputs, :][..., outputs]}

@@ -1,5 +1,6 @@
 """LiteRT, the runtime formerly called TensorFlow Lite, as far as quantized models depend on it."""
 
+from keras_mot.targets.costs import Cost, Costs
 from keras_mot.targets.target import BiasForm, Target, register
 from keras_mot.transforms.grid import Grid
 
@@ -15,6 +16,27 @@ _KERNELS = _WEIGHTED.union(
 # These kernels take activations of 8 bits alone, or compute something else of 16 (sums).
 _ONLY_8_BITS = {"sum", "prelu", "elu", "gelu", "log", "log_softmax", "argmax", "argmin"}
 _LARGEST = 32767 / 32768
+
+# Measured by `benchmarks/operator_costs.py`, one thread of a Xeon with AVX-512, LiteRT 2.3: nanoseconds for each
+# element or multiplication. Left out are sums and products of elements: they differ by less than it takes to get to
+# floats and back. So are layers with weights, which gain by a factor of 2.5 to 3.2.
+_NORMALIZATION = Cost(0.7, 3.0)
+_COSTS = Costs(
+    {
+        "softmax": Cost(0.26, 2.1),
+        "matmul": Cost(0.011, 0.2),
+        "dot": Cost(0.011, 0.2),
+        "transpose": Cost(0.23, 0.08),
+        "concatenate": Cost(0.28, 0.09),
+        "sigmoid": Cost(0.16, 0.06),
+        "tanh": Cost(0.15, 0.06),
+        "layer_normalization": _NORMALIZATION,
+        "group_normalization": _NORMALIZATION,
+        "rms_normalization": _NORMALIZATION,
+        "unit_normalization": _NORMALIZATION,
+    },
+    crossing=0.035,
+)
 
 LITERT = register(
     Target(
@@ -37,6 +59,7 @@ LITERT = register(
         biases={8: BiasForm(32, 2**30), 16: BiasForm(64)},
         rounded_once=frozenset({"dense"}),
         tables=frozenset({8}),
+        costs={8: _COSTS},
     )
 )
 """LiteRT: kernels of XNNPACK, and its reference kernels, which LiteRT for Microcontrollers has too."""

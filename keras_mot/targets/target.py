@@ -9,6 +9,7 @@ import numpy as np
 from keras_mot._messages import describe
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.targets.costs import Costs
 from keras_mot.transforms.grid import Grid
 
 
@@ -64,6 +65,8 @@ class Target:
         tables: the bits of activations for which files may hold what becomes of each integer: so computes any function
             of each element (`keras_mot.graph.kinds.Kind.table`) that there is no kernel for.
         open_batch: whether files may leave the batch size open.
+        costs: by the bits of activations, the `Costs` of integers beside floats, where these are known: by default,
+            models for the target compute in floats what is faster so. Without, all that has kernels is in integers.
 
     Example:
 
@@ -87,6 +90,7 @@ class Target:
     rounded_once: frozenset[str] = frozenset()
     tables: frozenset[int] = frozenset()
     open_batch: bool = True
+    costs: Mapping[int, Costs] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
@@ -116,6 +120,12 @@ class Target:
                         f"Target '{self.name}': `saturation[{bits}]['{kind}']` should be above 0; received "
                         f"{describe(reach)}."
                     )
+        for bits, costs in self.costs.items():
+            if bits not in self.kernels or not isinstance(costs, Costs):
+                raise ValueError(
+                    f"Target '{self.name}': `costs[{bits}]` should be the `Costs` of activations of "
+                    f"{' or '.join(map(str, sorted(self.kernels)))} bits; received {describe(costs)}."
+                )
         if not self.weight_bits:
             raise ValueError(f"Target '{self.name}': `weight_bits` is empty; a file stores weights in some bits.")
         missing = set(self.weight_bits) - set(self.per_channel)

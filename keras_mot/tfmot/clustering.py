@@ -1,6 +1,32 @@
-"""Clustering under TFMOT's names: the base class of a user's own layers."""
+"""Clustering as TFMOT's scripts have it: the function, and the base class of a user's own layers."""
 
+import warnings
 from typing import Any
+
+import keras
+
+from keras_mot import clustering
+from keras_mot._keras import flatten_layers
+from keras_mot.tfmot.single_layers import applied_to_each
+
+
+def cluster_weights(to_cluster: Any, number_of_clusters: Any, *args: Any, **settings: Any) -> Any:
+    """`keras_mot.clustering.cluster_weights`, which see, but that a layer with nothing to cluster is no error.
+
+    Args:
+        to_cluster: a model, a layer, or a list of layers. A copy of a layer without weights is returned.
+        number_of_clusters: how many different values each weight may have.
+        *args: the other arguments.
+        **settings: the other arguments.
+    """
+    for layer in flatten_layers(to_cluster) if isinstance(to_cluster, keras.layers.Layer) else ():
+        if hasattr(layer, "get_clusterable_algorithm"):
+            warnings.warn(
+                f"`get_clusterable_algorithm` of '{layer.name}' is not asked: its weights are clustered like all "
+                "others. A method of your own is a `keras_mot.clustering.ClusteringMethod`, in a `ClusteringConfig`.",
+                stacklevel=2,
+            )
+    return applied_to_each(clustering.cluster_weights, to_cluster, number_of_clusters, *args, **settings)
 
 
 class ClusterableLayer:

@@ -5,9 +5,9 @@ import types
 import keras
 
 from keras_mot import clustering, quantization, sparsity
-from keras_mot.tfmot import quantize, quantize_config, quantizers, schemes
-from keras_mot.tfmot.clustering import ClusterableLayer
-from keras_mot.tfmot.pruning import strip_pruning
+from keras_mot.tfmot import quantize, quantize_config, quantizers, schemes, wrappers
+from keras_mot.tfmot.clustering import ClusterableLayer, cluster_weights
+from keras_mot.tfmot.pruning import prune_low_magnitude, strip_pruning
 
 _COMBINE = {
     "Default8BitPrunePreserveQuantizeScheme": quantization.Default8BitPrunePreserveQuantizeScheme,
@@ -19,6 +19,8 @@ _QUANTIZE = {
     "fix_input_output_range": quantize.fix_input_output_range,
     "quantize_apply": quantize.quantize_apply,
     "quantize_model": quantize.quantize_model,
+    "QuantizeWrapper": wrappers.QuantizeWrapper,
+    "QuantizeWrapperV2": wrappers.QuantizeWrapperV2,
 }
 _QUANTIZERS = {
     kind.__name__: kind
@@ -42,16 +44,20 @@ _CONFIGS_8BIT = {
 }
 _DEFAULT_NBIT = {"DefaultNBitQuantizeScheme": schemes.DefaultNBitQuantizeScheme}
 _CLUSTERABLE = {"ClusterableLayer": ClusterableLayer}
-_PRUNE = {"strip_pruning": strip_pruning}
+_CLUSTER = {**_CLUSTERABLE, "cluster_weights": cluster_weights}
+_PRUNE = {"prune_low_magnitude": prune_low_magnitude, "strip_pruning": strip_pruning}
+_PRUNED = {"PruneLowMagnitude": wrappers.PruneLowMagnitude}
+_CLUSTERED = {"ClusterWeights": wrappers.ClusterWeights}
+_QUANTIZED = {name: getattr(wrappers, name) for name in ("QuantizeWrapper", "QuantizeWrapperV2")}
 _NOTHING = {}
 
 # Path below `keras_mot` -> (names that are there, the room that has all others or `None`).
 PUBLIC = {
     "sparsity.keras": (_PRUNE, sparsity),
-    "clustering.keras": (_CLUSTERABLE, clustering),
+    "clustering.keras": (_CLUSTER, clustering),
     "clustering.keras.clusterable_layer": (_CLUSTERABLE, None),
-    "clustering.keras.experimental": (_NOTHING, clustering),
-    "clustering.experimental": (_NOTHING, clustering),
+    "clustering.keras.experimental": (_CLUSTER, clustering),
+    "clustering.experimental": (_CLUSTER, clustering),
     "quantization.keras": (_QUANTIZE | _QUANTIZERS, quantization),
     "quantization.keras.quantizers": (_QUANTIZERS, None),
     "quantization.keras.default_8bit": (_DEFAULT_8BIT, None),
@@ -88,18 +94,21 @@ DEEP = {
         for name in ("prunable_layer", "prune", "pruning_callbacks", "pruning_policy", "pruning_schedule")
     },
     f"{_SPARSITY}.pruning_utils": (_NOTHING, None),
-    f"{_SPARSITY}.pruning_wrapper": (_NOTHING, None),
+    f"{_SPARSITY}.prune.pruning_wrapper": (_PRUNED, None),
+    f"{_SPARSITY}.pruning_wrapper": (_PRUNED, None),
     **{
-        f"{_CLUSTERING}.{name}": (_CLUSTERABLE, clustering)
+        f"{_CLUSTERING}.{name}": (_CLUSTER, clustering)
         for name in ("cluster", "cluster_config", "clusterable_layer", "clustering_callbacks", "experimental.cluster")
     },
-    f"{_CLUSTERING}.cluster_wrapper": (_NOTHING, None),
+    f"{_CLUSTERING}.cluster.cluster_wrapper": (_CLUSTERED, None),
+    f"{_CLUSTERING}.cluster_wrapper": (_CLUSTERED, None),
     f"{_CLUSTERING}.clustering_algorithm": (_NOTHING, None),
     **{
         f"{_QUANTIZATION}.{name}": (_QUANTIZE | _QUANTIZERS, quantization)
         for name in ("quantize", "quantize_annotate", "quantize_config", "quantizers")
     },
-    f"{_QUANTIZATION}.quantize_wrapper": (_NOTHING, None),
+    f"{_QUANTIZATION}.quantize.quantize_wrapper": (_QUANTIZED, None),
+    f"{_QUANTIZATION}.quantize_wrapper": (_QUANTIZED, None),
     f"{_QUANTIZATION}.quantize_scheme": (_NOTHING, None),
     **{
         f"{_QUANTIZATION}.collab_opts.{name}": (_COMBINE, None)
@@ -116,16 +125,6 @@ DEEP = {
     f"{_QUANTIZATION}.experimental.default_n_bit.default_n_bit_quantize_scheme": (_DEFAULT_NBIT, None),
 }
 
-_NO_WRAPPERS = (
-    "layers are not wrapped here, and keep their names and classes. `{report}(model)` tells which weights are {done}, "
-    "and `keras_mot.layers.transformed_weights(model)` has them."
-)
-_PRUNED = _NO_WRAPPERS.format(report="keras_mot.sparsity.pruning_report", done="pruned")
-_CLUSTERED = _NO_WRAPPERS.format(report="keras_mot.clustering.clustering_report", done="clustered")
-_QUANTIZED = (
-    "layers are not wrapped here, and keep their names and classes. `keras_mot.layers.transformed_weights(model)` has "
-    "the rounded weights, and a `keras_mot.quantization.ActivationQuantizer` stands behind a layer."
-)
 _SCHEME = (
     "a scheme is a `keras_mot.quantization.QuantizationScheme`, which says how many bits there are; "
     "`quantize_annotate_layer` and `overrides` say what is different for some layers."
@@ -160,7 +159,6 @@ _LAYOUT_TRANSFORMS = (
     "SeparableConvQuantize",
 )
 SUCCESSORS = {
-    "ClusterWeights": _CLUSTERED,
     "ClusteringAlgorithm": (
         "how shared values and assignments are found is a `keras_mot.clustering.ClusteringMethod`, in a "
         "`ClusteringConfig`."
@@ -172,12 +170,9 @@ SUCCESSORS = {
     "LayerNode": _TRANSFORMS,
     "LayerPattern": _TRANSFORMS,
     "ModelTransformer": _TRANSFORMS,
-    "PruneLowMagnitude": _PRUNED,
     "QuantizeLayoutTransform": _TRANSFORMS,
     "QuantizeRegistry": _REGISTRY,
     "QuantizeScheme": _SCHEME,
-    "QuantizeWrapper": _QUANTIZED,
-    "QuantizeWrapperV2": _QUANTIZED,
     "Transform": _TRANSFORMS,
     "is_pruned_m_by_n": "`keras_mot.sparsity.pruning_report(model)` has the granularity of each pruned weight.",
     "remove_input_range": (

@@ -12,3 +12,17 @@ class Doubling(keras.layers.Layer):
 class Unregistered(keras.layers.Layer):
     def call(self, x):
         return keras.ops.multiply(x, 2.0)
+
+
+@keras.saving.register_keras_serializable("export_custom_layers")
+class Sampling(keras.layers.Layer):
+    """What a variational autoencoder draws, in inference too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(3)
+
+    def call(self, inputs):
+        mean, log_variance = inputs
+        noise = keras.random.normal(keras.ops.shape(mean), seed=self.seed_generator)
+        return mean + keras.ops.exp(0.5 * log_variance) * noise

@@ -12,6 +12,7 @@ import pytest
 
 from keras_mot.export import ExportVerificationError, export_litert
 from keras_mot.export.dependencies import require
+from keras_mot.export.litert.judging import RULES
 from keras_mot.export.litert.verification import _compare_output
 
 on_tensorflow = keras.backend.backend() == "tensorflow"
@@ -268,10 +269,11 @@ def test_outputs_of_the_file_that_are_not_finite_or_of_another_shape():
     received = expected.copy()
     received[1, 1] = np.nan
     with pytest.raises(ExportVerificationError, match="'scores' of the exported file is not finite"):
-        _compare_output("scores", received, expected, tolerance=1e-3)
+        _compare_output("scores", received, expected, RULES["float32"], 0.0)
     with pytest.raises(ExportVerificationError, match="'scores' in another shape"):
-        _compare_output("scores", received[:1], expected, tolerance=1e-3)
-    assert _compare_output("scores", expected + 1e-4, expected, tolerance=1e-3) == pytest.approx(1e-4, rel=1e-2)
+        _compare_output("scores", received[:1], expected, RULES["float32"], 0.0)
+    found = _compare_output("scores", expected + 1e-4, expected, RULES["float32"], 0.0)
+    assert found.error == pytest.approx(1e-4, rel=1e-2)
 
 
 @only_tensorflow

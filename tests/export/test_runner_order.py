@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_refused(swapped, tmp_path):
     with pytest.raises(ValueError, match="another shape"):
         runner.run([data[0], data[1][:, :2]])
     # 200 would be -56.
-    with pytest.raises(ValueError, match="takes int8. Received: uint8"):
+    with pytest.raises(ValueError, match=r"takes int8\. Received: uint8"):
         runner.run([np.full((1, 4), 200, "uint8"), data[1][:1]])
-    with pytest.raises(ValueError, match="takes int8. Received: <U"):
+    with pytest.raises(ValueError, match=r"takes int8\. Received: <U"):
         runner.run([data[0].astype(str), data[1]])

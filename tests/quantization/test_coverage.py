@@ -188,7 +188,7 @@ def through_a_file(name, scheme, path):
     """A quantized model, and the outputs of the float model, of itself and of its file, which has no floats inside."""
     model = random_weights({**RECURRENT, **OTHERS}[name]())
     x = data(model)
-    quantized = quantize_post_training(model, scheme, x)
+    quantized = quantize_post_training(model, scheme, x, placement="integer")
     export_litert(quantized, path, strict=True)
     (received,) = LiteRTRunner(path).run(x).values()
     return quantized, outputs(model, x), outputs(quantized, x), received

@@ -1,14 +1,17 @@
 """Export to LiteRT (`.tflite`), the runtime formerly called TensorFlow Lite."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from keras_mot._files import write_bytes
 from keras_mot._messages import describe, shortened
+from keras_mot.data.typical_samples import remembered
 from keras_mot.export.dependencies import check_installed
 from keras_mot.export.litert import checks
 from keras_mot.export.litert.engines.conversion import ConversionRequest
@@ -16,19 +19,21 @@ from keras_mot.export.litert.engines.in_child import convert_in_child
 from keras_mot.export.litert.engines.in_process import convert_in_process
 from keras_mot.export.litert.engines.tensor_order import in_model_order
 from keras_mot.export.litert.integers.engine import IntegerEngine
+from keras_mot.export.litert.judging import RULES, exactly
 from keras_mot.export.litert.precision import check_precision, full_precision
-from keras_mot.export.litert.random_inputs import fitting_inputs
+from keras_mot.export.litert.random_inputs import fitting_inputs, positive
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.export.litert.sparse.choice import choose, is_worth_trying
 from keras_mot.export.litert.verification import ExportVerificationError, Verifier
+from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
+from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 from keras_mot.targets import target_of
 
 # An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
 _ENGINES = {"tensorflow": convert_in_process, "tensorflow-subprocess": convert_in_child}
-_TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "int8": 1e-1, "integer": 0.25}
 _VERIFICATION_SAMPLES = 3
 
 
@@ -44,6 +49,7 @@ class LiteRTExport:
         sparse_reason: Why sparse encoding was used or not.
         max_abs_error: Largest absolute difference between the file's outputs and the Keras model's on the
             verification data, or None if it was not verified.
+        verification: What was compared, on what, and how near it is, in words.
         batch_size: Batch size that the file takes, or None for any.
         batch_reason: Why the batch size is what it is.
         engine: The engine that converted.
@@ -67,6 +73,7 @@ class LiteRTExport:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     float_operators: tuple[tuple[str, str, str], ...] = ()
+    verification: str = ""
     structure: dataclasses.InitVar[Any] = None
 
     def __post_init__(self, structure):
@@ -96,6 +103,7 @@ class LiteRTExport:
 
     def __str__(self) -> str:
         verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"
+        verified = self.verification or verified
         batch = "any" if self.batch_size is None else str(self.batch_size)
         return (
             f"{self.path}: {self.bytes:,} bytes, {self.weights} weights, {verified}\n"
@@ -154,13 +162,16 @@ def export_litert(
         input_signature: The input structure of a subclassed model whose inputs are not known or are not of
             its input dtype: a `keras.InputSpec(shape=..., dtype=...)` or a list or dictionary of them.
         verify: Whether to run the file and compare it with the model. Defaults to True.
-        verification_data: Inputs to verify on, in the model's input structure, the batch first. Defaults to
-            three random samples: standard normal for floats (for a quantized model within the ranges of its
-            inputs), 0 and 1 for integers. Sizes that the model leaves open become 16, or another power of two up to
-            512 that it gives results for.
-        tolerance: Largest accepted error of an output relative to its largest magnitude. Defaults to 1e-3
-            for float32 and 2e-2 for float16 weights, 0.1 for int8 weights, and 0.25 for quantized models, whose
-            rounding differs in rare cases by one step at every layer. It finds broken files, not lost accuracy.
+        verification_data: Inputs to verify on, in the model's input structure, the batch first. Defaults to some of
+            the samples that a quantized model was calibrated on, while it is in memory; else to three random ones:
+            standard normal for floats (for a quantized model within the ranges of its inputs; positive where the model
+            gives no finite results otherwise), numbers of an embedding where one reads them, 0 and 1 for other
+            integers. Sizes that the model leaves open become 16, or another power of two up to 512 that it gives
+            results for.
+        tolerance: Largest accepted error of any value of an output, relative to the output's largest magnitude. By
+            default nearly all values have to agree, and what is left may be noise of a small part of the output's
+            variance; single values may differ more, as those do that are rounded another way. It finds broken files,
+            not lost accuracy.
         input_type: Of a quantized model, the type of the file's inputs: "float32", or an integer type to be given
             numbers as the first quantizer rounds them.
         output_type: The same for its outputs.
@@ -189,13 +200,17 @@ def export_litert(
     check_precision(model)
     integers = _check_integers(model, weights, sparse_encoding, input_type, output_type)
     check_installed("tensorflow", "ai_edge_litert")
+    typical = remembered(model)
     model = fold_trained_batch_norm(model)
     with full_precision(model):
         signature = read_signature(model, input_signature)
         batch_sizes = _plan_batch_sizes(signature, batch_size, not integers or target_of(model).open_batch)
-        data = _verification_inputs(model, signature, verification_data, batch_size) if verify else None
+        data, others, source = None, None, ""
+        if verify:
+            data, others, source = _verification_inputs(model, signature, verification_data, typical, batch_size)
         kind = "integer" if integers else weights
-        verifier = Verifier(model, signature, data, tolerance or _TOLERANCES[kind], batch_size)
+        rule = RULES[kind] if tolerance is None else exactly(tolerance)
+        verifier = Verifier(model, signature, data, rule, batch_size, _output_steps(model), others)
         engine = "tensorflow" if keras.backend.backend() == "tensorflow" else "tensorflow-subprocess"
         request = ConversionRequest(
             weights=weights,
@@ -224,6 +239,7 @@ def export_litert(
         input_names=tuple(tensor.name for tensor in signature.inputs),
         output_names=conversion.output_names,
         float_operators=convert.floats if integers else (),
+        verification=verifier.report.describe(source),
         structure=_structure(model, conversion.output_names),
     )
 
@@ -303,8 +319,29 @@ def _batch_reason(signature, asked, conversion):
     return f"an open batch dimension, which recurrent layers usually do not take, fails: {failure}"
 
 
-def _verification_inputs(model, signature, data, batch_size):
-    if data is None:
-        count = signature.fixed_batch_size or batch_size or _VERIFICATION_SAMPLES
-        return in_input_ranges(model, fitting_inputs(model, signature, count))
-    return check_inputs(signature, signature.flatten(data))
+def _verification_inputs(model, signature, data, typical, batch_size):
+    """Flat arrays to verify on, others if the model is not finite on these (or `None`), and what they are in words."""
+    if data is not None:
+        return check_inputs(signature, signature.flatten(data)), None, "of your samples"
+    if typical is not None:
+        with contextlib.suppress(ValueError):
+            return _of_batches(signature, check_inputs(signature, signature.flatten(typical)), batch_size)
+    count = signature.fixed_batch_size or batch_size or _VERIFICATION_SAMPLES
+    arrays = fitting_inputs(model, signature, count)
+    return in_input_ranges(model, arrays), positive(arrays), "random samples"
+
+
+def _of_batches(signature, arrays, batch_size):
+    """As many of the calibration samples as make full batches."""
+    size = signature.fixed_batch_size or batch_size or 1
+    count = max(len(arrays[0]) // size, 1) * size
+    chosen = np.arange(count) % len(arrays[0])
+    return [array[chosen] for array in arrays], None, "samples of the calibration data"
+
+
+def _output_steps(model):
+    """The distance of two numbers of each output of a quantized model, 0 where it is not rounded; `None` for others."""
+    if not is_quantized(model) or as_functional(model) is None:
+        return None
+    quantizers = [quantizer_of(tensor) for tensor in as_functional(model).outputs]
+    return [0.0 if quantizer is None else float(quantizer.parameters().scale) for quantizer in quantizers]

@@ -37,7 +37,8 @@ class LocalInterpreter:
         if kernels == "reference":
             options["experimental_op_resolver_type"] = runtime.OpResolverType.BUILTIN_REF
             options["experimental_preserve_all_tensors"] = True
-        self._interpreter = runtime.Interpreter(model_content=content, num_threads=num_threads, **options)
+        self._make = lambda: runtime.Interpreter(model_content=content, num_threads=num_threads, **options)
+        self._interpreter = self._make()
         fixed = not self._has_open_sizes()
         if fixed:  # others get their sizes from the first inputs
             self._interpreter.allocate_tensors()
@@ -65,6 +66,10 @@ class LocalInterpreter:
         """Writes arrays into the inputs of these indices, which are resized where need be."""
         shapes = [array.shape for array in arrays]
         if shapes != self._shapes:
+            if self._shapes is not None:
+                # XNNPACK (LiteRT 2.3) computes wrong values in files of integers and floats that are resized to a
+                # larger batch after memory was allocated for a smaller one.
+                self._interpreter = self._make()
             for index, shape in zip(indices, shapes, strict=True):
                 self._interpreter.resize_tensor_input(index, shape, strict=True)
             self._interpreter.allocate_tensors()

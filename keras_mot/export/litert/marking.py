@@ -4,7 +4,7 @@ The converter knows nothing of quantizers, and moves, joins and renames what it 
 through it unharmed, each with a number:
 
 - an activation quantizer leaves a fake quantization, whose scale is its number, counted from 1;
-- a boundary to what stays in floats leaves the same, with the number behind the last quantizer's;
+- a boundary to what stays in floats leaves the same, with a number behind the last quantizer's, one for each reason;
 - a quantized weight goes through as a constant with one value throughout, which says which weight it is.
 """
 
@@ -16,7 +16,10 @@ import numpy as np
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.litert_file import dense_values, enum_name, operator_codes
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
-from keras_mot.layers.float_boundary import marked_boundaries
+from keras_mot.layers.float_boundary import ASKED, FASTER, marked_boundaries
+
+REASONS = (ASKED, FASTER)
+"""Why something is in floats, in the order of the numbers of boundaries' marks."""
 
 _STEPS = 255.0  # of a fake quantization of 8 bits
 # The marks of weights are the odd multiples of 1 / _WEIGHTS behind 2, which float32 holds exactly. What stands for
@@ -47,7 +50,7 @@ def marked(model: keras.Model):
 
     with (
         intercepted(lambda quantizer, inputs, averages: mark(inputs, numbers[id(quantizer)]), whole=True),
-        marked_boundaries(lambda inputs: mark(inputs, len(numbers) + 1)),
+        marked_boundaries(lambda inputs, reason: mark(inputs, len(numbers) + 1 + REASONS.index(reason))),
     ):
         yield
 

@@ -1,10 +1,13 @@
 """Compares what a `.tflite` file computes with what the Keras model computes."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
 from keras_mot._keras import no_gradients
 from keras_mot.export.litert.isolation import trust
+from keras_mot.export.litert.judging import judge
 from keras_mot.export.litert.runner import LiteRTRunner
 
 _CHUNK = 32
@@ -14,6 +17,36 @@ class ExportVerificationError(RuntimeError):
     """The exported file does not compute what the Keras model computes."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a comparison has found.
+
+    Attributes:
+        error: Largest absolute difference, or None if nothing was compared.
+        share: Of the values, those that agree, of the output with the least.
+        decibels: Of signal to difference, of the output with the least.
+        samples: On how many samples.
+        random: Names of the outputs that differ from call to call, and were not compared.
+    """
+
+    error: float | None = None
+    share: float = 1.0
+    decibels: float = float("inf")
+    samples: int = 0
+    random: tuple[str, ...] = ()
+
+    def describe(self, source):
+        """The report in words, with what the samples are."""
+        if not self.samples:
+            return "not verified"
+        drawn = f"{', '.join(map(repr, self.random))} cannot be compared: the model draws random numbers"
+        if self.error is None:
+            return f"not verified, as {drawn}"
+        noise = "" if self.decibels == float("inf") else f", {self.decibels:.0f} dB"
+        compared = f"max error {self.error:.3g} on {self.samples} {source} ({self.share:.1%} agree{noise})"
+        return compared + (f"; {drawn}" if self.random else "")
+
+
 class Verifier:
     """Runs files in the LiteRT runtime and compares them with one Keras model on the same data.
 
@@ -21,15 +54,21 @@ class Verifier:
         model: The Keras model.
         signature: Its `Signature`.
         arrays: Flat input arrays, or None if files shall not be compared.
-        tolerance: Largest accepted error of an output relative to the largest magnitude of that output.
+        rule: The `Rule` that the outputs have to fulfil.
         batch_size: Number of samples that the Keras model is called on at a time.
+        steps: Of each output, the distance of two of its numbers, or 0.
+        others: Other arrays, to be taken if the model's outputs are not finite on the first.
+
+    Attributes:
+        report: The `Report` of the last file.
     """
 
-    def __init__(self, model, signature, arrays, tolerance, batch_size=None):
+    def __init__(self, model, signature, arrays, rule, batch_size=None, steps=None, others=None):
         self._model, self._signature = model, signature
-        self._arrays, self._tolerance = arrays, tolerance
+        self._arrays, self._rule, self._steps, self._others = arrays, rule, steps, others
         self._step = signature.fixed_batch_size or batch_size or _CHUNK
         self._expected = None
+        self.report = Report()
 
     def named(self, output_names):
         """A function of (content, must_load=False) for files whose outputs have these names, in Keras' order.
@@ -40,23 +79,42 @@ class Verifier:
 
         def verify(content, must_load=False):
             trust(content)
+            self.report = Report()
             if self._arrays is None:
                 if must_load:
                     LiteRTRunner(content)
                 return None
-            return self._compare(content, output_names)
+            self.report = self._compare(content, output_names)
+            return self.report.error
 
         return verify
 
     def _compare(self, content, output_names):
         if self._expected is None:
-            self._expected = _keras_outputs(self._model, self._signature, self._arrays, self._step)
+            self._expected = self._keras_outputs()
+            if self._others is not None and not all(map(_is_finite, self._expected)):
+                self._arrays = self._others
+                self._expected = self._keras_outputs()
         names = [tensor.name for tensor in self._signature.inputs]
         received = LiteRTRunner(content, input_names=names).run(self._arrays)
-        return max(
-            _compare_output(name, received[name], reference, self._tolerance)
-            for name, reference in zip(output_names, self._expected, strict=True)
-        )
+        found, random, again = [], [], None
+        for place, (name, expected) in enumerate(zip(output_names, self._expected, strict=True)):
+            step = self._steps[place] if self._steps else 0.0
+            try:
+                found.append(_compare_output(name, received[name], expected, self._rule, step))
+            except ExportVerificationError:
+                again = self._keras_outputs() if again is None else again
+                if not _is_random(received[name], expected, again[place]):
+                    raise
+                random.append(name)
+        samples = len(self._arrays[0]) if self._arrays else 0
+        if not found:
+            return Report(samples=samples, random=tuple(random))
+        errors, shares, decibels = zip(*((each.error, each.share, each.decibels) for each in found), strict=True)
+        return Report(max(errors), min(shares), min(decibels), samples, tuple(random))
+
+    def _keras_outputs(self):
+        return _keras_outputs(self._model, self._signature, self._arrays, self._step)
 
 
 def _keras_outputs(model, signature, arrays, step):
@@ -77,32 +135,41 @@ def _keras_outputs(model, signature, arrays, step):
     return [np.concatenate(parts) if parts[0].ndim else parts[-1] for parts in zip(*chunks, strict=True)]
 
 
-def _compare_output(name, received, expected, tolerance):
+def _is_finite(array):
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+
+
+def _is_random(received, first, second):
+    """Whether the model itself returned something else when it was called again, and the file what could be that."""
+    if received.shape != first.shape or not all(map(_is_finite, (received, first, second))):
+        return False
+    difference = np.abs(first.astype("float64") - second.astype("float64"))
+    return bool(difference.max() > 1e-4 * (np.abs(first).max() or 1.0))
+
+
+def _compare_output(name, received, expected, rule, step):
     if received.shape != expected.shape:
         raise ExportVerificationError(
             f"The exported file returns output '{name}' in another shape. Expected: {expected.shape}. "
             f"Received: {received.shape}. No file was written."
         )
-    received, expected = received.astype("float64"), expected.astype("float64")
-    if not np.isfinite(expected).all():
+    if not _is_finite(expected):
         raise ExportVerificationError(
             f"Output '{name}' of the Keras model is not finite on the verification data, so the file cannot "
             f"be verified. Check the model, or pass `verification_data` from its real input range."
         )
-    if not np.isfinite(received).all():
+    if not _is_finite(received):
         raise ExportVerificationError(
             f"Output '{name}' of the exported file is not finite on the verification data, while the Keras "
             f"model's is. With float16 weights this may be an overflow: export with weights='float32'. No "
             f"file was written."
         )
-    if expected.size == 0:
-        return 0.0
-    error, magnitude = np.abs(received - expected).max(), np.abs(expected).max()
-    if error > tolerance * (magnitude or 1.0):
+    found = judge(received, expected, rule, step)
+    if found.problem is not None:
         raise ExportVerificationError(
-            f"Output '{name}' of the exported file differs from the Keras model's by up to {error:.3g} where "
-            f"the largest output is {magnitude:.3g}. Expected: at most {tolerance:.3g} of that. No file was "
-            f"written. Pass `verification_data` from the model's real input range, or a larger `tolerance` "
-            f"if this error is acceptable."
+            f"Output '{name}' of the exported file differs from the Keras model's by up to {found.error:.3g} where "
+            f"the largest output is {found.magnitude:.3g}: {found.problem}. No file was written. Pass "
+            f"`verification_data` from the model's real input range, or a larger `tolerance` if this error is "
+            f"acceptable."
         )
-    return float(error)
+    return found

@@ -66,6 +66,11 @@ def warn_if_useless(passes, batches, expected, received, origin, trained=False):
     if not useless:
         return
     worst = min(useless, key=lambda verdict: verdict.ratio)
+    again = passes.outputs(batches, rounding=(), floats=True)
+    count = len(verdicts)
+    first, noisy, second = (each[worst.output :: count] for each in (expected, received, again))
+    if _noise_and_ratio(first, second)[0] > _noise_and_ratio(first, noisy)[0] / 4:
+        return  # a model that draws random numbers, which are others in each run
     weights, place = _blamed(passes, _first(batches), worst.output)
     if trained and (weights or place is None):
         return

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_mot._arrays import numpy_value
 from keras_mot.data.arrays import joined, part
+from keras_mot.data.typical_samples import remember
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.bias_correction import correct_biases
@@ -92,6 +93,7 @@ class Fitting:
         samples = Samples(simulation, asked.data, asked.batch_size, asked.loss is not None, asked.max_samples)
         if asked.loss is not None:
             check_loss(simulation, samples.labelled, asked.loss)
+        remember(simulation, samples.head[0])
         passes = Passes(simulation)
         calibrated = functools.partial(_calibrate, passes, estimator=asked.estimator)
         if asked.equalize is None and _shares_scales(simulation) and find_pairs(simulation):

@@ -26,7 +26,9 @@ _CONSTANT = 1e6  # a feature is, that is multiplied by this and more
 def batch_norm(lowering, layer, inputs, mask=None):  # which says what statistics are taken of, in training
     """Batch normalization in inference, or `None`; `None` also for features of an input that differ much in size."""
     factors = scale_and_offset(layer)
-    return None if _loses_features(inputs, *factors) else _affine(lowering, layer, inputs, layer.axis, *factors)
+    if lowering.fast and _loses_features(inputs, *factors):
+        return None
+    return affine(lowering, layer, inputs, layer.axis, *factors, trained=layer.trainable)
 
 
 def normalization(lowering, layer, inputs):
@@ -36,9 +38,9 @@ def normalization(lowering, layer, inputs):
         return None
     mean, variance = (ops.convert_to_numpy(value).reshape(-1) for value in (layer.mean, layer.variance))
     scale = 1.0 / np.maximum(np.sqrt(variance.astype("float64")), keras.config.epsilon())
-    if _loses_features(inputs, scale, -mean * scale):
+    if lowering.fast and _loses_features(inputs, scale, -mean * scale):
         return None
-    return _affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
+    return affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
 
 
 def _loses_features(inputs, scale, offset):
@@ -74,7 +76,7 @@ def _comes_from_inputs(tensor):
 def rescaling(lowering, layer, inputs):
     """`Rescaling`, or `None`."""
     scale, offset = (np.asarray(ops.convert_to_numpy(value), "float64") for value in (layer.scale, layer.offset))
-    return _affine(lowering, layer, inputs, -1, scale, offset)
+    return affine(lowering, layer, inputs, -1, scale, offset)
 
 
 def add(lowering, operation, x1, x2):
@@ -124,7 +126,7 @@ def _with_constant(lowering, operation, x1, x2, function):
     if values.size == 1 and values.ndim <= len(tensor.shape):
         return _by_number(lowering, operation, tensor, float(np.max(scale)), float(np.max(offset)))
     if values.size == values.shape[-1] == tensor.shape[-1] and values.ndim <= len(tensor.shape):
-        return _affine(lowering, operation, tensor, -1, *(np.asarray(each).reshape(-1) for each in (scale, offset)))
+        return affine(lowering, operation, tensor, -1, *(np.asarray(each).reshape(-1) for each in (scale, offset)))
     return _by_positions(lowering, tensor, scale, offset)
 
 
@@ -145,7 +147,7 @@ def _by_positions(lowering, tensor, scale, offset):
     if np.size(scale) > 1:
         return tensor * _rounded(lowering, scale)
     offset = _rounded(lowering, offset)
-    return tensor + offset if scale == 1.0 else offset - tensor
+    return tensor + offset if scale == 1.0 else ops.subtract(offset, tensor)
 
 
 def _rounded(lowering, values):
@@ -165,7 +167,7 @@ def _note(lowering, tensor, outputs, scale, offset):
     return total
 
 
-def _affine(lowering, layer, inputs, axis, scale, offset):
+def affine(lowering, layer, inputs, axis, scale, offset, trained=False):
     """channel * scale + offset, as a depthwise convolution of one pixel, which has integer kernels everywhere."""
     given = inputs
     if "float" not in str(inputs.dtype):
@@ -176,7 +178,6 @@ def _affine(lowering, layer, inputs, axis, scale, offset):
     channels = shape[-1]
     if any(np.size(each) not in (1, channels) for each in (scale, offset)) or (rank == 3 and None in shape[1:]):
         return None
-    trained = layer.trainable if isinstance(layer, layers.BatchNormalization) else False
     total = Affine(inputs, scale, offset)
     if not trained and id(given) in lowering.affine:
         before = lowering.affine[id(given)][0]

@@ -42,6 +42,7 @@ def lower(
     selected: Callable[[Any], bool] = lambda operation: True,
     fused: Sequence[str] = LITERT.fused,
     bits: int | None = None,
+    fast: bool = True,
 ) -> Lowered:
     """The same function as a flat model of layers and operations that have integer kernels, where possible.
 
@@ -50,8 +51,9 @@ def lower(
         selected: function from an operation of `model`, or a layer within one, to whether it shall be broken down.
         fused: names of the activations that kernels compute in one step with what is before them.
         bits: bits of activations, to which arrays of constants are rounded; `None` leaves them as they are.
+        fast: whether something may be left in floats that has kernels for integers.
     """
-    lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits)
+    lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits, fast)
     return Lowered(rewrite(model, lowering), lowering.origins, lowering.joined, lowering.moves)
 
 
@@ -63,17 +65,26 @@ class Lowering:
         fused: as of `lower`.
         names: the names of the model's operations.
         bits: as of `lower`.
+        fast: as of `lower`.
 
     Attributes:
         selected: the function.
         fused: the names.
         bits: of activations, or `None`.
+        fast: whether something may be left in floats that has kernels.
         affine: what `affine.py` notes of tensors.
         origins: as of `Lowered`, and so are the others.
     """
 
-    def __init__(self, selected: Callable[[Any], bool], fused: Sequence[str], names: set[str], bits: int | None = None):
-        self.selected, self.fused, self._names, self.bits = selected, fused, names, bits
+    def __init__(
+        self,
+        selected: Callable[[Any], bool],
+        fused: Sequence[str],
+        names: set[str],
+        bits: int | None = None,
+        fast: bool = True,
+    ):
+        self.selected, self.fused, self._names, self.bits, self.fast = selected, fused, names, bits, fast
         self.affine = {}  # id of a tensor -> what it is by channels, as `affine.py` notes it
         self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called
         self._named = Origins()  # what has its name in the model

@@ -13,12 +13,23 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_mot._keras import operation_class
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import are_the_first
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.transformed import plain_class
-from keras_mot.quantization.lowering import activations, affine, attention, merges, recurrent, weighted, wrappers
+from keras_mot.quantization.lowering import (
+    activations,
+    affine,
+    attention,
+    merges,
+    normalization,
+    products,
+    recurrent,
+    weighted,
+    wrappers,
+)
 
 _LAYERS = {
     layers.SeparableConv1D: weighted.separable,
@@ -44,11 +55,17 @@ _LAYERS = {
     layers.BatchNormalization: affine.batch_norm,
     layers.Normalization: affine.normalization,
     layers.Rescaling: affine.rescaling,
+    layers.LayerNormalization: normalization.layer_normalization,
+    layers.GroupNormalization: normalization.group_normalization,
+    layers.RMSNormalization: normalization.rms_normalization,
+    layers.UnitNormalization: normalization.unit_normalization,
     layers.Average: merges.average,
-    layers.Add: merges.chain,
-    layers.Multiply: merges.chain,
+    layers.Add: merges.add,
+    layers.Multiply: merges.multiply,
     layers.Maximum: merges.chain,
     layers.Minimum: merges.chain,
+    operation_class("Einsum"): products.einsum,
+    operation_class("ExtractPatches"): products.patches,
 }
 # The layers within one that are broken down by themselves, and may have settings of their own.
 _PARTS = {
@@ -65,6 +82,8 @@ _KINDS = {
     "divide": affine.divide,
     "prelu": activations.prelu,
     "square": merges.square,
+    "power": merges.power,
+    "glu": merges.glu,
     "negative": merges.negative,
     "silu": activations.silu,
     "hard_sigmoid": activations.hard_sigmoid,

@@ -8,9 +8,8 @@ from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.layers.finding import require_built
 from keras_mot.layers.own_weights import MERGE_LORA
-from keras_mot.layers.transformed import transformed_weights
+from keras_mot.layers.transformed import plain_class, transformed_weights
 from keras_mot.quantization.schemes import QuantizationScheme, WeightsScheme
 from keras_mot.transforms import Mask, PaletteTransform
 
@@ -84,4 +83,23 @@ def check_built(model, function):
             f"`{function}` expects a Keras 3 model (`keras.Model`); received {describe(model)} of type "
             f"{type(model).__module__}.{type(model).__name__}."
         )
-    require_built(model, function)
+    if not model.built:
+        raise ValueError(_not_built(model, function))
+
+
+def _not_built(model, function):
+    """What to do with a model without weights: those of Keras's own examples that only train have no `call`."""
+    if plain_class(model).call is not keras.Model.call:
+        return (
+            f"`{function}` needs a built model, whose weights exist; '{model.name}' ({type(model).__name__}) is not "
+            "built. Call the model once on data, or `model.build(input_shape)`."
+        )
+    attributes = {**vars(model), **vars(model).get("_modules", {})}  # PyTorch keeps models apart
+    networks = [name for name, value in attributes.items() if isinstance(value, keras.Model)]
+    held = f" Of those that it holds, these are: {', '.join(networks)}." if networks else ""
+    first = networks[0] if networks else "network"
+    return (
+        f"'{model.name}' is a {type(model).__name__} without a `call`: it trains other networks, and computes nothing "
+        f"by itself. Pass the network that is to compute in integers, and give the result to the model that trains it, "
+        f"`{first} = {function}(model.{first}, ...)`, `{type(model).__name__}({first}, ...)`.{held}"
+    )

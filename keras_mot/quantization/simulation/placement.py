@@ -8,7 +8,7 @@ from keras_mot._keras import call_of, producer_of
 from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_role, kind_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.float_boundary import FloatBoundary
+from keras_mot.layers.float_boundary import ASKED, FASTER, FloatBoundary
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
 
@@ -24,7 +24,9 @@ def quantizer_of(tensor):
     return quantizer_of(call_of(tensor).arguments.keras_tensors[0])
 
 
-def place(model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}, target=LITERT):
+def place(
+    model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}, target=LITERT, faster=()
+):
     """Inserts activation quantizers into a lowered model.
 
     Args:
@@ -34,27 +36,33 @@ def place(model, scheme, selected=lambda operation: True, joined=None, asked=lam
         joined: dictionary from ids of operations to keys: those of equal keys share one quantizer.
         asked: function from an operation to arguments of the `ActivationQuantizer` behind it.
         target: the `Target` whose kernels will compute.
+        faster: ids of operations that are selected, and left in floats since they are faster so.
 
     Returns:
         The model with quantizers, and the list of its layers whose weights shall be quantized.
     """
-    steps = IntegerSteps(model, target, scheme.activation_bits, selected, joined or {})
-    placement = _Placement(steps, scheme, asked, target)
+
+    def in_integers(operation):
+        return selected(operation) and id(operation) not in faster
+
+    steps = IntegerSteps(model, target, scheme.activation_bits, in_integers, joined or {})
+    placement = _Placement(steps, scheme, asked, target, faster)
     return rewrite(model, placement), list(placement.weighted.values())
 
 
 class _Placement:
     """Calls operations on rounded inputs, and a quantizer on their results."""
 
-    def __init__(self, steps, scheme, asked, target):
+    def __init__(self, steps, scheme, asked, target, faster):
         self._steps, self._scheme, self._asked, self._target = steps, scheme, asked, target
+        self._faster = faster
         self._bits = scheme.activation_bits
         self._shared = {}  # key -> the quantizer of all operations of this key
         self._prescribing = {}  # key -> an operation of this key whose range the target prescribes
         self._calls = collections.Counter()  # key -> how often its quantizer is called
         self._quantized = {}  # id of a tensor -> (the quantizer whose numbers it has, the tensor)
         self._rounded = {}  # id of a float tensor -> (the tensor after its quantizer, the tensor)
-        self._floats = {}  # id of a tensor -> (the tensor behind the boundary to floats, the tensor)
+        self._floats = {}  # (id of a tensor, reason) -> (the tensor behind the boundary to floats, the tensor)
         self._names = {}
         self.weighted = {}
         for call in steps.graph.calls:
@@ -109,11 +117,16 @@ class _Placement:
         return outputs
 
     def _in_floats(self, operation, args, kwargs):
-        """The results of an operation that is left in floats: by the user, or since the target has no kernel for it."""
-        kwargs = {name: self._each_tensor((value,), self._behind_boundary)[0] for name, value in kwargs.items()}
-        outputs = operation(*self._each_tensor(args, self._behind_boundary), **kwargs)
+        """The results of an operation left in floats: by the user, for speed, or since the target has no kernel."""
+        reason = FASTER if id(operation) in self._faster else ASKED
+
+        def bounded(tensor):
+            return self._behind_boundary(tensor, reason)
+
+        kwargs = {name: self._each_tensor((value,), bounded)[0] for name, value in kwargs.items()}
+        outputs = operation(*self._each_tensor(args, bounded), **kwargs)
         if has_role(operation, LOOKS_UP):  # which reads indices
-            return self._boundary(operation.name)(outputs)
+            return self._boundary(operation.name, reason)(outputs)
         return outputs
 
     def _settings(self, operation):
@@ -146,8 +159,8 @@ class _Placement:
         make = settings.pop("make", ActivationQuantizer)
         return make(**form, name=name, **settings)
 
-    def _boundary(self, name):
-        return FloatBoundary(name=self._unique(f"{name}_in_floats"))
+    def _boundary(self, name, reason):
+        return FloatBoundary(reason, name=self._unique(f"{name}_in_floats"))
 
     def _unique(self, name):
         count = self._names[name] = self._names.get(name, -1) + 1
@@ -184,13 +197,14 @@ class _Placement:
             self._rounded[id(tensor)] = (rounded, tensor)
         return self._rounded[id(tensor)][0]
 
-    def _behind_boundary(self, tensor):
+    def _behind_boundary(self, tensor, reason):
         """The tensor for readers in floats, which the exported file does not take for integers."""
         if id(tensor) not in self._quantized:
             return tensor
-        if id(tensor) not in self._floats:
-            self._floats[id(tensor)] = (self._boundary(producer_of(tensor).name)(tensor), tensor)
-        return self._floats[id(tensor)][0]
+        key = id(tensor), reason
+        if key not in self._floats:
+            self._floats[key] = (self._boundary(producer_of(tensor).name, reason)(tensor), tensor)
+        return self._floats[key][0]
 
 
 def _is_float(tensor):

@@ -49,7 +49,11 @@ class LayerSettings:
 
 
 def settings_of_operations(
-    operations: Sequence[Any], scheme: QuantizationScheme, selected: Callable | None, overrides: Mapping | None
+    operations: Sequence[Any],
+    scheme: QuantizationScheme,
+    selected: Callable | None,
+    overrides: Mapping | None,
+    around: Mapping[int, Sequence[Any]] | None = None,
 ) -> "OperationSettings":
     """The settings of operations, and of those layers within them that are broken down by themselves (`parts_of`).
 
@@ -58,6 +62,8 @@ def settings_of_operations(
         scheme: the scheme of all operations without others.
         selected: function from an operation to whether it is quantized, or `None` for all.
         overrides: dictionary from a selector to a `QuantizationScheme`, a `QuantizeConfig`, or `None` for floats.
+        around: dictionary from the id of an operation to the layers that it is called in. What is said of one of these
+            is said of the operation.
 
     Returns:
         An `OperationSettings`.
@@ -68,35 +74,39 @@ def settings_of_operations(
     """
     overrides = checked_overrides(overrides)
     chosen = {selector: _layer_settings(selector, value, scheme) for selector, value in overrides.items()}
-    known = [operation for operation, _ in _pairs(operations, LayerSettings(scheme), {})]
-    check_each_matches(chosen, _matches, known, [operation.name for operation in known])
-    pairs = list(_pairs(operations, LayerSettings(scheme), chosen, selected))
-    left = [operation for operation in known if _chosen(operation, chosen, scheme) is None]
+    around = around or {}
+    known = [operation for operation, _ in _pairs(operations, LayerSettings(scheme), {}, around)]
+    outer = {id(layer): layer for layers in around.values() for layer in layers}.values()
+    check_each_matches(chosen, _matches, [*known, *outer], [operation.name for operation in [*known, *outer]])
+    pairs = list(_pairs(operations, LayerSettings(scheme), chosen, around, selected))
+    left = [operation for operation in known if _chosen(operation, chosen, around, scheme) is None]
     return OperationSettings(pairs, left)
 
 
-def _chosen(operation, chosen, default):
-    """What the first selector says that points at an operation; `default`, if none does."""
-    return next((own for selector, own in chosen.items() if _matches(selector, operation)), default)
+def _chosen(operation, chosen, around, default):
+    """What the first selector says that points at an operation, or at a layer around it; `default`, if none does."""
+    places = [operation, *around.get(id(operation), ())]
+    return next((own for selector, own in chosen.items() if any(_matches(selector, each) for each in places)), default)
 
 
-def _pairs(operations, settings, chosen, selected=None):
+def _pairs(operations, settings, chosen, around, selected=None):
     """Yields (operation, its settings) of operations and of the layers within them.
 
     Args:
         operations: the operations.
         settings: those of what no selector points at; a layer within another has those of that one.
         chosen: dictionary from selectors to settings.
+        around: as of `settings_of_operations`.
         selected: as of `settings_of_operations`.
     """
     for operation in operations:
         own = None
-        if selected is None or selected(operation):
-            own = _chosen(operation, chosen, settings)
+        if selected is None or any(map(selected, [operation, *around.get(id(operation), ())])):
+            own = _chosen(operation, chosen, around, settings)
             own = None if own is None else own.for_operation(operation)
         yield operation, own
         if own is not None:
-            yield from _pairs(parts_of(operation), own, chosen)
+            yield from _pairs(parts_of(operation), own, chosen, {})
 
 
 class OperationSettings:

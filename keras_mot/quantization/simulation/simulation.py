@@ -5,13 +5,13 @@ import numpy as np
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters
+from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
+from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
-from keras_mot.graph.rewrite import flatten_with_origins, operations_of
-from keras_mot.graph.tracing import trace
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
@@ -21,6 +21,9 @@ from keras_mot.quantization.lowering.moves import Move
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check
+from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
+from keras_mot.quantization.simulation.kept_class import of_class_of
+from keras_mot.quantization.simulation.opened import flat_copy
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
@@ -29,7 +32,7 @@ from keras_mot.targets import LITERT
 from keras_mot.transforms.grid import Grid
 
 
-def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT):
+def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_steps=0, target=LITERT, placement=None):
     """A flat model that computes as its integer form will.
 
     Args:
@@ -41,6 +44,7 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
         function: name of the public function, for messages.
         batch_norm_steps: training steps in which batch normalization follows the batches; `None`: all of them.
         target: the `Target` that will run the integer form, or its name.
+        placement: "fast", "integer", or `None` for what suits the target.
 
     Returns:
         The model, which shares no variables with `model`.
@@ -48,44 +52,63 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
-    simulation, folds, origin = simulate(model, scheme, selected, overrides, target)
+    fast = is_fast(placement, target, scheme.activation_bits)
+    simulation, folds, origin = simulate(model, scheme, selected, overrides, target, fitting.data, fast)
     _round_slopes(simulation)
     fitting.run(simulation, origin)
     if fitting.data is not None:
         round_biases(simulation)
     warn_of_merged_values(simulation)
-    return simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
+    unfolded = simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
+    result = of_class_of(model, unfolded)
+    if result is not simulation and remembered(simulation) is not None:
+        remember(result, remembered(simulation))
+    return result
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
+def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
+
+    With `fast`, what is faster in floats on the target is left in floats.
 
     Returns:
         The model; a dictionary from its layers to the batch normalizations that are a part of their scales; and a
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    traced = trace(plain)
-    settings = settings_of_operations(
-        [given.of(operation) for operation in operations_of(traced)], scheme, selected, overrides
+    flat = flat_copy(plain, given, data)
+    settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    parted, parts = move_before_concatenations(
+        flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
     )
-    flat, flattened = flatten_with_origins(traced)
+    origins_of_parted = parts.through(flat.origins)
 
     def shall_fold(linear, batch_norm):
-        left = [settings.is_left(given.of(flattened.of(layer))) for layer in (linear, batch_norm)]
+        left = [settings.is_left(origins_of_parted.of(layer)) for layer in (linear, batch_norm)]
         return left != [False, True]  # a batch normalization that alone is left in floats
 
-    folded, folds, made = fold_with_origins(flat, shall_fold, consumed=True)
-    origins = made.through(flattened)
+    folded, folds, made = fold_with_origins(parted, shall_fold, consumed=True)
+    origins = made.through(origins_of_parted)
+    whole = left_whole(target, scheme.activation_bits, fast)
 
-    def shall_compute(operation):
-        return settings.get(given.of(origins.of(operation))) is not None
+    def broken_down(operation):
+        return settings.get(origins.of(operation)) is not None and not whole(operation)
 
-    lowered = lower(folded, shall_compute, target.fused, scheme.activation_bits)
+    lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast)
 
     def chosen(operation):
-        return settings.get(given.of(origins.of(lowered.origins.of(operation))))
+        return settings.get(origins.of(lowered.origins.of(operation)))
 
+    faster = set()
+    if fast:
+        faster = faster_in_floats(
+            lowered.model,
+            target,
+            scheme.activation_bits,
+            lambda operation: chosen(operation) is not None,
+            lowered.joined,
+            lambda operation: chosen(operation).config is not None,
+        )
     placed, weighted = place(
         lowered.model,
         scheme,
@@ -93,11 +116,12 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
         lowered.joined,
         lambda operation: chosen(operation).activation,
         target,
+        faster,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
-    carried = carried_through(sources, folded, origins, lowered)
+    carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
     by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
@@ -120,7 +144,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT):
     fit_scales(simulation)
 
     def origin(operation):
-        return given.of(origins.of(lowered.origins.of(copied.of(operation))))
+        return origins.of(lowered.origins.of(copied.of(operation)))
 
     return with_output_names(simulation, output_names(model)), left, origin
 

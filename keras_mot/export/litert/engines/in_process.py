@@ -9,6 +9,7 @@ import keras
 
 from keras_mot._quiet import quiet
 from keras_mot.data.naming import name_outputs
+from keras_mot.export.litert.engines import random_operations
 from keras_mot.export.litert.engines.conversion import UnsupportedOperationError, convert_with, variables_at
 from keras_mot.export.litert.engines.filling import fill
 from keras_mot.export.litert.engines.stand_ins import StandIns
@@ -148,7 +149,10 @@ def _freeze(model, signature, batch_size, stand_ins):
     by_handle = {id(variable.value.handle): variable for variable in model.variables}
     captured = {inner.op.name: by_handle[id(outer)] for outer, inner in traced.graph.captures if id(outer) in by_handle}
     sources = {**captured, **{constant.op.name: variable for variable, constant in replaced}}
-    readers = variables_of_operations(frozen.graph, sources, model.variables)
+    graph = frozen.graph
+    if random_operations.draws(graph):
+        graph, frozen = random_operations.with_kernels(frozen, order)
+    readers = variables_of_operations(graph, sources, model.variables)
     return tf.function(call_frozen).get_concrete_function(**specs), list(names), unknown, readers
 
 

@@ -8,9 +8,11 @@ from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
 from keras_mot.export.litert.integers.tables import with_table_marks
+from keras_mot.export.litert.marking import REASONS
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.layers.float_boundary import ASKED, FASTER
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 
@@ -39,12 +41,21 @@ class IntegerEngine:
         request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
         conversion = self._engine(plain, signature, request)
         del plain, origins, copies, marked  # their memory is wanted
-        quantizers = dict(enumerate(((item.name, item.parameters()) for item in activation_quantizers(model)), 1))
-        file = to_integers(conversion.dense, quantizers, carried, *self._types, target_of(model), tables)
+        target = target_of(model)
+        quantizers = [(item.name, item.parameters()) for item in activation_quantizers(model)]
+        why = {ASKED: "it is left in floats, as asked", FASTER: f"it is faster in floats on {target.name}"}
+        numbers = dict(enumerate([*quantizers, *((why[reason], None) for reason in REASONS)], 1))
+        file = to_integers(conversion.dense, numbers, carried, *self._types, target, tables)
         self.floats = file.floats
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
-            raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}")
+            faster = any(reason == why[FASTER] for _, _, reason in self.floats)
+            way = (
+                "\nQuantize it with `placement='integer'` to have in integers what is faster in floats."
+                if faster
+                else ""
+            )
+            raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}{way}")
         return dataclasses.replace(conversion, dense=with_static_shapes(file.content))
 
 

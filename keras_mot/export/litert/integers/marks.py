@@ -15,7 +15,7 @@ class Marks:
 
     Args:
         graph: the `FileGraph`.
-        quantizers: name and parameters by the numbers of the marks; a mark of another number is a boundary to floats.
+        quantizers: name and parameters by the numbers of the marks; of boundaries to floats, why, and `None`.
 
     Attributes:
         on: dictionary from id of an operator that is the first half of a mark to (index of the tensor that is marked,
@@ -23,11 +23,12 @@ class Marks:
         second: ids of the operators that are second halves.
         direct: dictionary from index of a float tensor that only marks read to (parameters, [(id of the mark, indices
             of its results)]): it is computed in these numbers at once.
+        reasons: dictionary from index of the result of a boundary to floats to why it is there.
     """
 
     def __init__(self, graph, quantizers: Mapping[int, tuple[str, QuantizationParameters]]):
         self._graph = graph
-        self.on, self.second, self.direct = {}, set(), {}
+        self.on, self.second, self.direct, self.reasons = {}, set(), {}, {}
         self._labels = {}  # (index of a float tensor, parameters) -> name of the quantizer behind it
         for operator in graph.graph.operators:
             if graph.name(operator) == "QUANTIZE":
@@ -60,6 +61,8 @@ class Marks:
             results.append(first)
             graph.graph.tensors[first].type = graph.schema.TensorType.FLOAT32
         self.second.update(id(reader) for reader in pairs)
+        if parameters is None:
+            self.reasons.update(dict.fromkeys(results, label))
         self.on[id(operator)] = (source, results, parameters)
 
     def label(self, index, parameters):

@@ -21,7 +21,7 @@ from keras_mot.export.litert.integers.rules import (
 from keras_mot.export.litert.integers.tables import integers_of
 from keras_mot.layers.table_mark import number_of_table
 
-ASKED = "it is left in floats, as asked"
+_BEHIND_FLOATS = "its input is computed in floats"
 
 
 class _InFloats(Exception):
@@ -97,8 +97,11 @@ class Rewriter:
         graph.operators.append(operator)
         tensors = [int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0]
         if any(graph.is_float(index) for index in tensors):
-            if any(index in self._bounded for index in inputs):
-                reason = ASKED
+            reasons = [self._marks.reasons[index] for index in inputs if self._marks.reasons.get(index) is not None]
+            if reasons and (reason == _BEHIND_FLOATS or any(index in self._bounded for index in inputs)):
+                # What the boundary leads to, and what goes on from there.
+                reason = reasons[0]
+                self._marks.reasons.update(dict.fromkeys(map(int, operator.outputs), reason))
             self.floats.append((name, graph.label(operator.outputs[0]), reason))
 
     def in_floats(self, index):
@@ -141,7 +144,7 @@ class Rewriter:
             self._emit(operator, [table, *inputs[1:]], results, [wanted])
             return
         if not active or any(index not in self._integers for index in active):
-            raise _InFloats("its input is computed in floats")
+            raise _InFloats(_BEHIND_FLOATS)
         bits = self.parameters[self._integers[active[0]]].bits
         number = self._number_of_table(name, inputs)
         if number is not None:
@@ -156,6 +159,8 @@ class Rewriter:
             graph.set_kind(operator, name, bits)
             graph.operators.append(operator)
             return
+        if wanted[0] is None and name in CUTTING and len(active) == 1:  # several clippings have one half in common
+            wanted = [self.parameters[self._integers[active[0]]]]
         if rule.kind == "moving":
             inputs, wanted = self._moving_inputs(inputs, active, floats, wanted, name in AVERAGING)
         elif wanted[0] is None:

@@ -1,0 +1,202 @@
+"""Products with arrays and variables of a layer's own, as layers that hold these as kernels.
+
+A user's layer that computes `ops.matmul(inputs, self.kernel) + self.bias` does what `Dense` does. Whatever else is done
+with a variable is done with its value, a constant.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_mot._arrays import numpy_value
+from keras_mot._keras import operation_class
+
+_CONVOLUTIONS = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
+_DEPTHWISE = {1: layers.DepthwiseConv1D, 2: layers.DepthwiseConv2D}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lifted:
+    """A layer to be made from what a user's layer computes with an array.
+
+    Args:
+        build: function from keyword arguments (`name`, and perhaps `use_bias`) to the layer.
+        name: of the operation that it stands for.
+        weights: its weights, arrays.
+    """
+
+    build: Callable[..., keras.layers.Layer]
+    name: str
+    weights: tuple[np.ndarray, ...]
+
+    def make(self, name: str, inputs: keras.KerasTensor) -> keras.layers.Layer:
+        """The layer, built for a symbolic input."""
+        layer = self.build(name=name, use_bias=True) if len(self.weights) == 2 else self.build(name=name)
+        layer.build(inputs.shape)
+        layer.set_weights(self.weights)
+        return layer
+
+    def is_made_as(self, other: "Lifted") -> bool:
+        """Whether another one has the same weights."""
+        return len(self.weights) == len(other.weights) and all(map(np.array_equal, self.weights, other.weights))
+
+
+def lifted(inner: Any) -> Any:
+    """The `InnerCalls` of a layer with a `Lifted` in place of products with constants, and without variables.
+
+    Args:
+        inner: the `InnerCalls`.
+    """
+    readers = {}
+    for call in inner.calls:
+        for item in keras.tree.flatten((call.args, call.kwargs)):
+            readers.setdefault(id(item), []).append(call)
+    returned = {id(item) for item in keras.tree.flatten(inner.outputs)}
+    calls, done, fixed = [], set(), {id(variable): variable for variable in inner.fixed}
+    for call in inner.calls:
+        if id(call) in done:
+            continue
+        if _is(call.operation, "Cast") and call.args[0].dtype == call.outputs[0].dtype:
+            call = dataclasses.replace(call, operation=_the_same)
+        made = _as_layer(call) if isinstance(call.operation, keras.Operation) else None
+        if made is None:
+            for item in keras.tree.flatten((call.args, call.kwargs)):
+                if isinstance(item, keras.Variable):
+                    fixed[id(item)] = item
+            calls.append(_of_constants(call))
+            continue
+        layer, source = made
+        (output,) = call.outputs
+        follower = readers.get(id(output), ())
+        if len(follower) == 1 and id(output) not in returned:
+            bias = _bias_of(follower[0], layer)
+            if bias is not None:
+                done.add(id(follower[0]))
+                (output,) = follower[0].outputs
+                layer = dataclasses.replace(layer, weights=(*layer.weights, bias))
+        calls.append(type(call)(layer, (source,), {}, (output,)))
+    sizes = {weight.size for call in calls if isinstance(call.operation, Lifted) for weight in call.operation.weights}
+    fixed = tuple(variable for variable in fixed.values() if int(np.prod(variable.shape)) not in sizes)
+    outputs = keras.tree.map_structure(constant, inner.outputs)
+    return dataclasses.replace(inner, calls=tuple(calls), fixed=fixed, outputs=outputs)
+
+
+def _the_same(tensor):
+    """What takes the place of an operation that does nothing."""
+    return tensor
+
+
+def _of_constants(call):
+    """The call with arrays in place of variables and tensors of the backend, which copies and files can hold."""
+    args, kwargs = (keras.tree.map_structure(constant, item) for item in (call.args, call.kwargs))
+    return dataclasses.replace(call, args=args, kwargs=kwargs)
+
+
+def constant(item):
+    return _array(item) if isinstance(item, keras.Variable) or ops.is_tensor(item) else item
+
+
+def _as_layer(call):
+    """The layer that does what a call of an operation of `keras.ops` does, and its input; or `None`."""
+    operands = [*call.args, *call.kwargs.values()]
+    if len(operands) != 2:
+        return None
+    rule = next((rule for name, rule in _RULES.items() if _is(call.operation, name)), None)
+    if rule is None:
+        return None
+    source, kernel = operands if rule is not _embedding else operands[::-1]
+    if not isinstance(source, keras.KerasTensor) or not _is_array(kernel) or None in source.shape[1:][-1:]:
+        return None
+    made = rule(call.operation, source, tuple(kernel.shape), call.outputs[0])
+    return None if made is None else (Lifted(made, type(call.operation).__name__.lower(), (_array(kernel),)), source)
+
+
+def _dense(operation, source, shape, output):
+    if len(shape) != 2 or len(source.shape) < 2:
+        return None
+    return lambda name, use_bias=False: layers.Dense(shape[1], use_bias=use_bias, name=name)
+
+
+def _einsum(operation, source, shape, output):
+    probe = layers.EinsumDense(operation.subscripts, output_shape=tuple(output.shape[1:]))
+    try:
+        probe.build(source.shape)
+    except Exception:  # of a form that the layer does not have
+        return None
+    if tuple(probe.kernel.shape) != shape:
+        return None
+    return lambda name: layers.EinsumDense(operation.subscripts, output_shape=tuple(output.shape[1:]), name=name)
+
+
+def _convolution(operation, source, shape, output):
+    rank = len(shape) - 2
+    settings = _settings(operation)
+    channels = source.shape[1 if settings["data_format"] == "channels_first" else -1]
+    if rank not in _CONVOLUTIONS or channels is None:
+        return None
+    settings |= {"filters": shape[-1], "kernel_size": shape[:-2], "groups": channels // shape[-2]}
+    return lambda name, use_bias=False: _CONVOLUTIONS[rank](**settings, use_bias=use_bias, name=name)
+
+
+def _depthwise(operation, source, shape, output):
+    rank, settings = len(shape) - 2, _settings(operation)
+    if rank not in _DEPTHWISE:
+        return None
+    settings |= {"depth_multiplier": shape[-1], "kernel_size": shape[:-2]}
+    return lambda name, use_bias=False: _DEPTHWISE[rank](**settings, use_bias=use_bias, name=name)
+
+
+def _embedding(operation, source, shape, output):
+    if len(shape) != 2 or operation.axis != 0 or "int" not in str(source.dtype):
+        return None
+    return lambda name: layers.Embedding(*shape, name=name)
+
+
+def _settings(operation):
+    return {
+        "strides": operation.strides,
+        "padding": operation.padding,
+        "data_format": operation.data_format or keras.config.image_data_format(),
+        "dilation_rate": operation.dilation_rate,
+    }
+
+
+_RULES = {
+    "Matmul": _dense,
+    "Dot": _dense,
+    "Einsum": _einsum,
+    "Conv": _convolution,
+    "DepthwiseConv": _depthwise,
+    "Take": _embedding,
+}
+
+
+def _bias_of(call, layer):
+    """The array that a call adds to each channel of what the layer returns; `None` if it does something else."""
+    if not _is(call.operation, "Add") or layer.name in ("einsum", "take") or len(call.args) != 2 or call.kwargs:
+        return None
+    arrays = [item for item in call.args if _is_array(item)]
+    channels = layer.weights[0].shape[-1] * (layer.weights[0].shape[-2] if layer.name == "depthwiseconv" else 1)
+    if len(arrays) != 1:
+        return None
+    value = _array(arrays[0])
+    leading = value.shape[:-1]
+    return value.reshape(-1) if value.size == channels == value.shape[-1] and set(leading) <= {1} else None
+
+
+def _is(operation, name):
+    known = operation_class(name)
+    return known is not None and type(operation) is known
+
+
+def _is_array(item):
+    return isinstance(item, (np.ndarray, keras.Variable)) or ops.is_tensor(item)
+
+
+def _array(item):
+    """A copy that stays as it is: the value of a variable, seen as an array, may change with that."""
+    return np.array(numpy_value(item))

@@ -1,0 +1,179 @@
+"""What the `call` of a layer does: the layers and operations of `keras.ops` that it calls on its inputs."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_mot._keras import call_of, flatten_layers, get_keras_mask, no_gradients, symbolic_operands, takes_training
+from keras_mot._messages import shortened
+from keras_mot.graph import _open_batch
+from keras_mot.graph.arguments import accepted_arguments
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InnerCall:
+    """One call within a layer's.
+
+    Attributes:
+        operation: the layer, or a new operation of `keras.ops` like the one that was called.
+        args: its positional arguments, with symbolic tensors in them that stand for the real ones.
+        kwargs: its other arguments.
+        outputs: the symbolic tensors that stand for its results.
+    """
+
+    operation: Any
+    args: tuple
+    kwargs: dict
+    outputs: tuple
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InnerCalls:
+    """The calls within one call of a layer.
+
+    Attributes:
+        calls: the `InnerCall`s in the order in which they run.
+        tensors: dictionary from the id of a symbolic tensor in them to the argument of the layer that it stands for.
+        outputs: what the layer returns, with symbolic tensors in it that stand for results.
+        fixed: the variables whose values have become constants of the calls.
+        kept: what must live as long as ids are used.
+    """
+
+    calls: tuple[InnerCall, ...]
+    tensors: dict[int, Any]
+    outputs: Any
+    fixed: tuple[keras.Variable, ...] = ()
+    kept: tuple = ()
+
+
+class UntraceableError(ValueError):
+    """A layer cannot be taken apart; says why."""
+
+
+def inner_calls(layer: keras.layers.Layer, args: tuple, kwargs: dict) -> InnerCalls:
+    """Runs the `call` of a layer once on symbolic tensors; the layer itself stays as it is.
+
+    Where that fails because `call` computes with the size of the batch, it is run again with a size that is known, and
+    what depends on that size is stated without it, if it can be.
+
+    Args:
+        layer: a built layer or model.
+        args: positional arguments of the call, with symbolic tensors in them.
+        kwargs: the other arguments.
+
+    Returns:
+        An `InnerCalls`.
+
+    Raises:
+        UntraceableError: if the calls do not say all of what the layer does.
+    """
+    if takes_training(layer) and "training" not in kwargs:
+        kwargs = {**kwargs, "training": None}  # who runs the model decides, whatever the default is
+    kwargs = accepted_arguments(layer.call, kwargs)
+    try:
+        return _recorded(layer, args, kwargs)
+    except UntraceableError:
+        raise
+    except Exception as error:
+        if not _open_batch.is_open((args, kwargs)):
+            raise UntraceableError(reason_of(error, (args, kwargs))) from error
+        reason = error
+    try:
+        return _open_batch.opened(_recorded(layer, *_open_batch.closed(args, kwargs)), (args, kwargs))
+    except _open_batch.FixedBatchError as error:
+        raise UntraceableError(f"its `call` computes with the size of the batch ({error})") from reason
+    except UntraceableError:
+        raise
+    except Exception as error:
+        raise UntraceableError(reason_of(error, (args, kwargs))) from reason
+
+
+def reason_of(error: Exception, arguments: tuple[tuple, dict]) -> str:
+    """Why a layer cannot be taken apart, from what was raised when it was called with some arguments."""
+    shapes = [item.shape for item in keras.tree.flatten(arguments) if isinstance(item, keras.KerasTensor)]
+    if any(None in shape[1:] for shape in shapes):
+        return (
+            f"its `call` computes with sizes that are open ({shapes[0]}): call the model on a `keras.Input` of fixed "
+            "sizes, `keras.Model(inputs, model(inputs))`, and quantize that"
+        )
+    return f"its `call` cannot be traced ({type(error).__name__}: {shortened(' '.join(str(error).split()), 400)})"
+
+
+class _Recording(keras.StatelessScope):
+    """A scope in which no variable changes, that notes which ones are read."""
+
+    def __init__(self):
+        super().__init__(collect_losses=True)
+        self.read = {}
+
+    def get_current_value(self, variable):
+        """The value that the variable was given in the scope."""
+        value = super().get_current_value(variable)
+        self.read.setdefault(id(variable), variable)
+        return value
+
+
+def _recorded(layer, args, kwargs):
+    known = {id(each) for each in flatten_layers(layer)}
+    unbuilt = {id(each) for each in flatten_layers(layer) if not each.built}
+    scope = _Recording()
+    with no_gradients(), symbolic_operands(), scope:
+        outputs = layer.call(*args, **kwargs)
+    if scope.state_mapping:
+        raise UntraceableError("its `call` draws random numbers, or changes its own state")
+    given = [item for item in keras.tree.flatten((args, kwargs)) if isinstance(item, keras.KerasTensor)]
+    given += [mask for mask in map(get_keras_mask, given) if mask is not None]
+    nodes = list(calls_between(given, outputs))
+    for node in nodes:
+        if not isinstance(node.operation, keras.layers.Layer) or not node.operation.variables:
+            continue
+        if id(node.operation) not in known:
+            raise UntraceableError(f"its `call` uses '{node.operation.name}', a layer that it does not hold")
+        if id(node.operation) in unbuilt:
+            raise UntraceableError(
+                f"'{node.operation.name}', a layer in it, had no weights yet: call the model once on a batch of data"
+            )
+    return InnerCalls(
+        calls=tuple(_inner_call(node) for node in nodes),
+        tensors={id(tensor): tensor for tensor in given},
+        outputs=outputs,
+        fixed=tuple(scope.read.values()),
+        kept=(given, nodes),
+    )
+
+
+def _inner_call(node):
+    operation = node.operation
+    if not isinstance(operation, keras.layers.Layer):
+        for name in ("newshape", "shape"):
+            if None in keras.tree.flatten(getattr(operation, name, ())):
+                raise TypeError(f"`{name}` of an operation '{type(operation).__name__}' is open")
+        try:
+            operation = type(operation).from_config(operation.get_config())
+        except Exception as error:
+            raise UntraceableError(f"`keras.ops` has no form of '{type(operation).__name__}' to save") from error
+    return InnerCall(operation, tuple(node.arguments.args), dict(node.arguments.kwargs), tuple(node.output_tensors))
+
+
+def calls_between(inputs: Any, outputs: Any) -> Iterator[Any]:
+    """Yields the calls (nodes) on the way from structures of symbolic tensors to others, in the order they run."""
+    seen = {id(tensor) for tensor in keras.tree.flatten(inputs)}
+    waiting = [(tensor, False) for tensor in reversed(keras.tree.flatten(outputs))]
+    found = set()
+    while waiting:
+        tensor, ready = waiting.pop()
+        if not isinstance(tensor, keras.KerasTensor):
+            continue
+        call = call_of(tensor)
+        if ready:
+            if id(call) not in found:
+                found.add(id(call))
+                yield call
+        elif id(tensor) not in seen:
+            seen.add(id(tensor))
+            if not call.input_tensors:  # an input of a model, which no argument has brought here
+                raise UntraceableError("it uses a tensor of the model that is none of its arguments")
+            waiting.append((tensor, True))
+            waiting += [(source, False) for source in reversed(call.input_tensors)]

@@ -1,0 +1,252 @@
+"""Models in which layers that are made of others are replaced by these, as deep as it goes."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot._keras import flatten_layers, own_name, run_graph, takes_training
+from keras_mot.graph._exact_shapes import Nothing, exact_shapes
+from keras_mot.graph._lifting import Lifted, constant, lifted
+from keras_mot.graph.arguments import pass_mask_on, with_masks
+from keras_mot.graph.functional import as_functional, is_a
+from keras_mot.graph.inner_calls import UntraceableError, inner_calls, reason_of
+from keras_mot.graph.kinds import kind_of
+from keras_mot.graph.names import model_between
+from keras_mot.graph.origins import Origins
+from keras_mot.graph.rewrite import masked_inputs, new_inputs, operations_of
+from keras_mot.graph.tracing import UnknownInputsError, symbolic_inputs
+from keras_mot.layers import is_transformed
+from keras_mot.layers.transformed import plain_class
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenedModel:
+    """A functional model that computes what another does, without layers that are made of others.
+
+    Attributes:
+        model: the model, which shares layers and variables with the other one.
+        origins: the `Origins` of the layers that stand for what a layer does with its own variables, in this layer.
+        names: dictionary from the id of an operation to the name that it shall have in a copy, by its place.
+        around: dictionary from the id of an operation to the layers that it was called in, the outermost first.
+        closed: list of (layer, reason) of those that could not be taken apart.
+        fixed: the variables of the other model that have become constants of this one.
+    """
+
+    model: keras.Model
+    origins: Origins = dataclasses.field(default_factory=Origins)
+    names: dict[int, str] = dataclasses.field(default_factory=dict)
+    around: dict[int, tuple] = dataclasses.field(default_factory=dict)
+    closed: list[tuple] = dataclasses.field(default_factory=list)
+    fixed: dict[int, keras.Variable] = dataclasses.field(default_factory=dict)
+
+    def layers_around(self, operation: Any) -> tuple:
+        """The layers that an operation was called in, the outermost first."""
+        return self.around.get(id(operation), ())
+
+
+def open_model(
+    model: keras.Model, stays: Callable[[Any], bool] = lambda operation: False, data: Any = None
+) -> OpenedModel:
+    """Calls what a model's layers call, instead of the layers, until there is nothing to take apart any more.
+
+    Taken apart are subclassed models, and layers of classes outside Keras that have no row in the table of kinds, with
+    whatever layers they hold; of Keras's own, `Lambda` and the wrappers around one layer. What cannot be traced stays
+    one operation, and so does a layer with weight transforms.
+
+    Args:
+        model: a built model.
+        stays: function from a layer to whether it is one operation for other reasons than its kind.
+        data: as of `symbolic_inputs`.
+
+    Returns:
+        An `OpenedModel`; its model is the given one if nothing in it can be taken apart.
+
+    Raises:
+        ValueError: if the inputs of a subclassed model are not known, or its `call` cannot be traced.
+    """
+    functional = as_functional(model)
+    if functional is not None and not any(map(_Opening(stays).changes, operations_of(model))):
+        return OpenedModel(model)
+    try:
+        return _opened(model, _Opening(stays), data)
+    except UnknownInputsError:
+        raise
+    except Exception:
+        # What comes of an array in the place of a tensor may be more than what reads it can take.
+        return _opened(model, _Opening(stays, constants=False), data)
+
+
+def _opened(model, opening, data):
+    functional = as_functional(model)
+    with exact_shapes(flatten_layers(model)):
+        if functional is not None:
+            inputs = new_inputs(model)
+            outputs = opening.run(functional, inputs, None, ())
+        else:
+            inputs = symbolic_inputs(model, data)
+            outputs = opening.root(model, inputs)
+            inputs = inputs[0] if len(inputs) == 1 else inputs
+    opening.result = dataclasses.replace(opening.result, model=model_between(inputs, outputs, model.name))
+    return opening.result
+
+
+# Keras's own layers that are made of others, or of operations that may have rows in the table of kinds.
+_OPENED = tuple(
+    getattr(keras.layers, name)
+    for name in ("Wrapper", "Lambda", "Pipeline", "ReversibleEmbedding")
+    if hasattr(keras.layers, name)
+)
+
+
+_MERGES = {
+    keras.layers.Add: ops.add,
+    keras.layers.Subtract: ops.subtract,
+    keras.layers.Multiply: ops.multiply,
+    keras.layers.Maximum: ops.maximum,
+    keras.layers.Minimum: ops.minimum,
+}
+
+
+class _Opening:
+    """Calls operations again, or those within them.
+
+    Args:
+        stays: as of `open_model`.
+        constants: whether layers are taken apart that return arrays, whatever their inputs are.
+    """
+
+    def __init__(self, stays, constants=True):
+        self._stays, self._constants = stays, constants
+        self._closed = {}  # id of a layer -> the layer: what could not be taken apart
+        self._made = {}  # (id of a layer, position within) -> (what was lifted there, the layer that was made of it)
+        self.result = OpenedModel(None)
+
+    def changes(self, operation):
+        """Whether an operation, or what it calls for each timestep, may be taken apart."""
+        return self.opens(operation) or (is_a(operation, keras.layers.TimeDistributed) and self.opens(operation.layer))
+
+    def opens(self, operation):
+        """Whether an operation may be taken apart."""
+        if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.InputLayer):
+            return False
+        if as_functional(operation) is not None or id(operation) in self._closed or is_transformed(operation):
+            return False
+        if isinstance(operation, keras.Model):
+            return True
+        if kind_of(operation) is not None or self._stays(operation):
+            return False
+        own = plain_class(operation)
+        if own.__module__.startswith("keras_mot."):
+            return False
+        return own_name(own) is None or isinstance(operation, _OPENED)
+
+    def root(self, model, inputs):
+        """The outputs of a subclassed model; `inputs` are the arguments of its `call`."""
+        try:
+            return self._within(model, tuple(inputs), {}, None, ())
+        except UntraceableError as error:
+            raise ValueError(
+                f"'{model.name}' is a {type(model).__name__} whose `call` cannot be traced: {error}. Let it use layers "
+                "and `keras.ops` alone, without looking at values."
+            ) from error
+
+    def run(self, functional, inputs, mode, around):
+        """The outputs of a functional model on other inputs."""
+        return run_graph(functional, inputs, lambda operation: functools.partial(self._call, operation, mode, around))
+
+    def _call(self, operation, mode, around, *args, **kwargs):
+        nested = as_functional(operation)
+        mode = kwargs.get("training") if kwargs.get("training") is not None else mode
+        if nested is not None:
+            inputs = args[0] if args else kwargs["inputs"]
+            inside = (*around, operation) if around else ()
+            return self.run(nested, masked_inputs(inputs, kwargs.get("mask")), mode, inside)
+        if mode is not None and takes_training(operation):
+            kwargs = {**kwargs, "training": mode}
+        kwargs = with_masks(operation, args, kwargs)
+        if self._distributes(operation, args, kwargs):
+            together = ops.reshape(args[0], (-1, *args[0].shape[2:]))
+            outputs = self._call(operation.layer, mode, (*around, operation), together)
+            return ops.reshape(outputs, (-1, args[0].shape[1], *outputs.shape[1:]))
+        if self.opens(operation):
+            try:
+                outputs = self._within(operation, args, kwargs, mode, (*around, operation))
+                pass_mask_on(operation, args, kwargs, outputs, always=True)
+                return outputs
+            except UntraceableError as error:
+                self._closed[id(operation)] = operation
+                self.result.closed.append((operation, str(error)))
+        outputs = self._step(operation, args, kwargs, around)
+        pass_mask_on(operation, args, kwargs, outputs)
+        return outputs
+
+    def _distributes(self, operation, args, kwargs):
+        """Whether an operation calls a layer that may be taken apart, for all timesteps, which are one batch then."""
+        if self.opens(operation) or not self.changes(operation) or kwargs.get("mask") is not None:
+            return False
+        return len(args) == 1 and isinstance(args[0], keras.KerasTensor) and None not in args[0].shape[1:]
+
+    def _within(self, layer, args, kwargs, mode, around):
+        """The results of a layer, by what it calls."""
+        try:
+            return self._replayed(layer, args, kwargs, mode, around)
+        except UntraceableError:
+            raise
+        except Exception as error:
+            raise UntraceableError(reason_of(error, (args, kwargs))) from error
+
+    def _replayed(self, layer, args, kwargs, mode, around):
+        inner = lifted(inner_calls(layer, args, kwargs))
+        if not self._constants and any(isinstance(item, np.ndarray) for item in keras.tree.flatten(inner.outputs)):
+            raise UntraceableError("what its `call` returns does not depend on its inputs")
+        tensors = dict(inner.tensors)
+
+        def real(item):
+            return tensors[id(item)] if isinstance(item, keras.KerasTensor) else item
+
+        for position, call in enumerate(inner.calls):
+            args, kwargs = (keras.tree.map_structure(real, item) for item in (call.args, call.kwargs))
+            operation = call.operation
+            if isinstance(operation, Lifted):
+                operation = self._layer(layer, position, operation, args[0], around)
+            if isinstance(operation, keras.Operation):
+                outputs = self._call(operation, mode, around, *args, **kwargs)
+            else:
+                outputs = operation(*args, **kwargs)
+            for symbol, tensor in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
+                tensors[id(symbol)] = tensor
+        self.result.fixed.update({id(variable): variable for variable in inner.fixed})
+        return keras.tree.map_structure(real, inner.outputs)
+
+    def _layer(self, layer, position, wanted, inputs, around):
+        """The layer for something lifted: the same one wherever the layer around it is called."""
+        found, made = self._made.get((id(layer), position), (None, None))
+        if found is None or not wanted.is_made_as(found):
+            made = wanted.make(_name(around, wanted.name), inputs)
+            self._made[id(layer), position] = wanted, made
+            self.result.origins.note(made, layer)
+        return made
+
+    def _step(self, operation, args, kwargs, around):
+        if around and id(operation) not in self.result.around:
+            self.result.around[id(operation)] = around
+            own = isinstance(operation, keras.layers.Layer)
+            made = operation in self.result.origins
+            name = operation.name if own else type(operation).__name__.lower()
+            self.result.names[id(operation)] = name if made else _name(around, name)
+        merge = next((_MERGES[each] for each in type(operation).__mro__ if each in _MERGES), None)
+        if merge is not None and any(isinstance(item, np.ndarray) for item in args[0]):
+            return functools.reduce(merge, args[0])  # the layer would take the rows of the array for those of the batch
+        outputs = operation(*args, **kwargs)
+        if any(isinstance(item, Nothing) for item in keras.tree.flatten(outputs)):
+            raise UntraceableError(f"'{operation.name}', a layer in it, returns `None` beside its results")
+        return keras.tree.map_structure(constant, outputs)  # what depends on no input
+
+
+def _name(around, name):
+    return "_".join([*(layer.name for layer in around), name])

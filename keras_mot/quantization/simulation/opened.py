@@ -1,0 +1,83 @@
+"""The user's model as one flat graph of layers that are copies: what quantization works on."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import keras
+
+from keras_mot._keras import flatten_layers, forgetting_calls
+from keras_mot.graph.functional import as_functional
+from keras_mot.graph.opening import open_model
+from keras_mot.graph.origins import Origins
+from keras_mot.graph.rewrite import flatten_with_origins, operations_of
+from keras_mot.quantization.lowering.table import lowering_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlatModel:
+    """A flat copy of a model.
+
+    Attributes:
+        model: the copy.
+        origins: the `Origins` of its operations in the user's model.
+        in_plain: the `Origins` of its operations in the plain model that was given.
+        operations: the operations that it was made from.
+        around: dictionary from the id of one of these to the layers that it is called in, the outermost first.
+        fixed: the variables of the user's model that have become constants.
+    """
+
+    model: keras.Model
+    origins: Origins
+    in_plain: Origins
+    operations: tuple
+    around: dict[int, tuple]
+    fixed: tuple[keras.Variable, ...]
+
+
+def flat_copy(model: keras.Model, given: Origins, data: Any = None) -> FlatModel:
+    """The `FlatModel` of a plain model, whose composite layers are taken apart.
+
+    Warns of what stays one operation though it may be made of others.
+
+    Args:
+        model: a built model without weight transforms, which remembers nothing of it.
+        given: its `Origins` in the user's model; empty, if it is this one.
+        data: calibration data, if there are any.
+    """
+    flat, opened = _flat(model, given, data)
+    if opened.closed:
+        listed = "".join(f"\n  {_described(given.of(layer))}: {reason}" for layer, reason in opened.closed)
+        warnings.warn(
+            f"Some layers of '{model.name}' stay as they are, in floats, since they could not be taken apart:{listed}",
+            stacklevel=2,
+        )
+    return flat
+
+
+def _flat(model, given, data):
+    with forgetting_calls(_everything(model)):
+        opened = open_model(model, lambda operation: lowering_of(operation) is not None, data)
+
+        def user(operation):
+            return given.of(opened.origins.of(operation))
+
+        operations = operations_of(opened.model)
+        around = {id(user(each)): tuple(map(given.of, opened.layers_around(each))) for each in operations}
+        flat, origins = flatten_with_origins(opened.model, opened.names)
+        origins = origins.through(opened.origins)
+        fixed = tuple(opened.fixed.values())
+        return FlatModel(flat, origins.through(given), origins, tuple(map(user, operations)), around, fixed), opened
+
+
+def _everything(model):
+    """The layers and operations of a model, and of those within."""
+    found = {id(layer): layer for layer in flatten_layers(model)}
+    for layer in list(found.values()):
+        if as_functional(layer) is not None:
+            found |= {id(operation): operation for operation in as_functional(layer).operations}
+    return list(found.values())
+
+
+def _described(layer: Any) -> str:
+    return f"'{layer.path or layer.name}' ({type(layer).__name__})"

@@ -1,0 +1,250 @@
+"""Tests of `open_model`: layers that are made of others, replaced by these."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_mot.graph.kinds import is_kind, kind_of
+from keras_mot.graph.opening import open_model
+from keras_mot.graph.rewrite import flatten_with_origins, operations_of
+from tests.layers.user_models import COMPOSITES, inputs_of
+
+
+class ClassToken(layers.Layer):
+    """A token before all others, and positions: computed with the size of the batch."""
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        self.token = self.add_weight(shape=(1, 1, width), initializer="random_normal", name="token")
+        self.positions = self.add_weight(shape=(1, input_shape[1] + 1, width), initializer="random_normal", name="rows")
+
+    def call(self, inputs):
+        size, length, width = ops.shape(inputs)
+        token = ops.broadcast_to(self.token, (size, 1, width))
+        return ops.reshape(ops.concatenate([token, inputs], axis=1) + self.positions, (size, (length + 1) * width))
+
+
+class Linear(layers.Layer):
+    """Weights of its own, and `keras.ops`."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(input_shape[-1], self.units), name="matrix")
+        self.offset = self.add_weight(shape=(self.units,), initializer="random_normal", name="offset")
+
+    def call(self, inputs):
+        return ops.relu(ops.matmul(inputs, self.matrix) + self.offset)
+
+
+class Convolutions(layers.Layer):
+    """Kernels of its own, one of them computed, and a sum of products."""
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.kernel = self.add_weight(shape=(3, 3, channels, 4), name="kernel")
+        self.depthwise = self.add_weight(shape=(3, 3, 4, 1), name="depthwise")
+        self.products = self.add_weight(shape=(4, 2, 3), name="products")
+
+    def call(self, inputs):
+        kernel = self.kernel - ops.mean(self.kernel, axis=(0, 1, 2), keepdims=True)
+        x = ops.conv(inputs, kernel, strides=2, padding="same")
+        x = ops.depthwise_conv(x, self.depthwise, padding="valid")
+        return ops.einsum("bhwc,cdf->bhwdf", x, self.products)
+
+
+class Pairs(layers.Layer):
+    """Returns `None` beside its result."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs, training=None):
+        return self.dense(inputs), None
+
+
+class First(layers.Layer):
+    """Takes the first of two results, and holds a layer that it never calls."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pairs, self.unused = Pairs(), layers.Dense(7)
+
+    def call(self, inputs, training=None):
+        return self.pairs(inputs, training=training)[0]
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 3)
+
+
+class Masked(layers.Layer):
+    """Makes a mask, which a layer behind it reads."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = layers.Embedding(10, 4, mask_zero=True)
+
+    def call(self, inputs):
+        return self.embedding(inputs) * 2.0
+
+    def compute_mask(self, inputs, mask=None):
+        return ops.not_equal(inputs, 0)
+
+
+class Looks(layers.Layer):
+    """Looks at values."""
+
+    def call(self, inputs):
+        return inputs * 2 if float(ops.max(inputs)) > 0 else inputs
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+
+class Draws(layers.Layer):
+    """Draws numbers."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(3)
+
+    def call(self, inputs):
+        return inputs + keras.random.normal((1, 3), seed=self.seeds)
+
+
+class Counts(layers.Layer):
+    """Changes its own state."""
+
+    def build(self, input_shape):
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, name="count")
+
+    def call(self, inputs):
+        self.count.assign_add(1.0)
+        return inputs * 2.0
+
+
+def functional(*parts, shape=(6,), dtype="float32"):
+    x = inputs = keras.Input(shape, dtype=dtype)
+    for part in parts:
+        x = part(x)
+    return keras.Model(inputs, x)
+
+
+def values(model, inputs):
+    return ops.convert_to_numpy(model(inputs, training=False))
+
+
+def assert_same(opened, model, data):
+    flat, _ = flatten_with_origins(opened.model, opened.names)
+    assert len({operation.name for operation in operations_of(flat)}) == len(operations_of(flat))
+    for batch in (data, data[:1]) if isinstance(data, np.ndarray) else (data,):
+        np.testing.assert_allclose(values(flat, batch), values(model, batch), rtol=1e-4, atol=1e-5)
+    return flat
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_nothing_is_left_but_what_has_a_kind(name, rng):
+    model = COMPOSITES[name][0]()
+    data = inputs_of(model, rng)
+    opened = open_model(model)
+    flat = assert_same(opened, model, data)
+    assert not opened.closed
+    known = (layers.MultiHeadAttention,)
+    assert all(kind_of(each) is not None or isinstance(each, known) or not each.name for each in operations_of(flat))
+
+
+def test_names_say_where_a_layer_is_and_origins_are_the_users_own():
+    model = COMPOSITES["containers"][0]()
+    composite = model.layers[0]
+    opened = open_model(model)
+    flat, origins = flatten_with_origins(opened.model, opened.names)
+    (first,) = [each for each in operations_of(flat) if origins.of(each) is composite.blocks[0].first]
+    assert first.name == f"{composite.name}_{composite.blocks[0].name}_{composite.blocks[0].first.name}"
+    assert opened.layers_around(composite.blocks[0].first) == (composite, composite.blocks[0])
+    assert composite.blocks[0].first.name.startswith("dense")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(ClassToken, (5, 4)), (lambda: Linear(4), (5, 6)), (Convolutions, (8, 8, 3)), (First, (6,))],
+    ids=["batch size", "own weights", "own kernels", "returns None"],
+)
+def test_layers_of_many_kinds(layer, shape, rng):
+    model = functional(layer(), layers.Flatten(), layers.Dense(2), shape=shape)
+    opened = open_model(model)
+    assert not opened.closed
+    assert_same(opened, model, rng.standard_normal((3, *shape)).astype("float32"))
+
+
+def test_own_weights_become_kernels():
+    model = functional(Linear(4, name="first"), Linear(3))
+    opened = open_model(model)
+    flat, origins = flatten_with_origins(opened.model, opened.names)
+    dense = [each for each in operations_of(flat) if is_kind(each, "dense")]
+    assert [each.name for each in dense] == ["first_matmul", "linear_matmul"]
+    assert origins.through(opened.origins).of(dense[0]) is model.layers[1]
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (dense[0].bias, model.layers[1].offset)))
+    assert not opened.fixed  # what is trained stays so
+    shared = Linear(6)
+    again = open_model(functional(shared, shared))
+    assert sum(is_kind(each, "dense") for each in operations_of(again.model)) == 1
+
+
+def test_kernels_of_many_kinds():
+    opened = open_model(functional(Convolutions(), shape=(8, 8, 3)))
+    found = [type(each).__name__ for each in operations_of(opened.model) if isinstance(each, layers.Layer)]
+    assert found == ["Conv2D", "DepthwiseConv2D", "EinsumDense"]
+
+
+def test_a_mask_reaches_what_reads_it(rng):
+    model = functional(Masked(), layers.GlobalAveragePooling1D(), shape=(5,), dtype="int32")
+    data = np.array([[1, 2, 0, 0, 0], [3, 0, 0, 0, 4]], "int32")
+    opened = open_model(model)
+    assert not opened.closed
+    assert_same(opened, model, data)
+    assert np.abs(values(model, data) - values(model, data[:, ::-1])).max() < 1e-6
+
+
+def test_dropout_is_decided_by_who_runs_the_model(rng):
+    model = COMPOSITES["shared"][0]()
+    data = inputs_of(model, rng, 64)
+    opened = open_model(model)
+    assert np.abs(ops.convert_to_numpy(opened.model(data, training=True)) - values(model, data)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [(Looks, "cannot be traced"), (Draws, "random numbers"), (Counts, "changes its own state")],
+)
+def test_what_has_no_graph_is_one_operation(layer, reason, rng):
+    data = rng.standard_normal((4, 6)).astype("float32")
+    layer = layer()
+    model = functional(layers.Dense(3), layer, Linear(2))
+    before = [ops.convert_to_numpy(variable) for variable in model.variables]
+    opened = open_model(model)
+    ((closed, why),) = opened.closed
+    assert closed is layer
+    assert reason in why
+    assert layer in operations_of(opened.model)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
+    assert values(opened.model, data).shape == (4, 2)
+
+
+def test_open_sizes_are_named():
+    class Halves(layers.Layer):
+        def call(self, inputs):
+            return inputs[:, : ops.shape(inputs)[1] // 2]
+
+    opened = open_model(functional(Halves(), shape=(None, 3)))
+    assert "fixed sizes" in opened.closed[0][1]
+    assert not open_model(functional(Halves(), shape=(4, 3))).closed
+
+
+def test_an_ordinary_model_is_itself():
+    model = functional(layers.Dense(3), layers.ReLU())
+    assert open_model(model).model is model
