@@ -10,7 +10,6 @@ from keras_mot.graph import find_foldable_batch_norms
 from keras_mot.graph.functional import as_functional, is_a
 from keras_mot.graph.kinds import Kind, bias_of, has_role, is_kind, kernel_of, kind_of, register_kind
 from keras_mot.layers import WeightAxes, find_weights
-from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization import quantize_post_training
 from keras_mot.sparsity import remove_pruned_channels
 
@@ -69,7 +68,6 @@ def test_operations_and_layers_of_keras_have_kinds():
         layers.Activation(lambda x: x - ops.mean(x, axis=-1, keepdims=True)),
         layers.Activation(lambda x: x * float(x[0, 0])),
         layers.Softmax(axis=1),
-        layers.LayerNormalization(),
     ],
 )
 def test_what_has_no_row(layer):
