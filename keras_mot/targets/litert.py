@@ -49,6 +49,7 @@ _COSTS = Costs(
         "unit_normalization": _NORMALIZATION,
     },
     crossing=0.035,
+    conversion=200.0,
 )
 
 LITERT = register(

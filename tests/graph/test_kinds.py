@@ -10,6 +10,7 @@ from keras_mot.graph import find_foldable_batch_norms
 from keras_mot.graph.functional import as_functional, is_a
 from keras_mot.graph.kinds import Kind, bias_of, has_role, is_kind, kernel_of, kind_of, register_kind
 from keras_mot.layers import WeightAxes, find_weights
+from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.quantization import quantize_post_training
 from keras_mot.sparsity import remove_pruned_channels
 

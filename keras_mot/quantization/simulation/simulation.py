@@ -125,7 +125,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
             scheme.activation_bits,
             lambda operation: chosen(operation) is not None,
             lowered.joined,
-            lambda operation: getattr(chosen(operation), "config", None) is not None,
+            lambda operation: chosen(operation) is not None and chosen(operation).config is not None,
         )
     placed, weighted = place(
         lowered.model,

@@ -111,10 +111,7 @@ _VERSIONS = {
 }
 
 
-LOOP = (
-    "a recurrent layer computes in integers with a fixed number of timesteps, 256 at most, without mask and without "
-    "kept state"
-)
+LOOP = "a recurrent layer computes in integers with a fixed number of timesteps, 256 at most, and without kept state"
 """Why a loop is in floats."""
 
 
