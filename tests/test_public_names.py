@@ -18,7 +18,7 @@ NAMES = {
         DensityBased DifferentiableKMeans ExactKMeans KMeansPlusPlus Linear Random SharedValues cluster_scope
         cluster_weights clustering_report strip_clustering""",
     "export": "Export ExportVerificationError LiteRTExport LiteRTRunner export_litert",
-    "graph": "Call Graph Kind fold_batch_norm register_kind rewrite trace",
+    "graph": "Call Graph Kind fold_batch_norm register_kind rewrite split_preprocessing trace",
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
         transformed_weights update_step""",
     "quantization": """DYNAMIC_RANGE FLOAT16 INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AllValuesQuantizer

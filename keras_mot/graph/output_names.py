@@ -49,5 +49,33 @@ def with_output_names(model: keras.Model, names: Sequence[str] | None) -> keras.
     return keras.Model(model.input, keras.tree.pack_sequence_as(model.output, outputs), name=model.name)
 
 
+def rename_outputs(model: keras.Model, names: Sequence[str]) -> keras.Model:
+    """A model whose outputs have the names given, without layers of this package; it has the layers of the given one.
+
+    The operation that an output comes from takes its name; one that had it before is called `<name>_linear`, as it is
+    the sum before an activation in the models that this is for.
+
+    Args:
+        model: a functional model without nested models, which is changed.
+        names: the names, one for each output.
+    """
+    by_name = {operation.name: operation for operation in model.operations}
+    wanted = {}
+    for tensor, name in zip(model.outputs, names, strict=True):
+        wanted.setdefault(id(producer_of(tensor)), (producer_of(tensor), name))
+    for producer, name in wanted.values():
+        if producer.name == name or isinstance(producer, keras.layers.InputLayer):
+            continue
+        before = by_name.get(name)
+        if isinstance(before, keras.layers.InputLayer) or id(before) in wanted:
+            continue
+        if before is not None:
+            before.name = next(f"{name}_linear{end}" for end in _numbers() if f"{name}_linear{end}" not in by_name)
+            by_name[before.name] = before
+        producer.name = name
+        by_name[name] = producer
+    return keras.Model(model.input, model.output, name=model.name)
+
+
 def _numbers():
     return itertools.chain([""], (f"_{number}" for number in itertools.count(1)))

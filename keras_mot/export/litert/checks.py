@@ -10,6 +10,7 @@ from keras_mot._arrays import float_value
 from keras_mot._files import writable_file
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
+from keras_mot.graph.preprocessing import is_lookup
 from keras_mot.layers import is_transformed
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
 
@@ -52,6 +53,7 @@ def check_model(model: keras.Model) -> None:
             f"The model '{model.name}' is not built: its weights do not exist yet. Call it once on a batch "
             f"of data, or start it with a `keras.Input`."
         )
+    check_lookups(model)
     for weight in model.weights:
         values = float_value(weight)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
@@ -59,6 +61,18 @@ def check_model(model: keras.Model) -> None:
             raise ValueError(
                 f"The weight '{weight.path}' holds {count} value(s) that are NaN or infinite. Expected: "
                 f"finite weights. The training may have diverged; restore an earlier checkpoint."
+            )
+
+
+def check_lookups(model: keras.Model) -> None:
+    """Checks that no layer looks texts or numbers up, for which LiteRT has no kernels."""
+    for layer in flatten_layers(model):
+        if is_lookup(layer):
+            raise ValueError(
+                f"The layer '{layer.path}' ({type(layer).__name__}) looks up, hashes or counts what it is given, for "
+                "which the LiteRT runtime has no kernel. Split the model there, `preprocessing, network = "
+                "keras_mot.graph.split_preprocessing(model)`; export `network`, and let the program that runs the file "
+                "do the preprocessing."
             )
 
 

@@ -29,6 +29,7 @@ from keras_mot.export.litert.verification import ExportVerificationError, Verifi
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
 from keras_mot.quantization.simulation.placement import quantizer_of
+from keras_mot.quantization.simulation.sources import hand_on_sources
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 from keras_mot.targets import target_of
 
@@ -55,8 +56,8 @@ class LiteRTExport:
         engine: The engine that converted.
         input_names: Names of the file's inputs in the order of the Keras model's.
         output_names: Names of the file's outputs in the order of the Keras model's.
-        float_operators: Of a quantized model, the operators that still compute in floats: (operator, name of
-            its result, reason) of each.
+        float_operators: Of a quantized model, the operators that still compute in floats: (operator, the layer of
+            yours that it belongs to, reason) of each; of a model that was loaded, the layer of the quantized one.
 
     `structure`, an argument alone, is the structure in which `run` returns the outputs.
     """
@@ -200,8 +201,9 @@ def export_litert(
     check_precision(model)
     integers = _check_integers(model, weights, sparse_encoding, input_type, output_type)
     check_installed("tensorflow", "ai_edge_litert")
-    typical = remembered(model)
+    given, typical = model, remembered(model)
     model = fold_trained_batch_norm(model)
+    hand_on_sources(given, model)
     with full_precision(model):
         signature = read_signature(model, input_signature)
         batch_sizes = _plan_batch_sizes(signature, batch_size, not integers or target_of(model).open_batch)

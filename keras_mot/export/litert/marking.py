@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.litert_file import dense_values, enum_name, operator_codes
+from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
 from keras_mot.layers.float_boundary import ASKED, FASTER, marked_boundaries
 
@@ -50,9 +51,37 @@ def marked(model: keras.Model):
 
     with (
         intercepted(lambda quantizer, inputs, averages: mark(inputs, numbers[id(quantizer)]), whole=True),
+        _scopes_of_operations(model),
         marked_boundaries(lambda inputs, reason: mark(inputs, len(numbers) + 1 + REASONS.index(reason))),
     ):
         yield
+
+
+@contextlib.contextmanager
+def _scopes_of_operations(model):
+    """Context in which operations of `keras.ops` leave their names in the graph, as layers do by themselves."""
+    import tensorflow as tf
+
+    functional = as_functional(model)
+    operations = [] if functional is None else functional.operations
+    operations = [operation for operation in operations if not isinstance(operation, keras.layers.Layer)]
+
+    def scoped(operation):
+        call = operation.call
+
+        def in_scope(*args, **kwargs):
+            with tf.name_scope(operation.name):
+                return call(*args, **kwargs)
+
+        return in_scope
+
+    for operation in operations:
+        operation.call = scoped(operation)
+    try:
+        yield
+    finally:
+        for operation in operations:
+            del operation.call
 
 
 def number_of_mark(scale: float) -> int:

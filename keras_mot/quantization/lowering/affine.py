@@ -115,7 +115,7 @@ def _with_constant(lowering, operation, x1, x2, function):
     tensor, constant = (x2, x1) if first else (x1, x2)
     if not keras.utils.is_keras_tensor(tensor) or keras.utils.is_keras_tensor(constant):
         return None
-    if "float" not in str(tensor.dtype):
+    if "float" not in str(tensor.dtype) or id(operation) in lowering.angles:
         return None
     values = np.asarray(ops.convert_to_numpy(constant), "float64")
     with np.errstate(divide="ignore"):
@@ -145,13 +145,14 @@ def _by_number(lowering, operation, tensor, scale, offset):
 def _by_positions(lowering, tensor, scale, offset):
     """A product or a sum with an array, rounded as files store it."""
     if np.size(scale) > 1:
-        return tensor * _rounded(lowering, scale)
-    offset = _rounded(lowering, offset)
+        return tensor * rounded(lowering, scale)
+    offset = rounded(lowering, offset)
     return tensor + offset if scale == 1.0 else ops.subtract(offset, tensor)
 
 
-def _rounded(lowering, values):
-    values = np.asarray(values, "float32")
+def rounded(lowering, values):
+    """An array of constants, rounded to as many bits as activations have, as files store it."""
+    values = np.asarray(ops.convert_to_numpy(values), "float32")
     if lowering.bits is None:
         return values
     grid = Grid(lowering.bits)

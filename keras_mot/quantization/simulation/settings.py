@@ -127,6 +127,10 @@ class OperationSettings:
         """Whether an override says of an operation that it stays in floats, and not `selected` alone."""
         return id(operation) in self._left
 
+    def is_in_floats(self, operation: Any) -> bool:
+        """Whether `overrides` or `selected` leave an operation of the model in floats."""
+        return id(operation) in self._pairs and self.get(operation) is None
+
     def get(self, operation: Any) -> LayerSettings | None:
         """The settings of an operation; `None` if it stays in floats, and for operations that are not of the model."""
         return self._pairs.get(id(operation), (operation, None))[1]

@@ -1,5 +1,7 @@
 """The simulation of an integer model: a Keras model whose weights and activations are rounded as they will be."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_mot import targets
@@ -12,12 +14,14 @@ from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
+from keras_mot.graph.preprocessing import has_lookups
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.collaborative import read_off_transforms
 from keras_mot.quantization.lowering.lowering import lower
 from keras_mot.quantization.lowering.moves import Move
+from keras_mot.quantization.simulation.behind_lookups import joined, looked_up, split
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check
@@ -26,6 +30,7 @@ from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.opened import flat_copy
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import settings_of_operations
+from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
 from keras_mot.quantization.simulation.weights import attach_transforms, fit_scales, warn_of_merged_values
 from keras_mot.targets import LITERT
@@ -49,6 +54,16 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     Returns:
         The model, which shares no variables with `model`.
     """
+    if has_lookups(model):
+        preprocessing, behind, copy = split(model)
+        data = fitting.calibration.data
+        if data is not None:
+            data = looked_up(model, preprocessing, data, fitting.calibration.batch_size)
+            fitting = dataclasses.replace(fitting, calibration=dataclasses.replace(fitting.calibration, data=data))
+        quantized = quantize(
+            behind, scheme, fitting, selected, overrides, function, batch_norm_steps, target, placement
+        )
+        return joined(copy, quantized, model)
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
@@ -63,6 +78,7 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     result = of_class_of(model, unfolded)
     if result is not simulation and remembered(simulation) is not None:
         remember(result, remembered(simulation))
+    hand_on_sources(simulation, result)
     return result
 
 
@@ -146,7 +162,9 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
     def origin(operation):
         return origins.of(lowered.origins.of(copied.of(operation)))
 
-    return with_output_names(simulation, output_names(model)), left, origin
+    simulation = with_output_names(simulation, output_names(model))
+    note_sources(simulation, model, origin, settings.is_in_floats)
+    return simulation, left, origin
 
 
 def _without_transforms(model, scheme):

@@ -8,6 +8,7 @@ from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
 from keras_mot.export.litert.integers.tables import with_table_marks
+from keras_mot.export.litert.integers.user_layers import UserLayers
 from keras_mot.export.litert.marking import REASONS
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
@@ -46,7 +47,7 @@ class IntegerEngine:
         why = {ASKED: "it is left in floats, as asked", FASTER: f"it is faster in floats on {target.name}"}
         numbers = dict(enumerate([*quantizers, *((why[reason], None) for reason in REASONS)], 1))
         file = to_integers(conversion.dense, numbers, carried, *self._types, target, tables)
-        self.floats = file.floats
+        self.floats = UserLayers(model, conversion.output_names, why[ASKED]).explained(file.floats)
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
             faster = any(reason == why[FASTER] for _, _, reason in self.floats)

@@ -62,6 +62,14 @@ class FileGraph:
         name = self.graph.tensors[index].name
         return name.decode() if isinstance(name, bytes) else str(name)
 
+    def public_label(self, index):
+        """The name of a tensor; that of the file's output, if it is one."""
+        for signature in self.model.signatureDefs or []:
+            for item in signature.outputs:
+                if int(item.tensorIndex) == index:
+                    return item.name.decode() if isinstance(item.name, bytes) else str(item.name)
+        return self.label(index)
+
     def add_tensor(self, like, name=None):
         """A new tensor in floats of the shape of another; returns its index."""
         tensor = copy.copy(self.graph.tensors[like])

@@ -13,7 +13,7 @@ import numpy as np
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.finishing import finish
 from keras_mot.export.litert.integers.moved_biases import move_biases
-from keras_mot.export.litert.integers.rewriting import Rewriter
+from keras_mot.export.litert.integers.rewriting import FloatOperator, Rewriter
 from keras_mot.export.litert.litert_file import pack_model, parse_model
 from keras_mot.targets import LITERT, Target
 from keras_mot.transforms.grid import QuantizationParameters
@@ -25,11 +25,11 @@ class IntegerFile:
 
     Attributes:
         content: the bytes of the new file.
-        floats: (operator, name of its result, reason) of each operator that computes in floats.
+        floats: a `FloatOperator` for each operator that computes in floats.
     """
 
     content: bytes
-    floats: tuple[tuple[str, str, str], ...]
+    floats: tuple[FloatOperator, ...]
 
 
 def to_integers(

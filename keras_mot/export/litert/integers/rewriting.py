@@ -1,5 +1,7 @@
 """Makes the operators between marked tensors compute in integers, one after the other."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from keras_mot.export.litert.integers.constants import Constants
@@ -21,11 +23,28 @@ from keras_mot.export.litert.integers.rules import (
 from keras_mot.export.litert.integers.tables import integers_of
 from keras_mot.layers.table_mark import number_of_table
 
-_BEHIND_FLOATS = "its input is computed in floats"
+BEHIND_FLOATS = "its input is computed in floats"
+NO_RANGE = "no range is known for its result"
+
+
+class FloatOperator(NamedTuple):
+    """An operator that computes in floats.
+
+    Attributes:
+        operator: its kind.
+        result: the name of its result: that of the file's output, if it is one.
+        reason: why.
+        source: the name of an input that is computed in floats, or `None`.
+    """
+
+    operator: str
+    result: str
+    reason: str
+    source: str | None = None
 
 
 class _InFloats(Exception):
-    """Why an operator cannot compute in integers."""
+    """Why an operator cannot compute in integers; the second argument is the index of an input in floats."""
 
 
 class Rewriter:
@@ -40,7 +59,7 @@ class Rewriter:
 
     Attributes:
         graph: the `FileGraph`.
-        floats: (operator, name of its result, reason) of each operator that computes in floats.
+        floats: a `FloatOperator` for each that computes in floats.
         parameters: dictionary from the index of an integer tensor to its `QuantizationParameters`.
     """
 
@@ -67,7 +86,7 @@ class Rewriter:
             try:
                 self._as_integers(operator)
             except _InFloats as reason:
-                self._as_floats(operator, str(reason))
+                self._as_floats(operator, *reason.args)
         self.graph.graph.operators = self.graph.operators
 
     def _at_mark(self, source, results, parameters):
@@ -90,7 +109,7 @@ class Rewriter:
             self._converted_to[key] = target
         return self._converted_to[key]
 
-    def _as_floats(self, operator, reason):
+    def _as_floats(self, operator, reason, source=None):
         graph, name = self.graph, self.graph.name(operator)
         inputs = [int(index) for index in operator.inputs]
         operator.inputs = [self._constants.in_floats(self.in_floats(index), name) for index in inputs]
@@ -98,11 +117,12 @@ class Rewriter:
         tensors = [int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0]
         if any(graph.is_float(index) for index in tensors):
             reasons = [self._marks.reasons[index] for index in inputs if self._marks.reasons.get(index) is not None]
-            if reasons and (reason == _BEHIND_FLOATS or any(index in self._bounded for index in inputs)):
+            if reasons and (reason == BEHIND_FLOATS or any(index in self._bounded for index in inputs)):
                 # What the boundary leads to, and what goes on from there.
                 reason = reasons[0]
                 self._marks.reasons.update(dict.fromkeys(map(int, operator.outputs), reason))
-            self.floats.append((name, graph.label(operator.outputs[0]), reason))
+            before = None if source is None else graph.public_label(source)
+            self.floats.append(FloatOperator(name, graph.public_label(int(operator.outputs[0])), reason, before))
 
     def in_floats(self, index):
         """The index of a tensor of the old graph in floats."""
@@ -138,13 +158,14 @@ class Rewriter:
         if name == "GATHER" and not active and floats == inputs[:1]:
             wanted = self._marks.wanted(results[0])
             if wanted is None:
-                raise _InFloats("no range is known for its result")
+                raise _InFloats(NO_RANGE)
             table = self._constants.table(inputs[0], wanted)
             self.parameters[table] = wanted
             self._emit(operator, [table, *inputs[1:]], results, [wanted])
             return
-        if not active or any(index not in self._integers for index in active):
-            raise _InFloats(_BEHIND_FLOATS)
+        waiting = [index for index in active if index not in self._integers]
+        if not active or waiting:
+            raise _InFloats(BEHIND_FLOATS, *waiting[:1])
         bits = self.parameters[self._integers[active[0]]].bits
         number = self._number_of_table(name, inputs)
         if number is not None:
@@ -159,12 +180,14 @@ class Rewriter:
             graph.set_kind(operator, name, bits)
             graph.operators.append(operator)
             return
-        if wanted[0] is None and name in CUTTING and len(active) == 1:  # several clippings have one half in common
-            wanted = [self.parameters[self._integers[active[0]]]]
+        if wanted[0] is None and rule.kind == "unifying":
+            # What rolls numbers is cut and joined again; and several clippings may have one half in common.
+            shared = {self.parameters[self._integers[index]] for index in active}
+            wanted = [shared.pop() if len(shared) == 1 else None]
         if rule.kind == "moving":
             inputs, wanted = self._moving_inputs(inputs, active, floats, wanted, name in AVERAGING)
         elif wanted[0] is None:
-            raise _InFloats("no range is known for its result")
+            raise _InFloats(NO_RANGE)
         elif not has_result(name, wanted[0]):
             raise _InFloats("its result has another range than the kernel gives")
         elif rule.kind == "weighted":

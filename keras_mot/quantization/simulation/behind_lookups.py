@@ -1,0 +1,50 @@
+"""Quantizing what stands behind the layers that look things up, which stay as they are."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mot._keras import no_gradients
+from keras_mot.data.inputs import labelled_batches
+from keras_mot.graph.preprocessing import split_preprocessing
+from keras_mot.graph.rewrite import run_on
+from keras_mot.layers.copying import copy_model, new_input
+from keras_mot.quantization.simulation.sources import hand_on_sources
+
+
+def looked_up(model, preprocessing, data, batch_size):
+    """Yields calibration data as batches of what a model's preprocessing returns, with labels if there are some."""
+    _, batches = labelled_batches(model, data, batch_size, "calibration_data")
+    for inputs, labels in batches:
+        with no_gradients():
+            outputs = preprocessing(keras.tree.map_structure(_tensor, inputs))
+        outputs = keras.tree.map_structure(ops.convert_to_numpy, outputs)
+        yield outputs if labels is None else (outputs, labels)
+
+
+def _tensor(array):
+    """A tensor, of texts too, which Keras makes no tensors of."""
+    if isinstance(array, np.ndarray) and array.dtype.kind in "OSU":
+        import tensorflow as tf
+
+        return tf.constant(array.astype(str) if array.dtype.kind == "O" else array)
+    return ops.convert_to_tensor(array)
+
+
+def split(model):
+    """The two models of `split_preprocessing`, and what `joined` needs of the first: a copy of it."""
+    preprocessing, behind = split_preprocessing(model)
+    return preprocessing, behind, copy_model(preprocessing)
+
+
+def joined(preprocessing, quantized, user_model):
+    """One model of what looks things up and of a quantized one behind it."""
+
+    def call(operation, *args, **kwargs):
+        return operation(*args, **kwargs)
+
+    inputs = keras.tree.map_structure(new_input, preprocessing.input)
+    outputs = run_on(quantized, run_on(preprocessing, inputs, call), call)
+    result = keras.Model(inputs, outputs, name=user_model.name)
+    hand_on_sources(quantized, result)
+    return result

@@ -1,0 +1,55 @@
+"""Which layers of the user's model the operations of a quantized one were made from, remembered while it lives."""
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_mot.graph.functional import as_functional
+
+_SOURCES = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A layer or operation of the user's model.
+
+    Attributes:
+        name: its name; of a layer within a model or another layer, its path there.
+        left: whether the user leaves it in floats.
+    """
+
+    name: str
+    left: bool = False
+
+
+def note_sources(
+    model: keras.Model, user_model: keras.Model, origin: Callable[[Any], Any], is_left: Callable[[Any], bool]
+) -> None:
+    """Remembers the sources of a quantized model's operations.
+
+    Args:
+        model: the quantized model.
+        user_model: what it was made from.
+        origin: function from an operation of it to one of the user's model.
+        is_left: function from an operation of the user's model to whether it is left in floats.
+    """
+    found = {}
+    for operation in as_functional(model).operations:
+        source = origin(operation)
+        path = getattr(source, "path", None) or source.name
+        found[operation.name] = Source(path.removeprefix(f"{user_model.name}/"), is_left(source))
+    _SOURCES[model] = found
+
+
+def sources_of(model: keras.Model) -> Mapping[str, Source]:
+    """What `note_sources` found, by names of operations; empty for a model that was loaded."""
+    return _SOURCES.get(model, {})
+
+
+def hand_on_sources(model: keras.Model, other: keras.Model) -> None:
+    """Remembers the sources of a model for another that was made from it, and whose operations have their names."""
+    if model in _SOURCES:
+        _SOURCES[other] = _SOURCES[model]
