@@ -8,6 +8,8 @@ from keras import layers
 from keras_mot.export import export_litert
 from keras_mot.quantization import quantize_post_training, strip_quantization
 
+pytestmark = pytest.mark.backend_independent  # the conversion is the same from every backend
+
 IMAGES = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
 ASKED = "it is left in floats, as asked"
 

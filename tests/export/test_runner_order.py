@@ -33,6 +33,7 @@ def test_lists_are_in_the_order_of_the_model(swapped, tmp_path, integers):
         np.testing.assert_allclose(list(received.values()), expected, atol=0.05 if integers else 1e-5)
 
 
+@pytest.mark.backend_independent
 def test_another_process_sees_the_same_order(swapped, tmp_path):
     model, data, expected = swapped
     path = export_litert(model, tmp_path / "model.tflite").path
@@ -41,6 +42,7 @@ def test_another_process_sees_the_same_order(swapped, tmp_path):
     np.testing.assert_allclose(list(received.values()), expected, atol=1e-5)
 
 
+@pytest.mark.backend_independent
 def test_what_does_not_fit_is_refused(swapped, tmp_path):
     model, data, _ = swapped
     integers = quantize_post_training(model, calibration_data=data, equalize=False, correct_biases=False)

@@ -18,6 +18,7 @@ from keras_mot.quantization import quantize_post_training
 RNG = np.random.default_rng(0)
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize("kind", RULES)
 def test_one_value_in_a_thousand_may_be_rounded_another_way(kind):
     expected = RNG.normal(size=(10, 1000))
@@ -27,6 +28,7 @@ def test_one_value_in_a_thousand_may_be_rounded_another_way(kind):
     assert judge(received, expected, exactly(1e-2)).problem is not None
 
 
+@pytest.mark.backend_independent
 def test_small_probabilities_that_are_all_wrong_are_found():
     expected = RNG.dirichlet(np.full(1000, 0.01), size=4)
     received = RNG.dirichlet(np.full(1000, 0.01), size=4)
@@ -38,6 +40,7 @@ def test_small_probabilities_that_are_all_wrong_are_found():
     assert "dB" in judge(received, expected, lenient).problem
 
 
+@pytest.mark.backend_independent
 def test_a_step_of_rounding_is_no_noise():
     step = 0.1
     expected = step * RNG.integers(-2, 3, (8, 10))
@@ -47,6 +50,7 @@ def test_a_step_of_rounding_is_no_noise():
     assert judge(expected[:, ::-1], expected, RULES["integer"], step / 10).problem is not None
 
 
+@pytest.mark.backend_independent
 def test_classes_are_compared_by_how_many_are_the_same():
     expected = np.arange(100)
     assert judge(np.where(expected == 5, 90, expected), expected, RULES["integer"]).problem is None
@@ -80,6 +84,7 @@ def quantized():
     return quantize_post_training(model, calibration_data=data, equalize=False, correct_biases=False), data
 
 
+@pytest.mark.backend_independent
 def test_quantized_models_are_verified_on_their_calibration_data(quantized, tmp_path):
     model, _ = quantized
     result = export_litert(model, tmp_path / "model.tflite")
@@ -89,6 +94,7 @@ def test_quantized_models_are_verified_on_their_calibration_data(quantized, tmp_
     assert "on 2 of your samples" in given.verification
 
 
+@pytest.mark.backend_independent
 def test_a_file_of_another_model_is_refused(quantized, tmp_path):
     model, data = quantized
     other = keras.models.clone_model(model)

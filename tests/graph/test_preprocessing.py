@@ -89,6 +89,7 @@ def test_lookups(build, tmp_path):
     assert np.abs(exported.run(arrays) - simulated).max() < 0.05 * np.abs(expected).max()
 
 
+@only_tensorflow  # elsewhere Keras trains no model with lookups within
 def test_training_and_saving(tmp_path):
     model, data = numbers()
     quantized = quantize_model(model, calibration_data=data, overrides={"hidden$": None}, **FAST)

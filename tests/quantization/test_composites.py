@@ -161,6 +161,12 @@ def test_what_is_not_taken_apart_is_named(data):
     assert_near(model, done, data)
 
 
+def test_weights_that_training_leaves_are_named(rng):
+    model = functional(ClassToken(name="token"), layers.Dense(2), shape=(5, 4))
+    with pytest.warns(UserWarning, match="not trained: token/token, token/rows"):
+        quantize_model(model)
+
+
 class Text(keras.Model):
     """Integers in."""
 

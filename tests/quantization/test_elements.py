@@ -73,7 +73,7 @@ IMAGES = {
     "least border": lambda x: layers.MaxPooling2D(3, 2)(
         ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     ),
-    "swapped": lambda x: x[..., ::-1] - CHANNELS[:3],
+    "swapped": lambda x: ops.flip(x, axis=-1) - CHANNELS[:3],
     "slopes": layers.PReLU(keras.initializers.RandomUniform(-0.5, 0.9, seed=1), shared_axes=[1, 2]),
 }
 
