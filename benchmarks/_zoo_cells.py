@@ -4,6 +4,7 @@ Functions here run in a process of their own, forked from one that has imported 
 """
 
 import contextlib
+import dataclasses
 import inspect
 import os
 import pathlib
@@ -81,7 +82,7 @@ def cell(name, kind, options=None):
     try:
         with warnings.catch_warnings(record=True) as caught, tempfile.TemporaryDirectory() as folder:
             warnings.simplefilter("always")
-            status, reason = _CELLS[kind](architecture, steps, pathlib.Path(folder), options or {})
+            status, reason = _followed(architecture, kind, steps, pathlib.Path(folder), options or {})
             told = [
                 str(warning.message) for warning in caught if "keras_mot" in warning.filename or "dB" in str(warning)
             ]
@@ -100,6 +101,34 @@ def cell(name, kind, options=None):
         "memory_mib": round(max(0, _peak() - before)),
         "figures": steps.figures,
     }
+
+
+def _followed(architecture, kind, steps, folder, options):
+    """Runs a cell; where the library says to split the model at its lookups, on what is behind them, as a user does."""
+    try:
+        return _CELLS[kind](architecture, steps, folder, options)
+    except ValueError as error:
+        if "split_preprocessing" not in str(error):
+            raise
+    status, reason = _CELLS[kind](_behind_lookups(architecture), steps, folder, options)
+    return status, "; ".join(filter(None, ("split at its lookups, as told", reason)))
+
+
+def _behind_lookups(architecture):
+    """The part of an architecture behind its lookups, with what these make of the inputs."""
+    from _zoo_compare import tensors
+    from keras import ops, tree
+
+    from keras_mot.graph import split_preprocessing
+
+    front, back = split_preprocessing(architecture.build())
+
+    def data(count, generator):
+        outputs = front(tensors(architecture.data(count, generator)))
+        return tree.map_structure(ops.convert_to_numpy, outputs)
+
+    traits = tuple(trait for trait in architecture.traits if trait != "strings")
+    return dataclasses.replace(architecture, function=lambda: back, data=data, traits=traits)
 
 
 def _judged(error, steps):

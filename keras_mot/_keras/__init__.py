@@ -43,6 +43,7 @@ from keras_mot._keras.layers import (
     untrack,
 )
 from keras_mot._keras.patches import callback_list_problem, extend
+from keras_mot._keras.places import plain_places
 from keras_mot._keras.scopes import AutocastScope, is_eager, is_training, no_gradients
 from keras_mot._keras.trainer import (
     applied_gradients,
@@ -115,6 +116,7 @@ __all__ = [
     "own_flag",
     "own_name",
     "own_variables",
+    "plain_places",
     "producer_of",
     "raw_variables",
     "run_graph",

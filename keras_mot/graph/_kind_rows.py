@@ -121,7 +121,7 @@ _row(Kind("transpose", MOVES, SAME, homogeneous=True), layers.Permute, "Transpos
 for _name, _class in (
     *(("reshape", "Reshape"), ("reshape", "Ravel"), ("squeeze", "Squeeze"), ("expand_dims", "ExpandDims")),
     *(("slice", "GetItem"), ("flip", "Flip"), ("tile", "Tile"), ("split", "Split"), ("unstack", "Unstack")),
-    *(("repeat", "Repeat"), ("take", "Take")),
+    *(("repeat", "Repeat"), ("take", "Take"), ("roll", "Roll")),
 ):
     _row(Kind(_name, MOVES, SAME, homogeneous=True), _class)
 _rows_by_rank(
@@ -206,10 +206,13 @@ _row(Kind("log", ELEMENTWISE, channels_stay=True, table=True), "Log")
 _row(Kind("clip", ACTIVATION, channels_stay=True, condition=has_numbers), "Clip")
 for _name in (
     *("Sqrt", "Rsqrt", "Reciprocal", "Cbrt", "Expm1", "Exp2", "Log1p", "Log2", "Log10", "Erf", "Erfc"),
-    *("Sin", "Cos", "Tan", "Sinh", "Cosh", "Sinc", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
+    *("Sinh", "Cosh", "Sinc", "Arcsin", "Arccos", "Arctan", "Arcsinh", "Arccosh", "Arctanh"),
     *("Sign", "Floor", "Ceil", "Round", "Trunc", "Deg2rad", "Rad2deg", "NanToNum"),
 ):
     _row(Kind(_name.lower(), ELEMENTWISE, channels_stay=True, table=True), _name)
+# Their numbers may be of many periods, and integers of 8 bits then as good as random.
+for _name in ("Sin", "Cos", "Tan"):
+    _row(Kind("periodic", ELEMENTWISE, channels_stay=True), _name)
 # Of a tensor and a number.
 for _name in ("Power", "Mod", "Fmod", "FloorDivide", "Arctan2", "Logaddexp", "Hypot"):
     _row(Kind(_name.lower(), ELEMENTWISE, channels_stay=True, table=True, condition=is_of_one_tensor), _name)

@@ -87,7 +87,7 @@ def _of_channels(batch_norm, call):
 
 
 def _part_of_batch_norm(batch_norm, number, part, channels):
-    config = {**batch_norm.get_config(), "axis": -1, "name": f"{batch_norm.name}_{number}"}
+    config = {**batch_norm.get_config(), "axis": -1, "name": f"{batch_norm.name}_part_{number}"}
     layer = type(batch_norm).from_config(config)
     outputs = layer(part)
     for source, target in zip(batch_norm.variables, layer.variables, strict=True):
@@ -97,4 +97,4 @@ def _part_of_batch_norm(batch_norm, number, part, channels):
 
 def _part_of_relu(operation, number, part, channels):
     greatest = 6.0 if is_kind(operation, "relu6") else None
-    return layers.ReLU(greatest, name=f"{operation.name}_{number}")(part)
+    return layers.ReLU(greatest, name=f"{operation.name}_part_{number}")(part)

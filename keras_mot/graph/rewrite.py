@@ -141,6 +141,6 @@ def flatten_with_origins(model: keras.Model, names: Mapping[int, str] | None = N
     copy, copied = copy_with_origins(model)
     for operation in operations_of(copy) if names else ():
         operation.name = names.get(id(copied.of(operation)), operation.name)
-    name_apart(operations_of(copy), used=getattr(as_functional(copy), "input_names", ()))
+    name_apart(operations_of(copy), used=[tensor.name for tensor in as_functional(copy).inputs])
     flat, made = rewrite_with_origins(copy, lambda operation, *args, **kwargs: operation(*args, **kwargs))
     return flat, made.through(copied)

@@ -7,6 +7,7 @@ values of weights, which nobody can read there.
 import keras
 
 from keras_mot._keras import extend
+from keras_mot.layers.copying import strategy_scope
 from keras_mot.layers.transformed import pending_transforms
 
 
@@ -15,7 +16,8 @@ def _building(fit):
         if pending_transforms(self):
             batch = _first_batch(x)
             if batch is not None:
-                self(batch, training=False)
+                with strategy_scope(self):
+                    self(batch, training=False)
         return fit(self, x, *args, **kwargs)
 
     return built_first

@@ -4,13 +4,16 @@ Each would go on without a word, or with one about numbers of variables, and the
 and codebooks say.
 """
 
+import contextvars
 import os
+import warnings
 import zipfile
 
 import keras
 
 from keras_mot._keras import extend
 
+_EXPORTING = contextvars.ContextVar("exporting", default=False)
 _STRIP = "Strip it first (`strip_pruning`, `strip_clustering`, `strip_quantization`)"
 
 
@@ -74,6 +77,49 @@ def guard_models(has_transforms):
         arguments=("filepath", "skip_mismatch"),
         without="weights that belong to a model with other transforms are refused with Keras's words, or not at all",
     )
+
+
+def guard_exports(has_transforms):
+    """Makes Keras's exports, and TensorFlow's converter, warn of a model whose transforms would go into the file.
+
+    Args:
+        has_transforms: function from a model to whether any of its weights has transforms.
+    """
+
+    def warn(model):
+        if isinstance(model, keras.Model) and has_transforms(model):
+            warnings.warn(
+                f"'{model.name}' still has masks, codebooks or quantizers, and the exported file will compute them "
+                "anew in each inference, in floats: masks are multiplied, shared values looked up, weights rounded. It "
+                "gets neither smaller nor faster by them. Export what `strip_pruning` or `strip_clustering` returns; "
+                "and a model of `quantize_model` or `quantize_post_training` by `keras_mot.export.export_litert`.",
+                stacklevel=4,
+            )
+
+    def guard_export(export):
+        def guarded(self, *args, **kwargs):
+            warn(self)
+            token = _EXPORTING.set(True)
+            try:
+                return export(self, *args, **kwargs)
+            finally:
+                _EXPORTING.reset(token)
+
+        return guarded
+
+    def guard_track(track):
+        def guarded(self, resource):
+            if not _EXPORTING.get():  # `tf.lite.TFLiteConverter.from_keras_model` comes by here
+                warn(resource)
+            return track(self, resource)
+
+        return guarded
+
+    without = "no warning is given where a model is exported with its masks or codebooks"
+    extend(*(keras.Model, "export", guard_export), arguments=("filepath",), without=without)
+    if keras.backend.backend() == "tensorflow":
+        archive = type(keras.export.ExportArchive())  # Keras makes one of a class for each format
+        extend(*(archive, "track", guard_track), arguments=("resource",), without=without)
 
 
 def _check_file(model, path, transformed):

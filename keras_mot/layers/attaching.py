@@ -50,7 +50,7 @@ def attach(host: keras.layers.Layer, transforms: Mapping[str, Sequence[WeightTra
         ValueError: if a place does not exist, or a transform changes the shape or dtype of its weight.
     """
     check_layer(host, "attach")
-    if not host.built and (_lacks(host, transforms) or not set(transforms) - {ANY, ANY_BUT_DEPTHWISE}):
+    if not host.built and (not set(transforms) - {ANY, ANY_BUT_DEPTHWISE} or _lacks(host, transforms)):
         return _attach_when_built(host, transforms)
     found = {weight.place: weight for weight in find_weights_of_host(host)}
     transforms = _expand_any(transforms, found)

@@ -86,11 +86,13 @@ def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[t
 
 
 def _pairs(model, clone):
-    """Pairs of the layers of a model and of its copy; not of inputs, which models within others may have shared."""
-    sources, targets = (
-        [layer for layer in flatten_layers(each) if not isinstance(layer, keras.layers.InputLayer)]
-        for each in (model, clone)
-    )
+    """Pairs of the layers of a model and of its copy; without inputs, where models within others share these."""
+    sources, targets = (list(flatten_layers(each)) for each in (model, clone))
+    if [type(layer) for layer in sources] != [type(layer) for layer in targets]:
+        sources, targets = (
+            [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
+            for layers in (sources, targets)
+        )
     return zip(sources, targets, strict=True)
 
 

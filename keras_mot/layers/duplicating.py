@@ -88,7 +88,8 @@ def duplicate(layer: keras.layers.Layer, copies: dict, copy_part) -> keras.layer
     parts = [part for part in flatten_layers(layer) if not _is_transform(part)]
     memo = {id(shared): shared for shared in (*sys.modules.values(), distribution_strategy(layer))}
     for each, original in list(copies.values()):
-        _note(memo, original, each)
+        if isinstance(original, keras.layers.Layer):  # and no operation of `keras.ops`
+            _note(memo, original, each)
     made = []
     for part in parts:
         if id(part) in memo:

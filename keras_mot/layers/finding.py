@@ -218,8 +218,8 @@ def _how_to_build(root, what):
         names = ", ".join(f"`{name}` ({type(layer).__name__})" for name, layer in inner)
         first = inner[0][0]
         return (
-            f"'{root.name}' ({type(root).__name__}) has no `call`, which alone could build it. Take the networks within, "
-            f"{names}: `{what}(model.{first}, ...)`, give the result to a new {type(root).__name__} (or write "
+            f"'{root.name}' ({type(root).__name__}) has no `call`, which alone could build it. Take the networks "
+            f"within, {names}: `{what}(model.{first}, ...)`, give the result to a new {type(root).__name__} (or write "
             f"`model.{first} = ...`), and train that; its `fit` updates what is within. Then strip `model.{first}`."
         )
     return (

@@ -7,8 +7,8 @@ import keras
 
 from keras_mot.layers.same_shape import SameShape
 
-ASKED, FASTER = "asked", "faster"
-"""Why something is in floats: its user said so, or the target computes it faster so."""
+ASKED, FASTER, UNEVEN = "asked", "faster", "uneven"
+"""Why something is in floats: its user said so; the target computes it faster so; or one scale is too coarse for it."""
 
 _MARK = contextvars.ContextVar("float_boundary_mark", default=None)
 
@@ -18,7 +18,7 @@ class FloatBoundary(SameShape):
     """Returns its inputs; what reads them computes in floats, in an exported file too.
 
     Args:
-        reason: why: `ASKED` or `FASTER`.
+        reason: why: `ASKED`, `FASTER` or `UNEVEN`.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 

@@ -129,6 +129,8 @@ def _methods(layer):
 def _named_by_methods(layer):
     """What a user's methods return: specs, attribute names, variables, or (name, variable) pairs."""
     found, methods = {}, _methods(layer)
+    if not layer.built and not layer.weights:  # the method would look for attributes that there are not yet
+        return []
     for method in methods:
         techniques = frozenset([_METHODS[method]]) if len(methods) > 1 else None
         for weight in _returned(layer, method):

@@ -267,8 +267,8 @@ class Technique:
             )
         if any(getattr(part, "lora_rank", None) for part in flatten_layers(layer)):
             raise ValueError(
-                f"'{layer.name}' will have LoRA (`lora_rank`), and cannot be {self.done}: what LoRA adds to a weight has "
-                f"no zeros and no shared values. Make the layer without it."
+                f"'{layer.name}' will have LoRA (`lora_rank`), and cannot be {self.done}: what LoRA adds to a weight "
+                "has no zeros and no shared values. Make the layer without it."
             )
         if not self.allows(layer):
             raise NothingToDoError(f"The policy does not allow layer '{layer.name}' to be {self.done}.")

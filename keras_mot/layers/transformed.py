@@ -11,7 +11,7 @@ import types
 import keras
 
 from keras_mot._keras import flatten_layers, forget_attribute, open_tracking, unpickling_with, untrack
-from keras_mot.layers._refusals import guard_models, refused_methods
+from keras_mot.layers._refusals import guard_exports, guard_models, refused_methods
 from keras_mot.layers._substitution import Substitution
 from keras_mot.layers.transformed_weight import TransformedWeight
 
@@ -212,7 +212,12 @@ def pending_transforms(root):
     ]
 
 
-guard_models(lambda model: bool(transformed_weights(model) or pending_transforms(model)))
+def _has_transforms(model):
+    return bool(transformed_weights(model) or pending_transforms(model))
+
+
+guard_models(_has_transforms)
+guard_exports(_has_transforms)
 
 
 @contextlib.contextmanager

@@ -13,12 +13,14 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_mot._keras import sublayers
 from keras_mot._messages import describe
-from keras_mot.graph import flatten, rewrite, trace
+from keras_mot.graph import rewrite, trace
 from keras_mot.graph.channel_groups import ChannelGroups
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.model_graph import Graph
-from keras_mot.graph.origins import copy_with_origins
+from keras_mot.graph.opening import open_model
+from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.rewrite import flatten_with_origins
 from keras_mot.layers import find_weights, transformed_weights
 from keras_mot.layers.finding import require_built
@@ -63,7 +65,7 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
     if not isinstance(exact, bool):
         raise TypeError(f"`exact` should be True or False; received {describe(exact)}.")
     check_plain(model, "remove_pruned_channels")
-    model = flatten(trace(model))
+    model, _ = flat_and_origins(model)
     smaller = False
     while True:
         channels = _Removal(model, exact)
@@ -88,6 +90,21 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
     return apart(model)
 
 
+def flat_and_origins(model: keras.Model) -> tuple[keras.Model, Origins]:
+    """A flat copy of a model, without layers that do nothing but call others, and the `Origins` of its operations."""
+    opened = open_model(model, _holds_variables)
+    return flatten_with_origins(opened.model, opened.names)
+
+
+def _holds_variables(layer):
+    """Whether a layer has variables of its own, which would become constants if it were taken apart."""
+    within = {id(variable) for part in sublayers(layer) for variable in part.variables}
+    return any(id(variable) not in within for variable in layer.variables)
+
+
+_TOLD = 6  # reasons
+
+
 def check_plain(model: keras.Model, function: str) -> None:
     """Refuses what is no built Keras model without transforms.
 
@@ -105,11 +122,13 @@ def check_plain(model: keras.Model, function: str) -> None:
 
 
 def reasons_text(reasons: Mapping[str, str]) -> str:
-    """Names of layers with reasons, those of one reason together."""
+    """Names of layers with reasons, those of one reason together, and of many the first."""
     names = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(f"'{name}'")
-    return "; ".join(f"{', '.join(found)} ({reason})" for reason, found in names.items())
+    texts = [f"{', '.join(found)} ({reason})" for reason, found in names.items()]
+    left = sum(map(len, list(names.values())[_TOLD:]))
+    return "; ".join(texts[:_TOLD]) + (f"; and {left} more layers, for such reasons" if left else "")
 
 
 def layers_before_outputs(model: keras.Model) -> list[keras.layers.Layer]:

@@ -9,6 +9,7 @@ sums over.
 import abc
 import dataclasses
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -153,6 +154,10 @@ class Block(Config, Granularity):
         return from_matrices(mask, shape, axes)
 
 
+def _inputs(shape, axes):
+    return math.prod(shape[axis] for axis in axes.inputs)
+
+
 @keras.saving.register_keras_serializable("keras_mot")
 @dataclasses.dataclass(frozen=True)
 class NofM(Config, Granularity):
@@ -164,6 +169,8 @@ class NofM(Config, Granularity):
     Args:
         zeros: weights that are zero in each group.
         group: consecutive inputs in a group.
+        fill: whether the last group of a weight whose inputs are no multiple of `group` is filled up with zeros. These
+            count, so that it has fewer zeros of its own, or none. Otherwise such weights are refused.
 
     Raises:
         ValueError: if not `0 < zeros < group`.
@@ -171,6 +178,7 @@ class NofM(Config, Granularity):
 
     zeros: int = 2
     group: int = 4
+    fill: bool = False
 
     def __post_init__(self):
         if not all(isinstance(value, int) for value in (self.zeros, self.group)) or not 0 < self.zeros < self.group:
@@ -185,9 +193,15 @@ class NofM(Config, Granularity):
         return self.zeros / self.group
 
     def check(self, shape: tuple[int, ...], axes: WeightAxes, path: str) -> None:
-        """The number of inputs must be a multiple of the group."""
-        inputs = math.prod(shape[axis] for axis in axes.inputs)
-        if inputs % self.group:
+        """The number of inputs must be a multiple of the group; with `fill`, a warning names those where it is not."""
+        inputs = _inputs(shape, axes)
+        if inputs % self.group and self.fill:
+            warnings.warn(
+                f"'{path}' of shape {tuple(shape)} has {inputs} inputs, no multiple of {self.group}: its last group is "
+                f"filled up with zeros, of which there are to be {self.zeros}, so that fewer of its weights are zero.",
+                stacklevel=2,
+            )
+        elif inputs % self.group:
             raise ValueError(
                 f"{self.zeros}:{self.group} sparsity needs a multiple of {self.group} inputs; weight '{path}' of shape "
                 f"{tuple(shape)} has {inputs}. Leave the layer out or give it other settings: `overrides={{...}}`."
@@ -201,12 +215,15 @@ class NofM(Config, Granularity):
         """The scores in groups, of shape (positions, groups, group, outputs)."""
         matrices = to_matrices(scores, axes)
         positions, inputs, outputs = matrices.shape
-        return matrices.reshape(positions, inputs // self.group, self.group, outputs)
+        if inputs % self.group:
+            matrices = np.pad(matrices, [(0, 0), (0, -inputs % self.group), (0, 0)])
+        return matrices.reshape(positions, -1, self.group, outputs)
 
     def expand(self, unit_mask: np.ndarray, shape: tuple[int, ...], axes: WeightAxes) -> np.ndarray:
         """The mask in the shape of the weight."""
         positions, groups, group, outputs = unit_mask.shape
-        return from_matrices(unit_mask.reshape(positions, groups * group, outputs), shape, axes)
+        filled = unit_mask.reshape(positions, groups * group, outputs)
+        return from_matrices(filled[:, : _inputs(shape, axes)], shape, axes)
 
     def select(self, unit_scores: np.ndarray, sparsity: float) -> np.ndarray:
         """Keeps the largest magnitudes of each group; `sparsity` is not used."""

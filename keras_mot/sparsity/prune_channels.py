@@ -18,15 +18,13 @@ from keras import layers
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import attention_projection
 from keras_mot._messages import describe
-from keras_mot.graph import trace
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.channel_groups import ChannelGroups
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import is_kind
-from keras_mot.graph.rewrite import flatten_with_origins
 from keras_mot.layers import find_weights
 from keras_mot.layers.selecting import check_each_matches, checked_overrides, matches_layer
-from keras_mot.sparsity.channels import apart, check_plain, reasons_text
+from keras_mot.sparsity.channels import apart, check_plain, flat_and_origins, reasons_text
 
 _OUTPUTS = "the model returns them"
 _LEFT = "`overrides` leave them alone"
@@ -79,7 +77,7 @@ def prune_channels(
     _check_share("sparsity", sparsity)
     if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"`round_to` should be a positive integer; received {describe(round_to)}.")
-    flat, origins = flatten_with_origins(trace(model))
+    flat, origins = flat_and_origins(model)
     groups = ChannelGroups(flat)
     shares = _shares(groups, origins, sparsity, overrides)
     dead, reasons = set(), {}

@@ -41,23 +41,28 @@ class Costs:
         kinds: by the names of kinds of operations (`keras_mot.graph.kinds.Kind.name`), their `Cost`. Those that are
             not in it take as long in integers as in floats.
         crossing: nanoseconds for each element that goes from floats to integers, or back.
+        conversion: nanoseconds for each tensor that does, however small.
 
     Example:
 
     ```python
-    costs = Costs({"softmax": Cost(0.25, 1.0), "matmul": Cost(0.01, 0.035)}, crossing=0.05)
+    costs = Costs({"softmax": Cost(0.25, 1.0), "matmul": Cost(0.01, 0.035)}, crossing=0.05, conversion=200.0)
     ```
     """
 
     kinds: Mapping[str, Cost]
     crossing: float = 0.0
+    conversion: float = 0.0
 
     def __post_init__(self):
         for name, cost in self.kinds.items():
             if not isinstance(cost, Cost):
                 raise TypeError(f"`kinds['{name}']` should be a `Cost`; received {describe(cost)}.")
-        if not 0 <= self.crossing < math.inf:
-            raise ValueError(f"`crossing` should be a time of at least 0; received {describe(self.crossing)}.")
+        for field in ("crossing", "conversion"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(
+                    f"`{field}` should be a time of at least 0; received {describe(getattr(self, field))}."
+                )
 
     def of(self, name: str | None) -> Cost:
         """The cost of a kind; of an unknown one, none."""

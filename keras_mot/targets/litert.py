@@ -7,7 +7,20 @@ from keras_mot.transforms.grid import Grid
 _WEIGHTED = frozenset(("dense", "conv", "conv_transpose", "depthwise_conv"))
 _KERNELS = _WEIGHTED.union(
     ("embedding", "identity", "crop", "upsample", "reshape", "repeat", "transpose", "squeeze", "expand_dims", "slice"),
-    ("flip", "tile", "split", "unstack", "take", "pad", "max_pool", "global_max_pool", "max", "min", "average_pool"),
+    (
+        "flip",
+        "roll",
+        "tile",
+        "split",
+        "unstack",
+        "take",
+        "pad",
+        "max_pool",
+        "global_max_pool",
+        "max",
+        "min",
+        "average_pool",
+    ),
     ("resize_bilinear", "mean", "weighted_mean", "sum", "concatenate", "stack", "add", "subtract", "multiply"),
     ("maximum", "minimum", "matmul", "dot", "prelu", "absolute"),
     ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "softmax", "silu", "hard_silu", "hard_sigmoid"),
@@ -36,6 +49,7 @@ _COSTS = Costs(
         "unit_normalization": _NORMALIZATION,
     },
     crossing=0.035,
+    conversion=200.0,
 )
 
 LITERT = register(

@@ -1,56 +1,14 @@
 """Pruning as TFMOT's scripts have it: they prune in groups what does not divide, and strip models never trained."""
 
-import dataclasses
-import math
 import warnings
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_mot import sparsity
-from keras_mot.layers import WeightAxes, strip, transformed_weights
-from keras_mot.sparsity.granularity import from_matrices, to_matrices
+from keras_mot.layers import strip, transformed_weights
 from keras_mot.tfmot.single_layers import applied_to_each
 from keras_mot.transforms import Mask
-
-
-@keras.saving.register_keras_serializable("keras_mot.tfmot")
-@dataclasses.dataclass(frozen=True)
-class FilledNofM(sparsity.NofM):
-    """`NofM`, with a last group that is filled up with zeros, where the inputs are no multiple of the group.
-
-    The zeros that are filled in count: of a first convolution of one channel, nothing is pruned.
-    """
-
-    def check(self, shape: tuple[int, ...], axes: WeightAxes, path: str) -> None:
-        """Warns of a weight that has fewer zeros."""
-        inputs = _inputs(shape, axes)
-        if inputs % self.group:
-            warnings.warn(
-                f"'{path}' of shape {tuple(shape)} has {inputs} inputs, no multiple of {self.group}: its last group is "
-                f"filled up with zeros, of which there are to be {self.zeros}, so that fewer of its weights are zero.",
-                stacklevel=2,
-            )
-
-    def unit_scores(self, scores: np.ndarray, axes: WeightAxes) -> np.ndarray:
-        """The scores in groups, of shape (positions, groups, group, outputs)."""
-        inputs = _inputs(scores.shape, axes)
-        if inputs % self.group == 0:
-            return super().unit_scores(scores, axes)
-        matrices = to_matrices(scores, axes)
-        filled = np.pad(matrices, [(0, 0), (0, -inputs % self.group), (0, 0)])
-        return filled.reshape(len(filled), -1, self.group, filled.shape[-1])
-
-    def expand(self, unit_mask: np.ndarray, shape: tuple[int, ...], axes: WeightAxes) -> np.ndarray:
-        """The mask in the shape of the weight."""
-        positions, groups, group, outputs = unit_mask.shape
-        filled = unit_mask.reshape(positions, groups * group, outputs)
-        return from_matrices(filled[:, : _inputs(shape, axes)], shape, axes)
-
-
-def _inputs(shape, axes):
-    return math.prod(shape[axis] for axis in axes.inputs)
 
 
 def prune_low_magnitude(
@@ -77,7 +35,7 @@ def prune_low_magnitude(
     """
     groups = isinstance(sparsity_m_by_n, tuple | list) and len(sparsity_m_by_n) == 2
     if groups and settings.get("granularity") is None and tuple(block_size) == (1, 1):
-        settings["granularity"], sparsity_m_by_n = FilledNofM(*sparsity_m_by_n), None
+        settings["granularity"], sparsity_m_by_n = sparsity.NofM(*sparsity_m_by_n, fill=True), None
     positional = pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n
     return applied_to_each(sparsity.prune_low_magnitude, to_prune, *positional, **settings)
 

@@ -13,6 +13,7 @@ import keras
 from keras_mot import quantization
 from keras_mot.graph.kinds import WEIGHTED, has_role
 from keras_mot.layers.finding import find_weights
+from keras_mot.quantization.lowering.table import lowering_of
 from keras_mot.tfmot import quantizers
 from keras_mot.tfmot.calling import CalledOnActivation, CalledOnWeight
 
@@ -107,18 +108,18 @@ def translated(config: QuantizeConfig, layer: keras.layers.Layer) -> Translated 
     weights = list(config.get_weights_and_quantizers(layer))
     activations = [quantizer for _, quantizer in config.get_activations_and_quantizers(layer)]
     activations += list(config.get_output_quantizers(layer))
-    weighted = has_role(layer, WEIGHTED)
+    keys = {id(found.variable): found.key for found in find_weights(layer)[0]}
+    weighted = has_role(layer, WEIGHTED) or (bool(keys) and lowering_of(layer) is not None)
     if not weights and not activations and weighted:
         return None
     notes = []
-    keys = {id(found.variable): found.key for found in find_weights(layer)[0]}
     settings, on_weights = None, []
     for variable, quantizer in weights:
         _check(config, quantizer)
         if id(variable) not in keys:
             notes.append(
-                f"its weight '{getattr(variable, 'path', variable)}' stays in floats, for nothing says what it is: "
-                "`keras_mot.graph.register_kind` does"
+                f"{_named(quantizer)} is not called on '{getattr(variable, 'path', variable)}', for nothing says what "
+                "that weight is: `keras_mot.graph.register_kind` does"
             )
         elif weighted and is_integer_weight(quantizer):
             settings = quantization.LastValueQuantizer(quantizer.num_bits, quantizer.per_axis)

@@ -48,7 +48,7 @@ GRAPHS = {
     "QUANTIZE": ([SAME], [], SAME, {}),
     **dict.fromkeys(("ARG_MAX", "ARG_MIN"), ([SAME], [3], SAME[:3], {"outputType": 2})),
 }
-PAIRS = ("ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "SELECT_V2", *COMPARISONS)
+PAIRS = ("ADD", "SUB", "MUL", "SQUARED_DIFFERENCE", "SELECT", "SELECT_V2", *COMPARISONS)
 OPTIONS = {  # whose options are not named after them
     **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), "ReducerOptions"),
     **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), "Pool2DOptions"),
@@ -99,7 +99,7 @@ def file_of(schema, name, bits):
     operator.inputs += [tensor(np.shape(value), types.INT32, np.array(value, "int32")) for value in constants]
     if name == "PADV2":
         operator.inputs.append(tensor((), kind, np.zeros((), "int8" if bits == 8 else "int16")))
-    if name == "SELECT_V2":  # whose condition comes first
+    if name in ("SELECT", "SELECT_V2"):  # whose condition comes first
         operator.inputs = [tensor(SAME, types.BOOL), *operator.inputs]
         graph.inputs = list(operator.inputs)
     prescribed = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}

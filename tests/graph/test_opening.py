@@ -39,6 +39,9 @@ class Linear(layers.Layer):
     def call(self, inputs):
         return ops.relu(ops.matmul(inputs, self.matrix) + self.offset)
 
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.units)
+
 
 class Convolutions(layers.Layer):
     """Kernels of its own, one of them computed, and a sum of products."""

@@ -66,3 +66,13 @@ def test_models_without_a_graph_are_refused():
 
     with pytest.raises(ValueError, match="only sequential and functional models"):
         rewrite(Own(), lambda operation, *args: operation(*args))
+
+
+def test_inputs_keep_their_names_before_layers_of_nested_models():
+    """A nested model may call a layer as its outer model calls an input: users name inputs, and Keras layers."""
+    first, second = keras.Input((6,), name="dense"), keras.Input((6,), name="sparse")
+    nested = keras.Sequential([keras.layers.Dense(4, name="dense")])
+    outputs = keras.layers.Concatenate()([nested(first), second])
+    flat = flatten(keras.Model({"dense": first, "sparse": second}, outputs))
+    assert {tensor.name for tensor in flat.inputs} == {"dense", "sparse"}
+    assert [layer.name for layer in flat.layers if isinstance(layer, keras.layers.Dense)] == ["dense_1"]

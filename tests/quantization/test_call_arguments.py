@@ -112,17 +112,17 @@ def in_another_with_a_mask(x):
     return layers.Concatenate()([inner(x, mask=ops.ones_like(x[:, :, 0], dtype="bool")), inner(x)])
 
 
-# What follows a mask or another argument, and in which layer's place there are no steps.
+# What follows a mask or another argument, and in which layer's place there are no steps; `None` if there are some.
 MASKED = {
-    "recurrent": (lambda x: layers.LSTM(3)(x, training=False), "LSTM"),
-    "behind a dense layer": (lambda x: layers.GRU(3)(layers.Dense(3)(x), training=False), "GRU"),
+    "recurrent": (lambda x: layers.LSTM(3)(x, training=False), None),
+    "behind a dense layer": (lambda x: layers.GRU(3)(layers.Dense(3)(x), training=False), None),
     "behind batch normalization": (
         lambda x: layers.GRU(3)(layers.BatchNormalization()(x, training=False), training=False),
-        "GRU",
+        None,
     ),
-    "behind addition": (lambda x: layers.GRU(3)(layers.Add()([x, x, x]), training=False), "GRU"),
-    "behind an activation": (lambda x: layers.GRU(3)(layers.Activation("silu")(x), training=False), "GRU"),
-    "bidirectional": (lambda x: layers.Bidirectional(layers.LSTM(3))(x, training=False), "Bidirectional"),
+    "behind addition": (lambda x: layers.GRU(3)(layers.Add()([x, x, x]), training=False), None),
+    "behind an activation": (lambda x: layers.GRU(3)(layers.Activation("silu")(x), training=False), None),
+    "bidirectional": (lambda x: layers.Bidirectional(layers.LSTM(3))(x, training=False), None),
     "time-distributed": (
         lambda x: layers.GRU(2)(layers.TimeDistributed(layers.Dense(3))(x, training=False), training=False),
         "TimeDistributed",
@@ -132,32 +132,32 @@ MASKED = {
     "attention": (lambda x: layers.Attention()([x, x]), "Attention"),
     "attention, causal": (lambda x: layers.Attention()([x * 1.0, x * 2.0], use_causal_mask=True), "Attention"),
     "attention, scores": (scored, "Attention"),
-    "multi-head attention": (lambda x: attended(x, training=False), "MultiHeadAttention"),
-    "multi-head attention, causal": (lambda x: attended(x * 1.0, use_causal_mask=True), "MultiHeadAttention"),
+    "multi-head attention": (lambda x: attended(x, training=False), None),
+    "multi-head attention, causal": (lambda x: attended(x * 1.0, use_causal_mask=True), None),
     "multi-head attention, mask": (
         lambda x: attended(x * 1.0, attention_mask=ops.ones_like(x[:, :, :1], dtype="bool")),
-        "MultiHeadAttention",
+        None,
     ),
     "multi-head attention, scores": (
         lambda x: layers.Dense(2)(attended(x * 1.0, return_attention_scores=True)[1]),
         "MultiHeadAttention",
     ),
-    "nested": (in_another, "LSTM"),
-    "nested, with a mask of its own": (in_another_with_a_mask, "LSTM"),
+    "nested": (in_another, None),
+    "nested, with a mask of its own": (in_another_with_a_mask, None),
 }
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_what_changes_the_result_stays_a_layer(name):
+def test_what_changes_the_result_is_not_lost(name):
     function, kind = MASKED[name]
     model = random_weights(on_sequences(function))
     x = np.random.default_rng(2).integers(0, 4, (20, 5)).astype("int32")
     x[:, 0] = 1  # no sequence is empty
     lowered = lower(flatten(model))[0]
-    assert kind in kinds(lowered)
+    assert kind is None or kind in kinds(lowered)
     np.testing.assert_allclose(outputs(lowered, x), outputs(model, x), atol=2e-5, rtol=1e-4)
     quantized = quantize_post_training(model, calibration_data=x)
-    assert kind in kinds(quantized)
+    assert kind is None or kind in kinds(quantized)
     assert np.abs(outputs(quantized, x) - outputs(model, x)).max() < 0.08 * np.abs(outputs(model, x)).max()
 
 
@@ -169,7 +169,7 @@ def test_masks_are_in_the_file(name, tmp_path):
     x[:, 0] = 1
     quantized = quantize_post_training(model, calibration_data=x)
     result = export_litert(quantized, tmp_path / "model.tflite", verification_data=x)
-    assert result.float_operators
+    assert bool(result.float_operators) == (name != "behind a dense layer")
     (received,) = LiteRTRunner(result.path).run(x).values()
     assert np.abs(received - outputs(model, x)).max() < 0.08 * np.abs(outputs(model, x)).max()
 

@@ -116,12 +116,6 @@ FLOATS = {
     "layer normalization": (lambda: after_dense(layers.LayerNormalization()), "RSQRT"),
     "a running sum": (lambda: after_dense(lambda x: ops.cumsum(x, axis=1)), "CUMSUM"),
     "division by a tensor": (lambda: pair(lambda a, b: a / (b * b + 1.0)), "DIV"),
-    "a mask": (
-        lambda: functional(
-            lambda x: layers.Dense(2)(layers.GRU(3)(layers.Embedding(10, 4, mask_zero=True)(x))), (5,), "int32"
-        ),
-        "WHILE",
-    ),
     "any number of timesteps": (lambda: chain(layers.LSTM(3), layers.Dense(2), shape=(None, 4)), "WHILE"),
     "3D convolution": (lambda: chain(layers.Dense(3), layers.Conv3D(2, 2), shape=(3, 3, 3, 2)), "CONV_3D"),
     "3D, other ways": (

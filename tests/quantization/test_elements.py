@@ -46,8 +46,10 @@ FUNCTIONS = {
     "number over tensor": lambda x: 1.0 / (ops.abs(x) + 0.5),
     "power": lambda x: ops.power(ops.abs(x), 1.7),
     "power of a number": lambda x: ops.power(2.0, x),
-    "sine": ops.sin,
     "square": lambda x: ops.power(x, 2),
+    "rolled": lambda x: ops.roll(x, 1, axis=1),
+    "constant matrix behind": lambda x: ops.matmul(x, ops.convert_to_tensor(POSITIONS.T)),
+    "constant matrix before": lambda x: ops.matmul(ops.convert_to_tensor(POSITIONS[:, :4]), x),
     "cast": lambda x: ops.cast(x, "float32") * 0.5,
     "gated": lambda x: ops.nn.glu(x),
     "sum with a constant": lambda x: layers.Add()([x, CHANNELS[None, None]]),
@@ -71,7 +73,7 @@ IMAGES = {
     "least border": lambda x: layers.MaxPooling2D(3, 2)(
         ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     ),
-    "swapped": lambda x: x[..., ::-1] - CHANNELS[:3],
+    "swapped": lambda x: ops.flip(x, axis=-1) - CHANNELS[:3],
     "slopes": layers.PReLU(keras.initializers.RandomUniform(-0.5, 0.9, seed=1), shared_axes=[1, 2]),
 }
 
@@ -86,7 +88,7 @@ def model_of(functions, shape, first):
 def quantized_pair(functions, shape, first):
     model = model_of(functions, shape, first)
     x = np.random.default_rng(4).standard_normal((40, *shape)).astype("float32")
-    quantized = quantize_post_training(model, INT8, x, equalize=False, correct_biases=False)
+    quantized = quantize_post_training(model, INT8, x, equalize=False, correct_biases=False, placement="integer")
     return model, quantized, x
 
 
@@ -167,7 +169,7 @@ def test_places_and_comparisons(tmp_path):
     ends = [ops.argmax(layers.Softmax()(x), axis=-1), ops.argmin(x, axis=-1), x > 0.03, ops.less_equal(0.03, x)]
     model = keras.Model(inputs, ends)
     samples = np.random.default_rng(4).standard_normal((64, 8)).astype("float32")
-    quantized = quantize_post_training(model, INT8, samples)
+    quantized = quantize_post_training(model, INT8, samples, placement="integer")
     exported = export_litert(quantized, tmp_path / "model.tflite", strict=True)
     received = LiteRTRunner(exported.path).run(samples)
     for name, mine, exact in zip(
@@ -175,6 +177,19 @@ def test_places_and_comparisons(tmp_path):
     ):
         np.testing.assert_array_equal(received[name], mine)
         assert np.mean(mine == exact) > 0.9
+    in_floats = LiteRTRunner(export_litert(model, tmp_path / "floats.tflite").path).run(samples)
+    np.testing.assert_array_equal(next(iter(in_floats.values())), results(model, samples)[0])
+
+
+def test_angles_of_many_periods_stay_in_floats():
+    inputs = keras.Input((1,))
+    angles = inputs * np.geomspace(1, 500, 8).astype("float32")
+    x = layers.Concatenate()([ops.sin(angles), ops.cos(angles)])
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    x = np.random.default_rng(4).random((64, 1)).astype("float32")
+    quantized = quantize_post_training(model, INT8, x)
+    expected, received = outputs(model, x), outputs(quantized, x)
+    assert np.abs(received - expected).max() < 0.05 * np.abs(expected).max()
 
 
 @only_tensorflow
@@ -187,7 +202,7 @@ def test_bytes_of_images_are_resized_and_scaled_in_the_file(tmp_path):
     other = layers.Conv2D(4, 3, strides=2)((inputs[..., ::-1] - mean) / deviation)
     model = keras.Model(inputs, [layers.GlobalAveragePooling2D()(x), layers.GlobalAveragePooling2D()(other)])
     images = np.random.default_rng(4).integers(0, 256, (32, 8, 8, 3))
-    quantized = quantize_post_training(model, INT8, images.astype("float32"))
+    quantized = quantize_post_training(model, INT8, images.astype("float32"), placement="integer")
     exported = export_litert(quantized, tmp_path / "model.tflite", strict=True, input_type="uint8")
     received = LiteRTRunner(exported.path).run(images.astype("uint8"))
     for name, expected in zip(quantized.output_names, results(model, images.astype("float32")), strict=True):

@@ -12,7 +12,7 @@ from keras_mot.cli._fine_tuned import StageRun
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.float_boundary import FASTER, FloatBoundary
+from keras_mot.layers.float_boundary import ASKED, FASTER, FloatBoundary
 from keras_mot.quantization import INT8, INT16X8, quantize_apply, quantize_model, quantize_post_training
 from keras_mot.quantization.aware_training import quantize_annotate_model
 from keras_mot.quantization.simulation.minimum_cut import MinimumCut
@@ -25,15 +25,15 @@ only_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="the integer file is made in the same way on every backend"
 )
 SETTINGS = {"equalize": False, "correct_biases": False, "progress": False}
-X = np.random.default_rng(0).standard_normal((16, 6, 8)).astype("float32")
+X = np.random.default_rng(0).standard_normal((16, 16, 16)).astype("float32")
 
 
 def encoder():
     """A block of a transformer, and a classifier."""
-    inputs = keras.Input((6, 8), name="inputs")
-    x = layers.LayerNormalization(name="first_norm")(layers.Dense(8, name="first")(inputs))
-    x = layers.LayerNormalization(name="norm")(x + layers.MultiHeadAttention(2, 4, name="attention")(x, x))
-    x = layers.Dense(8, activation="gelu", name="wide")(x)
+    inputs = keras.Input((16, 16), name="inputs")
+    x = layers.LayerNormalization(name="first_norm")(layers.Dense(16, name="first")(inputs))
+    x = layers.LayerNormalization(name="norm")(x + layers.MultiHeadAttention(2, 8, name="attention")(x, x))
+    x = layers.Dense(16, activation="gelu", name="wide")(x)
     x = layers.Dense(3, activation="softmax", name="head")(layers.Flatten(name="flat")(x))
     return keras.Model(inputs, x)
 
@@ -102,6 +102,12 @@ def test_the_file_computes_what_the_model_does(fast, tmp_path):
     np.testing.assert_allclose(received, ops.convert_to_numpy(model(X)), atol=1.01 / 256)
 
 
+def test_what_the_user_leaves_in_floats_stays_so():
+    model = encoder()
+    quantized = quantize_model(model, overrides={"first_norm": None, "wide": None})
+    assert {boundary.reason for boundary in boundaries(quantized)} == {ASKED, FASTER}
+
+
 def test_networks_without_such_parts_do_not_change():
     model = small_network()
     x = images(8)
@@ -157,6 +163,12 @@ def test_stages_of_recipes_hand_it_on():
 def test_strict_says_how_to_have_all_in_integers(fast, tmp_path):
     with pytest.raises(ValueError, match="`placement='integer'`"):
         export_litert(fast[1], tmp_path / "model.tflite", strict=True)
+
+
+def test_small_tensors_do_not_cross():
+    inputs = keras.Input((6,))
+    x = layers.Dense(4, activation="softmax")(inputs)
+    assert not boundaries(quantize_model(keras.Model(inputs, layers.Dense(4)(x))))
 
 
 def test_costs_are_checked():

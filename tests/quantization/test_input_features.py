@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.quantization import quantize_post_training
 
+SETTINGS = {"correct_biases": False}
 RNG = np.random.default_rng(0)
 SIZES = np.array([1.0, 1.0, 1e3, 1e4, 1e-2])
 TABLE = (RNG.standard_normal((64, 5)) * SIZES + [0, 5, 0, 100, 0]).astype("float32")
@@ -53,11 +55,29 @@ CONSTANT = np.where(np.arange(5) == 1, 0.3, TABLE / SIZES).astype("float32")
 def test_features_of_different_size_are_normalized_in_floats(x, make, shape):
     layer = make(x)
     model = model_on(x, layer, shape)
-    quantized = quantize_post_training(model, calibration_data=x, correct_biases=False)
+    quantized = quantize_post_training(model, calibration_data=x, **SETTINGS)
     assert kept(quantized, layer)
     expected = ops.convert_to_numpy(model(x))
     noise = np.square(ops.convert_to_numpy(quantized(x)) - expected).mean()
     assert noise < 1e-3 * expected.var()  # 30 dB
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="concerns the file alone")
+def test_files_say_why_and_take_floats(tmp_path):
+    quantized = quantize_post_training(model_on(TABLE, normalization(TABLE)), calibration_data=TABLE, **SETTINGS)
+    exported = export_litert(quantized, tmp_path / "table.tflite")
+    assert {kind for kind, _, _ in exported.float_operators} == {"SUB", "MUL"}
+    assert all("by default left in floats: the features" in reason for _, _, reason in exported.float_operators)
+    (received,) = LiteRTRunner(exported.path).run(TABLE).values()
+    assert np.abs(received - ops.convert_to_numpy(quantized(TABLE))).max() < 0.1
+    with pytest.raises(ValueError, match="is in floats, and cannot be int8"):
+        export_litert(quantized, tmp_path / "refused.tflite", input_type="int8")
+
+
+def test_placement_takes_them_into_integers():
+    layer = normalization(TABLE)
+    quantized = quantize_post_training(model_on(TABLE, layer), calibration_data=TABLE, placement="integer", **SETTINGS)
+    assert not kept(quantized, layer)
 
 
 IN_INTEGERS = {
@@ -75,7 +95,7 @@ IN_INTEGERS = {
 def test_others_are_normalized_in_integers(name):
     x, make = IN_INTEGERS[name]
     layer = make(x)
-    quantized = quantize_post_training(model_on(x, layer), calibration_data=x, correct_biases=False)
+    quantized = quantize_post_training(model_on(x, layer), calibration_data=x, **SETTINGS)
     assert not kept(quantized, layer)
     assert any(isinstance(each, layers.DepthwiseConv2D) for each in quantized.layers)
 
@@ -85,6 +105,6 @@ def test_what_is_computed_has_one_scale_already():
     layer = batch_norm(TABLE)
     x = layers.LeakyReLU(1.0)(inputs)
     quantized = quantize_post_training(
-        keras.Model(inputs, layers.Dense(2)(layer(x))), calibration_data=TABLE / SIZES, correct_biases=False
+        keras.Model(inputs, layers.Dense(2)(layer(x))), calibration_data=TABLE / SIZES, **SETTINGS
     )
     assert not kept(quantized, layer)

@@ -105,6 +105,34 @@ def test_one_score_decides_of_what_is_added():
         assert (kernel != 0).any(axis=0).tolist() == [True, True, False]
 
 
+@keras.saving.register_keras_serializable("tests")
+class Block(layers.Layer):
+    """A residual block, made of layers that it calls."""
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.norm = filters, layers.BatchNormalization()
+        self.convolutions = [layers.Conv2D(filters, 3, padding="same") for _ in range(2)]
+
+    def call(self, x):
+        first, second = self.convolutions
+        return ops.relu(x + second(ops.relu(self.norm(first(x)))))
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+def test_through_layers_that_are_made_of_others(tmp_path):
+    inputs = keras.Input((8, 8, 4))
+    x = Block(8, name="two")(Block(8, name="one")(layers.Conv2D(8, 1, name="stem")(inputs)))
+    model = with_numbers(keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))))
+    small = cut(model, IMAGES)
+    assert sorted(widths(small).values()) == [2, 4, 4, 4, 4, 4]
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras", custom_objects={})
+    np.testing.assert_allclose(outputs(loaded, IMAGES)[0], outputs(small, IMAGES)[0], rtol=1e-6)
+
+
 def transformer():
     inputs = keras.Input((6, 8))
     attended = layers.MultiHeadAttention(4, 3, name="attention")(inputs, inputs)

@@ -286,3 +286,37 @@ def test_configs_of_default_survive_serialization():
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(config))
     assert restored.get_config() == config.get_config()
     assert type(restored) is Default8BitQuantizeConfig
+
+
+class OfCell(room.QuantizeConfig):
+    def get_weights_and_quantizers(self, layer):
+        return [(layer.cell.kernel, Clip(0.1)), (layer.cell.recurrent_kernel, Clip(0.1))]
+
+
+class OfMatrix(room.QuantizeConfig):
+    def get_weights_and_quantizers(self, layer):
+        return [(layer.matrix, Clip(0.1))]
+
+
+class Unknown(layers.Layer):
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(input_shape[-1], 4))
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.matrix)
+
+
+def test_weights_that_lie_deeper():
+    """Those of a cell are reached where they go when the layer is broken down; of an unknown class it is said."""
+    inputs = keras.Input((4, 3))
+    outputs = Unknown(name="unknown")(layers.LSTM(5, name="lstm")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(outputs))
+    with pytest.warns(UserWarning, match="Clip") as caught:
+        quantized = room.quantize_model(model, overrides={"^lstm$": OfCell(), "^unknown$": OfMatrix()})
+    texts = " ".join(str(item.message) for item in caught)
+    assert "`Clip` is called on 'cell/recurrent_kernel' in training, and the file has what it returns, rounded" in texts
+    assert "`Clip` is not called on 'unknown/variable', for nothing says what that weight is" in texts
+    called = [weight for weight in transformed_weights(quantized) if weight.transform_of(CalledOnWeight)]
+    assert {weight.owner.name for weight in called} == {"lstm_input", "lstm_recurrent"}
+    for weight in called:
+        assert np.abs(ops.convert_to_numpy(weight.effective_value())).max() == pytest.approx(0.1, abs=1e-6)

@@ -84,7 +84,6 @@ def test_example_of_a_recurrent_network():
     cells = layers.StackedRNNCells([layers.LSTMCell(6) for _ in range(2)])
     model = keras.models.Sequential([layers.Embedding(30, 8), layers.RNN(cells), layers.Dropout(0.5), layers.Dense(1)])
     model.add(layers.Activation("sigmoid"))
-    model.build((None, 10))
     model = cluster_weights(model, number_of_clusters=8, cluster_centroids_init=CentroidInitialization.KMEANS_PLUS_PLUS)
     model.compile(loss="binary_crossentropy", optimizer="adam", metrics=["accuracy"])
     model.fit(np.random.default_rng(0).integers(1, 30, (16, 10)), np.arange(16) % 2, batch_size=16, verbose=0)

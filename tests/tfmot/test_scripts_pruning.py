@@ -185,7 +185,6 @@ def test_example_of_a_recurrent_network():
     model.add(layers.Dropout(0.5))
     model.add(layers.Dense(1))
     model.add(layers.Activation("sigmoid"))
-    model.build((None, 10))
     schedule = tfmot.sparsity.keras.PolynomialDecay(0.3, 0.7, begin_step=0, end_step=2, frequency=1)
     model = prune_low_magnitude(model, schedule)
     model.compile(loss="binary_crossentropy", optimizer="adam", metrics=["accuracy"])

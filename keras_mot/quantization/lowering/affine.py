@@ -14,6 +14,7 @@ from keras import layers, ops
 from keras_mot._keras import call_of, keep_axis, producer_of
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.kinds import JOINS, MOVES, has_role
+from keras_mot.layers.float_boundary import UNEVEN, FloatBoundary
 from keras_mot.transforms.grid import Grid
 
 # Of an input with one scale for all features, a feature keeps so many numbers to its standard deviation, or it is
@@ -24,23 +25,29 @@ _CONSTANT = 1e6  # a feature is, that is multiplied by this and more
 
 
 def batch_norm(lowering, layer, inputs, mask=None):  # which says what statistics are taken of, in training
-    """Batch normalization in inference, or `None`; `None` also for features of an input that differ much in size."""
+    """Batch normalization in inference, or `None`; in floats for features of an input that differ much in size."""
     factors = scale_and_offset(layer)
     if lowering.fast and _loses_features(inputs, *factors):
-        return None
+        return _left_in_floats(lowering, layer, inputs)
     return affine(lowering, layer, inputs, layer.axis, *factors, trained=layer.trainable)
 
 
 def normalization(lowering, layer, inputs):
-    """`Normalization` of one axis, or `None`; `None` also for features of an input that differ much in size."""
+    """`Normalization` of one axis, or `None`; in floats for features of an input that differ much in size."""
     axes = keep_axis(layer)
     if layer.invert or len(axes) != 1:
         return None
     mean, variance = (ops.convert_to_numpy(value).reshape(-1) for value in (layer.mean, layer.variance))
     scale = 1.0 / np.maximum(np.sqrt(variance.astype("float64")), keras.config.epsilon())
     if lowering.fast and _loses_features(inputs, scale, -mean * scale):
-        return None
+        return _left_in_floats(lowering, layer, inputs)
     return affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
+
+
+def _left_in_floats(lowering, layer, inputs):
+    """The layer itself, behind a boundary that says why."""
+    boundary = lowering.make(layer, "boundary", lambda: FloatBoundary(UNEVEN, name=f"{layer.name}_in_floats"))
+    return layer(boundary(inputs))
 
 
 def _loses_features(inputs, scale, offset):
@@ -115,7 +122,7 @@ def _with_constant(lowering, operation, x1, x2, function):
     tensor, constant = (x2, x1) if first else (x1, x2)
     if not keras.utils.is_keras_tensor(tensor) or keras.utils.is_keras_tensor(constant):
         return None
-    if "float" not in str(tensor.dtype):
+    if "float" not in str(tensor.dtype) or id(operation) in lowering.angles:
         return None
     values = np.asarray(ops.convert_to_numpy(constant), "float64")
     with np.errstate(divide="ignore"):
@@ -145,13 +152,14 @@ def _by_number(lowering, operation, tensor, scale, offset):
 def _by_positions(lowering, tensor, scale, offset):
     """A product or a sum with an array, rounded as files store it."""
     if np.size(scale) > 1:
-        return tensor * _rounded(lowering, scale)
-    offset = _rounded(lowering, offset)
+        return tensor * rounded(lowering, scale)
+    offset = rounded(lowering, offset)
     return tensor + offset if scale == 1.0 else ops.subtract(offset, tensor)
 
 
-def _rounded(lowering, values):
-    values = np.asarray(values, "float32")
+def rounded(lowering, values):
+    """An array of constants, rounded to as many bits as activations have, as files store it."""
+    values = np.asarray(ops.convert_to_numpy(values), "float32")
     if lowering.bits is None:
         return values
     grid = Grid(lowering.bits)

@@ -6,6 +6,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_mot._keras import attention_axes, attention_projection
+from keras_mot.layers.masked_softmax import MaskedSoftmax
 from keras_mot.quantization.lowering.weighted import with_activation
 
 _HEADS_FIRST = (0, 2, 1, 3)
@@ -62,8 +63,27 @@ def _as_dense(lowering, layer, inputs, name):
     return _transposed(results, (*kept, *made), output)
 
 
-def multi_head(lowering, layer, query, value, key=None):
-    """`MultiHeadAttention` or `GroupQueryAttention` on sequences without masks as matrix products, or `None`."""
+def multi_head(
+    lowering,
+    layer,
+    query,
+    value,
+    key=None,
+    query_mask=None,
+    value_mask=None,
+    key_mask=None,
+    attention_mask=None,
+    use_causal_mask=False,
+):
+    """`MultiHeadAttention` or `GroupQueryAttention` on sequences as matrix products, or `None`.
+
+    A softmax with a mask is left in floats: what stands for minus infinity would leave no integers for the scores.
+    """
+    masks = [
+        *((mask, axes) for mask, axes in ((query_mask, (1, 3)), (value_mask, (1, 2)), (key_mask, (1, 2)))),
+        (attention_mask, (1,) if len(getattr(attention_mask, "shape", ())) == 3 else ()),
+    ]
+    masks = [(mask, axes) for mask, axes in masks if mask is not None]
     key = value if key is None else key
     tensors = (query, key, value)
     if _has_extras(layer):
@@ -78,7 +98,7 @@ def multi_head(lowering, layer, query, value, key=None):
         heads.append(ops.transpose(head, _HEADS_FIRST))
     query, key, value = heads
     scores = ops.matmul(query * (1.0 / math.sqrt(query.shape[-1])), ops.transpose(key, (0, 1, 3, 2)))
-    weights = _dropped(lowering, layer, _softmax(lowering, layer, scores))
+    weights = _dropped(lowering, layer, _masked_softmax(lowering, layer, scores, masks, bool(use_causal_mask)))
     mixed = ops.transpose(ops.matmul(weights, value), _HEADS_FIRST)
     return _projected(lowering, layer, "output", mixed)
 
@@ -117,6 +137,28 @@ def _has_extras(layer):
 
 def _softmax(lowering, layer, scores):
     return lowering.make(layer, "softmax", lambda: layers.Softmax(name=f"{layer.name}_softmax"))(scores)
+
+
+def _masked_softmax(lowering, layer, scores, masks, causal):
+    """The weights of attention with masks.
+
+    Args:
+        lowering: what makes and calls the steps.
+        layer: the attention layer.
+        scores: symbolic tensor of shape (batch, heads, positions, positions attended to).
+        masks: pairs of a mask, a symbolic tensor or an array, and the axes of length 1 that it lacks.
+        causal: whether positions attend only to those before them.
+    """
+    if not masks and not causal:
+        return _softmax(lowering, layer, scores)
+    # Where everything is left out, Keras's layer has weights of 0 if it drops some of them, and equal ones otherwise.
+    settings = {"causal": causal, "zeros": bool(layer.dropout), "name": f"{layer.name}_softmax"}
+    softmax = lowering.make(layer, ("softmax", causal), lambda: MaskedSoftmax(**settings))
+    total = None
+    for mask, axes in masks:
+        mask = ops.expand_dims(ops.cast(mask, "bool"), axes) if axes else ops.cast(mask, "bool")
+        total = mask if total is None else ops.logical_and(total, mask)
+    return softmax(scores) if total is None else softmax(scores, mask=total)
 
 
 def _transposed(tensor, letters, order):

@@ -9,8 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_mot._keras import producer_of
+from keras_mot.graph.angles import is_angle
 from keras_mot.graph.arguments import accepts, deciding_arguments
 from keras_mot.graph.functional import operations_between
+from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.quantization.lowering.moves import Move, unmoved
@@ -54,6 +56,8 @@ def lower(
         fast: whether something may be left in floats that has kernels for integers.
     """
     lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits, fast)
+    graph = Graph(model)
+    lowering.angles = {id(call.operation) for call in graph.calls if is_angle(graph, call.operation)}
     return Lowered(rewrite(model, lowering), lowering.origins, lowering.joined, lowering.moves)
 
 
@@ -73,6 +77,7 @@ class Lowering:
         bits: of activations, or `None`.
         fast: whether something may be left in floats that has kernels.
         affine: what `affine.py` notes of tensors.
+        angles: ids of the operations whose results are angles, which stay as they are.
         origins: as of `Lowered`, and so are the others.
     """
 
@@ -85,6 +90,7 @@ class Lowering:
         fast: bool = True,
     ):
         self.selected, self.fused, self._names, self.bits, self.fast = selected, fused, names, bits, fast
+        self.angles = frozenset()
         self.affine = {}  # id of a tensor -> what it is by channels, as `affine.py` notes it
         self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called
         self._named = Origins()  # what has its name in the model

@@ -42,6 +42,14 @@ def average(lowering, layer, inputs):
     return lowering.steps(add, inputs) * (1.0 / len(inputs))
 
 
+def matmul(lowering, operation, x1, x2):
+    """A product with a constant matrix, rounded as a weight is; `None` for one of two tensors."""
+    constants = [part for part in (x1, x2) if not keras.utils.is_keras_tensor(part)]
+    if len(constants) != 1 or lowering.bits != 8 or "float" not in str(getattr(constants[0], "dtype", "float32")):
+        return None
+    return ops.matmul(*(affine.rounded(lowering, part) if part is constants[0] else part for part in (x1, x2)))
+
+
 def power(lowering, operation, x1, x2):
     """A square as a product, and a power of 1 as nothing; `None` for others."""
     if keras.utils.is_keras_tensor(x2) or np.size(x2) != 1:

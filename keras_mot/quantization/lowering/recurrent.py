@@ -16,7 +16,7 @@ LONGEST = 256
 """Timesteps of the longest sequence that is unrolled."""
 
 
-def unroll(lowering, layer, sequences, initial_state=None):
+def unroll(lowering, layer, sequences, initial_state=None, mask=None):
     """The results of a recurrent layer as a chain of steps, or `None` if it cannot be unrolled.
 
     Dropout of the inputs stays; that of the state, which only training has, is left out.
@@ -26,18 +26,19 @@ def unroll(lowering, layer, sequences, initial_state=None):
         layer: an `RNN` layer.
         sequences: symbolic tensor of shape (batch, timesteps, features).
         initial_state: symbolic tensors, or `None` for zeros.
+        mask: symbolic tensor of shape (batch, timesteps): where it is false, states and outputs stay as they were.
 
     Returns:
         As the layer.
     """
     if not _can_unroll(layer, sequences):
         return None
-    outputs, states = _run(lowering, layer, layer.name, sequences, initial_state)
+    outputs, states = _run(lowering, layer, layer.name, sequences, initial_state, mask)
     output = ops.stack(outputs, axis=1) if layer.return_sequences else outputs[-1]
     return (output, *states) if layer.return_state else output
 
 
-def unroll_bidirectional(lowering, layer, sequences, initial_state=None):
+def unroll_bidirectional(lowering, layer, sequences, initial_state=None, mask=None):
     """As `unroll`, for `Bidirectional`; one of its two layers may stay in floats."""
     both = (layer.forward_layer, layer.backward_layer)
     if not all(_can_unroll(one, sequences) for one in both if lowering.selected(one)):
@@ -47,10 +48,10 @@ def unroll_bidirectional(lowering, layer, sequences, initial_state=None):
     results, states = [], []
     for one, way, state in zip(both, ("forward", "backward"), halves, strict=True):
         if lowering.selected(one):
-            outputs, last = _run(lowering, one, f"{layer.name}_{way}", sequences, state)
+            outputs, last = _run(lowering, one, f"{layer.name}_{way}", sequences, state, mask)
         else:
-            outputs, *last = keras.tree.flatten(one(sequences, initial_state=state))
-        lowering.claim(one, (sequences, state), (outputs, last))
+            outputs, *last = keras.tree.flatten(one(sequences, initial_state=state, mask=mask))
+        lowering.claim(one, (sequences, state, mask), (outputs, last))
         states += last
         if not isinstance(outputs, list):
             in_order = way == "forward" or not one.return_sequences
@@ -90,8 +91,10 @@ def _cells(layer):
     return list(cell.cells) if isinstance(cell, layers.StackedRNNCells) else [cell]
 
 
-def _run(lowering, layer, name, sequences, initial_state):
+def _run(lowering, layer, name, sequences, initial_state, mask):
     """The outputs of all timesteps in the order in which they are computed, and the last states."""
+    # Slices, since LiteRT splits no truths.
+    known = [None if mask is None else mask[:, number : number + 1] for number in range(sequences.shape[1])]
     given = keras.tree.flatten(initial_state) if initial_state is not None else None
     outputs, cells = [], _cells(layer)
     for number, cell in enumerate(cells):
@@ -101,16 +104,29 @@ def _run(lowering, layer, name, sequences, initial_state):
         inputs = steps.projected(sequences)
         if not number and layer.go_backwards:
             inputs.reverse()
+            known.reverse()
         step, parts = _CELLS[type(cell)], _STATES[type(cell)]
         start = [inputs[0][:, : cell.units]] * len(parts) if given is None else [given.pop(0) for _ in parts]
         # Zeros are computed from the input, whose number of samples they have.
         states = [
             steps.joined(part, tensor * float(given is not None)) for part, tensor in zip(parts, start, strict=True)
         ]
+        zeros = states[0]
+        if mask is not None and given is not None:
+            zeros = steps.joined(parts[0], start[0] * 0.0)
         outputs = []
-        for timestep in inputs:
-            states = step(steps, timestep, *states)
-            outputs.append(states[0])
+        for timestep, is_known in zip(inputs, known, strict=True):
+            before, states = states, step(steps, timestep, *states)
+            output = states[0]
+            if is_known is not None:
+                states = [
+                    steps.joined(part, ops.where(is_known, *pair))
+                    for part, *pair in zip(parts, states, before, strict=True)
+                ]
+                last = outputs[-1] if outputs and not layer.zero_output_for_mask else zeros
+                same = last is before[0]
+                output = states[0] if same else steps.joined(parts[0], ops.where(is_known, output, last))
+            outputs.append(output)
     return outputs, states
 
 

@@ -83,6 +83,7 @@ _KINDS = {
     "prelu": activations.prelu,
     "square": merges.square,
     "power": merges.power,
+    "matmul": merges.matmul,
     "glu": merges.glu,
     "negative": merges.negative,
     "silu": activations.silu,

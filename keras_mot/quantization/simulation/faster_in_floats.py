@@ -94,10 +94,10 @@ def faster_in_floats(model, target, bits, selected, joined, settled=lambda opera
     for call in calls:
         _add_operation(cut, call, steps, costs, elements, stays(call.operation))
         for tensor in call.outputs:
-            _add_tensor(cut, tensor, id(call.operation), steps.graph, costs.crossing * elements[id(tensor)])
+            _add_tensor(cut, tensor, id(call.operation), steps.graph, _to_cross(costs, elements, tensor))
     for tensor in steps.graph.inputs:
         cut.first_costs(id(tensor), _ALWAYS)
-        _add_tensor(cut, tensor, id(tensor), steps.graph, costs.crossing * elements[id(tensor)])
+        _add_tensor(cut, tensor, id(tensor), steps.graph, _to_cross(costs, elements, tensor))
     floats = cut.second()
     return whole | {id(call.operation) for call in free if id(call.operation) in floats}
 
@@ -113,6 +113,10 @@ def _add_operation(cut, call, steps, costs, elements, stays):
         little = _LITTLE * costs.crossing if has_role(operation, MERGES) else 0.0  # sums are better for it
         cut.first_costs(id(operation), count * (cost.integers + little))
         cut.second_costs(id(operation), count * cost.floats)
+
+
+def _to_cross(costs, elements, tensor):
+    return costs.conversion + costs.crossing * elements[id(tensor)]
 
 
 def _add_tensor(cut, tensor, producer, graph, cost):

@@ -4,6 +4,7 @@ import collections
 
 import keras
 
+from keras_mot.graph.angles import is_angle
 from keras_mot.graph.kinds import ACTIVATION, JOINS, OWN, PICKS, SAME, has_role, is_kind, kind_of
 from keras_mot.graph.model_graph import Graph
 
@@ -40,6 +41,8 @@ class IntegerSteps:
 
     def ranges(self, operation):
         """`OWN`, `SAME` or `ROUNDED`: which integers its results have; `None` for what computes in floats."""
+        if is_angle(self.graph, operation):
+            return None
         if self.selected(operation) and self._target.has_kernel(operation, self._bits):
             return kind_of(operation).ranges
         return None

@@ -35,7 +35,7 @@ class FlatModel:
     fixed: tuple[keras.Variable, ...]
 
 
-def flat_copy(model: keras.Model, given: Origins, data: Any = None) -> FlatModel:
+def flat_copy(model: keras.Model, given: Origins, data: Any = None, trained: bool = False) -> FlatModel:
     """The `FlatModel` of a plain model, whose composite layers are taken apart.
 
     Warns of what stays one operation though it may be made of others.
@@ -44,12 +44,20 @@ def flat_copy(model: keras.Model, given: Origins, data: Any = None) -> FlatModel
         model: a built model without weight transforms, which remembers nothing of it.
         given: its `Origins` in the user's model; empty, if it is this one.
         data: calibration data, if there are any.
+        trained: whether the copy is going to be trained: then it warns of what is not trained any more.
     """
     flat, opened = _flat(model, given, data)
     if opened.closed:
         listed = "".join(f"\n  {_described(given.of(layer))}: {reason}" for layer, reason in opened.closed)
         warnings.warn(
             f"Some layers of '{model.name}' stay as they are, in floats, since they could not be taken apart:{listed}",
+            stacklevel=2,
+        )
+    fixed = [variable.path for variable in flat.fixed if variable.trainable]
+    if trained and fixed:
+        warnings.warn(
+            f"These weights of '{model.name}', which its layers compute with in their own `call`, are constants of the "
+            f"quantized model, and are not trained: {', '.join(fixed)}.",
             stacklevel=2,
         )
     return flat

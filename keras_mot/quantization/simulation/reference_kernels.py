@@ -231,9 +231,17 @@ def _of_products(call, scales, scale, target):
         if len(scales) == 1:
             scales = [*scales, np.float32(Grid(8).scale_of(_largest_constant(call)))]
         return _Rescaling(float(scales[0]) * float(scales[1]), scales[0] * scales[1] / scale)
+    if is_kind(operation, "leaky_relu"):
+        return _leaky(float(getattr(operation, "negative_slope", 0.2)), float(scales[0]), float(scale))
     if is_kind(operation, "sum") or is_fused_activation(operation, target):
         return _Rescaling(float(scales[0]), float(scales[0]) / float(scale))
     return None
+
+
+def _leaky(slope, unit, scale):
+    """The kernel of a leaky ReLU: what is negative has a factor of its own."""
+    above, below = _Rescaling(unit, unit / scale), _Rescaling(unit * slope, unit * slope / scale)
+    return lambda values: np.where(values >= 0, above(values), below(values))
 
 
 class _Rescaling:

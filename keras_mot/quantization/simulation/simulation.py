@@ -68,7 +68,9 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     target = targets.get(target)
     target.check(scheme)
     fast = is_fast(placement, target, scheme.activation_bits)
-    simulation, folds, origin = simulate(model, scheme, selected, overrides, target, fitting.data, fast)
+    simulation, folds, origin = simulate(
+        model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained
+    )
     _round_slopes(simulation)
     fitting.run(simulation, origin)
     if fitting.data is not None:
@@ -82,7 +84,7 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     return result
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False):
+def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False, trained=False):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
     With `fast`, what is faster in floats on the target is left in floats.
@@ -92,7 +94,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    flat = flat_copy(plain, given, data)
+    flat = flat_copy(plain, given, data, trained)
     settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
     parted, parts = move_before_concatenations(
         flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
@@ -123,7 +125,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
             scheme.activation_bits,
             lambda operation: chosen(operation) is not None,
             lowered.joined,
-            lambda operation: chosen(operation).config is not None,
+            lambda operation: chosen(operation) is not None and chosen(operation).config is not None,
         )
     placed, weighted = place(
         lowered.model,

@@ -7,6 +7,7 @@ import tempfile
 
 import keras
 
+from keras_mot._keras import plain_places
 from keras_mot._quiet import quiet
 from keras_mot.data.naming import name_outputs
 from keras_mot.export.litert.engines import random_operations
@@ -67,7 +68,7 @@ def _convert_with(stand_ins, model, signature, request, batch_size, sparse):
     import tensorflow as tf
 
     try:
-        with marked(model) if request.marked else contextlib.nullcontext():
+        with marked(model) if request.marked else contextlib.nullcontext(), plain_places():
             function, names, unknown, readers = _freeze(model, signature, batch_size, stand_ins)
     except Exception as error:
         raise ValueError(

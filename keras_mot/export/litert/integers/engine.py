@@ -13,7 +13,7 @@ from keras_mot.export.litert.marking import REASONS
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.float_boundary import ASKED, FASTER
+from keras_mot.layers.float_boundary import ASKED, FASTER, UNEVEN
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 
@@ -44,16 +44,20 @@ class IntegerEngine:
         del plain, origins, copies, marked  # their memory is wanted
         target = target_of(model)
         quantizers = [(item.name, item.parameters()) for item in activation_quantizers(model)]
-        why = {ASKED: "it is left in floats, as asked", FASTER: f"it is faster in floats on {target.name}"}
+        why = {
+            ASKED: "it is left in floats, as asked",
+            FASTER: f"it is faster in floats on {target.name}",
+            UNEVEN: "it is by default left in floats: the features of the input differ in size, and share one scale",
+        }
         numbers = dict(enumerate([*quantizers, *((why[reason], None) for reason in REASONS)], 1))
         file = to_integers(conversion.dense, numbers, carried, *self._types, target, tables)
         self.floats = UserLayers(model, conversion.output_names, why[ASKED]).explained(file.floats)
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
-            faster = any(reason == why[FASTER] for _, _, reason in self.floats)
+            chosen = any(reason in (why[FASTER], why[UNEVEN]) for _, _, reason in self.floats)
             way = (
-                "\nQuantize it with `placement='integer'` to have in integers what is faster in floats."
-                if faster
+                "\nQuantize it with `placement='integer'` to have in integers what is left in floats by default."
+                if chosen
                 else ""
             )
             raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}{way}")

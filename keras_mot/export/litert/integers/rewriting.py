@@ -180,8 +180,10 @@ class Rewriter:
             graph.set_kind(operator, name, bits)
             graph.operators.append(operator)
             return
-        if wanted[0] is None and name in CUTTING and len(active) == 1:  # several clippings have one half in common
-            wanted = [self.parameters[self._integers[active[0]]]]
+        if wanted[0] is None and rule.kind == "unifying":
+            # What rolls numbers is cut and joined again; and several clippings may have one half in common.
+            shared = {self.parameters[self._integers[index]] for index in active}
+            wanted = [shared.pop() if len(shared) == 1 else None]
         if rule.kind == "moving":
             inputs, wanted = self._moving_inputs(inputs, active, floats, wanted, name in AVERAGING)
         elif wanted[0] is None:

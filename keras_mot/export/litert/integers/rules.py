@@ -42,7 +42,7 @@ AVERAGING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
 """Those of them that compute means of numbers, and round these to the numbers of the input."""
 
 # Operators of several inputs that must all have the scale of the result.
-_UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK", "SELECT_V2")
+_UNIFYING = ("CONCATENATION", "MAXIMUM", "MINIMUM", "PACK", "SELECT", "SELECT_V2")
 CUTTING = ("MAXIMUM", "MINIMUM")
 """Those of them that cut off what is below or above a constant."""
 CUT = {"RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
@@ -106,14 +106,12 @@ _VERSIONS = {
     "ARG_MAX": (2, 2),
     "ARG_MIN": (2, 2),
     **dict.fromkeys(COMPARISONS, (2, 2)),
+    "SELECT": (1, 1),
     "SELECT_V2": (1, 1),
 }
 
 
-LOOP = (
-    "a recurrent layer computes in integers with a fixed number of timesteps, 256 at most, without mask and without "
-    "kept state"
-)
+LOOP = "a recurrent layer computes in integers with a fixed number of timesteps, 256 at most, and without kept state"
 """Why a loop is in floats."""
 
 

@@ -7,11 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot.graph.kinds import is_kind
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.output_names import with_output_names
 from keras_mot.graph.rewrite import rewrite
-from keras_mot.layers.extreme_place import ExtremePlace
 from keras_mot.layers.table_mark import TableMark
 from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.targets import Target
@@ -28,10 +26,9 @@ def with_table_marks(model: keras.Model, target: Target) -> tuple[keras.Model, l
     Returns:
         The model, and for each number of a mark the results for all integers of its input, in their order, as floats.
     """
-    tables, numbers, others = [], {}, False
+    tables, numbers = [], {}
     for call in Graph(model).calls:
         quantizer = quantizer_of(call.inputs[0]) if len(call.inputs) == 1 and len(call.outputs) == 1 else None
-        others = others or is_kind(call.operation, "argmax", "argmin")
         if quantizer is None or not target.has_table(call.operation, quantizer.bits):
             continue
         parameters = quantizer.parameters()
@@ -39,16 +36,13 @@ def with_table_marks(model: keras.Model, target: Target) -> tuple[keras.Model, l
         if key not in numbers:
             numbers[key] = len(tables)
             tables.append(_results(call, parameters))
-    if not tables and not others:
+    if not tables:
         return model, tables
 
     def marked(operation, *args, **kwargs):
         tensors = [part for part in keras.tree.flatten((args, kwargs)) if keras.utils.is_keras_tensor(part)]
         quantizer = quantizer_of(tensors[0]) if len(tensors) == 1 else None
         number = None if quantizer is None else numbers.get((id(operation), quantizer.parameters()))
-        if is_kind(operation, "argmax", "argmin") and operation.axis is not None:
-            own = {"axis": operation.axis, "keepdims": operation.keepdims, "smallest": is_kind(operation, "argmin")}
-            return ExtremePlace(**own, name=f"{operation.name}_place")(tensors[0])
         if number is None:
             return operation(*args, **kwargs)
         return TableMark(number, name=f"{operation.name}_table_{number}", dtype="float32")(tensors[0])
