@@ -6,7 +6,9 @@ inputs of one shape.
 
 from collections.abc import Sequence
 
-from keras_mot.export.dependencies import require
+import numpy as np
+
+from keras_mot.export.litert.litert_file import pack_model, parse_model
 
 
 def in_model_order(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
@@ -17,20 +19,23 @@ def in_model_order(content: bytes, inputs: Sequence[str], outputs: Sequence[str]
         inputs: the names of the inputs there, in the order of the model's.
         outputs: the names of the outputs there.
     """
-    schema = require("ai_edge_litert.schema_py_generated")
-    changed = bytearray(content)
-    model = schema.Model.GetRootAs(changed, 0)
-    if model.SignatureDefsLength() != 1:
+    if len(inputs) == len(outputs) == 1:
         return content
-    signature = model.SignatureDefs(0)
-    graph = model.Subgraphs(signature.SubgraphIndex())
-    sides = (
-        (graph.InputsAsNumpy(), inputs, [signature.Inputs(place) for place in range(signature.InputsLength())]),
-        (graph.OutputsAsNumpy(), outputs, [signature.Outputs(place) for place in range(signature.OutputsLength())]),
-    )
-    for listed, names, items in sides:
-        indices = {item.Name().decode(): int(item.TensorIndex()) for item in items}
+    model = parse_model(content)
+    if len(model.signatureDefs or []) != 1 or any(buffer.offset > 1 for buffer in model.buffers):
+        return content  # contents of more than 2 GB lie behind the model, where repacking would lose them
+    (signature,), changed = model.signatureDefs, False
+    graph = model.subgraphs[signature.subgraphIndex]
+    # Not in place: vectors that are equal are stored once, and others would change with these.
+    for side, names in (("inputs", inputs), ("outputs", outputs)):
+        indices = {_text(item.name): int(item.tensorIndex) for item in getattr(signature, side)}
         wanted = [indices[name] for name in names if name in indices]
-        if sorted(wanted) == sorted(listed):  # else the graph lists a tensor once that has several names
-            listed[:] = wanted
-    return bytes(changed)
+        listed = [int(index) for index in getattr(graph, side)]
+        if wanted != listed and sorted(wanted) == sorted(listed):  # else it lists a tensor once that has several names
+            setattr(graph, side, np.array(wanted, "int32"))
+            changed = True
+    return pack_model(model) if changed else content
+
+
+def _text(name):
+    return name.decode() if isinstance(name, bytes) else str(name)
