@@ -87,6 +87,7 @@ IN_INTEGERS = {
         IMAGES,
         lambda x: layers.Normalization(mean=[124, 116, 104], variance=[3400.0] * 3),
     ),
+    "one mean for all features": (IMAGES, lambda x: layers.Normalization(axis=None, mean=120.0, variance=5000.0)),
     "a feature that is always 0": (np.where(np.arange(5) == 1, 0, TABLE / SIZES).astype("float32"), normalization),
 }
 
@@ -95,8 +96,11 @@ IN_INTEGERS = {
 def test_others_are_normalized_in_integers(name):
     x, make = IN_INTEGERS[name]
     layer = make(x)
-    quantized = quantize_post_training(model_on(x, layer), calibration_data=x, **SETTINGS)
+    model = model_on(x, layer)
+    quantized = quantize_post_training(model, calibration_data=x, **SETTINGS)
     assert not kept(quantized, layer)
+    expected = ops.convert_to_numpy(model(x))
+    assert np.square(ops.convert_to_numpy(quantized(x)) - expected).mean() < 1e-3 * expected.var()
     assert any(isinstance(each, layers.DepthwiseConv2D) for each in quantized.layers)
 
 

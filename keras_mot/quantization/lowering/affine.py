@@ -33,15 +33,15 @@ def batch_norm(lowering, layer, inputs, mask=None):  # which says what statistic
 
 
 def normalization(lowering, layer, inputs):
-    """`Normalization` of one axis, or `None`; in floats for features of an input that differ much in size."""
+    """`Normalization` of one axis or of all, or `None`; in floats for features of an input that differ much in size."""
     axes = keep_axis(layer)
-    if layer.invert or len(axes) != 1:
+    if layer.invert or len(axes) > 1:
         return None
     mean, variance = (ops.convert_to_numpy(value).reshape(-1) for value in (layer.mean, layer.variance))
     scale = 1.0 / np.maximum(np.sqrt(variance.astype("float64")), keras.config.epsilon())
     if lowering.fast and _loses_features(inputs, scale, -mean * scale):
         return _left_in_floats(lowering, layer, inputs)
-    return affine(lowering, layer, inputs, axes[0], scale, -mean * scale)
+    return affine(lowering, layer, inputs, axes[0] if axes else -1, scale, -mean * scale)
 
 
 def _left_in_floats(lowering, layer, inputs):
