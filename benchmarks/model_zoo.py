@@ -1,4 +1,4 @@
-"""What becomes of some ninety architectures in every technique, and beside TensorFlow's own converter.
+"""What becomes of more than a hundred architectures in every technique, and beside TensorFlow's own converter.
 
 KERAS_BACKEND=tensorflow python benchmarks/model_zoo.py
 KERAS_BACKEND=tensorflow python benchmarks/model_zoo.py --models vit mini_gpt --cells int8 --again
