@@ -197,6 +197,62 @@ def test_own_weights_become_kernels():
     assert sum(is_kind(each, "dense") for each in operations_of(again.model)) == 1
 
 
+class Regression(layers.Layer):
+    """One number for each sample, and a bias without axes."""
+
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(input_shape[-1], 1), name="matrix")
+        self.offset = self.add_weight(shape=(), initializer="ones", name="offset")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.matrix) + self.offset
+
+
+class ColumnsAdded(layers.Layer):
+    """Images with their channels first, as many as columns, and a number for each column."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(1, 1, input_shape[1], 5), name="kernel")
+        self.columns = self.add_weight(shape=(5,), name="columns")
+
+    def call(self, inputs):
+        return ops.conv(inputs, self.kernel, data_format="channels_first") + self.columns
+
+
+class FixedBasis(layers.Layer):
+    """A product with a constant matrix, such as a filter bank, and an offset that is trained."""
+
+    def build(self, input_shape):
+        self.basis = np.random.default_rng(0).normal(size=(input_shape[-1], 4)).astype("float32")
+        self.offset = self.add_weight(shape=(4,), name="offset")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.basis) + self.offset
+
+
+def test_what_is_added_is_a_bias_only_where_it_is_one(rng):
+    model = functional(Regression())
+    flat = assert_same(open_model(model), model, rng.standard_normal((3, 6)).astype("float32"))
+    (dense,) = (layer for layer in flat.layers if isinstance(layer, layers.Dense))
+    assert ops.convert_to_numpy(dense.bias).tolist() == [1.0]
+    inputs = keras.Input((3, 4, 5))
+    found = open_model(keras.Model(inputs, ColumnsAdded()(inputs))).model
+    assert [layer.use_bias for layer in found.layers if isinstance(layer, layers.Conv2D)] == [False]
+
+
+def test_constants_and_frozen_weights_are_not_trained(rng):
+    data = rng.standard_normal((3, 6)).astype("float32")
+    model = functional(FixedBasis())
+    opened = open_model(model)
+    assert assert_same(opened, model, data).trainable_variables == []
+    assert list(opened.fixed.values()) == [model.layers[1].offset]
+    frozen = Linear(3)
+    model = functional(frozen, Linear(2))
+    frozen.trainable = False
+    kept = assert_same(open_model(model), model, data).trainable_variables
+    assert [tuple(variable.shape) for variable in kept] == [(3, 2), (2,)]
+
+
 def test_kernels_of_many_kinds():
     opened = open_model(functional(Convolutions(), shape=(8, 8, 3)))
     found = [type(each).__name__ for each in operations_of(opened.model) if isinstance(each, layers.Layer)]
