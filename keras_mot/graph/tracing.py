@@ -10,6 +10,7 @@ from keras_mot._keras import build_shapes
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import accepted_arguments
 from keras_mot.graph.functional import as_functional
+from keras_mot.graph.inner_calls import calls_between, check_functions
 from keras_mot.graph.names import model_between
 from keras_mot.graph.rewrite import call_again
 
@@ -60,7 +61,10 @@ def trace(model: keras.Model) -> keras.Model:
 def _traced(model):
     if as_functional(model) is None:
         inputs = symbolic_inputs(model)
-        model = model_between(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), model.name)
+        outputs = model.call(*inputs)
+        for node in calls_between(inputs, outputs):
+            check_functions(node)
+        model = model_between(inputs[0] if len(inputs) == 1 else inputs, outputs, model.name)
     if _opaque_models(model):
         return _traced(model_between(*call_again(model, _call_within), model.name))
     return model

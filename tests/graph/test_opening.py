@@ -238,6 +238,25 @@ def test_what_has_no_graph_is_one_operation(layer, reason, rng):
     assert values(opened.model, data).shape == (4, 2)
 
 
+class Decides(layers.Layer):
+    """A function that reads a tensor which no argument of the operation shows."""
+
+    def build(self, input_shape):
+        self.dense = layers.Dense(4)
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        x = self.dense(inputs)
+        return ops.cond(ops.max(x) > 100.0, lambda: x / 100.0, lambda: 2.0 * x)
+
+
+def test_functions_within_a_call(rng):
+    model = functional(layers.Dense(6), Decides(), layers.Dense(2))
+    opened = open_model(model)
+    assert "hands functions to 'Cond'" in opened.closed[0][1]
+    assert_same(opened, model, rng.standard_normal((3, 6)).astype("float32"))
+
+
 def test_open_sizes_are_named():
     class Halves(layers.Layer):
         def call(self, inputs):
