@@ -86,9 +86,18 @@ def symbolic_inputs(model: keras.Model, data: Any = None) -> list:
             for name, array in zip(names, arrays, strict=True)
         ]
     specs = input_specs(model)
-    if len(specs) == 1 and isinstance(specs[0], keras.InputSpec) and _is_array(arrays[0]):
-        specs = [keras.InputSpec(shape=specs[0].shape, dtype=_dtype(arrays[0], model))]
+    if len(specs) == 1:
+        specs = [_typed_as(specs[0], arrays[0], model)]
     return [_inputs(structure) for structure in specs]
+
+
+def _typed_as(structure, data, model):
+    """Specifications, those in a dictionary too, with the types of the arrays that stand for them in the data."""
+    if isinstance(structure, dict) and isinstance(data, dict):
+        return {key: _typed_as(value, data.get(key), model) for key, value in structure.items()}
+    if isinstance(structure, keras.InputSpec) and _is_array(data):
+        return keras.InputSpec(shape=structure.shape, dtype=_dtype(data, model))
+    return structure
 
 
 def _is_array(item):

@@ -257,6 +257,22 @@ def test_functions_within_a_call(rng):
     assert_same(opened, model, rng.standard_normal((3, 6)).astype("float32"))
 
 
+def test_types_of_a_dictionary_of_inputs():
+    class Table(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.dense = layers.Embedding(9, 4), layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(ops.concatenate([self.embedding(inputs["id"]), inputs["number"]], axis=-1))
+
+    model, data = Table(), {"id": np.arange(3), "number": np.ones((3, 2), "float32")}
+    model(data)
+    opened = open_model(model, data=data)
+    assert {tensor.name: tensor.dtype for tensor in opened.model.inputs} == {"id": "int32", "number": "float32"}
+    assert_same(opened, model, data)
+
+
 def test_open_sizes_are_named():
     class Halves(layers.Layer):
         def call(self, inputs):
