@@ -294,6 +294,41 @@ def test_what_has_no_graph_is_one_operation(layer, reason, rng):
     assert values(opened.model, data).shape == (4, 2)
 
 
+class Decides(layers.Layer):
+    """A function that reads a tensor which no argument of the operation shows."""
+
+    def build(self, input_shape):
+        self.dense = layers.Dense(4)
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        x = self.dense(inputs)
+        return ops.cond(ops.max(x) > 100.0, lambda: x / 100.0, lambda: 2.0 * x)
+
+
+def test_functions_within_a_call(rng):
+    model = functional(layers.Dense(6), Decides(), layers.Dense(2))
+    opened = open_model(model)
+    assert "hands functions to 'Cond'" in opened.closed[0][1]
+    assert_same(opened, model, rng.standard_normal((3, 6)).astype("float32"))
+
+
+def test_types_of_a_dictionary_of_inputs():
+    class Table(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.dense = layers.Embedding(9, 4), layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(ops.concatenate([self.embedding(inputs["id"]), inputs["number"]], axis=-1))
+
+    model, data = Table(), {"id": np.arange(3), "number": np.ones((3, 2), "float32")}
+    model(data)
+    opened = open_model(model, data=data)
+    assert {tensor.name: tensor.dtype for tensor in opened.model.inputs} == {"id": "int32", "number": "float32"}
+    assert_same(opened, model, data)
+
+
 def test_open_sizes_are_named():
     class Halves(layers.Layer):
         def call(self, inputs):
