@@ -8,6 +8,7 @@ import pytest
 from export_custom_layers import Sampling
 from keras import layers
 
+from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.export import ExportVerificationError, LiteRTRunner, export_litert
 from keras_mot.export.litert.judging import RULES, exactly, judge
 from keras_mot.export.litert.random_inputs import fitting_inputs
@@ -141,3 +142,10 @@ def test_recurrent_layers_with_dropout(tmp_path):
         ]
     )
     assert export_litert(model, tmp_path / "model.tflite", weights="float16").max_abs_error < 1e-2
+
+
+def test_samples_that_are_remembered_do_not_hold_the_data_that_they_are_of():
+    model, data = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), np.zeros((1000, 3), "float32")
+    remember(model, data[:32])
+    assert remembered(model).shape == (16, 3)
+    assert not np.shares_memory(remembered(model), data)
