@@ -273,6 +273,20 @@ def test_types_of_a_dictionary_of_inputs():
     assert_same(opened, model, data)
 
 
+class Shares(layers.Layer):
+    """Divides by the size of the batch."""
+
+    def call(self, inputs):
+        return inputs / ops.cast(ops.shape(inputs)[0], "float32")
+
+
+def test_numbers_that_follow_from_the_batch(rng):
+    model = functional(layers.Dense(4), Shares(), layers.Dense(2))
+    opened = open_model(model)
+    assert "computes with the size of the batch" in opened.closed[0][1]
+    assert_same(opened, model, rng.standard_normal((300, 6)).astype("float32"))
+
+
 def test_open_sizes_are_named():
     class Halves(layers.Layer):
         def call(self, inputs):
