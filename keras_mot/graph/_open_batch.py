@@ -6,6 +6,7 @@ replaced: the size in a shape to reshape to by -1, arrays that repeat one thing 
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from keras_mot._arrays import numpy_value
 from keras_mot._keras import get_keras_mask, operation_class, set_keras_mask
 
 _SIZE = 211  # a prime, so that products with it are told from other sizes
+OTHER_SIZE = 223
 
 
 class FixedBatchError(ValueError):
@@ -31,7 +33,7 @@ def _is_open(item):
     return isinstance(item, keras.KerasTensor) and len(item.shape) > 0 and item.shape[0] is None
 
 
-def closed(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+def closed(args: tuple, kwargs: dict, batch_size: int = _SIZE) -> tuple[tuple, dict]:
     """The arguments, with symbolic tensors of a batch of known size in place of those of an open batch."""
     made = {}
 
@@ -39,7 +41,7 @@ def closed(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         if not isinstance(item, keras.KerasTensor):
             return item
         if id(item) not in made:
-            shape = (_SIZE, *item.shape[1:]) if _is_open(item) else item.shape
+            shape = (batch_size, *item.shape[1:]) if _is_open(item) else item.shape
             made[id(item)] = keras.Input(batch_shape=shape, dtype=item.dtype)
             if get_keras_mask(item) is not None:
                 set_keras_mask(made[id(item)], like(get_keras_mask(item)))
@@ -67,6 +69,27 @@ def opened(inner: Any, arguments: tuple[tuple, dict]) -> Any:
     outputs = keras.tree.map_structure(_without_size, inner.outputs)
     tensors = dict(zip(stand_ins, {id(tensor): tensor for tensor in given}.values(), strict=True))
     return dataclasses.replace(inner, calls=tuple(calls), tensors=tensors, outputs=outputs)
+
+
+def check_same_numbers(inner: Any, other: Any) -> None:
+    """Raises a `FixedBatchError` if calls compute with numbers that follow from the size of the batch.
+
+    Args:
+        inner: the `InnerCalls` of a layer on what `closed` returned.
+        other: the same for another size.
+    """
+    calls = [[keras.tree.flatten((call.args, call.kwargs)) for call in each.calls] for each in (inner, other)]
+    if [len(items) for items in calls[0]] != [len(items) for items in calls[1]]:
+        raise FixedBatchError("which operations it calls")
+    for first, second in zip(*map(itertools.chain.from_iterable, calls), strict=True):
+        if _is_array(first) and _is_array(second):
+            first, second = numpy_value(first), numpy_value(second)
+            same = first.shape != second.shape or np.array_equal(first, second)  # or told by its rows
+        else:
+            numbers = isinstance(first, int | float | np.generic | slice) and not _is_size(first)
+            same = not numbers or first == second or (first != first and second != second)
+        if not same:
+            raise FixedBatchError("a number that follows from it")
 
 
 def _steps(call):

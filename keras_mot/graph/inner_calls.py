@@ -82,7 +82,10 @@ def inner_calls(layer: keras.layers.Layer, args: tuple, kwargs: dict) -> InnerCa
             raise UntraceableError(reason_of(error, (args, kwargs))) from error
         reason = error
     try:
-        return _open_batch.opened(_recorded(layer, *_open_batch.closed(args, kwargs)), (args, kwargs))
+        recorded = _recorded(layer, *_open_batch.closed(args, kwargs))
+        other = _recorded(layer, *_open_batch.closed(args, kwargs, _open_batch.OTHER_SIZE))
+        _open_batch.check_same_numbers(recorded, other)
+        return _open_batch.opened(recorded, (args, kwargs))
     except _open_batch.FixedBatchError as error:
         raise UntraceableError(f"its `call` computes with the size of the batch ({error})") from reason
     except UntraceableError:

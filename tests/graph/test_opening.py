@@ -309,7 +309,8 @@ class Decides(layers.Layer):
 def test_functions_within_a_call(rng):
     model = functional(layers.Dense(6), Decides(), layers.Dense(2))
     opened = open_model(model)
-    assert "hands functions to 'Cond'" in opened.closed[0][1]
+    reason = "its `call`" if keras.backend.backend() == "jax" else "hands functions to 'Cond'"
+    assert reason in opened.closed[0][1]
     assert_same(opened, model, rng.standard_normal((3, 6)).astype("float32"))
 
 
@@ -327,6 +328,20 @@ def test_types_of_a_dictionary_of_inputs():
     opened = open_model(model, data=data)
     assert {tensor.name: tensor.dtype for tensor in opened.model.inputs} == {"id": "int32", "number": "float32"}
     assert_same(opened, model, data)
+
+
+class Shares(layers.Layer):
+    """Divides by the size of the batch."""
+
+    def call(self, inputs):
+        return inputs / ops.cast(ops.shape(inputs)[0], "float32")
+
+
+def test_numbers_that_follow_from_the_batch(rng):
+    model = functional(layers.Dense(4), Shares(), layers.Dense(2))
+    opened = open_model(model)
+    assert "computes with the size of the batch" in opened.closed[0][1]
+    assert_same(opened, model, rng.standard_normal((300, 6)).astype("float32"))
 
 
 def test_open_sizes_are_named():
