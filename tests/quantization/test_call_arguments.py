@@ -195,3 +195,17 @@ def test_arguments_that_say_nothing_decide_nothing():
         "use_causal_mask",
     ]
     assert list(deciding_arguments(ActivationQuantizer(), (x,), {"training": True})) == ["inputs"]
+
+
+@pytest.mark.parametrize("how", ["where", "add"])
+def test_scores_that_a_mask_leaves_out_take_no_integers(how):
+    """Masks as people write them: a number in the place of minus infinity must not be within the range."""
+    inputs, kept = keras.Input((5, 4)), keras.Input((5,), dtype="int32")
+    scores, mask = layers.Dense(5)(inputs), ops.expand_dims(kept, 1)
+    scores = ops.where(mask > 0, scores, -1e9) if how == "where" else scores + (1 - ops.cast(mask, "float32")) * -1e9
+    model = random_weights(keras.Model([inputs, kept], layers.Dense(3)(ops.softmax(scores))))
+    generator = np.random.default_rng(0)
+    x = [generator.normal(size=(40, 5, 4)).astype("float32"), generator.integers(0, 2, (40, 5)).astype("int32")]
+    x[1][:, 0] = 1
+    quantized = quantize_post_training(model, calibration_data=x)
+    assert np.abs(outputs(quantized, x) - outputs(model, x)).max() < 0.08 * np.abs(outputs(model, x)).max()

@@ -12,6 +12,7 @@ from keras_mot._keras import producer_of
 from keras_mot.graph.angles import is_angle
 from keras_mot.graph.arguments import accepts, deciding_arguments
 from keras_mot.graph.functional import operations_between
+from keras_mot.graph.left_out import left_out
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import operations_of, rewrite
@@ -58,6 +59,7 @@ def lower(
     lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits, fast)
     graph = Graph(model)
     lowering.angles = {id(call.operation) for call in graph.calls if is_angle(graph, call.operation)}
+    lowering.angles |= left_out(graph)
     return Lowered(rewrite(model, lowering), lowering.origins, lowering.joined, lowering.moves)
 
 

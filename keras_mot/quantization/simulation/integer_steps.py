@@ -6,6 +6,7 @@ import keras
 
 from keras_mot.graph.angles import is_angle
 from keras_mot.graph.kinds import ACTIVATION, JOINS, OWN, PICKS, SAME, has_role, is_kind, kind_of
+from keras_mot.graph.left_out import left_out
 from keras_mot.graph.model_graph import Graph
 
 
@@ -24,6 +25,7 @@ class IntegerSteps:
         self._target, self._bits = target, bits
         self.selected, self.joined = selected, joined
         self.graph = graph = Graph(model)
+        self._left_out = left_out(graph)
         self._readers = collections.defaultdict(list)  # id of an operation -> the operations that read its results
         self._together = collections.defaultdict(list)  # id of an operation -> those in one step with it, before it
         self._fused = set()  # ids of operations whose result is rounded by what reads it, computed in one step
@@ -41,7 +43,7 @@ class IntegerSteps:
 
     def ranges(self, operation):
         """`OWN`, `SAME` or `ROUNDED`: which integers its results have; `None` for what computes in floats."""
-        if is_angle(self.graph, operation):
+        if id(operation) in self._left_out or is_angle(self.graph, operation):
             return None
         if self.selected(operation) and self._target.has_kernel(operation, self._bits):
             return kind_of(operation).ranges
