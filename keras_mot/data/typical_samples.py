@@ -17,7 +17,8 @@ def remember(model: keras.Model, batch: Any) -> None:
     """Remembers some samples of a batch, NumPy arrays in the structure of the model's inputs; no file holds them."""
     size = sum(np.asarray(leaf[:1]).nbytes for leaf in keras.tree.flatten(batch))
     count = int(np.clip(_BYTES // max(size, 1), _LEAST, _MOST))
-    _REMEMBERED[model] = part(batch, slice(min(count, sample_count(batch))))
+    few = part(batch, slice(min(count, sample_count(batch))))
+    _REMEMBERED[model] = keras.tree.map_structure(np.array, few)  # a view would keep all of the user's data
 
 
 def remembered(model: keras.Model) -> Any:

@@ -27,17 +27,20 @@ class Lifted:
         build: function from keyword arguments (`name`, and perhaps `use_bias`) to the layer.
         name: of the operation that it stands for.
         weights: its weights, arrays.
+        trainable: whether they are values of variables that are trained, and no constants.
     """
 
     build: Callable[..., keras.layers.Layer]
     name: str
     weights: tuple[np.ndarray, ...]
+    trainable: bool = True
 
     def make(self, name: str, inputs: keras.KerasTensor) -> keras.layers.Layer:
         """The layer, built for a symbolic input."""
         layer = self.build(name=name, use_bias=True) if len(self.weights) == 2 else self.build(name=name)
         layer.build(inputs.shape)
         layer.set_weights(self.weights)
+        layer.trainable = self.trainable
         return layer
 
     def is_made_as(self, other: "Lifted") -> bool:
@@ -62,7 +65,7 @@ def lifted(inner: Any) -> Any:
             continue
         if _is(call.operation, "Cast") and call.args[0].dtype == call.outputs[0].dtype:
             call = dataclasses.replace(call, operation=_the_same)
-        made = _as_layer(call) if isinstance(call.operation, keras.Operation) else None
+        made = _as_layer(call, inner.fixed) if isinstance(call.operation, keras.Operation) else None
         if made is None:
             for item in keras.tree.flatten((call.args, call.kwargs)):
                 if isinstance(item, keras.Variable):
@@ -73,7 +76,7 @@ def lifted(inner: Any) -> Any:
         (output,) = call.outputs
         follower = readers.get(id(output), ())
         if len(follower) == 1 and id(output) not in returned:
-            bias = _bias_of(follower[0], layer)
+            bias = None if _is_channels_first(call.operation) else _bias_of(follower[0], layer, inner.fixed)
             if bias is not None:
                 done.add(id(follower[0]))
                 (output,) = follower[0].outputs
@@ -100,8 +103,13 @@ def constant(item):
     return _array(item) if isinstance(item, keras.Variable) or ops.is_tensor(item) else item
 
 
-def _as_layer(call):
-    """The layer that does what a call of an operation of `keras.ops` does, and its input; or `None`."""
+def _as_layer(call, read):
+    """The layer that does what a call of an operation of `keras.ops` does, and its input; or `None`.
+
+    Args:
+        call: the `InnerCall`.
+        read: the variables whose values the calls compute with.
+    """
     operands = [*call.args, *call.kwargs.values()]
     if len(operands) != 2:
         return None
@@ -112,7 +120,20 @@ def _as_layer(call):
     if not isinstance(source, keras.KerasTensor) or not _is_array(kernel) or None in source.shape[1:][-1:]:
         return None
     made = rule(call.operation, source, tuple(kernel.shape), call.outputs[0])
-    return None if made is None else (Lifted(made, type(call.operation).__name__.lower(), (_array(kernel),)), source)
+    if made is None:
+        return None
+    return Lifted(made, type(call.operation).__name__.lower(), (_array(kernel),), _is_trained(kernel, read)), source
+
+
+def _is_trained(item, read):
+    """Whether something is a variable that is trained, or may be made of the value of one: it has as many numbers."""
+    variables = [item] if isinstance(item, keras.Variable) else read
+    size = int(np.prod(item.shape))
+    return any(variable.trainable and int(np.prod(variable.shape)) == size for variable in variables)
+
+
+def _is_channels_first(operation):
+    return hasattr(operation, "data_format") and _settings(operation)["data_format"] == "channels_first"
 
 
 def _dense(operation, source, shape, output):
@@ -175,17 +196,18 @@ _RULES = {
 }
 
 
-def _bias_of(call, layer):
+def _bias_of(call, layer, read):
     """The array that a call adds to each channel of what the layer returns; `None` if it does something else."""
     if not _is(call.operation, "Add") or layer.name in ("einsum", "take") or len(call.args) != 2 or call.kwargs:
         return None
     arrays = [item for item in call.args if _is_array(item)]
     channels = layer.weights[0].shape[-1] * (layer.weights[0].shape[-2] if layer.name == "depthwiseconv" else 1)
-    if len(arrays) != 1:
+    if len(arrays) != 1 or _is_trained(arrays[0], read) != layer.trainable:
         return None
-    value = _array(arrays[0])
-    leading = value.shape[:-1]
-    return value.reshape(-1) if value.size == channels == value.shape[-1] and set(leading) <= {1} else None
+    value = np.atleast_1d(_array(arrays[0]))
+    (source,) = (item for item in call.args if item is not arrays[0])
+    fits = value.size == channels == value.shape[-1] and value.ndim <= len(source.shape)
+    return value.reshape(-1) if fits else None
 
 
 def _is(operation, name):

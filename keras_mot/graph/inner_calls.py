@@ -1,6 +1,7 @@
 """What the `call` of a layer does: the layers and operations of `keras.ops` that it calls on its inputs."""
 
 import dataclasses
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -127,6 +128,7 @@ def _recorded(layer, args, kwargs):
     given += [mask for mask in map(get_keras_mask, given) if mask is not None]
     nodes = list(calls_between(given, outputs))
     for node in nodes:
+        check_functions(node)
         if not isinstance(node.operation, keras.layers.Layer) or not node.operation.variables:
             continue
         if id(node.operation) not in known:
@@ -155,6 +157,16 @@ def _inner_call(node):
         except Exception as error:
             raise UntraceableError(f"`keras.ops` has no form of '{type(operation).__name__}' to save") from error
     return InnerCall(operation, tuple(node.arguments.args), dict(node.arguments.kwargs), tuple(node.output_tensors))
+
+
+def check_functions(node: Any) -> None:
+    """Raises an `UntraceableError` if a call is given functions: those may read tensors that no argument shows."""
+    operation = node.operation
+    if isinstance(operation, keras.layers.Layer):
+        return
+    given = [*keras.tree.flatten((node.arguments.args, node.arguments.kwargs)), *vars(operation).values()]
+    if any(isinstance(item, types.FunctionType | types.MethodType) for item in given):
+        raise UntraceableError(f"its `call` hands functions to '{type(operation).__name__}' of `keras.ops`")
 
 
 def calls_between(inputs: Any, outputs: Any) -> Iterator[Any]:

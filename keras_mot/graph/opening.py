@@ -124,6 +124,7 @@ class _Opening:
         self._stays, self._constants = stays, constants
         self._closed = {}  # id of a layer -> the layer: what could not be taken apart
         self._made = {}  # (id of a layer, position within) -> (what was lifted there, the layer that was made of it)
+        self._kept = []  # operations whose ids are keys, those among them that no tensor leads to any more
         self.result = OpenedModel(None)
 
     def changes(self, operation):
@@ -234,6 +235,7 @@ class _Opening:
 
     def _step(self, operation, args, kwargs, around):
         if around and id(operation) not in self.result.around:
+            self._kept.append(operation)
             self.result.around[id(operation)] = around
             own = isinstance(operation, keras.layers.Layer)
             made = operation in self.result.origins

@@ -49,7 +49,16 @@ def with_output_names(model: keras.Model, names: Sequence[str] | None) -> keras.
     return keras.Model(model.input, keras.tree.pack_sequence_as(model.output, outputs), name=model.name)
 
 
-def rename_outputs(model: keras.Model, names: Sequence[str]) -> keras.Model:
+def given_names(model: keras.Model) -> list[str | None]:
+    """The names of a rewritten model's outputs; `None` for those that are called after a layer of this package."""
+    producers = map(producer_of, model.outputs)
+    return [
+        None if getattr(producer, "output_name", name) is None else name
+        for producer, name in zip(producers, model.output_names, strict=True)
+    ]
+
+
+def rename_outputs(model: keras.Model, names: Sequence[str | None]) -> keras.Model:
     """A model whose outputs have the names given, without layers of this package; it has the layers of the given one.
 
     The operation that an output comes from takes its name; one that had it before is called `<name>_linear`, as it is
@@ -57,14 +66,14 @@ def rename_outputs(model: keras.Model, names: Sequence[str]) -> keras.Model:
 
     Args:
         model: a functional model without nested models, which is changed.
-        names: the names, one for each output.
+        names: the names, one for each output; `None` leaves it as it is.
     """
     by_name = {operation.name: operation for operation in model.operations}
     wanted = {}
     for tensor, name in zip(model.outputs, names, strict=True):
         wanted.setdefault(id(producer_of(tensor)), (producer_of(tensor), name))
     for producer, name in wanted.values():
-        if producer.name == name or isinstance(producer, keras.layers.InputLayer):
+        if name in (None, producer.name) or isinstance(producer, keras.layers.InputLayer):
             continue
         before = by_name.get(name)
         if isinstance(before, keras.layers.InputLayer) or id(before) in wanted:

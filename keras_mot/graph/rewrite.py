@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_mot._keras import run_graph, set_keras_mask, takes_training
+from keras_mot._keras import flatten_layers, run_graph, set_keras_mask, takes_training
 from keras_mot.graph.arguments import pass_mask_on, with_masks
 from keras_mot.graph.functional import as_functional, operations_between
 from keras_mot.graph.names import name_apart
@@ -121,6 +121,15 @@ def operations_of(model: keras.Model) -> list:
                 found.setdefault(id(operation), operation)
 
     walk(as_functional(model))
+    return list(found.values())
+
+
+def everything_of(model: keras.Model) -> list:
+    """All layers and operations of a model of any kind, and of those within: what remembers calls."""
+    found = {id(layer): layer for layer in flatten_layers(model)}
+    for layer in list(found.values()):
+        if as_functional(layer) is not None:
+            found |= {id(operation): operation for operation in as_functional(layer).operations}
     return list(found.values())
 
 

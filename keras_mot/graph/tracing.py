@@ -10,6 +10,7 @@ from keras_mot._keras import build_shapes
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import accepted_arguments
 from keras_mot.graph.functional import as_functional
+from keras_mot.graph.inner_calls import calls_between, check_functions
 from keras_mot.graph.names import model_between
 from keras_mot.graph.rewrite import call_again
 
@@ -60,7 +61,10 @@ def trace(model: keras.Model) -> keras.Model:
 def _traced(model):
     if as_functional(model) is None:
         inputs = symbolic_inputs(model)
-        model = model_between(inputs[0] if len(inputs) == 1 else inputs, model.call(*inputs), model.name)
+        outputs = model.call(*inputs)
+        for node in calls_between(inputs, outputs):
+            check_functions(node)
+        model = model_between(inputs[0] if len(inputs) == 1 else inputs, outputs, model.name)
     if _opaque_models(model):
         return _traced(model_between(*call_again(model, _call_within), model.name))
     return model
@@ -82,9 +86,18 @@ def symbolic_inputs(model: keras.Model, data: Any = None) -> list:
             for name, array in zip(names, arrays, strict=True)
         ]
     specs = input_specs(model)
-    if len(specs) == 1 and isinstance(specs[0], keras.InputSpec) and _is_array(arrays[0]):
-        specs = [keras.InputSpec(shape=specs[0].shape, dtype=_dtype(arrays[0], model))]
+    if len(specs) == 1:
+        specs = [_typed_as(specs[0], arrays[0], model)]
     return [_inputs(structure) for structure in specs]
+
+
+def _typed_as(structure, data, model):
+    """Specifications, those in a dictionary too, with the types of the arrays that stand for them in the data."""
+    if isinstance(structure, dict) and isinstance(data, dict):
+        return {key: _typed_as(value, data.get(key), model) for key, value in structure.items()}
+    if isinstance(structure, keras.InputSpec) and _is_array(data):
+        return keras.InputSpec(shape=structure.shape, dtype=_dtype(data, model))
+    return structure
 
 
 def _is_array(item):

@@ -243,9 +243,25 @@ def _copy_layer(layer, **changes):
     with updaters_by_reference():
         config = keras.saving.serialize_keras_object(layer)
         config.pop("compile_config", None)
+        _put_lambdas(config["config"], layer, plain_class(layer) is not type(layer))
         config["config"].update(changes)
         known = _custom_objects(layer)
         return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
+
+
+def _put_lambdas(config, layer, is_transformed):
+    """Puts the lambdas among a layer's arguments into its configuration: Keras writes them, but cannot read them."""
+    for name, value in config.items():
+        argument = layer if is_transformed and name == "layer" else getattr(layer, name, None)
+        if _is_lambda(argument):
+            config[name] = argument
+        elif isinstance(argument, keras.layers.Layer) and isinstance(value, dict) and "config" in value:
+            transformed = argument is not layer and plain_class(argument) is not type(argument)
+            _put_lambdas(value["config"], argument, transformed)
+
+
+def _is_lambda(value):
+    return isinstance(value, types.FunctionType) and value.__name__ == "<lambda>"
 
 
 def _copy_preprocessing(source, target):
@@ -287,6 +303,8 @@ def _custom_objects(layer):
 
     def add(value):
         if isinstance(value, types.FunctionType):
+            if _is_lambda(value):  # has no name of its own
+                return
             item = value
         elif hasattr(value, "get_config"):
             item = plain_class(value)

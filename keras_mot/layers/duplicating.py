@@ -47,7 +47,7 @@ def rebuilt_alike(source: keras.layers.Layer, copied: keras.layers.Layer) -> boo
     Returns:
         Whether the classes of the layers within agree, and all attributes that are numbers, texts, functions or arrays.
     """
-    pairs = [[part for part in flatten_layers(layer) if not _is_transform(part)] for layer in (source, copied)]
+    pairs = [_plain_parts(layer) for layer in (source, copied)]
     if [plain_class(part) for part in pairs[0]] != [plain_class(part) for part in pairs[1]]:
         return False
     return all(_same_attributes(*pair) for pair in zip(*pairs, strict=True) if not is_of_keras(pair[0]))
@@ -85,7 +85,7 @@ def duplicate(layer: keras.layers.Layer, copies: dict, copy_part) -> keras.layer
     Returns:
         The copy.
     """
-    parts = [part for part in flatten_layers(layer) if not _is_transform(part)]
+    parts = _plain_parts(layer)
     memo = {id(shared): shared for shared in (*sys.modules.values(), distribution_strategy(layer))}
     for each, original in list(copies.values()):
         if isinstance(original, keras.layers.Layer):  # and no operation of `keras.ops`

@@ -9,7 +9,7 @@ import keras
 
 from keras_mot._messages import describe
 from keras_mot.graph.origins import copy_with_origins
-from keras_mot.graph.output_names import rename_outputs
+from keras_mot.graph.output_names import given_names, rename_outputs
 from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.layers import strip
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
@@ -238,7 +238,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         return args[0] if added else operation(*args, **kwargs)
 
     folded = fold_trained_batch_norm(model)
-    return copy_model(rename_outputs(rewrite(strip(copy_model(folded)), call), model.output_names))
+    return copy_model(rename_outputs(rewrite(strip(copy_model(folded)), call), given_names(model)))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_mot._keras import sublayers
+from keras_mot._keras import forgetting_calls, sublayers
 from keras_mot._messages import describe
 from keras_mot.graph import rewrite, trace
 from keras_mot.graph.channel_groups import ChannelGroups
@@ -21,7 +21,7 @@ from keras_mot.graph.functional import is_a
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.opening import open_model
 from keras_mot.graph.origins import Origins, copy_with_origins
-from keras_mot.graph.rewrite import flatten_with_origins
+from keras_mot.graph.rewrite import everything_of, flatten_with_origins
 from keras_mot.layers import find_weights, transformed_weights
 from keras_mot.layers.finding import require_built
 from keras_mot.sparsity._fewer_channels import fewer_channels, fewer_heads
@@ -92,8 +92,9 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
 
 def flat_and_origins(model: keras.Model) -> tuple[keras.Model, Origins]:
     """A flat copy of a model, without layers that do nothing but call others, and the `Origins` of its operations."""
-    opened = open_model(model, _holds_variables)
-    return flatten_with_origins(opened.model, opened.names)
+    with forgetting_calls(everything_of(model)):
+        opened = open_model(model, _holds_variables)
+        return flatten_with_origins(opened.model, opened.names)
 
 
 def _holds_variables(layer):

@@ -197,6 +197,62 @@ def test_own_weights_become_kernels():
     assert sum(is_kind(each, "dense") for each in operations_of(again.model)) == 1
 
 
+class Regression(layers.Layer):
+    """One number for each sample, and a bias without axes."""
+
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(input_shape[-1], 1), name="matrix")
+        self.offset = self.add_weight(shape=(), initializer="ones", name="offset")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.matrix) + self.offset
+
+
+class ColumnsAdded(layers.Layer):
+    """Images with their channels first, as many as columns, and a number for each column."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(1, 1, input_shape[1], 5), name="kernel")
+        self.columns = self.add_weight(shape=(5,), name="columns")
+
+    def call(self, inputs):
+        return ops.conv(inputs, self.kernel, data_format="channels_first") + self.columns
+
+
+class FixedBasis(layers.Layer):
+    """A product with a constant matrix, such as a filter bank, and an offset that is trained."""
+
+    def build(self, input_shape):
+        self.basis = np.random.default_rng(0).normal(size=(input_shape[-1], 4)).astype("float32")
+        self.offset = self.add_weight(shape=(4,), name="offset")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.basis) + self.offset
+
+
+def test_what_is_added_is_a_bias_only_where_it_is_one(rng):
+    model = functional(Regression())
+    flat = assert_same(open_model(model), model, rng.standard_normal((3, 6)).astype("float32"))
+    (dense,) = (layer for layer in flat.layers if isinstance(layer, layers.Dense))
+    assert ops.convert_to_numpy(dense.bias).tolist() == [1.0]
+    inputs = keras.Input((3, 4, 5))
+    found = open_model(keras.Model(inputs, ColumnsAdded()(inputs))).model
+    assert [layer.use_bias for layer in found.layers if isinstance(layer, layers.Conv2D)] == [False]
+
+
+def test_constants_and_frozen_weights_are_not_trained(rng):
+    data = rng.standard_normal((3, 6)).astype("float32")
+    model = functional(FixedBasis())
+    opened = open_model(model)
+    assert assert_same(opened, model, data).trainable_variables == []
+    assert list(opened.fixed.values()) == [model.layers[1].offset]
+    frozen = Linear(3)
+    model = functional(frozen, Linear(2))
+    frozen.trainable = False
+    kept = assert_same(open_model(model), model, data).trainable_variables
+    assert [tuple(variable.shape) for variable in kept] == [(3, 2), (2,)]
+
+
 def test_kernels_of_many_kinds():
     opened = open_model(functional(Convolutions(), shape=(8, 8, 3)))
     found = [type(each).__name__ for each in operations_of(opened.model) if isinstance(each, layers.Layer)]
@@ -236,6 +292,41 @@ def test_what_has_no_graph_is_one_operation(layer, reason, rng):
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
     assert values(opened.model, data).shape == (4, 2)
+
+
+class Decides(layers.Layer):
+    """A function that reads a tensor which no argument of the operation shows."""
+
+    def build(self, input_shape):
+        self.dense = layers.Dense(4)
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        x = self.dense(inputs)
+        return ops.cond(ops.max(x) > 100.0, lambda: x / 100.0, lambda: 2.0 * x)
+
+
+def test_functions_within_a_call(rng):
+    model = functional(layers.Dense(6), Decides(), layers.Dense(2))
+    opened = open_model(model)
+    assert "hands functions to 'Cond'" in opened.closed[0][1]
+    assert_same(opened, model, rng.standard_normal((3, 6)).astype("float32"))
+
+
+def test_types_of_a_dictionary_of_inputs():
+    class Table(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.dense = layers.Embedding(9, 4), layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(ops.concatenate([self.embedding(inputs["id"]), inputs["number"]], axis=-1))
+
+    model, data = Table(), {"id": np.arange(3), "number": np.ones((3, 2), "float32")}
+    model(data)
+    opened = open_model(model, data=data)
+    assert {tensor.name: tensor.dtype for tensor in opened.model.inputs} == {"id": "int32", "number": "float32"}
+    assert_same(opened, model, data)
 
 
 def test_open_sizes_are_named():

@@ -3,11 +3,14 @@
 Texts go through Keras's models on TensorFlow alone; numbers that are looked up, everywhere.
 """
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
+from keras_mot._keras import calls_anywhere
 from keras_mot.export import export_litert
 from keras_mot.graph import split_preprocessing
 from keras_mot.quantization import quantize_model, quantize_post_training
@@ -98,6 +101,25 @@ def test_training_and_saving(tmp_path):
     quantized.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(values(loaded(data)), values(quantized(data)), atol=1e-6)
+
+
+class OwnSteps(keras.Model):
+    """A model that says how it is trained."""
+
+    def train_step(self, *args):
+        return super().train_step(*args)
+
+
+def test_a_model_with_lookups_stays_as_it_was_and_so_do_its_class_and_its_data():
+    plain, data = numbers()
+    model = OwnSteps(plain.inputs, plain.outputs)
+    calls = [len(calls_anywhere(layer)) for layer in model.layers]
+    many = [np.tile(data[0], (250, 1)), np.tile(data[1], (250, 1))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of data without an end, and of a class that is not kept
+        quantized = quantize_post_training(model, calibration_data=many, batch_size=1000, **FAST)
+    assert type(quantized) is OwnSteps
+    assert [len(calls_anywhere(layer)) for layer in model.layers] == calls
 
 
 def test_what_cannot_be_split():

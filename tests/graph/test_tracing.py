@@ -176,3 +176,13 @@ def test_errors():
         trace(Network())
     with pytest.raises(ValueError, match="cannot be traced"):
         trace(called(Doubtful(), np.ones((1, 3), "float32")))
+
+
+def test_functions_within_a_call():
+    class Decides(Network):
+        def call(self, inputs):
+            x = super().call(inputs)
+            return ops.cond(ops.max(x) > 100.0, lambda: x / 100.0, lambda: x)
+
+    with pytest.raises(ValueError, match="hands functions to 'Cond'"):
+        trace(called(Decides(), images(1)))

@@ -244,3 +244,18 @@ def test_variables_of_the_backend_keep_their_values():
     assert copied.layers[-1].factor is not model.layers[-1].factor
     attach(copied.layers[-1], {"kernel": [Mask(name="kernel_mask")]})
     np.testing.assert_allclose(ops.convert_to_numpy(strip(copied)(x)), expected, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_lambdas_as_arguments(rng):
+    double, half = lambda x: 2.0 * x, lambda x: ops.clip(x, -0.5, 0.5)
+    regular = layers.Dense(3, activation=half, kernel_regularizer=lambda kernel: 0.1 * ops.sum(kernel**2))
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation=double), regular])
+    data = rng.standard_normal((5, 4)).astype("float32")
+    pruned = prune_low_magnitude(model, ConstantSparsity(0.5))
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(each(data)) for each in (pruned, model)))
+    np.testing.assert_allclose(*(ops.convert_to_numpy(each.losses[0]) for each in (pruned, model)), rtol=1e-6)
+    update_pruning_step(pruned, steps=0)
+    copied = copy_model(pruned)
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(each(data)) for each in (copied, pruned)))
+    assert strip_pruning(copied).layers[0].activation is double

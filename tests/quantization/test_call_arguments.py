@@ -112,6 +112,7 @@ def in_another_with_a_mask(x):
     return layers.Concatenate()([inner(x, mask=ops.ones_like(x[:, :, 0], dtype="bool")), inner(x)])
 
 
+ONE_OUT = np.array([1.0, 1.0, 0.0, 1.0], "float32")
 # What follows a mask or another argument, and in which layer's place there are no steps; `None` if there are some.
 MASKED = {
     "recurrent": (lambda x: layers.LSTM(3)(x, training=False), None),
@@ -129,6 +130,7 @@ MASKED = {
     ),
     "averages": (lambda x: layers.GlobalAveragePooling1D()(layers.Dense(3)(x)), "GlobalAveragePooling1D"),
     "softmax": (lambda x: layers.Softmax(axis=1)(layers.Dense(1)(x), mask=x[:, :, :1] > 0), "Softmax"),
+    "softmax, masked": (lambda x: layers.Softmax()(layers.Dense(4)(x), mask=ops.ones_like(x) * ONE_OUT), None),
     "attention": (lambda x: layers.Attention()([x, x]), "Attention"),
     "attention, causal": (lambda x: layers.Attention()([x * 1.0, x * 2.0], use_causal_mask=True), "Attention"),
     "attention, scores": (scored, "Attention"),
@@ -162,7 +164,7 @@ def test_what_changes_the_result_is_not_lost(name):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("name", ["behind a dense layer", "multi-head attention", "averages"])
+@pytest.mark.parametrize("name", ["behind a dense layer", "multi-head attention", "averages", "softmax, masked"])
 def test_masks_are_in_the_file(name, tmp_path):
     model = random_weights(on_sequences(lambda x: layers.Dense(2)(MASKED[name][0](x))))
     x = np.random.default_rng(2).integers(0, 4, (20, 5)).astype("int32")

@@ -181,6 +181,13 @@ def test_places_and_comparisons(tmp_path):
     np.testing.assert_array_equal(next(iter(in_floats.values())), results(model, samples)[0])
 
 
+def test_a_number_with_more_axes_than_the_tensor_is_what_it_was():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, ops.multiply(inputs, np.full((1, 1, 1), 3.0, "float32")))
+    x = np.arange(6, dtype="float32").reshape(2, 3)
+    np.testing.assert_array_equal(outputs(lower(flatten(model)).model, x), outputs(model, x))
+
+
 def test_angles_of_many_periods_stay_in_floats():
     inputs = keras.Input((1,))
     angles = inputs * np.geomspace(1, 500, 8).astype("float32")

@@ -119,6 +119,19 @@ def test_attention_with_masks_in_a_file(name, tmp_path):
 
 
 @only_tensorflow
+def test_a_masked_softmax_is_in_floats_for_want_of_an_integer_and_not_for_speed(tmp_path):
+    x = attended("given")
+    quantized = quantize_post_training(ATTENTION["given"](), INT8, x, placement="integer", **SETTINGS)
+    result = export_litert(quantized, tmp_path / "model.tflite", verification_data=x)
+    reasons = {kind: reason for kind, _, reason in result.float_operators}
+    assert "no integer stands for what is left out" in reasons["SOFTMAX"]
+    assert not any("faster" in reason for reason in reasons.values())
+    with pytest.raises(ValueError, match="a softmax with a mask") as refused:
+        export_litert(quantized, tmp_path / "model.tflite", verification_data=x, strict=True)
+    assert "placement=" not in str(refused.value)
+
+
+@only_tensorflow
 @pytest.mark.parametrize("name", ["LSTM", "initial states"])
 def test_masked_timesteps_in_integers(name, tmp_path):
     keras.utils.set_random_seed(0)

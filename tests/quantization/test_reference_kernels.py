@@ -121,6 +121,20 @@ def test_channels_of_zeros_are_not_divided_by():
         assert not _Rescaling(np.zeros(1), np.zeros(1))(np.zeros((2, 1))).any()
 
 
+def test_sizes_may_be_open():
+    """How many numbers a mean is of, and where parts begin, is known in a call alone."""
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3)(inputs)
+    x = keras.layers.Concatenate(axis=1)([x, keras.layers.Conv2D(4, 3)(inputs)])
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(0).normal(size=(8, 6, 5, 3)).astype("float32")
+    quantized = quantize_post_training(model, calibration_data=images)
+    expected = keras.ops.convert_to_numpy(quantized(images))
+    with reference_rounding(quantized):
+        received = keras.ops.convert_to_numpy(quantized(images))
+    assert np.abs(received - expected).max() < 0.05 * np.abs(expected).max()
+
+
 def test_it_ends_with_the_context():
     keras.utils.set_random_seed(5)
     x = np.random.default_rng(3).normal(size=(64, 12, 12, 3)).astype("float32")

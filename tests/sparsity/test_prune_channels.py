@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_mot._keras import calls_anywhere
 from keras_mot.sparsity import prune_channels, remove_pruned_channels
 
 RNG = np.random.default_rng(0)
@@ -126,7 +127,9 @@ def test_through_layers_that_are_made_of_others(tmp_path):
     inputs = keras.Input((8, 8, 4))
     x = Block(8, name="two")(Block(8, name="one")(layers.Conv2D(8, 1, name="stem")(inputs)))
     model = with_numbers(keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x))))
+    calls = [len(calls_anywhere(layer)) for layer in model.layers]
     small = cut(model, IMAGES)
+    assert [len(calls_anywhere(layer)) for layer in model.layers] == calls  # of the user's model nothing changes
     assert sorted(widths(small).values()) == [2, 4, 4, 4, 4, 4]
     small.save(tmp_path / "small.keras")
     loaded = keras.models.load_model(tmp_path / "small.keras", custom_objects={})

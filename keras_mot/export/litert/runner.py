@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from keras_mot._messages import describe, shortened
+from keras_mot.data.arrays import is_number
 from keras_mot.data.naming import unique_names
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.isolation import open_interpreter
@@ -227,7 +228,7 @@ class LiteRTRunner:
         """The array in the type of an input; raises a ValueError where that would make other numbers of it."""
         if array.dtype == tensor.dtype or tensor.dtype == "object":
             return array
-        if array.dtype.kind in "fiub" or "float" in str(array.dtype):
+        if is_number(array):
             with np.errstate(invalid="ignore"):
                 converted = array.astype(tensor.dtype)
             if np.issubdtype(converted.dtype, np.floating) or np.array_equal(converted, array):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_mot._keras import no_gradients
+from keras_mot.data.arrays import is_finite
 from keras_mot.export.litert.isolation import trust
 from keras_mot.export.litert.judging import judge
 from keras_mot.export.litert.runner import LiteRTRunner
@@ -92,7 +93,7 @@ class Verifier:
     def _compare(self, content, output_names):
         if self._expected is None:
             self._expected = self._keras_outputs()
-            if self._others is not None and not all(map(_is_finite, self._expected)):
+            if self._others is not None and not all(map(is_finite, self._expected)):
                 self._arrays = self._others
                 self._expected = self._keras_outputs()
         names = [tensor.name for tensor in self._signature.inputs]
@@ -135,13 +136,9 @@ def _keras_outputs(model, signature, arrays, step):
     return [np.concatenate(parts) if parts[0].ndim else parts[-1] for parts in zip(*chunks, strict=True)]
 
 
-def _is_finite(array):
-    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
-
-
 def _is_random(received, first, second):
     """Whether the model itself returned something else when it was called again, and the file what could be that."""
-    if received.shape != first.shape or not all(map(_is_finite, (received, first, second))):
+    if received.shape != first.shape or not all(map(is_finite, (received, first, second))):
         return False
     difference = np.abs(first.astype("float64") - second.astype("float64"))
     return bool(difference.max() > 1e-4 * (np.abs(first).max() or 1.0))
@@ -153,12 +150,12 @@ def _compare_output(name, received, expected, rule, step):
             f"The exported file returns output '{name}' in another shape. Expected: {expected.shape}. "
             f"Received: {received.shape}. No file was written."
         )
-    if not _is_finite(expected):
+    if not is_finite(expected):
         raise ExportVerificationError(
             f"Output '{name}' of the Keras model is not finite on the verification data, so the file cannot "
             f"be verified. Check the model, or pass `verification_data` from its real input range."
         )
-    if not _is_finite(received):
+    if not is_finite(received):
         raise ExportVerificationError(
             f"Output '{name}' of the exported file is not finite on the verification data, while the Keras "
             f"model's is. With float16 weights this may be an overflow: export with weights='float32'. No "

@@ -103,9 +103,11 @@ def calibrate_by_extremes(passes, samples, progress=None):
 
 
 def _not_finite(count, quantizer):
+    layer = quantizer.name.removesuffix("_quantizer")
     return ValueError(
         f"Batch {count} of the calibration data (counted from 0) makes the activation at '{quantizer.name}' NaN or "
-        "infinite. Look at that batch."
+        f"infinite. Look at that batch; if the model means it, as log(0), leave it in floats: `overrides={{'{layer}': "
+        "None}`."
     )
 
 

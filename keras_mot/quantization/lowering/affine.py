@@ -129,10 +129,12 @@ def _with_constant(lowering, operation, x1, x2, function):
         scale_offset = function(values, first)
     if scale_offset is None or not all(np.isfinite(each).all() for each in scale_offset):
         return None
+    if values.ndim > len(tensor.shape):  # the result has axes that the tensor lacks
+        return None
     scale, offset = scale_offset
-    if values.size == 1 and values.ndim <= len(tensor.shape):
+    if values.size == 1:
         return _by_number(lowering, operation, tensor, float(np.max(scale)), float(np.max(offset)))
-    if values.size == values.shape[-1] == tensor.shape[-1] and values.ndim <= len(tensor.shape):
+    if values.size == values.shape[-1] == tensor.shape[-1]:
         return affine(lowering, operation, tensor, -1, *(np.asarray(each).reshape(-1) for each in (scale, offset)))
     return _by_positions(lowering, tensor, scale, offset)
 

@@ -1,4 +1,4 @@
-"""Breaks einsum and attention layers down into dense layers, matrix products and softmax."""
+"""Breaks einsum, attention and masked softmax layers down into dense layers, matrix products and softmax."""
 
 import math
 
@@ -127,6 +127,14 @@ def attention(lowering, layer, inputs):
         return None
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
     return ops.matmul(_dropped(lowering, layer, _softmax(lowering, layer, scores)), value)
+
+
+def softmax(lowering, layer, inputs, mask=None):
+    """`Softmax` with a mask as one that is left in floats; `None` without one, or along another axis."""
+    if mask is None or layer.axis not in (-1, len(inputs.shape) - 1):
+        return None
+    mask = mask if mask.dtype == "bool" else ops.greater(ops.cast(mask, "float32"), 0.5)
+    return lowering.make(layer, "softmax", lambda: MaskedSoftmax(name=layer.name))(inputs, mask=mask)
 
 
 def _has_extras(layer):

@@ -9,17 +9,31 @@ from keras_mot.data.inputs import labelled_batches
 from keras_mot.graph.preprocessing import split_preprocessing
 from keras_mot.graph.rewrite import run_on
 from keras_mot.layers.copying import copy_model, new_input
+from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.sources import hand_on_sources
 
 
-def looked_up(model, preprocessing, data, batch_size):
-    """Yields calibration data as batches of what a model's preprocessing returns, with labels if there are some."""
-    _, batches = labelled_batches(model, data, batch_size, "calibration_data")
-    for inputs, labels in batches:
-        with no_gradients():
-            outputs = preprocessing(keras.tree.map_structure(_tensor, inputs))
-        outputs = keras.tree.map_structure(ops.convert_to_numpy, outputs)
-        yield outputs if labels is None else (outputs, labels)
+class LookedUp:
+    """Calibration data as batches of what a model's preprocessing returns, with labels if there are some.
+
+    It can be gone through once, and has a length if the data have.
+    """
+
+    def __init__(self, model, preprocessing, data, batch_size):
+        self._count, self._batches = labelled_batches(model, data, batch_size, "calibration_data")
+        self._preprocessing = preprocessing
+
+    def __len__(self):
+        if self._count is None:
+            raise TypeError("The data do not tell how many batches there are.")
+        return self._count
+
+    def __iter__(self):
+        for inputs, labels in self._batches:
+            with no_gradients():
+                outputs = self._preprocessing(keras.tree.map_structure(_tensor, inputs))
+            outputs = keras.tree.map_structure(ops.convert_to_numpy, outputs)
+            yield outputs if labels is None else (outputs, labels)
 
 
 def _tensor(array):
@@ -45,6 +59,6 @@ def joined(preprocessing, quantized, user_model):
 
     inputs = keras.tree.map_structure(new_input, preprocessing.input)
     outputs = run_on(quantized, run_on(preprocessing, inputs, call), call)
-    result = keras.Model(inputs, outputs, name=user_model.name)
+    result = of_class_of(user_model, keras.Model(inputs, outputs, name=user_model.name))
     hand_on_sources(quantized, result)
     return result

@@ -6,11 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_mot._keras import flatten_layers, forgetting_calls
-from keras_mot.graph.functional import as_functional
+from keras_mot._keras import forgetting_calls
 from keras_mot.graph.opening import open_model
 from keras_mot.graph.origins import Origins
-from keras_mot.graph.rewrite import flatten_with_origins, operations_of
+from keras_mot.graph.rewrite import everything_of, flatten_with_origins, operations_of
 from keras_mot.quantization.lowering.table import lowering_of
 
 
@@ -64,7 +63,7 @@ def flat_copy(model: keras.Model, given: Origins, data: Any = None, trained: boo
 
 
 def _flat(model, given, data):
-    with forgetting_calls(_everything(model)):
+    with forgetting_calls(everything_of(model)):
         opened = open_model(model, lambda operation: lowering_of(operation) is not None, data)
 
         def user(operation):
@@ -76,15 +75,6 @@ def _flat(model, given, data):
         origins = origins.through(opened.origins)
         fixed = tuple(opened.fixed.values())
         return FlatModel(flat, origins.through(given), origins, tuple(map(user, operations)), around, fixed), opened
-
-
-def _everything(model):
-    """The layers and operations of a model, and of those within."""
-    found = {id(layer): layer for layer in flatten_layers(model)}
-    for layer in list(found.values()):
-        if as_functional(layer) is not None:
-            found |= {id(operation): operation for operation in as_functional(layer).operations}
-    return list(found.values())
 
 
 def _described(layer: Any) -> str:

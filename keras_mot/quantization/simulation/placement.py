@@ -8,7 +8,7 @@ from keras_mot._keras import call_of, producer_of
 from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_role, kind_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.float_boundary import ASKED, FASTER, FloatBoundary
+from keras_mot.layers.float_boundary import ASKED, FASTER, MASKED, FloatBoundary
 from keras_mot.layers.masked_softmax import MaskedSoftmax
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
@@ -122,8 +122,9 @@ class _Placement:
 
     def _in_floats(self, operation, args, kwargs):
         """The results of an operation left in floats: by the user, for speed, or since the target has no kernel."""
-        faster = id(operation) in self._faster or isinstance(operation, MaskedSoftmax)
-        reason = FASTER if faster else ASKED
+        reason = FASTER if id(operation) in self._faster else ASKED
+        if isinstance(operation, MaskedSoftmax) and self._steps.selected(operation):
+            reason = MASKED
 
         def bounded(tensor):
             return self._behind_boundary(tensor, reason)

@@ -152,7 +152,10 @@ class ReferenceRounding:
     def _side_by_side(self, operation, inputs, scale):
         """Inputs of other numbers than the result's are converted first."""
         axis = operation.axis % len(inputs[0].shape)
-        *ends, length = np.cumsum([item.shape[axis] for item in inputs])
+        sizes = [item.shape[axis] for item in inputs]
+        if None in sizes:
+            return lambda values: np.rint(values / scale)
+        *ends, length = np.cumsum(sizes)
         axis -= len(inputs[0].shape)  # from the end: global pooling behind it leaves channels alone
         kernels = [self._kernel(item, scale) or (lambda values: np.rint(values / scale)) for item in inputs]
 
@@ -225,6 +228,8 @@ def _of_products(call, scales, scale, target):
             return lambda values: np.floor(np.rint(values / units) * (units / float(scale)) + 0.5)
         return _Rescaling(units, units / float(scale))
     if is_kind(operation, "mean"):
+        if None in (*inputs[0].shape[1:], *tensor.shape[1:]):  # only a call shows how many there are
+            return None
         count = int(np.prod(inputs[0].shape[1:]) / np.prod(tensor.shape[1:]))
         return _Rescaling(float(scales[0]) / count, float(scales[0]) / float(scale), count)
     if is_kind(operation, "multiply", "matmul", "dot"):

@@ -1,6 +1,7 @@
 """What is quantized how: a scheme for the model, and other settings for some of its layers."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -163,4 +164,6 @@ def _matches(selector, operation):
     if isinstance(selector, keras.layers.Layer):  # a layer or, for all that is in it, a model
         parts = [*flatten_layers(selector), *(operations_of(selector) if as_functional(selector) is not None else ())]
         return any(part is operation for part in parts)
-    return isinstance(operation, keras.layers.Layer) and matches_layer(selector, operation)
+    if isinstance(operation, keras.layers.Layer):
+        return matches_layer(selector, operation)
+    return isinstance(selector, str | re.Pattern) and re.search(selector, operation.name) is not None

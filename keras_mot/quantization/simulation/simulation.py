@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
-from keras_mot._keras import forget_torch_parameters
+from keras_mot._keras import forget_torch_parameters, forgetting_calls
 from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
@@ -15,13 +15,14 @@ from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
 from keras_mot.graph.preprocessing import has_lookups
+from keras_mot.graph.rewrite import everything_of
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.collaborative import read_off_transforms
 from keras_mot.quantization.lowering.lowering import lower
 from keras_mot.quantization.lowering.moves import Move
-from keras_mot.quantization.simulation.behind_lookups import joined, looked_up, split
+from keras_mot.quantization.simulation.behind_lookups import LookedUp, joined, split
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check
@@ -55,15 +56,16 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
         The model, which shares no variables with `model`.
     """
     if has_lookups(model):
-        preprocessing, behind, copy = split(model)
-        data = fitting.calibration.data
-        if data is not None:
-            data = looked_up(model, preprocessing, data, fitting.calibration.batch_size)
-            fitting = dataclasses.replace(fitting, calibration=dataclasses.replace(fitting.calibration, data=data))
-        quantized = quantize(
-            behind, scheme, fitting, selected, overrides, function, batch_norm_steps, target, placement
-        )
-        return joined(copy, quantized, model)
+        with forgetting_calls(everything_of(model)):
+            preprocessing, behind, copy = split(model)
+            data = fitting.calibration.data
+            if data is not None:
+                data = LookedUp(model, preprocessing, data, fitting.calibration.batch_size)
+                fitting = dataclasses.replace(fitting, calibration=dataclasses.replace(fitting.calibration, data=data))
+            quantized = quantize(
+                behind, scheme, fitting, selected, overrides, function, batch_norm_steps, target, placement
+            )
+            return joined(copy, quantized, model)
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
