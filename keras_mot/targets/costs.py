@@ -40,6 +40,7 @@ class Costs:
     Args:
         kinds: by the names of kinds of operations (`keras_mot.graph.kinds.Kind.name`), their `Cost`. Those that are
             not in it take as long in integers as in floats.
+        table: the `Cost` of a function of each element that is a table in the file.
         crossing: nanoseconds for each element that goes from floats to integers, or back.
         conversion: nanoseconds for each tensor that does, however small.
 
@@ -51,6 +52,7 @@ class Costs:
     """
 
     kinds: Mapping[str, Cost]
+    table: Cost = Cost(0.0, 0.0)
     crossing: float = 0.0
     conversion: float = 0.0
 
@@ -58,6 +60,8 @@ class Costs:
         for name, cost in self.kinds.items():
             if not isinstance(cost, Cost):
                 raise TypeError(f"`kinds['{name}']` should be a `Cost`; received {describe(cost)}.")
+        if not isinstance(self.table, Cost):
+            raise TypeError(f"`table` should be a `Cost`; received {describe(self.table)}.")
         for field in ("crossing", "conversion"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(
@@ -68,7 +72,6 @@ class Costs:
         """The cost of a kind; of an unknown one, none."""
         return self.kinds.get(name, Cost(0.0, 0.0))
 
-    def prefers_floats(self, name: str) -> bool:
-        """Whether an operation of a kind is faster in floats, even where all around it computes in integers."""
-        cost = self.of(name)
+    def prefers_floats(self, cost: Cost) -> bool:
+        """Whether an operation of a cost is faster in floats, even where all around it computes in integers."""
         return cost.integers > cost.floats + 2.0 * self.crossing

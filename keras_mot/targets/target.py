@@ -9,7 +9,7 @@ import numpy as np
 from keras_mot._messages import describe
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.targets.costs import Costs
+from keras_mot.targets.costs import Cost, Costs
 from keras_mot.transforms.grid import Grid
 
 
@@ -153,6 +153,13 @@ class Target:
         """Whether a table of what becomes of each integer computes an operation, and no kernel; arguments as before."""
         kind = kind_of(operation)
         return kind is not None and kind.table and bits in self.tables and kind.name not in self.kernels[bits]
+
+    def cost(self, operation: Any, bits: int) -> Cost:
+        """The `Cost` of an operation; of one that the target knows none of, no time."""
+        costs, kind = self.costs[bits], kind_of(operation)
+        if self.has_table(operation, bits):
+            return costs.table
+        return costs.of(None if kind is None else kind.name)
 
     def stored_bits(self, bits: int) -> int:
         """The bits that files store weights of so many bits in; raises a `ValueError` if there are none."""

@@ -11,7 +11,7 @@ from keras_mot import targets
 from keras_mot.cli._fine_tuned import StageRun
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.graph.model_graph import Graph
-from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
 from keras_mot.layers.float_boundary import ASKED, FASTER, FloatBoundary
 from keras_mot.quantization import INT8, INT16X8, quantize_apply, quantize_model, quantize_post_training
 from keras_mot.quantization.aware_training import quantize_annotate_model
@@ -171,11 +171,37 @@ def test_small_tensors_do_not_cross():
     assert not boundaries(quantize_model(keras.Model(inputs, layers.Dense(4)(x))))
 
 
+def with_mish(size):
+    inputs = keras.Input((size, size, 2))
+    x = layers.Activation("mish", name="mish")(layers.Conv2D(8, 3)(inputs))
+    return keras.Model(inputs, layers.Conv2D(2, 1)(x))
+
+
+def test_functions_that_would_be_tables_are_in_floats_if_they_are_large():
+    (boundary,) = boundaries(quantize_model(with_mish(16)))
+    assert boundary.reason == FASTER
+    assert not boundaries(quantize_model(with_mish(4)))
+    assert not boundaries(quantize_model(with_mish(16), placement="integer"))
+
+
+@only_tensorflow
+def test_files_compute_them_as_the_model_does(tmp_path):
+    x = np.random.default_rng(0).standard_normal((8, 16, 16, 2)).astype("float32")
+    quantized = quantize_post_training(with_mish(16), INT8, x, **SETTINGS)
+    result = export_litert(quantized, tmp_path / "model.tflite")
+    assert {reason for _, _, reason in result.float_operators} == {"it is faster in floats on litert"}
+    (received,) = LiteRTRunner(tmp_path / "model.tflite").run(x).values()
+    step = activation_quantizers(quantized)[-1].parameters().scale
+    np.testing.assert_allclose(received, ops.convert_to_numpy(quantized(x)), atol=1.01 * float(step))
+
+
 def test_costs_are_checked():
     with pytest.raises(ValueError, match="`floats` should be a time"):
         Cost(-1.0, 1.0)
     with pytest.raises(TypeError, match="should be a `Cost`"):
         Costs({"softmax": 4.0})
+    with pytest.raises(TypeError, match="`table` should be a `Cost`"):
+        Costs({}, table=4.0)
     with pytest.raises(ValueError, match="`crossing`"):
         Costs({}, crossing=float("nan"))
     with pytest.raises(ValueError, match="`costs\\[4\\]`"):

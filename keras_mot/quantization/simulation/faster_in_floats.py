@@ -54,7 +54,7 @@ def left_whole(target, bits, fast):
         kind = kind_of(operation)
         if kind is None or kind.name in target.kernels[bits]:
             return False
-        slower = fast and target.costs[bits].prefers_floats(kind.name)
+        slower = fast and target.costs[bits].prefers_floats(target.costs[bits].of(kind.name))
         return slower or (kind.name in _WITH_ROOTS and not has_roots)
 
     return is_left
@@ -87,12 +87,13 @@ def faster_in_floats(model, target, bits, selected, joined, settled=lambda opera
     calls = steps.graph.calls
     whole = {id(call.operation) for call in calls if selected(call.operation) and is_whole(call.operation)}
     free = [call for call in calls if steps.ranges(call.operation) is not None and not stays(call.operation)]
-    if not whole and not any(costs.prefers_floats(kind_of(call.operation).name) for call in free):
+    if not whole and not any(costs.prefers_floats(target.cost(call.operation, bits)) for call in free):
         return set()  # without one that gains by itself there is nothing to look for
     cut = MinimumCut()  # the first side is that of integers, the second that of floats
     elements = _elements(steps.graph)
     for call in calls:
-        _add_operation(cut, call, steps, costs, elements, stays(call.operation))
+        cost = target.cost(call.operation, bits)
+        _add_operation(cut, call, steps, cost, elements, stays(call.operation), costs.crossing)
         for tensor in call.outputs:
             _add_tensor(cut, tensor, id(call.operation), steps.graph, _to_cross(costs, elements, tensor))
     for tensor in steps.graph.inputs:
@@ -102,15 +103,15 @@ def faster_in_floats(model, target, bits, selected, joined, settled=lambda opera
     return whole | {id(call.operation) for call in free if id(call.operation) in floats}
 
 
-def _add_operation(cut, call, steps, costs, elements, stays):
+def _add_operation(cut, call, steps, cost, elements, stays, crossing):
     operation = call.operation
     if steps.ranges(operation) is None:
         cut.first_costs(id(operation), _ALWAYS)
     elif stays:
         cut.second_costs(id(operation), _ALWAYS)
     else:
-        count, cost = _count(call, elements), costs.of(kind_of(operation).name)
-        little = _LITTLE * costs.crossing if has_role(operation, MERGES) else 0.0  # sums are better for it
+        count = _count(call, elements)
+        little = _LITTLE * crossing if has_role(operation, MERGES) else 0.0  # sums are better for it
         cut.first_costs(id(operation), count * (cost.integers + little))
         cut.second_costs(id(operation), count * cost.floats)
 
