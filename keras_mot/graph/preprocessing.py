@@ -89,12 +89,27 @@ def split_preprocessing(model: keras.Model, at: Any = ()) -> tuple[keras.Model, 
     for tensor in (*readers, *graph.outputs):
         if graph.producer(tensor) is None or id(graph.producer(tensor)) in inside:
             border.setdefault(id(tensor), tensor)
+    border = dict(sorted(border.items(), key=lambda item: _first_input(graph, item[1])))
     tensors = list(border.values())
     one = len(tensors) == 1
-    preprocessing = model_between(flat.input, tensors[0] if one else tensors, f"{model.name}_preprocessing")
+    results = [_handed_on(tensor) if graph.producer(tensor) is None else tensor for tensor in tensors]
+    preprocessing = model_between(flat.input, results[0] if one else results, f"{model.name}_preprocessing")
     inputs = _new_inputs(graph, tensors)
     outputs = _run(graph, inside, dict(zip(border, inputs, strict=True)), flat.output)
     return preprocessing, model_between(inputs[0] if one else inputs, outputs, model.name)
+
+
+def _first_input(graph, tensor):
+    """The place of the first input of the model that a tensor is made from."""
+    places = {id(each): place for place, each in enumerate(graph.inputs)}
+    source = graph.producer(tensor)
+    reached = [tensor] if source is None else [each for call in _up_to(graph, [source]) for each in call.inputs]
+    return min((places[id(each)] for each in reached if id(each) in places), default=len(places))
+
+
+def _handed_on(tensor):
+    """An input as an output: Keras before 3.13 copies no model with one that nothing reads."""
+    return tensor if tensor.dtype == "string" else keras.layers.Identity(dtype=tensor.dtype)(tensor)
 
 
 def _of_names(asked):
