@@ -131,6 +131,11 @@ MASKED = {
     "averages": (lambda x: layers.GlobalAveragePooling1D()(layers.Dense(3)(x)), "GlobalAveragePooling1D"),
     "softmax": (lambda x: layers.Softmax(axis=1)(layers.Dense(1)(x), mask=x[:, :, :1] > 0), "Softmax"),
     "softmax, masked": (lambda x: layers.Softmax()(layers.Dense(4)(x), mask=ops.ones_like(x) * ONE_OUT), None),
+    "softmax, masked, axes": (lambda x: layers.Softmax([2])(layers.Dense(4)(x), mask=ops.ones_like(x) * ONE_OUT), None),
+    "softmax, masked, first axis": (
+        lambda x: layers.Softmax(1)(layers.Dense(4)(x), mask=ops.ones_like(x) * ONE_OUT[[2, 0, 0, 0, 0], None]),
+        "Softmax",
+    ),
     "attention": (lambda x: layers.Attention()([x, x]), "Attention"),
     "attention, causal": (lambda x: layers.Attention()([x * 1.0, x * 2.0], use_causal_mask=True), "Attention"),
     "attention, scores": (scored, "Attention"),
@@ -164,7 +169,13 @@ def test_what_changes_the_result_is_not_lost(name):
 
 
 @only_tensorflow
-@pytest.mark.parametrize("name", ["behind a dense layer", "multi-head attention", "averages", "softmax, masked"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("behind a dense layer", "multi-head attention", "averages"),
+        *("softmax, masked", "softmax, masked, axes", "softmax, masked, first axis"),
+    ],
+)
 def test_masks_are_in_the_file(name, tmp_path):
     model = random_weights(on_sequences(lambda x: layers.Dense(2)(MASKED[name][0](x))))
     x = np.random.default_rng(2).integers(0, 4, (20, 5)).astype("int32")

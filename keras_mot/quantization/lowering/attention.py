@@ -131,7 +131,8 @@ def attention(lowering, layer, inputs):
 
 def softmax(lowering, layer, inputs, mask=None):
     """`Softmax` with a mask as one that is left in floats; `None` without one, or along another axis."""
-    if mask is None or layer.axis not in (-1, len(inputs.shape) - 1):
+    axes = tuple(layer.axis) if isinstance(layer.axis, (tuple, list)) else (layer.axis,)
+    if mask is None or axes not in ((-1,), (len(inputs.shape) - 1,)):
         return None
     mask = mask if mask.dtype == "bool" else ops.greater(ops.cast(mask, "float32"), 0.5)
     return lowering.make(layer, "softmax", lambda: MaskedSoftmax(name=layer.name))(inputs, mask=mask)

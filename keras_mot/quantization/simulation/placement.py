@@ -51,6 +51,12 @@ def place(
     return rewrite(model, placement), list(placement.weighted.values())
 
 
+def _is_masked_softmax(operation, args, kwargs):
+    """Whether an operation is a softmax of scores of which a mask leaves some out, along whatever axis."""
+    masked = len(args) > 1 or kwargs.get("mask") is not None
+    return isinstance(operation, MaskedSoftmax) or (isinstance(operation, keras.layers.Softmax) and masked)
+
+
 class _Placement:
     """Calls operations on rounded inputs, and a quantizer on their results."""
 
@@ -79,7 +85,7 @@ class _Placement:
         ranges = self._steps.ranges(operation)
         # What another target has a kernel for, an exporter would write by that; and parts of a masked softmax, where
         # what stands for minus infinity has no integer.
-        if isinstance(operation, MaskedSoftmax):
+        if _is_masked_softmax(operation, args, kwargs):
             return self._in_floats(operation, args, kwargs)
         if not self._steps.selected(operation) or (ranges is None and LITERT.has_kernel(operation, self._bits)):
             return self._in_floats(operation, args, kwargs)
@@ -123,7 +129,7 @@ class _Placement:
     def _in_floats(self, operation, args, kwargs):
         """The results of an operation left in floats: by the user, for speed, or since the target has no kernel."""
         reason = FASTER if id(operation) in self._faster else ASKED
-        if isinstance(operation, MaskedSoftmax) and self._steps.selected(operation):
+        if _is_masked_softmax(operation, args, kwargs) and self._steps.selected(operation):
             reason = MASKED
 
         def bounded(tensor):
