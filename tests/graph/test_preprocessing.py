@@ -117,6 +117,7 @@ def test_a_model_with_lookups_stays_as_it_was_and_so_do_its_class_and_its_data()
     many = [np.tile(data[0], (250, 1)), np.tile(data[1], (250, 1))]
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of data without an end, and of a class that is not kept
+        warnings.filterwarnings("ignore", message="Explicitly requested dtype int64")  # JAX's, of the lookup
         quantized = quantize_post_training(model, calibration_data=many, batch_size=1000, **FAST)
     assert type(quantized) is OwnSteps
     assert [len(calls_anywhere(layer)) for layer in model.layers] == calls
