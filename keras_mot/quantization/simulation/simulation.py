@@ -142,24 +142,9 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
     carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
-    by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
-    left = {}
-    for layer in simulation.layers:
-        source = copied.of(layer)
-        own = chosen(source)
-        variables = {found.place: found.variable for found in find_weights(source)[0]}
-        for found in find_weights(layer)[0]:
-            variable = variables[found.place]
-            moved_from = lowered.moves.get(id(variable), Move(variable)).source
-            fold = by_kernel.get(id(moved_from))
-            factors = None if fold is None else fold.factors()
-            asked = [] if own is None else own.transforms_of(keys.get(id(moved_from)))
-            carry = carried.get(id(variable))
-            quantize_weight = attach_transforms(found, schemes.get(id(source)), carry, factors, asked)
-            if fold is not None and quantize_weight is not None:
-                left[layer] = fold
+    left = _round_weights(simulation, copied, chosen, schemes, lowered.moves, folds, carried, keys)
     forget_torch_parameters(simulation)
     fit_scales(simulation)
 
@@ -169,6 +154,38 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
     simulation = with_output_names(simulation, output_names(model))
     note_sources(simulation, model, origin, settings.is_in_floats)
     return simulation, left, origin
+
+
+def _round_weights(simulation, copied, chosen, schemes, moves, folds, carried, keys):
+    """Attaches transforms to the weights of a copy; returns which batch normalization is in the scales of which layer.
+
+    Args:
+        simulation: the copy of the placed model.
+        copied: its `Origins` there.
+        chosen: function from an operation of the placed model to its settings.
+        schemes: by the id of a layer of the placed model, the scheme of its weights.
+        moves: by the id of a variable there, the `Move` that made it.
+        folds: by layers of the folded model, the batch normalization that they took over.
+        carried: by the id of a variable of the placed model, the masks and palettes that come with it.
+        keys: by the id of a variable of the folded model, the name of its place in the layer.
+    """
+    by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
+    left = {}
+    for layer in simulation.layers:
+        source = copied.of(layer)
+        own = chosen(source)
+        variables = {found.place: found.variable for found in find_weights(source)[0]}
+        for found in find_weights(layer)[0]:
+            variable = variables[found.place]
+            moved_from = moves.get(id(variable), Move(variable)).source
+            fold = by_kernel.get(id(moved_from))
+            factors = None if fold is None else fold.factors()
+            asked = [] if own is None else own.transforms_of(keys.get(id(moved_from)))
+            carry = carried.get(id(variable))
+            quantize_weight = attach_transforms(found, schemes.get(id(source)), carry, factors, asked)
+            if fold is not None and quantize_weight is not None:
+                left[layer] = fold
+    return left
 
 
 def _without_transforms(model, scheme):
