@@ -65,6 +65,7 @@ _LAYERS = {
     layers.Multiply: merges.multiply,
     layers.Maximum: merges.chain,
     layers.Minimum: merges.chain,
+    operation_class("DotProductAttention"): attention.dot_product,
     operation_class("Einsum"): products.einsum,
     operation_class("ExtractPatches"): products.patches,
 }
