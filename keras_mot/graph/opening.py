@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -50,7 +50,10 @@ class OpenedModel:
 
 
 def open_model(
-    model: keras.Model, stays: Callable[[Any], bool] = lambda operation: False, data: Any = None
+    model: keras.Model,
+    stays: Callable[[Any], bool] = lambda operation: False,
+    data: Any = None,
+    shapes: Sequence[tuple] | None = None,
 ) -> OpenedModel:
     """Calls what a model's layers call, instead of the layers, until there is nothing to take apart any more.
 
@@ -62,30 +65,32 @@ def open_model(
         model: a built model.
         stays: function from a layer to whether it is one operation for other reasons than its kind.
         data: as of `symbolic_inputs`.
+        shapes: what the shapes of the inputs of a functional model become, where it leaves sizes open; the batch's size
+            stands in front.
 
     Returns:
-        An `OpenedModel`; its model is the given one if nothing in it can be taken apart.
+        An `OpenedModel`; its model is the given one if nothing in it can be taken apart, and its inputs stay.
 
     Raises:
         ValueError: if the inputs of a subclassed model are not known, or its `call` cannot be traced.
     """
     functional = as_functional(model)
-    if functional is not None and not any(map(_Opening(stays).changes, operations_of(model))):
+    if functional is not None and shapes is None and not any(map(_Opening(stays).changes, operations_of(model))):
         return OpenedModel(model)
     try:
-        return _opened(model, _Opening(stays), data)
+        return _opened(model, _Opening(stays), data, shapes)
     except UnknownInputsError:
         raise
     except Exception:
         # What comes of an array in the place of a tensor may be more than what reads it can take.
-        return _opened(model, _Opening(stays, constants=False), data)
+        return _opened(model, _Opening(stays, constants=False), data, shapes)
 
 
-def _opened(model, opening, data):
+def _opened(model, opening, data, shapes):
     functional = as_functional(model)
     with exact_shapes(flatten_layers(model)):
         if functional is not None:
-            inputs = new_inputs(model)
+            inputs = new_inputs(model, shapes)
             outputs = opening.run(functional, inputs, None, ())
         else:
             inputs = symbolic_inputs(model, data)
