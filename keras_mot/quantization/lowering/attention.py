@@ -155,7 +155,8 @@ def softmax(lowering, layer, inputs, mask=None):
     axes = tuple(layer.axis) if isinstance(layer.axis, (tuple, list)) else (layer.axis,)
     if mask is None or axes not in ((-1,), (len(inputs.shape) - 1,)):
         return None
-    mask = mask if mask.dtype == "bool" else ops.greater(ops.cast(mask, "float32"), 0.5)
+    if mask.dtype != "bool":
+        mask = ops.greater(mask, 0.5 if "float" in str(mask.dtype) else 0)  # of integers, the same without floats
     return lowering.make(layer, "softmax", lambda: MaskedSoftmax(name=layer.name))(inputs, mask=mask)
 
 
