@@ -49,6 +49,10 @@ class IntegerSteps:
             return kind_of(operation).ranges
         return None
 
+    def is_left_out(self, operation):
+        """Whether an operation computes scores of which a mask leaves some out, or their softmax."""
+        return id(operation) in self._left_out
+
     def fixed_range(self, operation):
         """The (least, greatest) number that the target demands for the results of an operation, or `None`."""
         kind = kind_of(operation)
