@@ -66,6 +66,9 @@ _LAYERS = {
     layers.Maximum: merges.chain,
     layers.Minimum: merges.chain,
     operation_class("DotProductAttention"): attention.dot_product,
+    operation_class("LayerNorm"): normalization.layer_norm,
+    operation_class("RMSNorm"): normalization.rms_norm,
+    operation_class("Normalize"): normalization.normalize,
     operation_class("Einsum"): products.einsum,
     operation_class("ExtractPatches"): products.patches,
 }
