@@ -25,10 +25,10 @@ def timesteps_of(layer: keras.layers.RNN, args: tuple, kwargs: dict) -> list | N
     """The inputs of the timesteps in the order of the computation; `None` for a call that is not unrolled."""
     given = {name for name, value in kwargs.items() if value is not None} - {"training", "initial_state"}
     tensors = [each for each in args if isinstance(each, keras.KerasTensor)]
-    if given or len(args) != 1 or len(tensors) != 1 or len(tensors[0].shape) < 3:
+    if given or len(args) != 1 or len(tensors) != 1 or len(tensors[0].shape) < 3 or None in tensors[0].shape[1:]:
         return None
     count = tensors[0].shape[1]
-    if count is None or count > _LONGEST or not _starts_at_zero(layer.cell):
+    if count > _LONGEST or not _starts_at_zero(layer.cell):
         return None
     order = reversed(range(count)) if layer.go_backwards else range(count)
     return [tensors[0][:, number] for number in order]

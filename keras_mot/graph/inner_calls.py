@@ -145,7 +145,10 @@ def _with_trained(recorded, layer, args, kwargs):
     for variable in variables:
         value = numpy_value(variable) + generator.uniform(0.5, 1.0, variable.shape)
         others.append((variable, keras.ops.convert_to_tensor(value.astype("float32"), dtype=variable.dtype)))
-    changed = [_leaves(call) for call in _recorded(layer, args, kwargs, others).calls]
+    try:
+        changed = [_leaves(call) for call in _recorded(layer, args, kwargs, others).calls]
+    except Exception:  # a `call` may refuse values
+        return recorded
     if list(map(len, changed)) != list(map(len, leaves)):
         return recorded
     pairs = zip(*map(itertools.chain.from_iterable, (leaves, changed)), strict=True)

@@ -205,6 +205,14 @@ class _Opening:
 
     def _unrolled(self, layer, args, kwargs, mode, around):
         """The results of a recurrent layer, by what its cell calls at each timestep."""
+        try:
+            return self._each_timestep(layer, args, kwargs, mode, around)
+        except UntraceableError:
+            raise
+        except Exception as error:
+            raise UntraceableError(reason_of(error, (args, kwargs))) from error
+
+    def _each_timestep(self, layer, args, kwargs, mode, around):
         steps, outputs = timesteps_of(layer, args, kwargs), []
         states = first_states(layer, steps[0], kwargs.get("initial_state"))
         single = not isinstance(layer.cell.state_size, list | tuple)

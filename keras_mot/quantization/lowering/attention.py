@@ -136,12 +136,14 @@ def dot_product(lowering, operation, query, key, value, bias=None, mask=None, sc
     tensors = query, key, value
     if operation.attn_logits_soft_cap is not None or not all(map(keras.utils.is_keras_tensor, tensors)):
         return None
-    if None in (heads, groups, query.shape[3]) or not (scale is None or np.ndim(scale) == 0):
+    if None in (heads, groups, query.shape[3]) or keras.utils.is_keras_tensor(scale) or np.size(scale) != 1:
+        return None
+    if operation.is_causal and None in (query.shape[1], key.shape[1]):
         return None
     if heads != groups:
         key, value = (ops.repeat(tensor, heads // groups, axis=2) for tensor in (key, value))
     query, key, value = (ops.transpose(tensor, _HEADS_FIRST) for tensor in (query, key, value))
-    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(np.max(ops.convert_to_numpy(scale)))
     scores = ops.matmul(query * factor, ops.transpose(key, (0, 1, 3, 2)))
     if bias is not None:
         scores = scores + bias
