@@ -159,7 +159,7 @@ def attention(lowering, layer, inputs):
 def softmax(lowering, operation, inputs=None, x=None, mask=None):
     """Softmax of any axes, as layer and as operation, along the last one; with a mask, one that is left in floats.
 
-    Layers call their argument `inputs`, operations `x`. `None` for the last axis without a mask, and for others with one.
+    Layers call it `inputs`, operations `x`. `None` for the last axis without a mask, or others with one.
     """
     inputs = x if inputs is None else inputs
     if mask is None:
