@@ -15,6 +15,7 @@ from keras_mot.layers import strip
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
 from keras_mot.layers.copying import copy_model
 from keras_mot.layers.float_boundary import FloatBoundary
+from keras_mot.layers.in_training import InTraining
 from keras_mot.layers.named_output import NamedOutput
 from keras_mot.quantization.calibration import calibration_of
 from keras_mot.quantization.estimators.fitting import Fitting
@@ -234,6 +235,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         raise ValueError(f"'{model.name}' is not quantized: pass the result of `quantize_model`.")
 
     def call(operation, *args, **kwargs):
+        if isinstance(operation, InTraining):
+            return operation.layer(*args)
         added = isinstance(operation, ActivationQuantizer | FloatBoundary | NamedOutput)
         return args[0] if added else operation(*args, **kwargs)
 
