@@ -22,7 +22,7 @@ from keras_mot.graph.rewrite import masked_inputs, new_inputs, operations_of
 from keras_mot.graph.tracing import UnknownInputsError, symbolic_inputs
 from keras_mot.graph.training_branches import difference_in_training, returns_its_input
 from keras_mot.layers import is_transformed
-from keras_mot.layers.in_training import InTraining
+from keras_mot.layers.in_training import ActivityPenalty, InTraining
 from keras_mot.layers.transformed import plain_class
 
 
@@ -251,7 +251,18 @@ class _Opening:
             for symbol, tensor in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
                 tensors[id(symbol)] = tensor
         self.result.fixed.update({id(variable): variable for variable in inner.fixed})
-        return keras.tree.map_structure(real, inner.outputs)
+        return self._penalised(layer, around, keras.tree.map_structure(real, inner.outputs))
+
+    def _penalised(self, layer, around, outputs):
+        """The outputs of a layer behind what adds the penalty on them that Keras takes for this layer in training."""
+        penalty = getattr(layer, "activity_regularizer", None)
+        if not self._trained or penalty is None or not around:
+            return outputs
+        if (id(layer), "penalty") not in self._made:
+            made = ActivityPenalty(penalty, name=_name(around, "penalty"))
+            self._made[id(layer), "penalty"] = layer, made
+            self.result.origins.note(made, layer)
+        return keras.tree.map_structure(self._made[id(layer), "penalty"][1], outputs)
 
     def _layer(self, layer, position, wanted, inputs, around):
         """The layer for something lifted: the same one wherever the layer around it is called."""

@@ -1,7 +1,5 @@
 """What the `call` of a layer does in training and not in inference: branches on `training` of a user's own."""
 
-from typing import Any
-
 import keras
 import numpy as np
 
@@ -13,7 +11,8 @@ from keras_mot.graph.inner_calls import InnerCalls, UntraceableError, inner_call
 def difference_in_training(layer: keras.layers.Layer, args: tuple, kwargs: dict, inner: InnerCalls) -> str | None:
     """What a layer does in training beyond what it does in inference.
 
-    What the layers within do in training, such as dropout, is theirs, and no difference.
+    What the layers within do in training, such as dropout, is theirs, and no difference. Losses that it adds count as
+    one, since nothing reads them in inference.
 
     Args:
         layer: a built layer or model.
@@ -24,6 +23,8 @@ def difference_in_training(layer: keras.layers.Layer, args: tuple, kwargs: dict,
     Returns:
         The difference in words; `None` if there is none, or `training` is decided by the arguments.
     """
+    if inner.losses:
+        return "its `call` adds a loss"
     if not takes_training(layer) or kwargs.get("training") is not None:
         return None
     try:
@@ -33,6 +34,8 @@ def difference_in_training(layer: keras.layers.Layer, args: tuple, kwargs: dict,
             return str(error)
         # Such as a value that is computed and assigned, which Keras refuses in words of its own.
         return "its `call` does what cannot be followed, such as changing its own state"
+    if trained.losses:
+        return "its `call` adds a loss"
     return None if _same_calls(inner, trained) else f"its `call` computes something else, {_listed(inner, trained)}"
 
 

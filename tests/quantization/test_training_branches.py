@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_mot.clustering import cluster_weights
 from keras_mot.layers.in_training import InTraining
 from keras_mot.quantization import INT8, quantize_model, quantize_post_training, strip_quantization
+from keras_mot.sparsity import prune_low_magnitude
 from tests.graph.test_opening import functional
 
 PLAIN = {"equalize": False, "correct_biases": False}
@@ -75,6 +77,25 @@ class Whole(keras.Model):
         return self.second(2 * x if training else x)
 
 
+class Penalised(layers.Layer):
+    """Adds losses."""
+
+    def __init__(self, what, **kwargs):
+        super().__init__(**kwargs)
+        self.what, self.dense = what, layers.Dense(6)
+        if what == "regularizer":
+            self.activity_regularizer = keras.regularizers.L2(0.1)
+
+    def call(self, inputs):
+        x = inputs if self.what == "input" else self.dense(inputs)
+        if self.what != "regularizer":
+            self.add_loss(0.1 * ops.mean(x**2))
+        return x
+
+    def get_config(self):
+        return {**super().get_config(), "what": self.what}
+
+
 @pytest.fixture
 def data(rng):
     return rng.standard_normal((16, 6)).astype("float32")
@@ -98,7 +119,8 @@ def test_a_layer_that_returns_its_input_in_inference_is_kept(data, tmp_path):
     np.testing.assert_array_equal(ops.convert_to_numpy(quantized(data, training=False)), expected)
     assert np.abs(ops.convert_to_numpy(quantized(data, training=True)) - expected).max() > 0
     kept = quantized.get_layer("drop")
-    assert isinstance(kept, InTraining) and kept.layer is not model.get_layer("drop")
+    assert isinstance(kept, InTraining)
+    assert kept.layer is not model.get_layer("drop")
     quantized.compile("sgd", "mse")
     quantized.fit(data, np.zeros((16, 2)), verbose=0)
     quantized.save(tmp_path / "model.keras")
@@ -140,3 +162,27 @@ def test_a_part_that_never_trains_loses_nothing(data):
     inputs = keras.Input((6,))
     model = keras.Model(inputs, layers.Dense(2)(block(inputs, training=False)))
     silently(quantize_model, model)
+
+
+def losses_of(model, data):
+    model(data, training=True)
+    return [float(loss) for loss in model.losses]
+
+
+@pytest.mark.parametrize("what", ["regularizer", "input", "loss"])
+def test_losses_that_layers_add_are_kept_or_named(what, data):
+    model = functional(Penalised(what, name="penalised"), layers.Dense(2))
+    expected = losses_of(model, data)
+    reference = silently(quantize_post_training, model, INT8, data, **PLAIN)
+    assert not any(isinstance(layer, Penalised) for layer in reference.layers)
+    for copied in (prune_low_magnitude(model), cluster_weights(model, 64)):
+        np.testing.assert_allclose(losses_of(copied, data), expected, rtol=1e-2)
+    if what == "loss":
+        with pytest.warns(UserWarning, match=r"'penalised' \(Penalised\): its `call` adds a loss"):
+            quantize_model(model)
+        quantized = silently(quantize_model, model, overrides={"penalised": None})
+    else:
+        quantized = silently(quantize_model, model, INT8, calibration_data=data, **PLAIN)
+        np.testing.assert_array_equal(*[ops.convert_to_numpy(each(data)) for each in (quantized, reference)])
+        assert losses_of(strip_quantization(quantized), data) == (expected if what == "input" else [])
+    np.testing.assert_allclose(losses_of(quantized, data), expected, rtol=0.02)
