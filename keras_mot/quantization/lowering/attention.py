@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 from keras import layers, ops
 
@@ -156,6 +157,26 @@ def attention(lowering, layer, inputs):
     return ops.matmul(_dropped(lowering, layer, _softmax(lowering, layer, scores)), value)
 
 
+def dot_product(lowering, operation, query, key, value, bias=None, mask=None, scale=None):
+    """`keras.ops.dot_product_attention` as matrix products, or `None`; of keys and values, there may be fewer heads."""
+    heads, groups = query.shape[2], key.shape[2]
+    tensors = query, key, value
+    if operation.attn_logits_soft_cap is not None or not all(map(keras.utils.is_keras_tensor, tensors)):
+        return None
+    if None in (heads, groups, query.shape[3]) or not (scale is None or np.ndim(scale) == 0):
+        return None
+    if heads != groups:
+        key, value = (ops.repeat(tensor, heads // groups, axis=2) for tensor in (key, value))
+    query, key, value = (ops.transpose(tensor, _HEADS_FIRST) for tensor in (query, key, value))
+    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    scores = ops.matmul(query * factor, ops.transpose(key, (0, 1, 3, 2)))
+    if bias is not None:
+        scores = scores + bias
+    masks = [] if mask is None else [(mask, ())]
+    weights = _masked_softmax(lowering, operation, scores, masks, bool(operation.is_causal))
+    return ops.transpose(ops.matmul(weights, value), _HEADS_FIRST)
+
+
 def softmax(lowering, operation, inputs=None, x=None, mask=None):
     """Softmax of any axes, as layer and as operation, along the last one; with a mask, one that is left in floats.
 
@@ -227,7 +248,7 @@ def _masked_softmax(lowering, layer, scores, masks, causal):
     if not masks and not causal:
         return _softmax(lowering, layer, scores)
     # Where everything is left out, Keras's layer has weights of 0 if it drops some of them, and equal ones otherwise.
-    settings = {"causal": causal, "zeros": bool(layer.dropout), "name": f"{layer.name}_softmax"}
+    settings = {"causal": causal, "zeros": bool(getattr(layer, "dropout", 0)), "name": f"{layer.name}_softmax"}
     softmax = lowering.make(layer, ("softmax", causal), lambda: MaskedSoftmax(**settings))
     total = None
     for mask, axes in masks:

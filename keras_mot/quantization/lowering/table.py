@@ -67,6 +67,7 @@ _LAYERS = {
     layers.Minimum: merges.chain,
     operation_class("Softmax"): attention.softmax,
     operation_class("LogSoftmax"): attention.log_softmax,
+    operation_class("DotProductAttention"): attention.dot_product,
     operation_class("Einsum"): products.einsum,
     operation_class("ExtractPatches"): products.patches,
 }
