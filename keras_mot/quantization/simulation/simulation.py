@@ -28,7 +28,8 @@ from keras_mot.quantization.simulation.carrying import carried_through, weights_
 from keras_mot.quantization.simulation.checks import check
 from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
 from keras_mot.quantization.simulation.kept_class import of_class_of
-from keras_mot.quantization.simulation.opened import flat_copy
+from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
+from keras_mot.quantization.simulation.opened import flat_copy, warn_of
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
 from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
@@ -70,8 +71,9 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     target = targets.get(target)
     target.check(scheme)
     fast = is_fast(placement, target, scheme.activation_bits)
+    shapes, fitting = shapes_of_data(model, fitting)
     simulation, folds, origin = simulate(
-        model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained
+        model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained, shapes
     )
     _round_slopes(simulation)
     fitting.run(simulation, origin)
@@ -86,18 +88,27 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     return result
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False, trained=False):
+def simulate(
+    model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False, trained=False, shapes=None
+):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
-    With `fast`, what is faster in floats on the target is left in floats.
+    With `fast`, what is faster in floats on the target is left in floats. The shapes are those of the inputs in the
+    data, where the model leaves sizes open.
 
     Returns:
         The model; a dictionary from its layers to the batch normalizations that are a part of their scales; and a
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    flat = flat_copy(plain, given, data, trained, left_in_floats(overrides))
+    left = left_in_floats(overrides)
+    flat = flat_copy(plain, given, data, None, trained, left)
     settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    waiting = [] if shapes is None else waiting_for_sizes(flat, settings, shapes)
+    if waiting:
+        flat = with_known_sizes(flat, flat_copy(plain, given, data, shapes, trained, left), waiting)
+        settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    warn_of(flat, model, settings.is_in_floats, trained)
     parted, parts = move_before_concatenations(
         flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
     )
