@@ -11,12 +11,14 @@ from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
+from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
 from keras_mot.graph.preprocessing import has_lookups
 from keras_mot.graph.rewrite import everything_of
 from keras_mot.layers.finding import find_weights
+from keras_mot.layers.float_boundary import FASTER, WIDE
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.collaborative import read_off_transforms
@@ -130,16 +132,25 @@ def simulate(
     def chosen(operation):
         return settings.get(origins.of(lowered.origins.of(operation)))
 
-    faster = set()
+    def is_wide(operation):
+        return id(operation) in wide and not chosen(operation).asked
+
+    def in_integers(operation):
+        return chosen(operation) is not None and not is_wide(operation)
+
+    graph = Graph(lowered.model)
+    wide = before_logarithms(graph) if scheme.activation_bits == 8 else set()
+    floats = {id(call.operation): WIDE for call in graph.calls if chosen(call.operation) and is_wide(call.operation)}
     if fast:
         faster = faster_in_floats(
             lowered.model,
             target,
             scheme.activation_bits,
-            lambda operation: chosen(operation) is not None,
+            in_integers,
             lowered.joined,
             lambda operation: chosen(operation) is not None and chosen(operation).config is not None,
         )
+        floats |= dict.fromkeys(faster, FASTER)
     placed, weighted = place(
         lowered.model,
         scheme,
@@ -147,7 +158,7 @@ def simulate(
         lowered.joined,
         lambda operation: chosen(operation).activation,
         target,
-        faster,
+        floats,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
