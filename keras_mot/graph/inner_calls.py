@@ -7,7 +7,15 @@ from typing import Any
 
 import keras
 
-from keras_mot._keras import call_of, flatten_layers, get_keras_mask, no_gradients, symbolic_operands, takes_training
+from keras_mot._keras import (
+    call_of,
+    counted_losses,
+    flatten_layers,
+    get_keras_mask,
+    no_gradients,
+    symbolic_operands,
+    takes_training,
+)
 from keras_mot._messages import shortened
 from keras_mot.graph import _open_batch
 from keras_mot.graph.arguments import accepted_arguments
@@ -39,6 +47,7 @@ class InnerCalls:
         tensors: dictionary from the id of a symbolic tensor in them to the argument of the layer that it stands for.
         outputs: what the layer returns, with symbolic tensors in it that stand for results.
         fixed: the variables whose values have become constants of the calls.
+        losses: how many losses the layer adds.
         kept: what must live as long as ids are used.
     """
 
@@ -46,6 +55,7 @@ class InnerCalls:
     tensors: dict[int, Any]
     outputs: Any
     fixed: tuple[keras.Variable, ...] = ()
+    losses: int = 0
     kept: tuple = ()
 
 
@@ -123,7 +133,7 @@ def _recorded(layer, args, kwargs):
     known = {id(each) for each in flatten_layers(layer)}
     unbuilt = {id(each) for each in flatten_layers(layer) if not each.built}
     scope = _Recording()
-    with no_gradients(), symbolic_operands(), scope:
+    with no_gradients(), symbolic_operands(), counted_losses(layer) as losses, scope:
         outputs = layer.call(*args, **kwargs)
     if scope.state_mapping:
         raise UntraceableError("its `call` draws random numbers, or changes its own state")
@@ -145,6 +155,7 @@ def _recorded(layer, args, kwargs):
         tensors={id(tensor): tensor for tensor in given},
         outputs=outputs,
         fixed=tuple(scope.read.values()),
+        losses=len(losses),
         kept=(given, nodes),
     )
 

@@ -37,8 +37,8 @@ def after_dense(function):
     return functional(lambda x: function(layers.Dense(6)(x)))
 
 
-def self_attention(layer):
-    return functional(lambda x: layers.Dense(3)(layer(x, x)))
+def self_attention(layer, shape=SEQUENCE):
+    return functional(lambda x: layers.Dense(3)(layer(x, x)), shape)
 
 
 def encoder_decoder():
@@ -81,6 +81,10 @@ OTHERS = {
     "einsum, permuted": lambda: chain(layers.EinsumDense("abc,bd->adc", (6, None), bias_axes="d")),
     "attention": lambda: pair(lambda a, b: layers.Attention()([a, b])),
     "multi-head attention": lambda: self_attention(layers.MultiHeadAttention(2, 4, dropout=0.1)),
+    "attention over an image": lambda: self_attention(layers.MultiHeadAttention(2, 4), (2, 3, 4)),
+    "attention along one axis": lambda: self_attention(layers.MultiHeadAttention(2, 4, attention_axes=1), (3, 2, 4)),
+    "softmax along the first axis": lambda: after_dense(lambda x: ops.softmax(x, axis=1)),
+    "softmax over two axes": lambda: after_dense(layers.Softmax((1, 2))),
     "grouped attention": lambda: self_attention(layers.GroupQueryAttention(4, 4, 2)),
     "dot": lambda: pair(lambda a, b: layers.Dot(axes=2)([a, b])),
     "matrix product": lambda: pair(lambda a, b: ops.matmul(a, ops.swapaxes(b, 1, 2))),

@@ -65,6 +65,9 @@ _LAYERS = {
     layers.Multiply: merges.multiply,
     layers.Maximum: merges.chain,
     layers.Minimum: merges.chain,
+    operation_class("Softmax"): attention.softmax,
+    operation_class("LogSoftmax"): attention.log_softmax,
+    operation_class("DotProductAttention"): attention.dot_product,
     operation_class("Einsum"): products.einsum,
     operation_class("ExtractPatches"): products.patches,
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -34,7 +35,13 @@ class FlatModel:
     fixed: tuple[keras.Variable, ...]
 
 
-def flat_copy(model: keras.Model, given: Origins, data: Any = None, trained: bool = False) -> FlatModel:
+def flat_copy(
+    model: keras.Model,
+    given: Origins,
+    data: Any = None,
+    trained: bool = False,
+    left: Callable[[Any], bool] = lambda layer: False,
+) -> FlatModel:
     """The `FlatModel` of a plain model, whose composite layers are taken apart.
 
     Warns of what stays one operation though it may be made of others.
@@ -44,8 +51,10 @@ def flat_copy(model: keras.Model, given: Origins, data: Any = None, trained: boo
         given: its `Origins` in the user's model; empty, if it is this one.
         data: calibration data, if there are any.
         trained: whether the copy is going to be trained: then it warns of what is not trained any more.
+        left: function from a layer of the user's model to whether it is left in floats: then it stays as it is, if it
+            does something in training alone.
     """
-    flat, opened = _flat(model, given, data)
+    flat, opened = _flat(model, given, data, trained, left)
     if opened.closed:
         listed = "".join(f"\n  {_described(given.of(layer))}: {reason}" for layer, reason in opened.closed)
         warnings.warn(
@@ -59,12 +68,24 @@ def flat_copy(model: keras.Model, given: Origins, data: Any = None, trained: boo
             f"quantized model, and are not trained: {', '.join(fixed)}.",
             stacklevel=2,
         )
+    if opened.lost:
+        listed = "".join(f"\n  {_described(given.of(layer))}: {what}" for layer, what in opened.lost)
+        warnings.warn(
+            f"Some layers of '{model.name}' do something in training alone, in their own `call`. The quantized model "
+            f"computes what they do in inference, in training too:{listed}\nPut what is for training into a layer of "
+            "its own that otherwise returns its input, as `Dropout` does: then it is kept. Or leave the layer whole, "
+            "in floats, by `overrides={layer: None}`.",
+            stacklevel=2,
+        )
     return flat
 
 
-def _flat(model, given, data):
+def _flat(model, given, data, trained, left):
+    def is_left(layer):
+        return left(given.of(layer))
+
     with forgetting_calls(everything_of(model)):
-        opened = open_model(model, lambda operation: lowering_of(operation) is not None, data)
+        opened = open_model(model, lambda operation: lowering_of(operation) is not None, data, trained, is_left)
 
         def user(operation):
             return given.of(opened.origins.of(operation))

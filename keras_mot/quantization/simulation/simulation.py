@@ -30,7 +30,7 @@ from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats,
 from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.opened import flat_copy
 from keras_mot.quantization.simulation.placement import place, quantizer_of
-from keras_mot.quantization.simulation.settings import settings_of_operations
+from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
 from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
 from keras_mot.quantization.simulation.weights import attach_transforms, fit_scales, warn_of_merged_values
@@ -96,7 +96,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    flat = flat_copy(plain, given, data, trained)
+    flat = flat_copy(plain, given, data, trained, left_in_floats(overrides))
     settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
     parted, parts = move_before_concatenations(
         flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
