@@ -28,13 +28,11 @@ class Kernel:
         values: array (positions..., inputs, outputs), float64.
         variable: where the layer holds it.
         made: function from a list of `Factor`s to a list of (a new layer, dictionary of the values of its kernels).
-        sums: whether outputs are sums over all inputs, so that second moments of these say what an error does to them.
     """
 
     values: np.ndarray
     variable: keras.Variable
     made: Callable[[list[Factor]], list]
-    sums: bool = True
 
 
 def kernel_of(layer: keras.layers.Layer) -> Kernel | str:
@@ -51,14 +49,13 @@ def kernel_of(layer: keras.layers.Layer) -> Kernel | str:
     )
 
 
-def chain(layer: keras.layers.Layer, kernel: Kernel, factors: list[Factor], bias: np.ndarray | None = None) -> Callable:
+def chain(layer: keras.layers.Layer, kernel: Kernel, factors: list[Factor]) -> Callable:
     """A function from symbolic inputs to outputs, by new layers for a chain of kernels in the place of a layer.
 
     Args:
         layer: the layer.
         kernel: its `Kernel`.
         factors: the chain.
-        bias: another bias; by default the layer's own.
     """
     made = kernel.made(factors)
 
@@ -70,7 +67,7 @@ def chain(layer: keras.layers.Layer, kernel: Kernel, factors: list[Factor], bias
                 getattr(new, name).assign(np.reshape(value, getattr(new, name).shape))
         own = getattr(layer, "bias", None)
         if own is not None:
-            made[-1][0].bias.assign(numpy_value(own) if bias is None else bias)
+            made[-1][0].bias.assign(numpy_value(own))
         return inputs
 
     return call
@@ -124,7 +121,7 @@ def _conv(layer):
 
 def _conv_transpose(layer):
     kernel = np.swapaxes(_floats(layer.kernel), -1, -2)
-    return Kernel(kernel, layer.kernel, lambda factors: _convolutions(layer, factors, transposed=True), sums=False)
+    return Kernel(kernel, layer.kernel, lambda factors: _convolutions(layer, factors, transposed=True))
 
 
 def _convolutions(layer, factors, transposed):
@@ -170,7 +167,7 @@ def _separable(layer):
             (expand, {"kernel": second}),
         ]
 
-    return Kernel(pointwise, layer.pointwise_kernel, made, sums=False)
+    return Kernel(pointwise, layer.pointwise_kernel, made)
 
 
 def _embedding(layer):
@@ -182,7 +179,7 @@ def _embedding(layer):
         )
         return [(reduce, {"embeddings": first}), (expand, {"kernel": second})]
 
-    return Kernel(_floats(layer.embeddings), layer.embeddings, made, sums=False)
+    return Kernel(_floats(layer.embeddings), layer.embeddings, made)
 
 
 def _like(layer, place, count, cls=None, **changes):

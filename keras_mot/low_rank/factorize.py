@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +10,18 @@ import numpy as np
 
 from keras_mot._messages import describe
 from keras_mot.graph import rewrite
-from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins, reasons_text
+from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins
 from keras_mot.graph.rewrite import operations_of
 from keras_mot.layers import find_weights
 from keras_mot.layers.selecting import check_selectors_match, checked_overrides, matches
 from keras_mot.low_rank._kernels import Kernel, chain, kernel_of
-from keras_mot.low_rank.decompositions import DECOMPOSITIONS, Decomposition, Option, OutputChannels, relative_error
+from keras_mot.low_rank.aware import alone, matrices_for, second_moments, solved_layers
+from keras_mot.low_rank.decompositions import DECOMPOSITIONS, Decomposition, Factor, Option, OutputChannels
 from keras_mot.low_rank.plan import FactorizationPlan, FactorizedLayer
 from keras_mot.low_rank.ranks import RankRule
+from keras_mot.quantization.calibration import calibration_of
+from keras_mot.quantization.estimators.samples import Samples
+from keras_mot.second_order import WeightMatrices
 
 _SAVES_NOTHING = "no rank that is low enough to save parameters is chosen"
 
@@ -45,9 +48,8 @@ def factorize(
             It is not changed.
         ranks: an `EnergyShare`, a `FixedRank`, a `ParameterShare`, or a `RankRule` of your own; `None` to leave all
             layers alone but those of `overrides`.
-        calibration_data: some hundred typical inputs: what is small then is the error of each layer's outputs on
-            these, instead of that of its kernel, and biases take back by how much the mean is off. It needs as much
-            memory as the square of the inputs of one output, of the layer with most of them.
+        calibration_data: some hundred typical inputs, or a `Calibration` of them: what is small then is the error of
+            each layer's outputs on these, given what the layers before make of them, instead of that of its kernel.
         decomposition: how convolutions are decomposed: `OutputChannels()`, `InputChannels()`, `Spatial()`, `Tucker()`,
             or a `Decomposition` of your own; by default, of these, what is best for each layer. Layers whose kernel is
             a matrix have one decomposition alone, that by singular values.
@@ -82,9 +84,6 @@ def factorize(
         decomposition=decomposition,
         overrides=overrides,
     )
-    if not plan.rows:
-        reasons = reasons_text(dict(plan.skipped)) or "it has no kernels"
-        warnings.warn(f"Nothing is factorized in '{model.name}': {reasons}.", stacklevel=2)
     return plan.build()
 
 
@@ -135,58 +134,58 @@ def plan_factorization(
             raise ValueError(f"The kernel of layer '{path}' contains NaN or infinite values: it cannot be factorized.")
         else:
             chosen.append(_Candidate(layer, path, kernel, rule))
-    moments = {}
-    candidates = [_with_options(each, decomposition, moments.get(id(each.layer))) for each in chosen]
+    batches = None if calibration_data is None or not chosen else _batches(flat, calibration_data)
+    candidates = _with_options(flat, chosen, decomposition, batches)
     options = _chosen(candidates)
-    taken = [(each, option) for each, option in zip(candidates, options, strict=True) if option is not None]
     skipped += [(each.path, _SAVES_NOTHING) for each, option in zip(candidates, options, strict=True) if option is None]
-    made = {id(each.layer): _Chain(each, option) for each, option in taken}
+    taken = [(each, option) for each, option in zip(candidates, options, strict=True) if option is not None]
+    solved = _solved(flat, taken, batches)
+    made = {}
 
     def call(operation, *args, **kwargs):
-        found = made.get(id(operation))
-        return operation(*args, **kwargs) if found is None else found.layers()(args[0] if args else kwargs["inputs"])
+        found = solved.get(id(operation))
+        if found is None:
+            return operation(*args, **kwargs)
+        if id(operation) not in made:  # a layer that is called several times stays one
+            made[id(operation)] = chain(operation, found.candidate.kernel, found.factors)
+        return made[id(operation)](args[0] if args else kwargs["inputs"])
 
-    rows = tuple(found.row() for found in made.values())
-    return FactorizationPlan(rows, tuple(skipped), lambda: apart(rewrite(flat, call)))
+    def build():
+        made.clear()
+        return apart(rewrite(flat, call))
+
+    return FactorizationPlan(tuple(each.row() for each in solved.values()), tuple(skipped), build)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Candidate:
+    """A layer that may be factorized; `matrices` are its kernel where its inputs are looked at."""
+
     layer: keras.layers.Layer
     path: str
     kernel: Kernel
     rule: RankRule
-    moments: Any = None
+    matrices: WeightMatrices | None = None
     options: tuple[Option, ...] = ()
 
 
-class _Chain:
-    """The chain of kernels for a layer, which is computed once."""
-
-    def __init__(self, candidate, option):
-        self._candidate, self._option = candidate, option
-        moments = None if candidate.moments is None else candidate.moments.second
-        self._factors = option.decomposition.factors(candidate.kernel.values, option.ranks, moments)
-        self._error = relative_error(candidate.kernel.values, self._factors, moments)
-        self._layers = None
-
-    def layers(self):
-        """The function that calls the new layers, the same ones wherever the layer was called."""
-        if self._layers is None:
-            self._layers = chain(self._candidate.layer, self._candidate.kernel, self._factors)
-        return self._layers
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Solved:
+    candidate: _Candidate
+    option: Option
+    factors: list[Factor]
+    error: float
 
     def row(self):
-        """The `FactorizedLayer`."""
-        kernel = self._candidate.kernel
+        kernel = self.candidate.kernel
         return FactorizedLayer(
-            self._candidate.path,
+            self.candidate.path,
             tuple(kernel.variable.shape),
-            type(self._option.decomposition).__name__,
-            self._option.ranks,
+            type(self.option.decomposition).__name__,
+            self.option.ranks,
             kernel.values.size,
-            sum(factor.kernel.size for factor in self._factors),
-            self._error,
+            sum(factor.kernel.size for factor in self.factors),
+            self.error,
         )
 
 
@@ -221,14 +220,42 @@ def _tied(model):
     return {key for key, count in counts.items() if count > 1}
 
 
-def _with_options(candidate, decomposition, moments):
-    kernel = candidate.kernel.values
-    is_matrix = math.prod(kernel.shape[:-2]) == 1
+def _batches(model, data):
+    """The calibration data as a list of inputs."""
+    calibration = calibration_of(data, {}, "factorize")
+    return list(Samples(model, calibration.data, calibration.batch_size, most=calibration.max_samples))
+
+
+def _with_options(model, candidates, decomposition, batches):
+    """The candidates with their options, by the second moments of their inputs where there are data."""
+    if batches is not None:
+        candidates = [dataclasses.replace(each, matrices=matrices_for(each.layer, each.kernel)) for each in candidates]
+    found = {}
+    weights = {id(each.matrices): each for each in candidates if each.matrices is not None}
+    for matrices, second in second_moments(model, [each.matrices for each in weights.values()], batches):
+        found[id(matrices)] = _options(weights[id(matrices)].kernel.values, decomposition, second)
+    return [
+        dataclasses.replace(each, options=found.get(id(each.matrices)) or _options(each.kernel.values, decomposition))
+        for each in candidates
+    ]
+
+
+def _options(kernel, decomposition, moments=None):
     tried = DECOMPOSITIONS if decomposition is None else (decomposition,)
-    tried = (OutputChannels(),) if is_matrix else tried
-    second = None if moments is None else moments.second
-    options = tuple(option for each in tried for option in each.options(kernel, second))
-    return dataclasses.replace(candidate, moments=moments, options=options)
+    if math.prod(kernel.shape[:-2]) == 1:
+        tried = (OutputChannels(),)
+    return tuple(option for each in tried for option in each.options(kernel, moments))
+
+
+def _solved(model, taken, batches):
+    """Dictionary from the ids of layers to `_Solved`."""
+    aware = [(each.matrices, each.kernel, option) for each, option in taken if each.matrices is not None]
+    results = iter(solved_layers(model, aware, batches) if aware else ())
+    found = {}
+    for candidate, option in taken:
+        result = alone(candidate.kernel, option) if candidate.matrices is None else next(results)
+        found[id(candidate.layer)] = _Solved(candidate, option, result.factors, result.error)
+    return found
 
 
 def _chosen(candidates):

@@ -1,11 +1,13 @@
 """What a factorization does to the layers of a model: a table, and the model that is made of it."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 
 import keras
 
 from keras_mot._tables import text_table
+from keras_mot.graph.flat_copy import reasons_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,13 @@ class FactorizationPlan:
         return sum(row.parameters_after for row in self.rows)
 
     def build(self) -> keras.Model:
-        """The factorized model: functional, not compiled, of plain Keras layers; it shares no variables."""
+        """The factorized model: functional, not compiled, of plain Keras layers; it shares no variables.
+
+        Warns if nothing is factorized.
+        """
+        if not self.rows:
+            reasons = reasons_text(dict(self.skipped)) or "it has no kernels"
+            warnings.warn(f"Nothing is factorized: {reasons}.", stacklevel=2)
         return self._make()
 
     def __str__(self):

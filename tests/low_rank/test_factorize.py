@@ -226,7 +226,7 @@ def test_refusals():
         factorize(model, FixedRank(2), overrides={"frist": None})
     with pytest.raises(ValueError, match="carries weight transforms"):
         factorize(prune_low_magnitude(model, ConstantSparsity(0.5)), FixedRank(2))
-    with pytest.warns(UserWarning, match=r"Nothing is factorized in '.*': '.*first', '.*second' \(no rank"):
+    with pytest.warns(UserWarning, match=r"Nothing is factorized: '.*first', '.*second' \(no rank"):
         factorize(model, FixedRank(12))
     model.layers[0].kernel.assign(np.full((8, 12), np.nan))
     with pytest.raises(ValueError, match=r"'sequential.*/first' contains NaN"):
