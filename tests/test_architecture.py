@@ -23,6 +23,7 @@ ORDER = (
     ("transforms",),
     ("layers",),
     ("graph",),
+    ("second_order",),
     ("sparsity", "clustering"),
     ("targets",),
     ("quantization",),
