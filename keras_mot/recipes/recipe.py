@@ -26,7 +26,8 @@ class Recipe(Config):
     Args:
         stages: list of `Factorize`, `Prune`, `RemoveChannels`, `Cluster`, `PostTraining`, `StoreWeights`,
             `QuantizeAware`, `Tune`. `Factorize` comes where no mask or codebook is attached, pruning before removing
-            channels, that before clustering, and all before one of the ways to store numbers; `Tune` anywhere, but not after `PostTraining` or `StoreWeights`.
+            channels, that before clustering, and all before one of the ways to store numbers; `Tune` anywhere, but not
+            after `PostTraining` or `StoreWeights`.
         name: of the recipe.
 
     Raises:
