@@ -57,9 +57,9 @@ class UpdateTransforms(keras.callbacks.Callback):
                     "of its weights: build the model before `fit`, with an `Input`, `model.build(input_shape)`, or "
                     "a call on data."
                 )
-        for updater in weights_by_updater(transformed_weights(model_of(self))):
+        for updater, weights in weights_by_updater(transformed_weights(model_of(self))).items():
             if hasattr(updater, "before_training"):
-                updater.before_training()
+                updater.before_training(weights)
         self._schedule = TransformSchedule(model_of(self), before_update=lambda: self.model)
         self._advance_to(0)
 

@@ -139,13 +139,18 @@ class PruningConfig(Config):
             self._assign(weight, masks[index])
             masks[index] = None
 
-    def before_training(self):
-        """Refuses to train without the data that the criterion needs.
+    def before_training(self, weights):
+        """Refuses to train without the data that the criterion needs, unless all updates have been made.
+
+        Args:
+            weights: list of `keras_mot.layers.TransformedWeight`.
 
         Raises:
             ValueError: naming the criterion.
         """
-        if self.criterion.needs:
+        end, masks = getattr(self.schedule, "end_step", -1), [mask_of(weight) for weight in weights]
+        over = end != -1 and all(mask.updated_at >= 0 and mask.step >= end for mask in masks)
+        if self.criterion.needs and not over:
             require(self.criterion)
 
     def check(self, weights):
