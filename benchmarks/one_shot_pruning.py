@@ -95,8 +95,7 @@ def settings_of(task):
         for weight in find_weights(task.model)[0]
         if weight.variable.shape[weight.axes.inputs[0]] % 4 and not weight.depthwise
     }
-    matched = {each: None for each in task.left_alone if "_dw" not in each}
-    overrides = no_groups or matched
+    overrides = {**no_groups, **dict.fromkeys(task.left_alone)}
     return {
         **ranked,
         "2:4": {"pruning_schedule": ConstantSparsity(0.5, 0, 0), "granularity": pattern, "overrides": overrides},
@@ -182,9 +181,9 @@ def main():
             rows += run(task, split, accuracy(task.model, task.test))
         values = {"model": name, "samples": arguments.samples, "environment": environment(), "rows": rows}
         notes = (
-            f"Means over {arguments.splits} splits; {arguments.samples} inputs to calibrate with, without labels, none of "
-            "them in the test data. 50 % and 70 % of all kernel weights, one ranking over the model by magnitude; 2:4 by "
-            "magnitude in all layers with groups of four.",
+            f"Means over {arguments.splits} splits; {arguments.samples} inputs to calibrate with, without labels, none "
+            "of them in the test data. 50 % and 70 % of all kernel weights, one ranking over the model; 2:4 in all "
+            "layers with groups of four.",
         )
         table = dataclasses.replace(table_of(name, rows), notes=notes)
         write_results(arguments, f"one_shot_pruning_{name}_{keras.backend.backend()}", values, [table])

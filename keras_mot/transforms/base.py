@@ -56,8 +56,8 @@ class WeightTransform(keras.layers.Layer):
             start from the weights' values their first state, when they are attached; `follow(weights, step)` is
             called in place of `update` when a transform before this one in the stack has been updated;
             `keeps_loaded(weights, step)` says whether a state that weights were loaded with, before any update, stays;
-            `before_training(weights)` raises an error if `fit` lacks what updates need; `before_strip(weights)` raises an
-            error or warns if it is too early to strip.
+            `before_training(weights)` raises an error if `fit` lacks what updates need; `before_strip(weights)` raises
+            an error or warns if it is too early to strip.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:
