@@ -22,11 +22,13 @@ NAMES = {
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
         transformed_weights update_step""",
     "quantization": """DYNAMIC_RANGE FLOAT16 INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AllValuesQuantizer
-        Calibration Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme Entropy FixedQuantizer
-        GPTQ LastValueQuantizer LeastSquares MeanMinMax MinMax MovingAverage MovingAverageQuantizer Nearest Percentile
-        QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding SecondOrderRounding
-        SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer quantize_annotate_model
-        quantize_apply quantize_model quantize_post_training quantize_scope reference_rounding strip_quantization""",
+        Calibration
+        Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme Entropy FixedQuantizer
+        GPTQ LastValueQuantizer LeastSquares MeanMinMax MinMax MovingAverage MovingAverageQuantizer Nearest
+        Percentile QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding
+        SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer
+        quantize_annotate_model quantize_apply quantize_model quantize_post_training quantize_scope
+        reference_rounding strip_quantization""",
     "recipes": """PRESETS STAGES Cluster CompressionResult FineTune PostTraining Prune QuantizeAware Recipe
         RemoveChannels Stage StageResult StoreWeights Tune compress""",
     "sparsity": """Block Channel ConstantSparsity Criterion Element Granularity Magnitude NofM PerLayer PolynomialDecay
