@@ -1,7 +1,7 @@
 """The kernels of a flat model: whose they are in the user's, and what an error of them does to their outputs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 from keras_mot._arrays import numpy_value
 from keras_mot.graph.rewrite import operations_of
 from keras_mot.layers import WeightAxes, find_weights
-from keras_mot.second_order import Moments, WeightMatrices, gather_moments, matrices_of
+from keras_mot.second_order import Moments, WeightMatrices, gather_moments, matrices_of, parts_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,15 +54,12 @@ class LayerWeight:
         return moments.second[0] / max(moments.count, 1)
 
 
-def layer_weights(
-    model: keras.Model, origins: Any, batches: Sequence[Any], name: str
-) -> tuple[list[LayerWeight], tuple]:
+def layer_weights(model: keras.Model, origins: Any, name: str) -> tuple[list[LayerWeight], tuple]:
     """The kernels of a flat model that can be transformed.
 
     Args:
         model: the flat model.
         origins: the `Origins` of its operations in the user's model.
-        batches: list of inputs.
         name: of the user's model, which paths are told without.
 
     Returns:
@@ -79,22 +76,27 @@ def layer_weights(
             is_sole = len(own) == 1 and weight.owner is operation
             found.append(LayerWeight(weight.owner, path, weight.variable, weight.axes, weight.depthwise, is_sole))
         skipped += [(each.path, each.reason) for each in left if each.unknown]
-    return _with_moments(model, found, batches), tuple(skipped)
+    return found, tuple(skipped)
 
 
-def _with_moments(model, weights, batches):
-    matrices = {id(layer): matrices_of(layer) for layer in {id(each.layer): each.layer for each in weights}.values()}
-    flat = [each for found in matrices.values() for each in found]
-    try:
-        moments = dict(zip(map(id, flat), gather_moments(model, flat, batches), strict=True))
-    except ValueError:  # some inputs cannot be looked at: losses are measured all the same
-        return weights
-    result = []
-    for weight in weights:
-        own = [each for each in matrices[id(weight.layer)] if each.variable is weight.variable]
-        seen = [(each, moments[id(each)]) for each in own if moments[id(each)].count]
-        result.append(dataclasses.replace(weight, seen=tuple(seen)))
-    return result
+def with_moments(model: keras.Model, weights: Sequence[LayerWeight], batches: Sequence[Any]) -> Iterator[LayerWeight]:
+    """Yields the same with the moments of their inputs, not too many of these at a time.
+
+    Args:
+        model: the flat model.
+        weights: list of `LayerWeight`.
+        batches: list of inputs.
+    """
+    groups = [[each for each in matrices_of(weight.layer) if each.variable is weight.variable] for weight in weights]
+    for numbers in parts_of(groups):
+        flat = [each for number in numbers for each in groups[number]]
+        try:
+            moments = dict(zip(map(id, flat), gather_moments(model, flat, batches), strict=True))
+        except ValueError:  # some inputs cannot be looked at: losses are measured all the same
+            moments = {}
+        for number in numbers:
+            seen = [(each, moments[id(each)]) for each in groups[number] if id(each) in moments]
+            yield dataclasses.replace(weights[number], seen=tuple(pair for pair in seen if pair[1].count))
 
 
 def _energy(matrices, moments, kernel):

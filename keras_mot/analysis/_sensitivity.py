@@ -14,7 +14,7 @@ from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
 from keras_mot._retracing import without_retracing_warnings
-from keras_mot.analysis._layer_weights import LayerWeight, layer_weights
+from keras_mot.analysis._layer_weights import LayerWeight, layer_weights, with_moments
 from keras_mot.analysis._output_loss import decibels, make_measure
 from keras_mot.analysis._quantized_sensitivity import activation_rows, quantized_rows
 from keras_mot.analysis._weight_changes import changes
@@ -110,10 +110,10 @@ def sensitivity(
     inputs, labels = _samples(flat, data, loss, max_samples, batch_size)
     with _quietly(), progress_bar(progress) as bar:
         runs = _Runs(flat, inputs, loss, labels)
-        weights, skipped = layer_weights(flat, origins, inputs, model.name)
+        weights, skipped = layer_weights(flat, origins, model.name)
         task = bar.add_task("sensitivities", total=len(weights))
         rows = []
-        for weight in weights:
+        for weight in with_moments(flat, weights, inputs):
             rows += _rows_of(runs, weight, asked, estimate_below)
             bar.advance(task)
         for bits in asked.get("activation_bits", ()):
