@@ -199,10 +199,10 @@ def affine(lowering, layer, inputs, axis, scale, offset, trained=False):
     if not trained and np.size(scale) == np.size(offset) == 1:
         return _by_numbers(lowering, given, inputs, float(np.max(scale)), float(np.max(offset)))
     shape, rank = tuple(inputs.shape), len(inputs.shape)
-    if axis % rank != rank - 1 or rank not in (2, 3, 4) or shape[-1] is None:
+    if axis % rank != rank - 1 or rank not in (2, 3, 4, 5) or shape[-1] is None:
         return None
     channels = shape[-1]
-    if any(np.size(each) not in (1, channels) for each in (scale, offset)) or (rank == 3 and None in shape[1:]):
+    if any(np.size(each) not in (1, channels) for each in (scale, offset)) or (rank in (3, 5) and None in shape[1:]):
         return None
     total = Affine(inputs, scale, offset)
     if not trained and id(given) in lowering.affine:
@@ -218,9 +218,11 @@ def affine(lowering, layer, inputs, axis, scale, offset, trained=False):
 
 
 def pointwise(convolution, inputs):
-    """The results of a depthwise convolution of one pixel on a tensor of rank 2, 3 or 4."""
+    """The results of a depthwise convolution of one pixel on a tensor of rank 2, 3, 4 or 5."""
     shape, rank = tuple(inputs.shape), len(inputs.shape)
-    if rank < 4:
+    if rank == 5:
+        inputs = ops.reshape(inputs, (-1, *shape[2:]))
+    elif rank < 4:
         inputs = ops.reshape(inputs, (-1, 1, 1, shape[-1]) if rank == 2 else (-1, 1, *shape[1:]))
     outputs = convolution(inputs)
     return outputs if rank == 4 else ops.reshape(outputs, (-1, *shape[1:]))
