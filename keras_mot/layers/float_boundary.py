@@ -7,9 +7,10 @@ import keras
 
 from keras_mot.layers.same_shape import SameShape
 
-ASKED, FASTER, UNEVEN, MASKED = "asked", "faster", "uneven", "masked"
-"""Why something is in floats: its user said so; the target computes it faster so; one scale is too coarse for it; or
-nothing in integers stands for what a mask leaves out."""
+ASKED, FASTER, UNEVEN = "asked", "faster", "uneven"
+MASKED, ANGLE, NO_KERNEL = "masked", "angle", "no_kernel"
+"""Why something is in floats: its user said so; the target computes it faster so; one scale is too coarse for it;
+nothing in integers stands for what a mask leaves out; it is an angle; or the target has no kernel for it."""
 
 _MARK = contextvars.ContextVar("float_boundary_mark", default=None)
 
@@ -19,7 +20,7 @@ class FloatBoundary(SameShape):
     """Returns its inputs; what reads them computes in floats, in an exported file too.
 
     Args:
-        reason: why: `ASKED`, `FASTER`, `UNEVEN` or `MASKED`.
+        reason: why: `ASKED`, `FASTER`, `UNEVEN`, `MASKED`, `ANGLE` or `NO_KERNEL`.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 

@@ -25,6 +25,7 @@ class FlatModel:
         operations: the operations that it was made from.
         around: dictionary from the id of one of these to the layers that it is called in, the outermost first.
         fixed: the variables of the user's model that have become constants.
+        closed: pairs of (layer of the user's model, why it could not be taken apart).
     """
 
     model: keras.Model
@@ -33,6 +34,7 @@ class FlatModel:
     operations: tuple
     around: dict[int, tuple]
     fixed: tuple[keras.Variable, ...]
+    closed: tuple[tuple, ...]
 
 
 def flat_copy(
@@ -55,8 +57,8 @@ def flat_copy(
             does something in training alone.
     """
     flat, opened = _flat(model, given, data, trained, left)
-    if opened.closed:
-        listed = "".join(f"\n  {_described(given.of(layer))}: {reason}" for layer, reason in opened.closed)
+    if flat.closed:
+        listed = "".join(f"\n  {_described(layer)}: {reason}" for layer, reason in flat.closed)
         warnings.warn(
             f"Some layers of '{model.name}' stay as they are, in floats, since they could not be taken apart:{listed}",
             stacklevel=2,
@@ -95,7 +97,9 @@ def _flat(model, given, data, trained, left):
         flat, origins = flatten_with_origins(opened.model, opened.names)
         origins = origins.through(opened.origins)
         fixed = tuple(opened.fixed.values())
-        return FlatModel(flat, origins.through(given), origins, tuple(map(user, operations)), around, fixed), opened
+        closed = tuple((given.of(layer), reason) for layer, reason in opened.closed)
+        known = tuple(map(user, operations))
+        return FlatModel(flat, origins.through(given), origins, known, around, fixed, closed), opened
 
 
 def _described(layer: Any) -> str:

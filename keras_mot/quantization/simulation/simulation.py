@@ -152,7 +152,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
         return origins.of(lowered.origins.of(copied.of(operation)))
 
     simulation = with_output_names(simulation, output_names(model))
-    note_sources(simulation, model, origin, settings.is_in_floats)
+    note_sources(simulation, model, origin, settings.is_in_floats, flat.closed)
     return simulation, left, origin
 
 
