@@ -29,10 +29,11 @@ NAMES = {
         quantize_model quantize_post_training quantize_scope reference_rounding strip_quantization""",
     "recipes": """PRESETS STAGES Cluster CompressionResult FineTune PostTraining Prune QuantizeAware Recipe
         RemoveChannels Stage StageResult StoreWeights Tune compress""",
-    "sparsity": """Block Channel ConstantSparsity Criterion Element Granularity Magnitude NofM PerLayer PolynomialDecay
-        PrunableLayer PruneForLatencyOnXNNPack PruningConfig PruningPolicy PruningReport PruningSchedule
-        PruningSummaries Random UpdatePruningStep WholeModel prune_channels prune_low_magnitude prune_scope pruning_due
-        pruning_report remove_pruned_channels strip_pruning update_pruning_step""",
+    "sparsity": """Block Channel ConstantSparsity Criterion Element Gradient Granularity InformedCriterion Magnitude
+        Movement NofM OptimalBrainSurgeon PerLayer PolynomialDecay PrunableLayer PruneForLatencyOnXNNPack PruningConfig
+        PruningEvidence PruningPolicy PruningReport PruningSchedule PruningSummaries Random Regrow RigL SET SNIP Taylor
+        UpdatePruningStep Wanda WeightEvidence WholeModel prune_at_once prune_channels prune_low_magnitude prune_scope
+        pruning_due pruning_report refit remove_pruned_channels strip_pruning update_pruning_step""",
     "targets": "LITERT Cost Costs Target get register target_of",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }
@@ -76,7 +77,7 @@ def test_public_names(room):
 
 def test_rooms():
     assert set(NAMES) <= set(keras_mot.__all__)
-    assert sum(len(names.split()) for names in NAMES.values()) < 140
+    assert sum(len(names.split()) for names in NAMES.values()) < 170
 
 
 @pytest.mark.parametrize("room", NAMES)
