@@ -76,6 +76,9 @@ _LAYERS = {
     operation_class("Softmax"): attention.softmax,
     operation_class("LogSoftmax"): attention.log_softmax,
     operation_class("DotProductAttention"): attention.dot_product,
+    operation_class("LayerNorm"): normalization.layer_norm,
+    operation_class("RMSNorm"): normalization.rms_norm,
+    operation_class("Normalize"): normalization.normalize,
     operation_class("Einsum"): products.einsum,
     operation_class("ExtractPatches"): products.patches,
 }
