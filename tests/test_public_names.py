@@ -27,8 +27,8 @@ NAMES = {
         Percentile QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding SeenValues
         WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer quantize_annotate_model quantize_apply
         quantize_model quantize_post_training quantize_scope reference_rounding strip_quantization""",
-    "recipes": """PRESETS STAGES Cluster CompressionResult FineTune PostTraining Prune QuantizeAware Recipe
-        RemoveChannels Stage StageResult StoreWeights Tune compress""",
+    "recipes": """PRESETS STAGES Cluster CompressionResult FineTune PostTraining Prune PruneChannels QuantizeAware
+        Recipe RemoveChannels Stage StageResult StoreWeights Tune compress""",
     "sparsity": """Block Channel ConstantSparsity Criterion Element Granularity Magnitude NofM PerLayer PolynomialDecay
         PrunableLayer PruneForLatencyOnXNNPack PruningConfig PruningPolicy PruningReport PruningSchedule
         PruningSummaries Random UpdatePruningStep WholeModel prune_channels prune_low_magnitude prune_scope pruning_due

@@ -24,9 +24,9 @@ class Recipe(Config):
     """A pipeline: stages in their order.
 
     Args:
-        stages: list of `Prune`, `RemoveChannels`, `Cluster`, `PostTraining`, `StoreWeights`, `QuantizeAware`, `Tune`.
-            Pruning comes before removing channels, that before clustering, and all before one of the ways to store
-            numbers; `Tune` anywhere, but not after `PostTraining` or `StoreWeights`.
+        stages: list of `PruneChannels`, `Prune`, `RemoveChannels`, `Cluster`, `PostTraining`, `StoreWeights`,
+            `QuantizeAware`, `Tune`. They come in this order, with one of the ways to store numbers;
+            `Tune` anywhere, but not after `PostTraining` or `StoreWeights`.
         name: of the recipe.
 
     Raises:
