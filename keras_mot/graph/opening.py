@@ -13,7 +13,7 @@ from keras_mot._keras import flatten_layers, own_name, run_graph, takes_training
 from keras_mot.graph._exact_shapes import Nothing, exact_shapes
 from keras_mot.graph._lifting import Lifted, constant, lifted
 from keras_mot.graph._unrolling import first_states, is_unrollable, result_of, timesteps_of
-from keras_mot.graph.arguments import pass_mask_on, with_masks
+from keras_mot.graph.arguments import pass_mask_on, with_masks, without_default_training
 from keras_mot.graph.functional import as_functional, is_a
 from keras_mot.graph.inner_calls import UntraceableError, inner_calls, reason_of
 from keras_mot.graph.kinds import kind_of
@@ -187,6 +187,7 @@ class _Opening:
 
     def _call(self, operation, mode, around, *args, **kwargs):
         nested = as_functional(operation)
+        kwargs = without_default_training(operation, kwargs)
         mode = kwargs.get("training") if kwargs.get("training") is not None else mode
         if nested is not None:
             inputs = args[0] if args else kwargs["inputs"]

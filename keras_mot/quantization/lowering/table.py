@@ -47,6 +47,7 @@ _LAYERS = {
     layers.MultiHeadAttention: attention.multi_head,
     layers.GroupQueryAttention: attention.multi_head,
     layers.Attention: attention.attention,
+    layers.AdditiveAttention: attention.additive_attention,
     layers.Softmax: attention.softmax,
     layers.RNN: recurrent.unroll,
     layers.SimpleRNN: recurrent.unroll,
