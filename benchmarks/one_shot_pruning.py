@@ -202,8 +202,8 @@ def write(arguments, name, rows):
     tested = "all" if arguments.test_samples is None else arguments.test_samples
     notes = (
         f"Means over {len({row['split'] for row in rows})} splits; {arguments.samples} inputs to calibrate with, "
-        f"without labels, none of them in the test data, of which {tested} are measured on. 50 % and 70 % of all kernel "
-        "weights, one ranking over the model by magnitude; 2:4 in all layers with groups of four.",
+        f"without labels, none of them in the test data, of which {tested} are measured on. 50 % and 70 % of all "
+        "kernel weights, one ranking over the model by magnitude; 2:4 in all layers with groups of four.",
     )
     table = dataclasses.replace(table_of(name, rows), notes=notes)
     write_results(arguments, f"one_shot_pruning_{name}_{keras.backend.backend()}", values, [table])
