@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from _common import Table, cifar10, environment, load_model, mnist, write_results
 from _common import parser as common_parser
-from _training import cut, speaker_parts
+from _training import speaker_parts
 from pruning_accuracy import DS_CNN_LEFT_ALONE, pruning_of_the_rest
 
 from keras_mot.layers import find_weights
@@ -72,7 +72,11 @@ def ds_cnn_l(arguments):
 
 
 def shortened(test, arguments):
-    return cut(test, 500) if arguments.quick else test
+    """A random part of the test data, the same for all splits."""
+    if arguments.test_samples is None or arguments.test_samples >= len(test[1]):
+        return test
+    chosen = np.random.default_rng(1).permutation(len(test[1]))[: arguments.test_samples]
+    return test[0][chosen], test[1][chosen]
 
 
 TASKS = {"resnet8": resnet8, "mnist": mnist_cnn, "ds-cnn-l": ds_cnn_l}
@@ -106,8 +110,8 @@ def with_statistics(small, inputs):
     """Batch normalization estimated anew, in place: a moving average over the data, gone through several times."""
     norms = [layer for layer in small.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
-        layer.momentum = 0.9
-    for _ in range(max(1, 4096 // len(inputs)) if norms else 0):
+        layer.momentum = 0.8
+    for _ in range(-(-3072 // len(inputs)) if norms else 0):
         for start in range(0, len(inputs) - 127, 128):
             small(inputs[start : start + 128], training=True)
     return small
@@ -180,22 +184,29 @@ def main():
     parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", choices=[*TASKS, []], default=list(TASKS))
     parser.add_argument("--samples", type=int, default=1024, help="inputs to calibrate with")
+    parser.add_argument("--test-samples", type=int, help="of the test data, by default all")
     parser.add_argument("--splits", type=int, default=SPLITS, help="of the data into calibration and test")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.samples, arguments.splits = 128, 2
+        arguments.samples, arguments.splits, arguments.test_samples = 128, 2, 500
     for name in arguments.models:
         rows, known = [], {}
         for split, task in enumerate(TASKS[name](arguments)):
             rows += run(task, split, known)
-        values = {"model": name, "samples": arguments.samples, "environment": environment(), "rows": rows}
-        notes = (
-            f"Means over {arguments.splits} splits; {arguments.samples} inputs to calibrate with, without labels, none "
-            "of them in the test data. 50 % and 70 % of all kernel weights, one ranking over the model; 2:4 in all "
-            "layers with groups of four.",
-        )
-        table = dataclasses.replace(table_of(name, rows), notes=notes)
-        write_results(arguments, f"one_shot_pruning_{name}_{keras.backend.backend()}", values, [table])
+            write(arguments, name, rows)
+
+
+def write(arguments, name, rows):
+    """The results so far."""
+    values = {"model": name, "samples": arguments.samples, "environment": environment(), "rows": rows}
+    tested = "all" if arguments.test_samples is None else arguments.test_samples
+    notes = (
+        f"Means over {len({row['split'] for row in rows})} splits; {arguments.samples} inputs to calibrate with, "
+        f"without labels, none of them in the test data, of which {tested} are measured on. 50 % and 70 % of all "
+        "kernel weights, one ranking over the model by magnitude; 2:4 in all layers with groups of four.",
+    )
+    table = dataclasses.replace(table_of(name, rows), notes=notes)
+    write_results(arguments, f"one_shot_pruning_{name}_{keras.backend.backend()}", values, [table])
 
 
 if __name__ == "__main__":

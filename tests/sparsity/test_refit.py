@@ -23,6 +23,7 @@ from keras_mot.sparsity import (
     strip_pruning,
     update_pruning_step,
 )
+from keras_mot.sparsity._samples import affordable
 
 HALF = ConstantSparsity(0.5)
 
@@ -235,3 +236,10 @@ def test_in_rounds_with_layers_left_alone(network):
         prune_at_once(network, x, rounds=0)
     with pytest.raises(TypeError, match="how"):
         prune_at_once(network, x, "half")
+
+
+def test_memory_bounds_the_samples():
+    inputs = keras.Input((256, 256, 1))
+    model = keras.Model(inputs, layers.MaxPooling2D(256)(layers.Conv2D(16, 1)(inputs)))  # 4 MB a sample, at four places
+    assert affordable(model, 4096) == 128
+    assert affordable(keras.Sequential([layers.Input((4,)), layers.Dense(3)]), 4096) == 4096
