@@ -21,8 +21,8 @@ NAMES = {
     "graph": "Call Graph Kind fold_batch_norm register_kind rewrite split_preprocessing trace",
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
         transformed_weights update_step""",
-    "quantization": """DYNAMIC_RANGE FLOAT16 INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AllValuesQuantizer
-        Calibration
+    "quantization": """DYNAMIC_RANGE FLOAT16 INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AdaRound
+        AllValuesQuantizer Calibration
         Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme Entropy FixedQuantizer
         GPTQ LastValueQuantizer LeastSquares MeanMinMax MinMax MovingAverage MovingAverageQuantizer Nearest
         Percentile QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding
