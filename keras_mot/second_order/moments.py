@@ -27,7 +27,6 @@ class Moments:
         second: H = X'X, array of shape (groups, rows, rows), float64 up to 4096 rows, float32 beyond.
         cross: X'Z, if there is a second matrix Z of inputs, such as those of the original model; its products with the
             original weights V, `cross @ V`, are X'Y for that model's outputs Y. `None` otherwise.
-        other: Z'Z, or `None`.
         first: the sums of the columns of X: float64 array of shape (groups, rows).
         first_crossed: the same of Z, or `None`.
         count: how many rows X has had: samples times positions.
@@ -37,7 +36,6 @@ class Moments:
         dtype = "float64" if rows <= _MOST_IN_DOUBLE else "float32"
         self.second = np.zeros((groups, rows, rows), dtype)
         self.cross = np.zeros_like(self.second) if crossed else None
-        self.other = np.zeros_like(self.second) if crossed else None
         self.first = np.zeros((groups, rows))
         self.first_crossed = np.zeros((groups, rows)) if crossed else None
         self.count = 0
@@ -49,7 +47,6 @@ class Moments:
         self.first += inputs.sum(axis=1, dtype="float64")
         if self.cross is not None:
             self.cross += turned @ others
-            self.other += others.transpose(0, 2, 1) @ others
             self.first_crossed += others.sum(axis=1, dtype="float64")
         self.count += inputs.shape[1]
 
@@ -62,11 +59,10 @@ class Moments:
         """The moments about the means: what counts where a bias takes the mean of the outputs up."""
         result = Moments.__new__(Moments)
         result.second = self.second - self.first[:, :, None] * self.means[:, None, :]
-        result.cross = result.other = None
+        result.cross = None
         if self.cross is not None:
             means = (self.first_crossed / max(self.count, 1))[:, None, :]
             result.cross = self.cross - self.first[:, :, None] * means
-            result.other = self.other - self.first_crossed[:, :, None] * means
         result.first, result.count = np.zeros_like(self.first), self.count
         result.first_crossed = None if self.first_crossed is None else np.zeros_like(self.first_crossed)
         return result
