@@ -17,6 +17,7 @@ from keras_mot.layers import find_weights
 from keras_mot.sparsity import (
     ConstantSparsity,
     NofM,
+    PruningConfig,
     WholeModel,
     prune_at_once,
     prune_low_magnitude,
