@@ -9,6 +9,7 @@ import keras
 
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
+from keras_mot.data.arrays import sample_count
 from keras_mot.layers import strip
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.selecting import checked_overrides
@@ -67,7 +68,8 @@ def prune_at_once(
     config = _config(how)
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"`rounds` should be a positive integer; received {describe(rounds)}.")
-    rounds = min(rounds, _most_rounds([config, *checked_overrides(overrides).values()]))
+    rounds = _fewer_for_patterns(rounds, [config, *checked_overrides(overrides).values()])
+    calibration_data = _kept(calibration_data, samples)
     evidence = PruningEvidence(calibration_data, loss, samples=samples)
     work = model
     for number in range(1, rounds + 1):
@@ -100,12 +102,25 @@ def _config(how):
     return PruningConfig(ConstantSparsity(float(how)), scope=WholeModel())
 
 
-def _most_rounds(configs):
-    """As many as there are different sparsities on the way."""
+def _fewer_for_patterns(rounds, configs):
+    """Where all is pruned in patterns, no more rounds than there are patterns on the way."""
     patterns = [each.granularity for each in configs if each is not None]
     if all(isinstance(pattern, NofM) for pattern in patterns):
-        return max(pattern.zeros for pattern in patterns)
-    return 1000
+        return min(rounds, max(pattern.zeros for pattern in patterns))
+    return rounds
+
+
+def _kept(data, samples):
+    """What an iterator yields, so that it can be gone through in each round."""
+    if not hasattr(data, "__next__"):
+        return data
+    kept, count = [], 0
+    for batch in data:
+        kept.append(batch)
+        count += sample_count(batch)
+        if count >= samples:
+            break
+    return kept
 
 
 def _at_once(config, part):

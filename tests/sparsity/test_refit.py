@@ -225,6 +225,9 @@ def test_pruning_at_once(network):
 
 def test_in_rounds_with_layers_left_alone(network):
     x = images()
+    pattern = prune_at_once(network, (x[i : i + 16] for i in range(0, 48, 16)), PruningConfig(granularity=NofM(2, 4)))
+    groups = numpy(strip_pruning(pattern).get_layer("pointwise").kernel)[0, 0].reshape(2, 4, 8)
+    assert (np.count_nonzero(groups, axis=1) == 2).all()
     result = prune_at_once(network, x, 0.6, rounds=2, overrides={network.get_layer("head"): None})
     assert pruning_report(result).sparsity == pytest.approx(0.6, abs=0.02)
     assert numpy(strip_pruning(result).get_layer("head").kernel).all()
