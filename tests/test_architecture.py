@@ -27,7 +27,7 @@ ORDER = (
     ("sparsity", "clustering"),
     ("targets",),
     ("quantization",),
-    ("export", "tfmot"),
+    ("export", "tfmot", "low_rank"),
     ("analysis",),
     ("recipes",),
     ("cli",),

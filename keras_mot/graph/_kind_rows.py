@@ -28,6 +28,7 @@ from keras_mot.graph._kind import (
     WEIGHTED,
     Kind,
 )
+from keras_mot.layers.in_training import ActivityPenalty, InTraining
 from keras_mot.layers.inverse_root import InverseRoot
 
 TABLE = {}
@@ -66,13 +67,13 @@ _rows_by_rank(
 )
 _row(Kind("embedding", LOOKS_UP), layers.Embedding)
 _row(Kind("batch_normalization", NORMALIZES, channels_stay=True), layers.BatchNormalization)
-for _name, _layer in (
-    ("layer_normalization", layers.LayerNormalization),
-    ("group_normalization", layers.GroupNormalization),
-    ("rms_normalization", layers.RMSNormalization),
-    ("unit_normalization", layers.UnitNormalization),
+for _name, _layer, _class in (
+    ("layer_normalization", layers.LayerNormalization, "LayerNorm"),
+    ("group_normalization", layers.GroupNormalization, None),
+    ("rms_normalization", layers.RMSNormalization, "RMSNorm"),
+    ("unit_normalization", layers.UnitNormalization, "Normalize"),
 ):
-    _row(Kind(_name, NORMALIZES), _layer)
+    _row(Kind(_name, NORMALIZES), _layer, *([] if _class is None else [_class]))
 _row(Kind("inverse_root", ELEMENTWISE, channels_stay=True, table=True), InverseRoot)
 
 # The same numbers.
@@ -105,7 +106,7 @@ _row(
         if hasattr(layers, _name)
     ),
 )
-_row(_STAYS, "StopGradient", "Copy")
+_row(_STAYS, InTraining, ActivityPenalty, "StopGradient", "Copy")
 _row(dataclasses.replace(_STAYS, condition=casts_floats), "Cast")
 _row(dataclasses.replace(_STAYS, name="crop", condition=crops_only), layers.CenterCrop)
 _rows_by_rank(dataclasses.replace(_STAYS, name="crop"), layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)

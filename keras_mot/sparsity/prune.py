@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,8 +105,13 @@ PRUNING = Technique(
     wholly=lambda config: isinstance(config.scope, WholeModel),
     # A depthwise channel goes with the one that it reads, and keeps that one from being cut out if it stays.
     takes_depthwise=lambda config: isinstance(config.granularity, Channel),
+    suits=lambda config, weight: not isinstance(config.granularity, Channel) or _channels(weight) > 1,
 )
 """What pruning is, as a `Technique`."""
+
+
+def _channels(weight):
+    return math.prod(weight.variable.shape[axis] for axis in weight.axes.outputs)
 
 
 def _with_policy(policy):
