@@ -28,8 +28,9 @@ NAMES = {
         AllValuesQuantizer Calibration Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme
         Entropy FixedQuantizer LastValueQuantizer LeastSquares MeanMinMax MinMax MovingAverage MovingAverageQuantizer
         Nearest Percentile QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding
-        SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer quantize_annotate_model
-        quantize_apply quantize_model quantize_post_training quantize_scope reference_rounding strip_quantization""",
+        SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer
+        quantize_annotate_model quantize_apply quantize_model quantize_post_training quantize_scope reference_rounding
+        strip_quantization""",
     "recipes": """PRESETS STAGES Cluster CompressionResult Factorize FineTune PostTraining Prune PruneChannels
         QuantizeAware Recipe RemoveChannels Stage StageResult StoreWeights Tune compress""",
     "sparsity": """SET SNIP Block Channel ConstantSparsity Criterion Element Gradient Granularity InformedCriterion
