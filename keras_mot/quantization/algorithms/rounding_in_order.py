@@ -31,8 +31,8 @@ from keras_mot.second_order import (
 from keras_mot.transforms import FakeQuantize, PaletteTransform
 
 _BYTES = 768 * 2**20  # that samples may take between two layers
-# Of what was rounded before, so much is made up for. All of it is better where inputs are nearly those in floats (ResNet-8
-# with 4 bits), none where they are not (DS-CNN-S): least squares shrink weights whose inputs are noisy.
+# Of what was rounded before, so much is made up for. All of it is better where inputs are nearly those in floats
+# (ResNet-8 with 4 bits), none where they are not (DS-CNN-S): least squares shrink weights whose inputs are noisy.
 _MADE_UP_FOR = 0.5
 _ROWS, _ROWS_FOR_EACH = 32768, 16  # rows of inputs that are enough: so many, or so many for each input
 
