@@ -42,6 +42,7 @@ from keras_mot._keras.layers import (
     unpickling_with,
     untrack,
 )
+from keras_mot._keras.losses import counted_losses
 from keras_mot._keras.patches import callback_list_problem, extend
 from keras_mot._keras.places import plain_places
 from keras_mot._keras.scopes import AutocastScope, is_eager, is_training, no_gradients
@@ -89,6 +90,7 @@ __all__ = [
     "copy_input_shape",
     "copy_of_variable",
     "copy_parent_path",
+    "counted_losses",
     "distribution_strategy",
     "extend",
     "finish_callbacks",

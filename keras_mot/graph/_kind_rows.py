@@ -28,6 +28,7 @@ from keras_mot.graph._kind import (
     WEIGHTED,
     Kind,
 )
+from keras_mot.layers.in_training import ActivityPenalty, InTraining
 from keras_mot.layers.inverse_root import InverseRoot
 
 TABLE = {}
@@ -105,7 +106,7 @@ _row(
         if hasattr(layers, _name)
     ),
 )
-_row(_STAYS, "StopGradient", "Copy")
+_row(_STAYS, InTraining, ActivityPenalty, "StopGradient", "Copy")
 _row(dataclasses.replace(_STAYS, condition=casts_floats), "Cast")
 _row(dataclasses.replace(_STAYS, name="crop", condition=crops_only), layers.CenterCrop)
 _rows_by_rank(dataclasses.replace(_STAYS, name="crop"), layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)

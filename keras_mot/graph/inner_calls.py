@@ -10,7 +10,16 @@ import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
-from keras_mot._keras import call_of, flatten_layers, get_keras_mask, no_gradients, symbolic_operands, takes_training
+from keras_mot._keras import (
+    call_of,
+    counted_losses,
+    flatten_layers,
+    get_keras_mask,
+    no_gradients,
+    operation_class,
+    symbolic_operands,
+    takes_training,
+)
 from keras_mot._messages import shortened
 from keras_mot.graph import _open_batch
 from keras_mot.graph.arguments import accepted_arguments
@@ -42,6 +51,7 @@ class InnerCalls:
         tensors: dictionary from the id of a symbolic tensor in them to the argument of the layer that it stands for.
         outputs: what the layer returns, with symbolic tensors in it that stand for results.
         fixed: the variables whose values have become constants of the calls.
+        losses: how many losses the layer adds.
         trained: the arrays in the calls that change with variables that are trained.
         kept: what must live as long as ids are used.
     """
@@ -50,8 +60,16 @@ class InnerCalls:
     tensors: dict[int, Any]
     outputs: Any
     fixed: tuple[keras.Variable, ...] = ()
+    losses: int = 0
     trained: tuple = ()
     kept: tuple = ()
+
+
+_LOOPS = tuple(
+    found
+    for found in map(operation_class, ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap"))
+    if found is not None
+)
 
 
 class UntraceableError(ValueError):
@@ -173,7 +191,7 @@ def _recorded(layer, args, kwargs, values=()):
     known = {id(each) for each in flatten_layers(layer)}
     unbuilt = {id(each) for each in flatten_layers(layer) if not each.built}
     scope = _Recording(values)
-    with no_gradients(), symbolic_operands(), scope:
+    with no_gradients(), symbolic_operands(), counted_losses(layer) as losses, scope:
         outputs = layer.call(*args, **kwargs)
     if scope.has_changes():
         raise UntraceableError("its `call` draws random numbers, or changes its own state")
@@ -195,6 +213,7 @@ def _recorded(layer, args, kwargs, values=()):
         tensors={id(tensor): tensor for tensor in given},
         outputs=outputs,
         fixed=tuple(scope.read.values()),
+        losses=len(losses),
         kept=(given, nodes),
     )
 
@@ -219,7 +238,10 @@ def check_functions(node: Any) -> None:
         return
     given = [*keras.tree.flatten((node.arguments.args, node.arguments.kwargs)), *vars(operation).values()]
     if any(isinstance(item, types.FunctionType | types.MethodType) for item in given):
-        raise UntraceableError(f"its `call` hands functions to '{type(operation).__name__}' of `keras.ops`")
+        name = type(operation).__name__
+        loop = isinstance(operation, _LOOPS)
+        way = "; write the loop in Python, where the number of steps is known" if loop else ""
+        raise UntraceableError(f"its `call` hands functions to '{name}' of `keras.ops`{way}")
 
 
 def calls_between(inputs: Any, outputs: Any) -> Iterator[Any]:

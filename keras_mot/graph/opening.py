@@ -13,7 +13,7 @@ from keras_mot._keras import flatten_layers, own_name, run_graph, takes_training
 from keras_mot.graph._exact_shapes import Nothing, exact_shapes
 from keras_mot.graph._lifting import Lifted, constant, lifted
 from keras_mot.graph._unrolling import first_states, is_unrollable, result_of, timesteps_of
-from keras_mot.graph.arguments import pass_mask_on, with_masks
+from keras_mot.graph.arguments import pass_mask_on, with_masks, without_default_training
 from keras_mot.graph.functional import as_functional, is_a
 from keras_mot.graph.inner_calls import UntraceableError, inner_calls, reason_of
 from keras_mot.graph.kinds import kind_of
@@ -21,7 +21,9 @@ from keras_mot.graph.names import model_between
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import masked_inputs, new_inputs, operations_of
 from keras_mot.graph.tracing import UnknownInputsError, symbolic_inputs
+from keras_mot.graph.training_branches import difference_in_training, returns_its_input
 from keras_mot.layers import is_transformed
+from keras_mot.layers.in_training import ActivityPenalty, InTraining
 from keras_mot.layers.transformed import plain_class
 
 
@@ -36,6 +38,7 @@ class OpenedModel:
         around: dictionary from the id of an operation to the layers that it was called in, the outermost first.
         closed: list of (layer, reason) of those that could not be taken apart.
         fixed: the variables of the other model that have become constants of this one.
+        lost: list of (layer, what it does in training alone, in its own `call`, in words): this is not in the model.
     """
 
     model: keras.Model
@@ -44,6 +47,7 @@ class OpenedModel:
     around: dict[int, tuple] = dataclasses.field(default_factory=dict)
     closed: list[tuple] = dataclasses.field(default_factory=list)
     fixed: dict[int, keras.Variable] = dataclasses.field(default_factory=dict)
+    lost: list[tuple] = dataclasses.field(default_factory=list)
 
     def layers_around(self, operation: Any) -> tuple:
         """The layers that an operation was called in, the outermost first."""
@@ -54,6 +58,8 @@ def open_model(
     model: keras.Model,
     stays: Callable[[Any], bool] = lambda operation: False,
     data: Any = None,
+    trained: bool = False,
+    left: Callable[[Any], bool] = lambda operation: False,
     shapes: Sequence[tuple] | None = None,
 ) -> OpenedModel:
     """Calls what a model's layers call, instead of the layers, until there is nothing to take apart any more.
@@ -66,6 +72,9 @@ def open_model(
         model: a built model.
         stays: function from a layer to whether it is one operation for other reasons than its kind.
         data: as of `symbolic_inputs`.
+        trained: whether the result is going to be trained: what a layer does in training alone is kept if it returns
+            its input in inference, and listed as `lost` otherwise.
+        left: function from a layer to whether it stays one operation if it does something in training alone.
         shapes: what the shapes of the inputs of a functional model become, where it leaves sizes open; the batch's size
             stands in front.
 
@@ -76,15 +85,16 @@ def open_model(
         ValueError: if the inputs of a subclassed model are not known, or its `call` cannot be traced.
     """
     functional = as_functional(model)
-    if functional is not None and shapes is None and not any(map(_Opening(stays).changes, operations_of(model))):
+    opening = _Opening(stays, trained=trained, left=left)
+    if functional is not None and shapes is None and not any(map(opening.changes, operations_of(model))):
         return OpenedModel(model)
     try:
-        return _opened(model, _Opening(stays), data, shapes)
+        return _opened(model, opening, data, shapes)
     except UnknownInputsError:
         raise
     except Exception:
         # What comes of an array in the place of a tensor may be more than what reads it can take.
-        return _opened(model, _Opening(stays, constants=False), data, shapes)
+        return _opened(model, _Opening(stays, False, trained, left), data, shapes)
 
 
 def _opened(model, opening, data, shapes):
@@ -118,16 +128,22 @@ _MERGES = {
 }
 
 
+class _LeftWholeError(UntraceableError):
+    """A layer is not to be taken apart."""
+
+
 class _Opening:
     """Calls operations again, or those within them.
 
     Args:
         stays: as of `open_model`.
         constants: whether layers are taken apart that return arrays, whatever their inputs are.
+        trained: as of `open_model`.
+        left: as of `open_model`.
     """
 
-    def __init__(self, stays, constants=True):
-        self._stays, self._constants = stays, constants
+    def __init__(self, stays, constants=True, trained=False, left=lambda operation: False):
+        self._stays, self._constants, self._trained, self._left = stays, constants, trained, left
         self._closed = {}  # id of a layer -> the layer: what could not be taken apart
         self._made = {}  # (id of a layer, position within) -> (what was lifted there, the layer that was made of it)
         self._kept = []  # operations whose ids are keys, those among them that no tensor leads to any more
@@ -171,6 +187,7 @@ class _Opening:
 
     def _call(self, operation, mode, around, *args, **kwargs):
         nested = as_functional(operation)
+        kwargs = without_default_training(operation, kwargs)
         mode = kwargs.get("training") if kwargs.get("training") is not None else mode
         if nested is not None:
             inputs = args[0] if args else kwargs["inputs"]
@@ -190,6 +207,8 @@ class _Opening:
                 outputs = run(operation, args, kwargs, mode, (*around, operation))
                 pass_mask_on(operation, args, kwargs, outputs, always=True)
                 return outputs
+            except _LeftWholeError:
+                self._closed[id(operation)] = operation
             except UntraceableError as error:
                 self._closed[id(operation)] = operation
                 self.result.closed.append((operation, str(error)))
@@ -232,7 +251,16 @@ class _Opening:
             raise UntraceableError(reason_of(error, (args, kwargs))) from error
 
     def _replayed(self, layer, args, kwargs, mode, around):
-        inner = lifted(inner_calls(layer, args, kwargs))
+        recorded = inner_calls(layer, args, kwargs)
+        in_training = difference_in_training(layer, args, kwargs, recorded) if self._trained else None
+        if in_training is not None:
+            if around and returns_its_input(recorded, args, kwargs):
+                return self._in_training(layer, around)(args[0])
+            if around and self._left(layer):
+                raise _LeftWholeError
+            if all(known is not layer for known, _ in self.result.lost):
+                self.result.lost.append((layer, in_training))
+        inner = lifted(recorded)
         if not self._constants and any(isinstance(item, np.ndarray) for item in keras.tree.flatten(inner.outputs)):
             raise UntraceableError("what its `call` returns does not depend on its inputs")
         tensors = dict(inner.tensors)
@@ -252,7 +280,18 @@ class _Opening:
             for symbol, tensor in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
                 tensors[id(symbol)] = tensor
         self.result.fixed.update({id(variable): variable for variable in inner.fixed})
-        return keras.tree.map_structure(real, inner.outputs)
+        return self._penalised(layer, around, keras.tree.map_structure(real, inner.outputs))
+
+    def _penalised(self, layer, around, outputs):
+        """The outputs of a layer behind what adds the penalty on them that Keras takes for this layer in training."""
+        penalty = getattr(layer, "activity_regularizer", None)
+        if not self._trained or penalty is None or not around:
+            return outputs
+        if (id(layer), "penalty") not in self._made:
+            made = ActivityPenalty(penalty, name=_name(around, "penalty"))
+            self._made[id(layer), "penalty"] = layer, made
+            self.result.origins.note(made, layer)
+        return keras.tree.map_structure(self._made[id(layer), "penalty"][1], outputs)
 
     def _layer(self, layer, position, wanted, inputs, around):
         """The layer for something lifted: the same one wherever the layer around it is called."""
@@ -262,6 +301,14 @@ class _Opening:
             self._made[id(layer), position] = wanted, made
             self.result.origins.note(made, layer)
         return made
+
+    def _in_training(self, layer, around):
+        """What does in training what a layer does, wherever that is called, and nothing in inference."""
+        if (id(layer), InTraining) not in self._made:
+            made = InTraining(layer, name=_name(around[:-1], layer.name), dtype=layer.dtype_policy)
+            self._made[id(layer), InTraining] = layer, made
+            self.result.origins.note(made, layer)
+        return self._made[id(layer), InTraining][1]
 
     def _step(self, operation, args, kwargs, around):
         if around and id(operation) not in self.result.around:

@@ -15,6 +15,7 @@ from keras_mot.layers import strip
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
 from keras_mot.layers.copying import copy_model
 from keras_mot.layers.float_boundary import FloatBoundary
+from keras_mot.layers.in_training import ActivityPenalty, InTraining
 from keras_mot.layers.named_output import NamedOutput
 from keras_mot.quantization.calibration import calibration_of
 from keras_mot.quantization.estimators.fitting import Fitting
@@ -234,7 +235,9 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         raise ValueError(f"'{model.name}' is not quantized: pass the result of `quantize_model`.")
 
     def call(operation, *args, **kwargs):
-        added = isinstance(operation, ActivationQuantizer | FloatBoundary | NamedOutput)
+        if isinstance(operation, InTraining):
+            return operation.layer(*args)
+        added = isinstance(operation, ActivationQuantizer | FloatBoundary | NamedOutput | ActivityPenalty)
         return args[0] if added else operation(*args, **kwargs)
 
     folded = fold_trained_batch_norm(model)

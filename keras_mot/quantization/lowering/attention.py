@@ -76,7 +76,7 @@ def multi_head(
     attention_mask=None,
     use_causal_mask=False,
 ):
-    """`MultiHeadAttention` or `GroupQueryAttention` on sequences as matrix products, or `None`.
+    """`MultiHeadAttention` or `GroupQueryAttention` as matrix products, or `None`.
 
     A softmax with a mask is left in floats: what stands for minus infinity would leave no integers for the scores.
     """
@@ -87,21 +87,48 @@ def multi_head(
     masks = [(mask, axes) for mask, axes in masks if mask is not None]
     key = value if key is None else key
     tensors = (query, key, value)
-    if _has_extras(layer):
+    axes = tuple(attention_axes(layer) or (1,))
+    if _has_extras(layer) or any(len(tensor.shape) != len(query.shape) for tensor in tensors):
         return None
-    if any(len(tensor.shape) != 3 or None in tensor.shape[1:] for tensor in tensors):
+    if any(None in tensor.shape[1:] for tensor in tensors):
         return None
-    heads = []
+    if len(query.shape) != 3 and (masks or use_causal_mask):  # of several axes
+        return None
+    heads, shape = [], query.shape[:-1]
     for part, tensor in zip(("query", "key", "value"), tensors, strict=True):
         head = _projected(lowering, layer, part, tensor)
         if part != "query" and isinstance(layer, layers.GroupQueryAttention):
             head = ops.repeat(head, layer.num_repeats, axis=2)
-        heads.append(ops.transpose(head, _HEADS_FIRST))
+        heads.append(ops.transpose(_as_sequences(head, axes), _HEADS_FIRST))
     query, key, value = heads
     scores = ops.matmul(query * (1.0 / math.sqrt(query.shape[-1])), ops.transpose(key, (0, 1, 3, 2)))
     weights = _dropped(lowering, layer, _masked_softmax(lowering, layer, scores, masks, bool(use_causal_mask)))
-    mixed = ops.transpose(ops.matmul(weights, value), _HEADS_FIRST)
+    mixed = _from_sequences(ops.transpose(ops.matmul(weights, value), _HEADS_FIRST), axes, shape)
     return _projected(lowering, layer, "output", mixed)
+
+
+def _as_sequences(heads, axes):
+    """(batch, positions, heads, features) of heads with several axes of positions.
+
+    The positions along the axes that are attended to become one sequence, the others part of the batch.
+    """
+    positions = range(1, len(heads.shape) - 2)
+    if len(positions) == 1:
+        return heads
+    others = [axis for axis in positions if axis not in axes]
+    heads = _reordered(heads, (0, *others, *axes, *range(len(heads.shape) - 2, len(heads.shape))))
+    return ops.reshape(heads, (-1, math.prod(heads.shape[1 + len(others) : -2]), *heads.shape[-2:]))
+
+
+def _from_sequences(heads, axes, shape):
+    """The inverse of `_as_sequences`, for a batch and positions of this shape."""
+    positions = range(1, len(shape))
+    if len(positions) == 1:
+        return heads
+    order = (0, *(axis for axis in positions if axis not in axes), *axes)
+    heads = ops.reshape(heads, (-1, *(shape[axis] for axis in order[1:]), *heads.shape[-2:]))
+    order = (*order, *range(len(shape), len(shape) + 2))
+    return _reordered(heads, np.argsort(order).tolist())
 
 
 def projections(layer):
@@ -120,14 +147,46 @@ def _projected(lowering, layer, part, inputs):
     return outputs
 
 
-def attention(lowering, layer, inputs):
-    """`Attention` by dot products without masks as matrix products, or `None`."""
+def attention(lowering, layer, inputs, mask=None, use_causal_mask=False):
+    """`Attention` by dot products, not scaled, as matrix products, or `None`."""
     query, value, key = (*inputs, inputs[1])[:3]
-    dot = layer.score_mode == "dot" and not layer.use_scale
-    if not dot or any(len(tensor.shape) != 3 for tensor in inputs):
+    if layer.score_mode != "dot" or layer.use_scale or any(len(tensor.shape) != 3 for tensor in inputs):
         return None
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
-    return ops.matmul(_dropped(lowering, layer, _softmax(lowering, layer, scores)), value)
+    return _attended(lowering, layer, scores, value, mask, use_causal_mask)
+
+
+def additive_attention(lowering, layer, inputs, mask=None, use_causal_mask=False):
+    """`AdditiveAttention` as sums, tanh and a dense layer, or `None`."""
+    query, value, key = (*inputs, inputs[1])[:3]
+    if any(len(tensor.shape) != 3 or None in tensor.shape[1:] for tensor in inputs):
+        return None
+
+    def build():
+        dense = layers.Dense(1, use_bias=False, trainable=layer.trainable, name=f"{layer.name}_scores")
+        dense.build((None, None, None, query.shape[-1]))
+        lowering.move(layer.scale, dense.kernel, lambda scale: scale.reshape(-1, 1))
+        return dense
+
+    pairs = ops.tanh(ops.expand_dims(query, 2) + ops.expand_dims(key, 1))
+    if layer.use_scale:
+        scores = ops.squeeze(lowering.make(layer, "scores", build)(pairs), -1)
+    else:
+        scores = ops.sum(pairs, axis=-1)
+    return _attended(lowering, layer, scores, value, mask, use_causal_mask)
+
+
+def _attended(lowering, layer, scores, value, mask, causal):
+    """What a layer of one head attends to; `None` where a causal mask has no size."""
+    if causal and None in scores.shape[1:]:
+        return None
+    of_query, of_value = (*mask, None)[:2] if mask else (None, None)
+    masks = [] if of_value is None else [(of_value, (1,) if len(of_value.shape) == 2 else ())]
+    weights = _masked_softmax(lowering, layer, scores, masks, bool(causal), zeros=False)
+    mixed = ops.matmul(_dropped(lowering, layer, weights), value)
+    if of_query is None:
+        return mixed
+    return ops.where(ops.expand_dims(ops.cast(of_query, "bool"), -1), mixed, 0.0)
 
 
 def dot_product(lowering, operation, query, key, value, bias=None, mask=None, scale=None):
@@ -152,11 +211,52 @@ def dot_product(lowering, operation, query, key, value, bias=None, mask=None, sc
     return ops.transpose(ops.matmul(weights, value), _HEADS_FIRST)
 
 
-def softmax(lowering, layer, inputs, mask=None):
-    """`Softmax` with a mask as one that is left in floats; `None` without one, or along another axis."""
-    axes = tuple(layer.axis) if isinstance(layer.axis, (tuple, list)) else (layer.axis,)
-    if mask is None or axes not in ((-1,), (len(inputs.shape) - 1,)):
+def softmax(lowering, operation, inputs=None, x=None, mask=None):
+    """Softmax of any axes, as layer and as operation, along the last one; with a mask, one that is left in floats.
+
+    Layers call it `inputs`, operations `x`. `None` for the last axis without a mask, or others with one.
+    """
+    inputs = x if inputs is None else inputs
+    if mask is None:
+        return _along_the_last(lowering, operation, inputs, layers.Softmax)
+    if _axes_of(operation, inputs) != (len(inputs.shape) - 1,):
         return None
+    return _softmax_with_mask(lowering, operation, inputs, mask)
+
+
+def log_softmax(lowering, operation, inputs=None, x=None):
+    """The logarithm of the softmax of any axes, as layer and as operation, along the last one."""
+    inputs = x if inputs is None else inputs
+    return _along_the_last(lowering, operation, inputs, lambda name: layers.Activation("log_softmax", name=name))
+
+
+def _along_the_last(lowering, operation, inputs, build):
+    """What `build(name=)` makes, along the axes of an operation; `None` if it would be that operation itself."""
+    rank, axes = len(inputs.shape), _axes_of(operation, inputs)
+    if getattr(operation, "axis", -1) == -1 or any(inputs.shape[axis] is None for axis in axes):
+        return None
+    if len(axes) > 1 and (0 in axes or None in inputs.shape[1:]):
+        return None
+    step = lowering.make(operation, "last axis", lambda: build(name=operation.name))
+    order = (*(axis for axis in range(rank) if axis not in axes), *axes)
+    moved = _reordered(inputs, order)
+    shape = moved.shape[1:]
+    if len(axes) > 1:
+        moved = ops.reshape(moved, (-1, *shape[: -len(axes)], math.prod(shape[-len(axes) :])))
+    outputs = step(moved)
+    if len(axes) > 1:
+        outputs = ops.reshape(outputs, (-1, *shape))
+    return _reordered(outputs, np.argsort(order).tolist())
+
+
+def _axes_of(operation, inputs):
+    """The axes of a softmax, counted from the front."""
+    axis = getattr(operation, "axis", -1)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    return tuple(sorted(each % len(inputs.shape) for each in axes))
+
+
+def _softmax_with_mask(lowering, layer, inputs, mask):
     if mask.dtype != "bool":
         mask = ops.greater(mask, 0.5 if "float" in str(mask.dtype) else 0)  # of integers, the same without floats
     return lowering.make(layer, "softmax", lambda: MaskedSoftmax(name=layer.name))(inputs, mask=mask)
@@ -165,14 +265,14 @@ def softmax(lowering, layer, inputs, mask=None):
 def _has_extras(layer):
     """Whether an attention layer does more than attend to all of a sequence."""
     config = layer.get_config()
-    return bool(config.get("use_gate") or config.get("sliding_window")) or tuple(attention_axes(layer) or (1,)) != (1,)
+    return bool(config.get("use_gate") or config.get("sliding_window"))
 
 
 def _softmax(lowering, layer, scores):
     return lowering.make(layer, "softmax", lambda: layers.Softmax(name=f"{layer.name}_softmax"))(scores)
 
 
-def _masked_softmax(lowering, layer, scores, masks, causal):
+def _masked_softmax(lowering, layer, scores, masks, causal, zeros=None):
     """The weights of attention with masks.
 
     Args:
@@ -181,11 +281,13 @@ def _masked_softmax(lowering, layer, scores, masks, causal):
         scores: symbolic tensor of shape (batch, heads, positions, positions attended to).
         masks: pairs of a mask, a symbolic tensor or an array, and the axes of length 1 that it lacks.
         causal: whether positions attend only to those before them.
+        zeros: whether the weights are 0 where everything is left out; by default, as `MultiHeadAttention` has it.
     """
     if not masks and not causal:
         return _softmax(lowering, layer, scores)
     # Where everything is left out, Keras's layer has weights of 0 if it drops some of them, and equal ones otherwise.
-    settings = {"causal": causal, "zeros": bool(getattr(layer, "dropout", 0)), "name": f"{layer.name}_softmax"}
+    zeros = bool(getattr(layer, "dropout", 0)) if zeros is None else zeros
+    settings = {"causal": causal, "zeros": zeros, "name": f"{layer.name}_softmax"}
     softmax = lowering.make(layer, ("softmax", causal), lambda: MaskedSoftmax(**settings))
     total = None
     for mask, axes in masks:
@@ -195,8 +297,11 @@ def _masked_softmax(lowering, layer, scores, masks, causal):
 
 
 def _transposed(tensor, letters, order):
-    axes = [list(letters).index(letter) for letter in order]
-    return tensor if axes == sorted(axes) else ops.transpose(tensor, axes)
+    return _reordered(tensor, [list(letters).index(letter) for letter in order])
+
+
+def _reordered(tensor, axes):
+    return tensor if list(axes) == sorted(axes) else ops.transpose(tensor, axes)
 
 
 def _dropped(lowering, layer, weights):

@@ -26,6 +26,7 @@ class FlatModel:
         around: dictionary from the id of one of these to the layers that it is called in, the outermost first.
         fixed: the variables of the user's model that have become constants.
         closed: pairs of a layer of the user's that could not be taken apart, and why.
+        lost: pairs of a layer of the user's, and what it does in training alone, which is not in the copy.
     """
 
     model: keras.Model
@@ -35,6 +36,7 @@ class FlatModel:
     around: dict[int, tuple]
     fixed: tuple[keras.Variable, ...]
     closed: tuple[tuple[Any, str], ...]
+    lost: tuple[tuple[Any, str], ...]
 
 
 def warn_of(flat: FlatModel, model: keras.Model, asked: Callable[[Any], bool], trained: bool = False) -> None:
@@ -60,9 +62,25 @@ def warn_of(flat: FlatModel, model: keras.Model, asked: Callable[[Any], bool], t
             f"quantized model, and are not trained: {', '.join(fixed)}.",
             stacklevel=2,
         )
+    if flat.lost:
+        listed = "".join(f"\n  {_described(layer)}: {what}" for layer, what in flat.lost)
+        warnings.warn(
+            f"Some layers of '{model.name}' do something in training alone, in their own `call`. The quantized model "
+            f"computes what they do in inference, in training too:{listed}\nPut what is for training into a layer of "
+            "its own that otherwise returns its input, as `Dropout` does: then it is kept. Or leave the layer whole, "
+            "in floats, by `overrides={layer: None}`.",
+            stacklevel=2,
+        )
 
 
-def flat_copy(model: keras.Model, given: Origins, data: Any = None, shapes: Sequence[tuple] | None = None) -> FlatModel:
+def flat_copy(
+    model: keras.Model,
+    given: Origins,
+    data: Any = None,
+    shapes: Sequence[tuple] | None = None,
+    trained: bool = False,
+    left: Callable[[Any], bool] = lambda layer: False,
+) -> FlatModel:
     """The `FlatModel` of a plain model, whose composite layers are taken apart.
 
     Args:
@@ -70,9 +88,16 @@ def flat_copy(model: keras.Model, given: Origins, data: Any = None, shapes: Sequ
         given: its `Origins` in the user's model; empty, if it is this one.
         data: calibration data, if there are any.
         shapes: as of `open_model`.
+        trained: whether the copy is going to be trained.
+        left: function from a layer of the user's model to whether it is left in floats: then it stays as it is, if it
+            does something in training alone.
     """
+
+    def is_left(layer):
+        return left(given.of(layer))
+
     with forgetting_calls(everything_of(model)):
-        opened = open_model(model, lambda operation: lowering_of(operation) is not None, data, shapes)
+        opened = open_model(model, _has_lowering, data, trained, is_left, shapes)
 
         def user(operation):
             return given.of(opened.origins.of(operation))
@@ -82,8 +107,14 @@ def flat_copy(model: keras.Model, given: Origins, data: Any = None, shapes: Sequ
         flat, origins = flatten_with_origins(opened.model, opened.names)
         origins = origins.through(opened.origins)
         fixed = tuple(opened.fixed.values())
-        closed = tuple((given.of(layer), reason) for layer, reason in opened.closed)
-        return FlatModel(flat, origins.through(given), origins, tuple(map(user, operations)), around, fixed, closed)
+        closed, lost = (tuple((given.of(layer), why) for layer, why in each) for each in (opened.closed, opened.lost))
+        return FlatModel(
+            flat, origins.through(given), origins, tuple(map(user, operations)), around, fixed, closed, lost
+        )
+
+
+def _has_lowering(operation):
+    return lowering_of(operation) is not None
 
 
 def _described(layer: Any) -> str:

@@ -92,6 +92,16 @@ def _chosen(operation, chosen, around, default):
     return next((own for selector, own in chosen.items() if any(_matches(selector, each) for each in places)), default)
 
 
+def left_in_floats(overrides: Mapping | None) -> Callable[[Any], bool]:
+    """Function from a layer of the user's model to whether the first override that points at it leaves it in floats."""
+    overrides = checked_overrides(overrides)
+
+    def left(layer):
+        return next((own is None for selector, own in overrides.items() if _matches(selector, layer)), False)
+
+    return left
+
+
 def _pairs(operations, settings, chosen, around, selected=None):
     """Yields (operation, its settings) of operations and of the layers within them.
 

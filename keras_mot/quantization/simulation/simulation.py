@@ -7,7 +7,6 @@ import numpy as np
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters, forgetting_calls
-from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
@@ -33,10 +32,15 @@ from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
 from keras_mot.quantization.simulation.opened import flat_copy, warn_of
 from keras_mot.quantization.simulation.placement import place, quantizer_of
-from keras_mot.quantization.simulation.settings import settings_of_operations
-from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
+from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
+from keras_mot.quantization.simulation.sources import hand_on, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
-from keras_mot.quantization.simulation.weights import attach_transforms, fit_scales, warn_of_merged_values
+from keras_mot.quantization.simulation.weights import (
+    attach_transforms,
+    fit_scales,
+    warn_of_merged_values,
+    with_rounding,
+)
 from keras_mot.targets import LITERT
 from keras_mot.transforms.grid import Grid
 
@@ -84,9 +88,8 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     warn_of_merged_values(simulation)
     unfolded = simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
     result = of_class_of(model, unfolded)
-    if result is not simulation and remembered(simulation) is not None:
-        remember(result, remembered(simulation))
-    hand_on_sources(simulation, result)
+    if result is not simulation:
+        hand_on(simulation, result)
     return result
 
 
@@ -103,11 +106,12 @@ def simulate(
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    flat = flat_copy(plain, given, data)
+    left = left_in_floats(overrides)
+    flat = flat_copy(plain, given, data, None, trained, left)
     settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
     waiting = [] if shapes is None else waiting_for_sizes(flat, settings, shapes)
     if waiting:
-        flat = with_known_sizes(flat, flat_copy(plain, given, data, shapes), waiting)
+        flat = with_known_sizes(flat, flat_copy(plain, given, data, shapes, trained, left), waiting)
         settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
     warn_of(flat, model, settings.is_in_floats, trained)
     parted, parts = move_before_concatenations(
@@ -161,7 +165,8 @@ def simulate(
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
-    schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
+    by_data = data is not None and not trained
+    schemes = {id(layer): with_rounding(target.scheme_of(layer, chosen(layer).scheme), by_data) for layer in weighted}
     carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
@@ -173,7 +178,7 @@ def simulate(
         return origins.of(lowered.origins.of(copied.of(operation)))
 
     simulation = with_output_names(simulation, output_names(model))
-    note_sources(simulation, model, origin, settings.is_in_floats)
+    note_sources(simulation, model, origin, settings.is_in_floats, flat.closed)
     return simulation, left, origin
 
 
