@@ -23,7 +23,7 @@ class Positions(layers.Layer):
 
     def build(self, input_shape):
         """Creates the table."""
-        self.table = self.add_weight(name="table", shape=(10, input_shape[-1]))
+        self.table = self.add_weight(name="table", shape=(600, input_shape[-1]))
 
     def call(self, inputs):
         """The sum."""
