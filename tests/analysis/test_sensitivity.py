@@ -108,7 +108,7 @@ def test_estimates_are_near_what_is_measured(model):
 
 
 def test_activations_and_quantized_models():
-    """Of a float model, activations are rounded in their ranges; of a quantized one, 4 bits are to blame."""
+    """Of a float model, activations are rounded in their ranges; of a quantized one, the 4 bits are to blame."""
     keras.utils.set_random_seed(0)
     first, last = layers.Dense(12, "relu", name="first"), layers.Dense(3, "softmax", name="last")
     model = keras.Sequential([keras.Input((6,), name="features"), first, last])
