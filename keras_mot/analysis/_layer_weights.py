@@ -10,7 +10,9 @@ import numpy as np
 from keras_mot._arrays import numpy_value
 from keras_mot.graph.rewrite import operations_of
 from keras_mot.layers import WeightAxes, find_weights
+from keras_mot.quantization.algorithms.gptq import gptq
 from keras_mot.second_order import Moments, WeightMatrices, gather_moments, matrices_of, parts_of
+from keras_mot.transforms.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +47,15 @@ class LayerWeight:
         ]
         lost, whole = (sum(each) for each in zip(*energies, strict=True))
         return float(lost / max(whole, 1e-300))
+
+    def integers(self, kernel: np.ndarray, scale: np.ndarray, grid: Grid) -> np.ndarray:
+        """The integers of a kernel, by GPTQ where the moments of its inputs are known, else the nearest."""
+        integers = grid.integers(kernel / scale)
+        for matrices, moments in self.seen:
+            target, steps = (matrices.to_matrices(each) for each in (kernel, scale))
+            chosen = gptq(target, steps, np.asarray(moments.second, "float64"), grid)
+            integers = matrices.from_matrices(chosen.astype(kernel.dtype), integers)
+        return integers
 
     def mean_moments(self) -> np.ndarray | None:
         """The mean second moments of the inputs of a kernel that is one matrix; `None` for others."""

@@ -62,7 +62,8 @@ def sensitivity(
     Args:
         model: a trained float model of any kind whose graph can be read, or a quantized one. It is not changed.
         data: some hundred typical inputs in any of the forms that `Calibration` takes; with labels for a `loss`.
-        weight_bits: bits of weights to try; those of all five default to some settings each if none at all is given.
+        weight_bits: bits of weights to try, below 8 rounded by `GPTQ`, as `quantize_post_training` does by default. All
+            five techniques have some settings each if none at all is given.
         activation_bits: 8 or 16: bits of activations.
         sparsity: shares of zeros, of least magnitude. Depthwise kernels are left out here and in `values`, as by
             `prune_low_magnitude` and `cluster_weights`.
@@ -150,7 +151,7 @@ def _rows_of(runs, weight: LayerWeight, asked, estimate_below):
     chosen = {name: found for name, found in asked.items() if not weight.depthwise or name == "weight_bits"}
     rows, trusted = [], {}
     try:
-        found = list(changes(kernel, weight.axes, chosen, low_rank.get))
+        found = list(changes(kernel, weight.axes, chosen, low_rank.get, weight.integers))
         errors = [weight.error(each.kernel - kernel) for each in found]
         for change, error in reversed(list(zip(found, errors, strict=True))):  # the roughest of each technique first
             known = trusted.get(change.technique)

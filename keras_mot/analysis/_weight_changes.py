@@ -30,14 +30,21 @@ class Change:
     bytes_saved: int
 
 
-def quantized(kernel: np.ndarray, bits: int, axes: WeightAxes) -> np.ndarray:
-    """The nearest numbers of symmetric integers with a scale for each output channel."""
+def quantized(kernel: np.ndarray, bits: int, axes: WeightAxes, rounding: Callable | None = None) -> np.ndarray:
+    """Numbers of symmetric integers with a scale for each output channel.
+
+    Args:
+        kernel: the weight.
+        bits: of an integer.
+        axes: what the axes of the weight mean.
+        rounding: function from (kernel, scale, grid) to integers; by default the nearest.
+    """
     grid = Grid(bits)
     reduced = tuple(axis for axis in range(kernel.ndim) if axis not in axes.normalized(kernel.ndim).outputs)
     largest = np.abs(kernel).max(axis=reduced, keepdims=True)
     reach = largest * least_squares_reach(kernel, grid.highest, reduced) if bits < 8 else largest
     scale = grid.scale_of(reach.astype("float32"))
-    return grid.integers(kernel / scale) * scale
+    return (grid.integers(kernel / scale) if rounding is None else rounding(kernel, scale, grid)) * scale
 
 
 def pruned(kernel: np.ndarray, sparsity: float) -> np.ndarray:
@@ -61,6 +68,7 @@ def changes(
     axes: WeightAxes,
     asked: dict[str, Sequence[float]],
     low_rank: Callable[[float], tuple[np.ndarray, int] | None],
+    rounding: Callable,
 ) -> Iterator[Change]:
     """Yields the `Change`s that were asked for, those of one technique from the gentlest to the roughest.
 
@@ -69,10 +77,12 @@ def changes(
         axes: what its axes mean.
         asked: dictionary from techniques to settings.
         low_rank: function from a share of parameters to the kernel and its number of parameters, or to `None`.
+        rounding: of weights of less than 8 bits, as of `quantized`.
     """
     size = kernel.size
     for bits in sorted(asked.get("weight_bits", ()), reverse=True):
-        yield Change("weight_bits", bits, quantized(kernel, bits, axes), size * _BYTES - math.ceil(size * bits / 8))
+        rounded = quantized(kernel, bits, axes, rounding if bits < 8 else None)
+        yield Change("weight_bits", bits, rounded, size * _BYTES - math.ceil(size * bits / 8))
     for sparsity in sorted(asked.get("sparsity", ())):
         stored = math.ceil(size * (1 - sparsity)) * _BYTES + math.ceil(size / 8)
         yield Change("sparsity", sparsity, pruned(kernel, sparsity), max(size * _BYTES - stored, 0))
