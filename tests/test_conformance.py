@@ -37,9 +37,11 @@ from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import (
     DYNAMIC_RANGE,
     FLOAT16,
+    GPTQ,
     INT4_WEIGHTS,
     INT8,
     INT16X8,
+    AdaRound,
     Entropy,
     LeastSquares,
     MeanMinMax,
@@ -131,7 +133,7 @@ CLUSTERING = (
 ESTIMATORS = (MinMax(), MeanMinMax(), MovingAverage(), Percentile(), LeastSquares(), Entropy())
 SCHEMES = {"INT8": INT8, "INT16X8": INT16X8, "INT4_WEIGHTS": INT4_WEIGHTS}
 TARGETS = ("LITERT",)  # which the schemes are exported for, with these
-ROUNDINGS, FORMATS = (Nearest(),), ("litert",)
+ROUNDINGS, FORMATS = (Nearest(), GPTQ(), AdaRound()), ("litert",)
 WEIGHTS_SCHEMES = {"FLOAT16": FLOAT16, "DYNAMIC_RANGE": DYNAMIC_RANGE}
 RECIPES = (
     Recipe([Tune(SHORT), Prune(0.5, channels=True, fine_tune=SHORT), RemoveChannels(), Cluster(8, fine_tune=None)]),
