@@ -30,6 +30,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_configure():
     os.environ.pop("COLUMNS", None)  # xdist sets it for its workers: tables would be narrower there
+    gc.set_threshold(20_000, 10, 10)  # a twentieth of the time went into looking for garbage; `_memory` collects it
     if keras.backend.backend() == "jax":
         random_initializers.random = NumPyRandom(random_initializers.random)
 
