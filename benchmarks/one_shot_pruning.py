@@ -1,4 +1,4 @@
-"""Accuracy of models that are pruned at once, without any training: masks alone, batch norm anew, refitted.
+"""Accuracy of models that are pruned at once, without any training: masks alone, batch norm anew, refitted in rounds.
 
 KERAS_BACKEND=tensorflow python benchmarks/one_shot_pruning.py resnet8
 """
@@ -17,10 +17,10 @@ from keras_mot.layers import find_weights
 from keras_mot.sparsity import (
     ConstantSparsity,
     NofM,
+    PruningConfig,
     WholeModel,
+    prune_at_once,
     prune_low_magnitude,
-    pruning_report,
-    refit,
     strip_pruning,
     update_pruning_step,
 )
@@ -83,27 +83,19 @@ TASKS = {"resnet8": resnet8, "mnist": mnist_cnn, "ds-cnn-l": ds_cnn_l}
 
 
 def settings_of(task):
-    """Arguments of `prune_low_magnitude` for each way of pruning; shares are those of all kernels."""
-    ranked = {}
+    """(`PruningConfig`, overrides) of each way of pruning; shares are those of all kernels."""
+    found = {}
     for share in (0.5, 0.7):
         pruning = pruning_of_the_rest(task.model, share, task.left_alone)
-        schedule = ConstantSparsity(pruning["sparsity"], 0, 0)
-        ranked[f"{share:.0%}".replace("%", " %")] = {
-            "pruning_schedule": schedule,
-            "scope": WholeModel(),
-            "overrides": pruning["overrides"],
-        }
-    pattern = NofM(2, 4)
+        config = PruningConfig(ConstantSparsity(pruning["sparsity"], 0, 0), scope=WholeModel())
+        found[f"{100 * share:.0f} %"] = config, pruning["overrides"]
     no_groups = {
         weight.owner: None
         for weight in find_weights(task.model)[0]
         if weight.variable.shape[weight.axes.inputs[0]] % 4 and not weight.depthwise
     }
     overrides = {**no_groups, **dict.fromkeys(task.left_alone)}
-    return {
-        **ranked,
-        "2:4": {"pruning_schedule": ConstantSparsity(0.5, 0, 0), "granularity": pattern, "overrides": overrides},
-    }
+    return {**found, "2:4": (PruningConfig(ConstantSparsity(0.5, 0, 0), NofM(2, 4)), overrides)}
 
 
 def with_statistics(small, inputs):
@@ -121,62 +113,63 @@ def accuracy(model, test):
     return float(np.mean(model.predict(test[0], batch_size=250, verbose=0).argmax(-1) == test[1]))
 
 
-def run(task, split, known):
+def masked(task, config, overrides):
+    """The model with masks, chosen at once."""
+    pruned = prune_low_magnitude(
+        task.model, config.schedule, granularity=config.granularity, scope=config.scope, overrides=overrides
+    )
+    update_pruning_step(pruned, steps=0)
+    return pruned
+
+
+METHODS = {
+    "masks alone": masked,
+    "batch norm anew": lambda task, *how: with_statistics(strip_pruning(masked(task, *how)), task.calibration),
+    "one round": lambda task, *how: in_rounds(task, *how, rounds=1),
+    "three rounds": lambda task, *how: in_rounds(task, *how, rounds=3),
+}
+
+
+def in_rounds(task, config, overrides, rounds):
+    count = len(task.calibration)
+    return prune_at_once(task.model, task.calibration, config, overrides=overrides, rounds=rounds, samples=count)
+
+
+def run(task, split, methods, known):
     """Rows of one split; `known` holds what does not depend on the calibration data."""
 
-    def once(name, make):
-        key = name, id(task.test[1])
+    def measured(key, make):
         if key not in known:
             known[key] = accuracy(make(), task.test)
         return known[key]
 
-    base = once("float", lambda: task.model)
-    rows = []
-    for name, settings in settings_of(task).items():
-        pruned = prune_low_magnitude(task.model, **settings)
-        update_pruning_step(pruned, steps=0)
-        sparsity = pruning_report(pruned).sparsity
-        started = time.perf_counter()
-        refitted = refit(pruned, task.calibration, samples=len(task.calibration))
-        seconds = time.perf_counter() - started
-        models = {
-            "masks alone": lambda p=pruned: strip_pruning(p),
-            "batch norm anew": lambda p=pruned: with_statistics(strip_pruning(p), task.calibration),
-            "refitted": lambda r=refitted: strip_pruning(r),
-        }
-        for method, make in models.items():
-            alone = method == "masks alone"
-            value = once(f"{name}, masks", make) if alone else accuracy(make(), task.test)
-            row = {"setting": name, "method": method, "split": split, "sparsity": sparsity, "accuracy": value}
-            row |= {"float": base, "drop": 100 * (base - value), "seconds": seconds if method == "refitted" else None}
-            rows.append(row)
-            print(row, flush=True)
+    data = id(task.test[1])
+    base, rows = measured((data, "float"), lambda: task.model), []
+    for name, how in settings_of(task).items():
+        for method in methods:
+            started = time.perf_counter()
+            model = METHODS[method](task, *how)
+            seconds = time.perf_counter() - started
+            always = method == "masks alone"
+            value = measured((data if always else split, name, method), lambda m=model: m)
+            row = {"setting": name, "method": method, "split": split, "accuracy": value, "float": base}
+            rows.append({**row, "drop": 100 * (base - value), "seconds": seconds})
+            print(rows[-1], flush=True)
     return rows
 
 
 def table_of(task_name, rows):
-    headers = (
-        "pruned",
-        "float, %",
-        "masks alone",
-        "batch norm anew",
-        "refitted",
-        "spread",
-        "asked at most",
-        "refit, s",
-    )
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    headers = ("pruned", "float, %", *methods, f"spread of {methods[-1]}", "asked at most", "s")
     table = Table(f"{task_name}: points below float, without training", headers)
     for name in dict.fromkeys(row["setting"] for row in rows):
         own = [row for row in rows if row["setting"] == name]
-        drops = {
-            method: [row["drop"] for row in own if row["method"] == method]
-            for method in ("masks alone", "batch norm anew", "refitted")
-        }
-        means = [f"{np.mean(values):.2f}" for values in drops.values()]
-        seconds = np.mean([row["seconds"] for row in own if row["seconds"]])
-        spread = f"{min(drops['refitted']):.2f} to {max(drops['refitted']):.2f}"
-        base = np.mean([row["float"] for row in own])
-        table.add(name, f"{100 * base:.2f}", *means, spread, ASKED.get((task_name, name), ""), f"{seconds:.0f}")
+        drops = [[row["drop"] for row in own if row["method"] == method] for method in methods]
+        seconds = np.mean([row["seconds"] for row in own if row["method"] == methods[-1]])
+        spread = f"{min(drops[-1]):.2f} to {max(drops[-1]):.2f}"
+        base = 100 * np.mean([row["float"] for row in own])
+        asked = ASKED.get((task_name, name), "")
+        table.add(name, f"{base:.2f}", *(f"{np.mean(each):.2f}" for each in drops), spread, asked, f"{seconds:.0f}")
     return table
 
 
@@ -185,6 +178,7 @@ def main():
     parser.add_argument("models", nargs="*", choices=[*TASKS, []], default=list(TASKS))
     parser.add_argument("--samples", type=int, default=1024, help="inputs to calibrate with")
     parser.add_argument("--test-samples", type=int, help="of the test data, by default all")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--splits", type=int, default=SPLITS, help="of the data into calibration and test")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -192,7 +186,7 @@ def main():
     for name in arguments.models:
         rows, known = [], {}
         for split, task in enumerate(TASKS[name](arguments)):
-            rows += run(task, split, known)
+            rows += run(task, split, arguments.methods, known)
             write(arguments, name, rows)
 
 
