@@ -148,15 +148,14 @@ class FakeQuantize(WeightTransform):
         integers = self.grid.integers(ratio, ops)
         return ops.cast((passed + ops.stop_gradient(integers - passed)) * scale, weight.dtype)
 
-    def fit(self, weight: np.ndarray, importance: np.ndarray | None = None) -> None:
+    def fit(self, weight: np.ndarray) -> None:
         """Sets the scales for a weight, up to the largest magnitude, below 8 bits of least squared error; and rounds.
 
         Args:
             weight: float array of the weight's shape.
-            importance: what the squared error of each weight counts, an array of the same shape; `None`: all the same.
         """
         largest = np.abs(np.asarray(weight, "float32")).max(axis=self.shared_axes, keepdims=True)
-        share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes, importance)
+        share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes)
         reach = np.maximum(largest, 1e-6) * share if self.learned else np.broadcast_to(share, largest.shape)
         self.reach.assign(reach)
         if self.offsets is not None:

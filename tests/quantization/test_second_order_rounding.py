@@ -25,7 +25,15 @@ from keras_mot.transforms import FakeQuantize
 from keras_mot.transforms.grid import Grid
 
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(128, 6, 6, 2)).astype("float32")
+
+
+def images(seed):
+    """Images whose neighbouring pixels are alike, as those of cameras are."""
+    smooth = np.random.default_rng(seed).normal(size=(128, 6, 6, 2)).cumsum(axis=1).cumsum(axis=2)
+    return (smooth / smooth.std()).astype("float32")
+
+
+X = images(0)
 GRID = Grid(3)
 
 
@@ -147,8 +155,8 @@ def before(quantized, name):
 
 def test_the_default_below_8_bits_is_nearer_to_the_float_model(model, by_data, nearest):
     assert {transform.rounding for _, transform in quantizers(by_data).values()} == {GPTQ()}
-    fresh = np.random.default_rng(9).normal(size=X.shape).astype("float32")
-    assert error_of(by_data, model, fresh) < 0.8 * error_of(nearest, model, fresh)
+    fresh = images(1)
+    assert error_of(by_data, model, fresh) < 0.7 * error_of(nearest, model, fresh)
 
 
 def test_means_of_outputs_are_those_of_the_float_model(model, by_data):

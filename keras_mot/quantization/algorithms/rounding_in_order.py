@@ -127,9 +127,6 @@ def _round(weight: WeightMatrices, stack: TransformedWeight, moments: Moments, m
     bias = bias_of(weight.layer) if move_biases else None
     problem = _problem(weight.to_matrices(kernel).astype("float64"), moments, bias is not None, rounding.damping)
     codebook = stack.transform_of(PaletteTransform)
-    if codebook is None:
-        importance = np.diagonal(problem.second, axis1=1, axis2=2)[:, :, None]
-        transform.fit(kernel, weight.from_matrices(np.broadcast_to(importance, weight.shape), np.zeros_like(kernel)))
     scale = weight.to_matrices(transform.steps(kernel)).astype("float64")
     if codebook is None:
         integers = rounding.choose(problem.target, scale, problem.second, transform.grid, problem.weights != 0)
