@@ -44,7 +44,7 @@ in inference, or follow it in integers: recurrent layers do, and all of attentio
 def ways(kind, bits, steps):
     """How operations of a kind compute, in the order of what is tried."""
     if kind.rank not in LITERT.ranks:
-        return [FLOATS]
+        return [STEPS] if steps else [FLOATS]
     if kind.name == "identity":
         return [NOTHING]
     found = [STEPS] if steps or kind.steps is not None or kind.name in _KINDS else []

@@ -149,3 +149,27 @@ def test_samples_that_are_remembered_do_not_hold_the_data_that_they_are_of():
     remember(model, data[:32])
     assert remembered(model).shape == (16, 3)
     assert not np.shares_memory(remembered(model), data)
+
+
+@pytest.mark.backend_independent
+def test_little_noise_everywhere_is_no_fault():
+    expected = RNG.uniform(-1.0, 1.0, (10, 100))
+    received = expected + RNG.normal(0.0, 0.06, (10, 100))
+    assert judge(received, expected, RULES["integer"]).share < RULES["integer"].share
+    assert judge(received, expected, RULES["integer"]).problem is None
+    assert judge(received, expected, RULES["float16"]).problem is not None
+
+
+def test_kernels_that_round_otherwise_are_told_from_files_that_are_wrong(quantized, tmp_path, monkeypatch):
+    """Reference kernels decide where a model makes much of single steps, which its own kernels round otherwise."""
+    model, data = quantized
+    content = export_litert(model, tmp_path / "model.tflite", verify=False).path.read_bytes()
+    verifier = Verifier(model, read_signature(model), [data], RULES["integer"])
+    verify = verifier.named(model.output_names)
+    others = [RNG.normal(size=each.shape).astype("float32") for each in verifier._keras_outputs()]
+    monkeypatch.setattr(verifier, "_keras_outputs", lambda: others)
+    with pytest.warns(UserWarning, match="On reference kernels, the file does what"):
+        verify(content)
+    monkeypatch.setattr(verifier, "_is_exact", lambda *arguments: False)
+    with pytest.raises(ExportVerificationError, match="differs from the Keras model's"):
+        verify(content)

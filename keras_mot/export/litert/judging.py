@@ -22,12 +22,14 @@ class Rule:
         share: of the values, at least, that are no further off.
         decibels: least ratio of signal (variance over the values of the output) to noise (mean squared difference).
         equal: share of the values of outputs that are whole numbers (classes, indices) that have to be the same.
+        enough: ratio of signal to noise from which on the share does not count.
     """
 
     tolerance: float
     share: float
     decibels: float
     equal: float
+    enough: float = math.inf
 
 
 RULES = {
@@ -35,7 +37,7 @@ RULES = {
     "float16": Rule(2e-2, 0.99, 28.0, 0.98),
     "int8": Rule(1e-1, 0.95, 14.0, 0.9),
     # Of quantized models, model and file are compared, not with the float model: they round alike but for rare ties.
-    "integer": Rule(0.05, 0.8, 12.0, 0.8),
+    "integer": Rule(0.05, 0.8, 12.0, 0.8, 18.0),
 }
 
 
@@ -89,7 +91,7 @@ def judge(received: np.ndarray, expected: np.ndarray, rule: Rule, step: float = 
     signal = max(signal, (1e-3 * magnitude) ** 2, (2 * step) ** 2)
     decibels = math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf
     problem = None
-    if share < rule.share:
+    if share < rule.share and decibels < rule.enough:
         problem = f"only {share:.1%} of its values are within {rule.tolerance:.3g} of that"
     elif decibels < rule.decibels:
         problem = f"the signal is {decibels:.0f} dB above the difference, where {rule.decibels:.0f} are expected"
