@@ -13,6 +13,7 @@ from keras_mot._keras import (
     flatten_layers,
     get_keras_mask,
     no_gradients,
+    operation_class,
     symbolic_operands,
     takes_training,
 )
@@ -59,7 +60,9 @@ class InnerCalls:
     kept: tuple = ()
 
 
-_LOOPS = ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap")
+_LOOPS = tuple(
+    filter(None, map(operation_class, ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap")))
+)
 
 
 class UntraceableError(ValueError):
@@ -183,9 +186,9 @@ def check_functions(node: Any) -> None:
         return
     given = [*keras.tree.flatten((node.arguments.args, node.arguments.kwargs)), *vars(operation).values()]
     if any(isinstance(item, types.FunctionType | types.MethodType) for item in given):
-        name = type(operation).__name__
-        way = "; write the loop in Python, where the number of steps is known" if name in _LOOPS else ""
-        raise UntraceableError(f"its `call` hands functions to '{name}' of `keras.ops`{way}")
+        loop = isinstance(operation, _LOOPS)
+        way = "; write the loop in Python, where the number of steps is known" if loop else ""
+        raise UntraceableError(f"its `call` hands functions to '{type(operation).__name__}' of `keras.ops`{way}")
 
 
 def calls_between(inputs: Any, outputs: Any) -> Iterator[Any]:

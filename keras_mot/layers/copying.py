@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import inspect
 import tempfile
 import types
 import warnings
@@ -28,8 +27,9 @@ from keras_mot._keras import (
     set_path,
 )
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.duplicating import duplicate, is_of_keras, is_unwritable, rebuilt_alike
+from keras_mot.layers.duplicating import duplicate, is_of_keras, rebuilt_alike
 from keras_mot.layers.finding import check_layer
+from keras_mot.layers.functions import functions_of_callables, is_lambda, put_lambdas
 from keras_mot.layers.transformed import plain_class
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms.base import updaters_by_reference
@@ -111,6 +111,7 @@ def _check_copy(model, clone):
         if type(target) is not type(source):
             names = type(source).__name__, type(target).__name__
             raise ValueError(f"layer '{source.name}' of class {names[0]} comes back as {names[1]}")
+        _check_raw_variables(source, target)
 
 
 def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
@@ -238,7 +239,7 @@ def new_input(tensor):
 def _copy_layer(layer, **changes):
     """The layer from its configuration, with changes to that."""
     if type(layer) is keras.layers.Lambda:  # its function would lose its globals on the way through a config
-        with _functions_of_callables(layer):
+        with functions_of_callables(layer):
             config = layer.get_config()
         config["function"] = layer.function
         if "arguments" not in config:
@@ -246,74 +247,13 @@ def _copy_layer(layer, **changes):
         for key in ("output_shape", "mask"):
             config.pop(key, None)
         return keras.layers.Lambda(**config, output_shape=output_shape_of(layer), mask=layer.mask)
-    with updaters_by_reference(), _functions_of_callables(layer):
+    with updaters_by_reference(), functions_of_callables(layer):
         config = keras.saving.serialize_keras_object(layer)
         config.pop("compile_config", None)
-        _put_lambdas(config["config"], layer, plain_class(layer) is not type(layer))
+        put_lambdas(config["config"], layer, plain_class(layer) is not type(layer))
         config["config"].update(changes)
         known = _custom_objects(layer)
         return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
-
-
-def config_of(layer: keras.layers.Layer) -> dict:
-    """The arguments that a layer of Keras's own was made with, functions as they are where Keras has no form for them.
-
-    Args:
-        layer: the layer.
-
-    Returns:
-        What `from_config` of its class takes.
-    """
-    with _functions_of_callables(layer):
-        config = layer.get_config()
-        _put_lambdas(config, layer, False)
-    return config
-
-
-def _put_lambdas(config, layer, is_transformed):
-    """Puts the lambdas among a layer's arguments into its configuration: Keras writes them, but cannot read them."""
-    for name, value in config.items():
-        argument = layer if is_transformed and name == "layer" else getattr(layer, name, None)
-        if _is_lambda(argument):
-            config[name] = getattr(argument, "_stands_for", argument)
-        elif isinstance(argument, keras.layers.Layer) and isinstance(value, dict) and "config" in value:
-            transformed = argument is not layer and plain_class(argument) is not type(argument)
-            _put_lambdas(value["config"], argument, transformed)
-
-
-@contextlib.contextmanager
-def _functions_of_callables(layer):
-    """Context in which functions stand for other callables that a layer, or one within, was given as arguments.
-
-    Keras writes no `functools.partial`, bound methods and objects with `__call__` into configurations.
-    """
-    exchanged = []
-    try:
-        for part in flatten_layers(layer) if isinstance(layer, keras.layers.Layer) else ():
-            attributes = vars(part)
-            for name in inspect.signature(plain_class(part).__init__).parameters:
-                value = attributes.get(name)
-                if is_unwritable(value):
-                    exchanged.append((attributes, name, value))
-                    attributes[name] = _function_of(value)
-        with warnings.catch_warnings():
-            if exchanged:  # what stands for them are lambdas, which Keras warns of
-                warnings.filterwarnings("ignore", message="The object being serialized includes a `lambda`")
-            yield
-    finally:
-        for attributes, name, value in exchanged:
-            attributes[name] = value
-
-
-def _function_of(value):
-    # Keras writes it, without a closure; whatever is read from that is no copy, and fails when it is called.
-    stand_in = lambda *args, **kwargs: {}["a callable that has no form to save"]  # noqa: E731
-    stand_in._stands_for = value
-    return stand_in
-
-
-def _is_lambda(value):
-    return isinstance(value, types.FunctionType) and value.__name__ == "<lambda>"
 
 
 def _copy_preprocessing(source, target):
@@ -338,12 +278,18 @@ def copy_raw_variables(source: keras.layers.Layer, target: keras.layers.Layer) -
     """
     if source is target:
         return
+    _check_raw_variables(source, target)
+    copies = raw_variables(target)
     for name, value in raw_variables(source).items():
-        copied = raw_variables(target).get(name)
-        if copied is None or tuple(copied.shape) != tuple(value.shape):
+        if copies[name] is not value:
+            assign_raw(copies[name], value)
+
+
+def _check_raw_variables(source, target):
+    copies = raw_variables(target)
+    for name, value in raw_variables(source).items():
+        if name not in copies or tuple(copies[name].shape) != tuple(value.shape):
             raise ValueError(f"layer '{source.name}' holds '{name}', a variable of the backend that its copy lacks")
-        if copied is not value:
-            assign_raw(copied, value)
 
 
 def _custom_objects(layer):
@@ -355,7 +301,7 @@ def _custom_objects(layer):
 
     def add(value):
         if isinstance(value, types.FunctionType):
-            if _is_lambda(value):  # has no name of its own
+            if is_lambda(value):  # has no name of its own
                 return
             item = value
         elif hasattr(value, "get_config"):
