@@ -70,6 +70,13 @@ def flat_copy(
             f"quantized model, and are not trained: {', '.join(fixed)}.",
             stacklevel=2,
         )
+    apart = _trained_apart(opened) if trained else []
+    if apart:
+        warnings.warn(
+            f"These weights of '{model.name}' are used by a layer that holds them and by others: {', '.join(apart)}. "
+            "The quantized model has a weight for each use; they begin alike, and are trained apart.",
+            stacklevel=2,
+        )
     if opened.lost:
         listed = "".join(f"\n  {_described(given.of(layer))}: {what}" for layer, what in opened.lost)
         warnings.warn(
@@ -80,6 +87,14 @@ def flat_copy(
             stacklevel=2,
         )
     return flat
+
+
+def _trained_apart(opened):
+    """Paths of the variables that layers of an opened model hold, and that others have as kernels of theirs, too."""
+    layers = [each for each in operations_of(opened.model) if isinstance(each, keras.layers.Layer)]
+    held = {id(variable) for layer in layers for variable in layer.trainable_variables}
+    read = [variable for key, variable in opened.read.items() if key in held and key not in opened.fixed]
+    return [variable.path for variable in read]
 
 
 def _flat(model, given, data, trained, left):
