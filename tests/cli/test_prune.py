@@ -73,7 +73,7 @@ def test_channels_are_cut_out_before_the_training_in_multiples(run, model, data,
     result = run("prune", model, "--data", data, *options, "-o", output)
     assert result.code == 0, result.err
     before, after = keras.models.load_model(model), keras.models.load_model(output)
-    hidden = [each.layers[0].units for each in (before, after)]
+    hidden = [each.get_layer("hidden").units for each in (before, after)]
     assert hidden[1] == math.ceil(0.3 * hidden[0] / 2) * 2
 
 
