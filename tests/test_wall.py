@@ -1,9 +1,12 @@
 """What of Keras is extended, and what is said of a Keras that is not what the extensions were written for."""
 
+import concurrent.futures
+
 import keras
+import numpy as np
 import pytest
 
-from keras_mot._keras import bounded_weights, callback_list_problem, extend
+from keras_mot._keras import bounded_weights, callback_list_problem, extend, plain_places, symbolic_operands
 from keras_mot._keras.patches import EXTENDED
 from keras_mot.layers._refusals import guard_models
 
@@ -11,7 +14,7 @@ LISTS = keras.callbacks.CallbackList
 
 
 def test_the_installed_keras_is_what_the_extensions_expect(backend):
-    expected = {"CallbackList.set_model", "Layer.add_weight", "Model.load_weights", "Model.quantize"}
+    expected = {"CallbackList.set_model", "Layer.add_loss", "Layer.add_weight", "Model.load_weights", "Model.quantize"}
     if backend == "torch":
         expected.add("Layer.__deepcopy__")
     assert EXTENDED.items() >= dict.fromkeys(expected).items()  # `None`: nothing is wrong
@@ -119,3 +122,28 @@ def test_weights_are_counted_however_a_layer_asks_for_them(call):
 def test_without_a_bound_keras_itself_says_what_is_wrong_with_a_shape():
     with pytest.raises((TypeError, ValueError), match=r"keyword argument|multiple values"):
         keras.layers.Layer().add_weight("kernel", shape=(2,))
+
+
+def test_operands_are_put_back_by_the_last_that_is_within():
+    owner = next(each for each in keras.Variable.__mro__ if "__mul__" in vars(each))
+    plain, first, second = vars(owner)["__mul__"], symbolic_operands(), symbolic_operands()
+    first.__enter__()
+    second.__enter__()  # as another thread may
+    first.__exit__(None, None, None)
+    product = keras.Variable(np.ones((3,), "float32")) * keras.Input((3,))
+    second.__exit__(None, None, None)
+    assert isinstance(product, keras.KerasTensor)
+    assert vars(owner)["__mul__"] is plain
+
+
+def test_plain_places_are_those_of_one_thread(backend):
+    if backend != "tensorflow":
+        pytest.skip("the functions are those of TensorFlow's backend")
+    with plain_places(), concurrent.futures.ThreadPoolExecutor(1) as pool:
+        here, there = place_of_zero(), pool.submit(place_of_zero).result()
+    assert (here, there, place_of_zero()) == (0, 1, 1)
+
+
+def place_of_zero():
+    """Keras's own function tells -0.0 from 0.0."""
+    return int(keras.ops.argmax(np.array([-0.0, 0.0], "float32")))

@@ -66,9 +66,7 @@ class InnerCalls:
 
 
 _LOOPS = tuple(
-    found
-    for found in map(operation_class, ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap"))
-    if found is not None
+    filter(None, map(operation_class, ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap")))
 )
 
 
@@ -238,10 +236,9 @@ def check_functions(node: Any) -> None:
         return
     given = [*keras.tree.flatten((node.arguments.args, node.arguments.kwargs)), *vars(operation).values()]
     if any(isinstance(item, types.FunctionType | types.MethodType) for item in given):
-        name = type(operation).__name__
         loop = isinstance(operation, _LOOPS)
         way = "; write the loop in Python, where the number of steps is known" if loop else ""
-        raise UntraceableError(f"its `call` hands functions to '{name}' of `keras.ops`{way}")
+        raise UntraceableError(f"its `call` hands functions to '{type(operation).__name__}' of `keras.ops`{way}")
 
 
 def calls_between(inputs: Any, outputs: Any) -> Iterator[Any]:

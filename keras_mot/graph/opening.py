@@ -38,6 +38,7 @@ class OpenedModel:
         around: dictionary from the id of an operation to the layers that it was called in, the outermost first.
         closed: list of (layer, reason) of those that could not be taken apart.
         fixed: the variables of the other model that have become constants of this one.
+        read: the variables of the other model whose values were read in the calls of layers, constants or not.
         lost: list of (layer, what it does in training alone, in its own `call`, in words): this is not in the model.
     """
 
@@ -47,6 +48,7 @@ class OpenedModel:
     around: dict[int, tuple] = dataclasses.field(default_factory=dict)
     closed: list[tuple] = dataclasses.field(default_factory=list)
     fixed: dict[int, keras.Variable] = dataclasses.field(default_factory=dict)
+    read: dict[int, keras.Variable] = dataclasses.field(default_factory=dict)
     lost: list[tuple] = dataclasses.field(default_factory=list)
 
     def layers_around(self, operation: Any) -> tuple:
@@ -260,6 +262,7 @@ class _Opening:
                 raise _LeftWholeError
             if all(known is not layer for known, _ in self.result.lost):
                 self.result.lost.append((layer, in_training))
+        self.result.read.update({id(variable): variable for variable in recorded.fixed})
         inner = lifted(recorded)
         if not self._constants and any(isinstance(item, np.ndarray) for item in keras.tree.flatten(inner.outputs)):
             raise UntraceableError("what its `call` returns does not depend on its inputs")

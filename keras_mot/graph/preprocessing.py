@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_mot._keras import producer_of
+from keras_mot._keras import flatten_layers, producer_of
 from keras_mot._messages import describe
 from keras_mot.data.naming import input_name
 from keras_mot.graph.functional import as_functional
@@ -31,6 +31,12 @@ def has_lookups(model: Any) -> bool:
     if not isinstance(model, keras.Model) or as_functional(model) is None:
         return False
     return any(map(is_lookup, operations_of(model)))
+
+
+def calls_lookups(model: Any) -> bool:
+    """Whether a subclassed model has layers that look things up, which its `call` calls."""
+    subclassed = isinstance(model, keras.Model) and as_functional(model) is None
+    return subclassed and any(map(is_lookup, flatten_layers(model)))
 
 
 def split_preprocessing(model: keras.Model, at: Any = ()) -> tuple[keras.Model, keras.Model]:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mot._keras import build_shapes
+from keras_mot._keras import build_shapes, flatten_layers
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import accepted_arguments
 from keras_mot.graph.functional import as_functional
@@ -14,8 +14,10 @@ from keras_mot.graph.inner_calls import calls_between, check_functions
 from keras_mot.graph.names import model_between
 from keras_mot.graph.rewrite import call_again
 
+_OF_TEXTS = (keras.layers.TextVectorization, keras.layers.StringLookup)
 
-def trace(model: keras.Model) -> keras.Model:
+
+def trace(model: keras.Model, data: Any = None) -> keras.Model:
     """A functional model that computes what a subclassed model does, with the same layers.
 
     The model's `call` runs once on symbolic tensors, and so do those of the subclassed models within. That finds what
@@ -24,6 +26,7 @@ def trace(model: keras.Model) -> keras.Model:
 
     Args:
         model: a built model. Sequential and functional models are returned as they are, if all models within are, too.
+        data: arrays that the model takes, if it takes texts or integers beside floats: Keras remembers no types.
 
     Returns:
         A functional model of the same name that shares layers and variables with `model`. Where layers of several
@@ -43,7 +46,7 @@ def trace(model: keras.Model) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise TypeError(f"`trace` expects a Keras model; received {describe(model)}.")
     try:
-        traced = _traced(model)
+        traced = _traced(model, data)
     except UnknownInputsError:
         raise
     except Exception as error:
@@ -58,9 +61,9 @@ def trace(model: keras.Model) -> keras.Model:
     return traced
 
 
-def _traced(model):
+def _traced(model, data=None):
     if as_functional(model) is None:
-        inputs = symbolic_inputs(model)
+        inputs = symbolic_inputs(model, data)
         outputs = model.call(*inputs)
         for node in calls_between(inputs, outputs):
             check_functions(node)
@@ -86,6 +89,9 @@ def symbolic_inputs(model: keras.Model, data: Any = None) -> list:
             for name, array in zip(names, arrays, strict=True)
         ]
     specs = input_specs(model)
+    one = len(keras.tree.flatten(specs)) == 1
+    if data is None and one and any(isinstance(layer, _OF_TEXTS) for layer in flatten_layers(model)):
+        specs = keras.tree.map_structure(lambda spec: keras.InputSpec(shape=spec.shape, dtype="string"), specs)
     if len(specs) == 1:
         specs = [_typed_as(specs[0], arrays[0], model)]
     return [_inputs(structure) for structure in specs]
@@ -105,7 +111,9 @@ def _is_array(item):
 
 
 def _dtype(array, model):
-    """The type of an input for an array: integers stay integers, of 32 bits; of floats, the model's."""
+    """The type of an input for an array: texts and integers stay such, these of 32 bits; of floats, the model's."""
+    if getattr(array.dtype, "kind", None) in ("O", "S", "U") or "string" in str(array.dtype):
+        return "string"
     integers = keras.backend.is_int_dtype(keras.backend.standardize_dtype(array.dtype))
     return "int32" if integers else keras.backend.standardize_dtype(model.input_dtype)
 

@@ -26,10 +26,10 @@ from keras_mot._keras import (
     set_own_flag,
     set_path,
 )
-from keras_mot.layers._callables import functions_of_callables, is_lambda, put_lambdas
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.duplicating import duplicate, is_of_keras, rebuilt_alike
 from keras_mot.layers.finding import check_layer
+from keras_mot.layers.functions import functions_of_callables, is_lambda, put_lambdas
 from keras_mot.layers.transformed import plain_class
 from keras_mot.transforms import WeightTransform
 from keras_mot.transforms.base import updaters_by_reference
@@ -111,6 +111,7 @@ def _check_copy(model, clone):
         if type(target) is not type(source):
             names = type(source).__name__, type(target).__name__
             raise ValueError(f"layer '{source.name}' of class {names[0]} comes back as {names[1]}")
+        _check_raw_variables(source, target)
 
 
 def with_bias(layer: keras.layers.Layer, use_bias: bool) -> keras.layers.Layer:
@@ -256,21 +257,6 @@ def _copy_layer(layer, **changes):
         return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
 
 
-def config_of(layer: keras.layers.Layer) -> dict:
-    """The arguments that a layer of Keras's own was made with, functions as they are where Keras has no form for them.
-
-    Args:
-        layer: the layer.
-
-    Returns:
-        What `from_config` of its class takes.
-    """
-    with functions_of_callables(layer):
-        config = layer.get_config()
-        put_lambdas(config, layer, False)
-    return config
-
-
 def _copy_preprocessing(source, target):
     """What an adapted preprocessing layer knows beyond its variables: constants and vocabularies."""
     if hasattr(source, "finalize_state") and source.built:
@@ -293,12 +279,18 @@ def copy_raw_variables(source: keras.layers.Layer, target: keras.layers.Layer) -
     """
     if source is target:
         return
+    _check_raw_variables(source, target)
+    copies = raw_variables(target)
     for name, value in raw_variables(source).items():
-        copied = raw_variables(target).get(name)
-        if copied is None or tuple(copied.shape) != tuple(value.shape):
+        if copies[name] is not value:
+            assign_raw(copies[name], value)
+
+
+def _check_raw_variables(source, target):
+    copies = raw_variables(target)
+    for name, value in raw_variables(source).items():
+        if name not in copies or tuple(copies[name].shape) != tuple(value.shape):
             raise ValueError(f"layer '{source.name}' holds '{name}', a variable of the backend that its copy lacks")
-        if copied is not value:
-            assign_raw(copied, value)
 
 
 def _custom_objects(layer):

@@ -26,6 +26,7 @@ from keras_mot._keras import (
     track_in_order,
 )
 from keras_mot.layers.attaching import attach_or_wait, copy_stack
+from keras_mot.layers.functions import is_unwritable
 from keras_mot.layers.transformed import plain_class, stacks_of
 from keras_mot.layers.transformed_weight import penalise_stored
 from keras_mot.transforms import WeightTransform
@@ -51,13 +52,6 @@ def rebuilt_alike(source: keras.layers.Layer, copied: keras.layers.Layer) -> boo
     if [plain_class(part) for part in pairs[0]] != [plain_class(part) for part in pairs[1]]:
         return False
     return all(_same_attributes(*pair) for pair in zip(*pairs, strict=True) if not is_of_keras(pair[0]))
-
-
-def is_unwritable(value) -> bool:
-    """Whether something is a callable that Keras has no form to save for: a `functools.partial`, a bound method, ..."""
-    if not callable(value) or isinstance(value, type | types.FunctionType | keras.Operation):
-        return False
-    return not hasattr(value, "get_config")
 
 
 def _same_attributes(source, copied):

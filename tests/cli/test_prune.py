@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import math
 import os
 import types
 import zipfile
@@ -64,6 +65,16 @@ def test_channels_are_cut_out(run, model, data, tmp_path):
     shapes = [[tuple(layer.kernel.shape) for layer in each.layers if layer.weights] for each in (before, after)]
     (inputs, hidden), (_, classes) = shapes[0]
     assert shapes[1] == [(inputs, hidden // 2), (hidden // 2, classes)]
+
+
+def test_channels_are_cut_out_before_the_training_in_multiples(run, model, data, tmp_path):
+    output = tmp_path / "small.keras"
+    options = ("--sparsity", 0.7, "--channels", "--round-to", 2, "--batch-size", 32)
+    result = run("prune", model, "--data", data, *options, "-o", output)
+    assert result.code == 0, result.err
+    before, after = keras.models.load_model(model), keras.models.load_model(output)
+    hidden = [each.get_layer("hidden").units for each in (before, after)]
+    assert hidden[1] == math.ceil(0.3 * hidden[0] / 2) * 2
 
 
 def test_the_seed_decides(run, model, data, tmp_path):
@@ -158,6 +169,8 @@ BAD = [
     (["--n-m", "1:3"], 2, "1:3 sparsity needs a multiple of 3 inputs"),
     (["--n-m", "2:4", "--block", "1x2"], 2, "not allowed with argument"),
     (["--n-m", "2:4", "--channels"], 2, "not allowed with argument"),
+    (["--sparsity", "0.5", "--round-to", "8"], 2, "give `--channels`, too"),
+    (["--sparsity", "0.5", "--channels", "--round-to", "8", "--initial-sparsity", "0.1"], 2, "leave `--initial-spars"),
     (["--n-m", "2:4", "--scope", "model"], 2, "cannot go with `scope` 'model'"),
     (["--sparsity", "0.5", "--block", "2"], 2, "two positive integers"),
     (["--sparsity", "0.5", "--block", "0x2"], 2, "two positive integers"),

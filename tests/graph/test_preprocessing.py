@@ -140,3 +140,31 @@ def test_what_cannot_be_split():
     x = RNG.normal(size=(4, 3)).astype("float32")
     np.testing.assert_allclose(values(behind(before(x))), values(model(x)), atol=1e-6)
     assert behind.inputs[0].name == "scale"
+
+
+class LooksUp(keras.Model):
+    """Looks numbers or texts up in its `call`."""
+
+    def __init__(self, lookup):
+        super().__init__()
+        self.lookup, self.embedding, self.dense = lookup, layers.Embedding(6, 4), layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(self.embedding(self.lookup(inputs)))
+
+
+@pytest.mark.parametrize("kind", ["numbers", pytest.param("texts", marks=only_tensorflow)])
+def test_lookups_in_the_call_of_a_subclassed_model(kind):
+    keras.utils.set_random_seed(0)
+    if kind == "numbers":
+        model = LooksUp(layers.IntegerLookup(vocabulary=[12, 36, 1138]))
+        data = RNG.choice([12, 36, 1138, 7], (20, 3)).astype("int32")
+    else:
+        model = LooksUp(layers.StringLookup(vocabulary=["x", "y"]))
+        data = np.array([["x", "y"], ["z", "x"]] * 10, dtype=object)
+    expected = values(model(tensors(data)))
+    preprocessing, network = split_preprocessing(model)
+    np.testing.assert_allclose(values(network(preprocessing(tensors(data)))), expected, atol=1e-6)
+    quantized = quantize_post_training(model, calibration_data=data, **FAST)
+    np.testing.assert_allclose(values(quantized(tensors(data))), expected, atol=0.1 * np.abs(expected).max())
+    assert any(hasattr(layer, "_weight_stacks") for layer in quantized.layers)

@@ -216,9 +216,15 @@ def test_what_cannot_be_copied_says_why_and_what_to_do():
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no variables of its own")
-def test_variables_of_the_backend_keep_their_values():
+@pytest.mark.parametrize("lazily", [False, True])
+def test_variables_of_the_backend_keep_their_values(lazily):
     class Raw(layers.Layer):
         def build(self, input_shape):
+            self.kernel = self.add_weight(shape=(input_shape[-1], 3), name="kernel")
+            if not lazily:
+                self.make()
+
+        def make(self):
             if keras.backend.backend() == "tensorflow":
                 import tensorflow as tf
 
@@ -228,15 +234,16 @@ def test_variables_of_the_backend_keep_their_values():
 
                 self.factor = torch.nn.Parameter(torch.rand(3))
                 self.register_buffer("offset", torch.rand(3))
-            self.kernel = self.add_weight(shape=(input_shape[-1], 3), name="kernel")
 
         def call(self, inputs):
+            if not hasattr(self, "factor") and not isinstance(inputs, keras.KerasTensor):
+                self.make()
             return ops.matmul(inputs, self.kernel) * self.factor + getattr(self, "offset", 0.0)
 
         def transformable_weights(self):
             return [self.kernel]
 
-    model = _functional(lambda x: Raw()(x))
+    model = keras.Sequential([Raw()]) if lazily else _functional(lambda x: Raw()(x))
     x = np.ones((2, 6), "float32")
     expected = ops.convert_to_numpy(model(x))
     copied = copy_model(model)

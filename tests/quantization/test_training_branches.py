@@ -198,3 +198,22 @@ def test_losses_that_layers_add_are_kept_or_named(what, data):
         np.testing.assert_array_equal(*[ops.convert_to_numpy(each(data)) for each in (quantized, reference)])
         assert losses_of(strip_quantization(quantized), data) == (expected if what == "input" else [])
     np.testing.assert_allclose(losses_of(quantized, data), expected, rtol=0.02)
+
+
+class Tied(keras.Model):
+    """Scores words by the table that it takes them from."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.dense = layers.Embedding(9, 4), layers.Dense(4)
+
+    def call(self, inputs):
+        return ops.matmul(self.dense(self.embedding(inputs)), ops.transpose(self.embedding.embeddings))
+
+
+def test_weights_that_two_layers_use_are_named(rng):
+    model, ids = Tied(), rng.integers(0, 9, (8, 5)).astype("int32")
+    model(ids)
+    silently(quantize_post_training, model, INT8, ids, **PLAIN)
+    with pytest.warns(UserWarning, match="embeddings.* trained apart"):
+        quantize_model(model, calibration_data=ids, **PLAIN)

@@ -9,8 +9,10 @@ import pytest
 from keras import layers
 
 import keras_mot as tfmot
+from keras_mot.data.typical_samples import remembered
 from keras_mot.layers import transformed_weights
 from keras_mot.quantization import INT8
+from keras_mot.quantization.simulation.sources import sources_of
 from tests.tfmot.small import baseline, digits, kernels, only_tensorflow, results_of, trained
 
 pytestmark = only_tensorflow  # quantization itself is tested on all backends elsewhere
@@ -104,6 +106,8 @@ def test_fixed_ranges_at_both_ends():
     assert ends[-1] == pytest.approx((-1.0, 1.0), abs=0.01)
     for name, kernel in kernels(quantized).items():
         np.testing.assert_array_equal(kernels(fixed)[name], kernel)
+    np.testing.assert_array_equal(remembered(fixed), remembered(quantized))
+    assert sources_of(fixed) == sources_of(quantized) != {}
     with pytest.raises(ValueError, match="integers of \\[8\\] bits"):
         tfmot.quantization.keras.fix_input_output_range(quantized, num_bits=4)
     with pytest.raises(TypeError, match="expects a quantized model"):

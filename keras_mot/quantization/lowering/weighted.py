@@ -4,7 +4,7 @@ from keras import layers, ops
 
 from keras_mot._keras import get_keras_mask
 from keras_mot.graph.kinds import kind_of_function
-from keras_mot.layers.copying import config_of
+from keras_mot.layers.functions import config_of
 
 
 def with_activation(lowering, layer, inputs):

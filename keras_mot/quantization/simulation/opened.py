@@ -27,6 +27,7 @@ class FlatModel:
         fixed: the variables of the user's model that have become constants.
         closed: pairs of a layer of the user's that could not be taken apart, and why.
         lost: pairs of a layer of the user's, and what it does in training alone, which is not in the copy.
+        apart: paths of the variables that layers hold, and that others have as kernels of theirs, too.
     """
 
     model: keras.Model
@@ -37,6 +38,7 @@ class FlatModel:
     fixed: tuple[keras.Variable, ...]
     closed: tuple[tuple[Any, str], ...]
     lost: tuple[tuple[Any, str], ...]
+    apart: tuple[str, ...]
 
 
 def warn_of(flat: FlatModel, model: keras.Model, asked: Callable[[Any], bool], trained: bool = False) -> None:
@@ -60,6 +62,13 @@ def warn_of(flat: FlatModel, model: keras.Model, asked: Callable[[Any], bool], t
         warnings.warn(
             f"These weights of '{model.name}', which its layers compute with in their own `call`, are constants of the "
             f"quantized model, and are not trained: {', '.join(fixed)}.",
+            stacklevel=2,
+        )
+    if trained and flat.apart:
+        names = ", ".join(flat.apart)
+        warnings.warn(
+            f"These weights of '{model.name}' are used by a layer that holds them and by others: {names}. The "
+            "quantized model has a weight for each use; they begin alike, and are trained apart.",
             stacklevel=2,
         )
     if flat.lost:
@@ -108,9 +117,16 @@ def flat_copy(
         origins = origins.through(opened.origins)
         fixed = tuple(opened.fixed.values())
         closed, lost = (tuple((given.of(layer), why) for layer, why in each) for each in (opened.closed, opened.lost))
+        known = tuple(map(user, operations))
         return FlatModel(
-            flat, origins.through(given), origins, tuple(map(user, operations)), around, fixed, closed, lost
+            flat, origins.through(given), origins, known, around, fixed, closed, lost, _trained_apart(opened)
         )
+
+
+def _trained_apart(opened):
+    layers = [each for each in operations_of(opened.model) if isinstance(each, keras.layers.Layer)]
+    held = {id(variable) for layer in layers for variable in layer.trainable_variables}
+    return tuple(variable.path for key, variable in opened.read.items() if key in held and key not in opened.fixed)
 
 
 def _has_lowering(operation):

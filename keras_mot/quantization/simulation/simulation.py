@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
-from keras_mot._keras import forget_torch_parameters, forgetting_calls
+from keras_mot._keras import flatten_layers, forget_torch_parameters, forgetting_calls
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
@@ -14,8 +14,9 @@ from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
-from keras_mot.graph.preprocessing import has_lookups
+from keras_mot.graph.preprocessing import calls_lookups, has_lookups, is_lookup
 from keras_mot.graph.rewrite import everything_of
+from keras_mot.graph.tracing import trace
 from keras_mot.layers.finding import find_weights
 from keras_mot.layers.float_boundary import FASTER, WIDE
 from keras_mot.layers.technique import strip_model
@@ -26,7 +27,7 @@ from keras_mot.quantization.lowering.moves import Move
 from keras_mot.quantization.simulation.behind_lookups import LookedUp, joined, split
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
-from keras_mot.quantization.simulation.checks import check
+from keras_mot.quantization.simulation.checks import check, check_built
 from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
 from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
@@ -62,6 +63,11 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     Returns:
         The model, which shares no variables with `model`.
     """
+    if calls_lookups(model):
+        check_built(model, function)
+        with forgetting_calls(everything_of(model)):
+            traced = _traced(model, fitting.calibration.data, function)
+            return quantize(traced, scheme, fitting, selected, overrides, function, batch_norm_steps, target, placement)
     if has_lookups(model):
         with forgetting_calls(everything_of(model)):
             preprocessing, behind, copy = split(model)
@@ -91,6 +97,20 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     if result is not simulation:
         hand_on(simulation, result)
     return result
+
+
+def _traced(model, data, function):
+    """A functional model of a subclassed one that looks things up, to be split there."""
+    try:
+        return trace(model, data)
+    except ValueError as error:
+        lookup = next(layer for layer in flatten_layers(model) if is_lookup(layer))
+        raise ValueError(
+            f"'{model.name}' looks things up in its `call` ('{lookup.name}', {type(lookup).__name__}), which has no "
+            f"kernel, and cannot be split there: {error} Give `{function}` the network behind it: make the model "
+            "functional, `keras.Model(inputs, model(inputs))` with a `keras.Input` of the right type for each input, "
+            "and use `keras_mot.graph.split_preprocessing`, or call the lookup in a model of its own."
+        ) from error
 
 
 def simulate(

@@ -1,19 +1,47 @@
-"""Callables among the arguments of layers: Keras writes some that it cannot read, and others not at all."""
+"""Functions and other callables among the arguments of layers, which configurations have no form for."""
 
 import contextlib
 import inspect
 import types
 import warnings
+from typing import Any
 
 import keras
 
 from keras_mot._keras import flatten_layers
-from keras_mot.layers.duplicating import is_unwritable
 from keras_mot.layers.transformed import plain_class
 
 
+def is_unwritable(value: Any) -> bool:
+    """Whether something is a callable that Keras has no form to save for: a `functools.partial`, a bound method, ..."""
+    if not callable(value) or isinstance(value, type | types.FunctionType | keras.Operation):
+        return False
+    return not hasattr(value, "get_config")
+
+
+def config_of(layer: keras.layers.Layer) -> dict:
+    """The arguments that a layer of Keras's own was made with, functions as they are where Keras has no form for them.
+
+    Args:
+        layer: the layer.
+
+    Returns:
+        What `from_config` of its class takes.
+    """
+    with functions_of_callables(layer):
+        config = layer.get_config()
+        put_lambdas(config, layer, False)
+    return config
+
+
 def put_lambdas(config: dict, layer: keras.layers.Layer, is_transformed: bool) -> None:
-    """Puts the lambdas among a layer's arguments into its configuration: Keras writes them, but cannot read them."""
+    """Puts the lambdas among a layer's arguments into its configuration: Keras writes them, but cannot read them.
+
+    Args:
+        config: what `get_config` returned.
+        layer: the layer.
+        is_transformed: whether the layer carries transforms, and its configuration holds that of the plain one.
+    """
     for name, value in config.items():
         argument = layer if is_transformed and name == "layer" else getattr(layer, name, None)
         if is_lambda(argument):
@@ -24,7 +52,7 @@ def put_lambdas(config: dict, layer: keras.layers.Layer, is_transformed: bool) -
 
 
 @contextlib.contextmanager
-def functions_of_callables(layer):
+def functions_of_callables(layer: Any):
     """Context in which functions stand for other callables that a layer, or one within, was given as arguments.
 
     Keras writes no `functools.partial`, bound methods and objects with `__call__` into configurations.
@@ -54,5 +82,6 @@ def _function_of(value):
     return stand_in
 
 
-def is_lambda(value):
+def is_lambda(value: Any) -> bool:
+    """Whether something is a function without a name."""
     return isinstance(value, types.FunctionType) and value.__name__ == "<lambda>"
