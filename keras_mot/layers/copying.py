@@ -4,6 +4,7 @@ import contextlib
 import copy
 import tempfile
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -25,6 +26,7 @@ from keras_mot._keras import (
     set_own_flag,
     set_path,
 )
+from keras_mot.layers._callables import functions_of_callables, is_lambda, put_lambdas
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.duplicating import duplicate, is_of_keras, rebuilt_alike
 from keras_mot.layers.finding import check_layer
@@ -60,7 +62,9 @@ def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[t
     for by_attributes in [False] if is_of_keras(model) else [False, True]:
         copies = {}
         try:
-            with strategy_scope(model):
+            with strategy_scope(model), warnings.catch_warnings():
+                # Keras warns of layers that their calls build; whether the copy is as the model is checked below.
+                warnings.filterwarnings("ignore", message=r"`build\(\)` was called on layer")
                 clone = _copy_structure(model, copies, by_attributes)
             _check_copy(model, clone)
             break
@@ -235,34 +239,36 @@ def new_input(tensor, shape=None):
 def _copy_layer(layer, **changes):
     """The layer from its configuration, with changes to that."""
     if type(layer) is keras.layers.Lambda:  # its function would lose its globals on the way through a config
-        config = {**layer.get_config(), "function": layer.function}
+        with functions_of_callables(layer):
+            config = layer.get_config()
+        config["function"] = layer.function
         if "arguments" not in config:
             config["arguments"] = layer.arguments
         for key in ("output_shape", "mask"):
             config.pop(key, None)
         return keras.layers.Lambda(**config, output_shape=output_shape_of(layer), mask=layer.mask)
-    with updaters_by_reference():
+    with updaters_by_reference(), functions_of_callables(layer):
         config = keras.saving.serialize_keras_object(layer)
         config.pop("compile_config", None)
-        _put_lambdas(config["config"], layer, plain_class(layer) is not type(layer))
+        put_lambdas(config["config"], layer, plain_class(layer) is not type(layer))
         config["config"].update(changes)
         known = _custom_objects(layer)
         return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
 
 
-def _put_lambdas(config, layer, is_transformed):
-    """Puts the lambdas among a layer's arguments into its configuration: Keras writes them, but cannot read them."""
-    for name, value in config.items():
-        argument = layer if is_transformed and name == "layer" else getattr(layer, name, None)
-        if _is_lambda(argument):
-            config[name] = argument
-        elif isinstance(argument, keras.layers.Layer) and isinstance(value, dict) and "config" in value:
-            transformed = argument is not layer and plain_class(argument) is not type(argument)
-            _put_lambdas(value["config"], argument, transformed)
+def config_of(layer: keras.layers.Layer) -> dict:
+    """The arguments that a layer of Keras's own was made with, functions as they are where Keras has no form for them.
 
+    Args:
+        layer: the layer.
 
-def _is_lambda(value):
-    return isinstance(value, types.FunctionType) and value.__name__ == "<lambda>"
+    Returns:
+        What `from_config` of its class takes.
+    """
+    with functions_of_callables(layer):
+        config = layer.get_config()
+        put_lambdas(config, layer, False)
+    return config
 
 
 def _copy_preprocessing(source, target):
@@ -304,7 +310,7 @@ def _custom_objects(layer):
 
     def add(value):
         if isinstance(value, types.FunctionType):
-            if _is_lambda(value):  # has no name of its own
+            if is_lambda(value):  # has no name of its own
                 return
             item = value
         elif hasattr(value, "get_config"):

@@ -1,6 +1,7 @@
 """Recipes: pipelines of pruning, clustering, quantization and fine-tuning, declared once and run by `compress`."""
 
 from keras_mot.recipes._stage import Stage
+from keras_mot.recipes.channel_stages import PruneChannels
 from keras_mot.recipes.compress import compress
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import PRESETS, Recipe, find_recipe
@@ -8,6 +9,7 @@ from keras_mot.recipes.result import CompressionResult, StageResult
 from keras_mot.recipes.stages import (
     STAGES,
     Cluster,
+    Factorize,
     PostTraining,
     Prune,
     QuantizeAware,
@@ -21,9 +23,11 @@ __all__ = [
     "STAGES",
     "Cluster",
     "CompressionResult",
+    "Factorize",
     "FineTune",
     "PostTraining",
     "Prune",
+    "PruneChannels",
     "QuantizeAware",
     "Recipe",
     "RemoveChannels",

@@ -7,16 +7,17 @@ import numpy as np
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters, forgetting_calls
-from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
+from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
 from keras_mot.graph.preprocessing import has_lookups
 from keras_mot.graph.rewrite import everything_of
 from keras_mot.layers.finding import find_weights
+from keras_mot.layers.float_boundary import FASTER, WIDE
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.collaborative import read_off_transforms
@@ -32,9 +33,14 @@ from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waitin
 from keras_mot.quantization.simulation.opened import flat_copy, warn_of
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
-from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
+from keras_mot.quantization.simulation.sources import hand_on, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
-from keras_mot.quantization.simulation.weights import attach_transforms, fit_scales, warn_of_merged_values
+from keras_mot.quantization.simulation.weights import (
+    attach_transforms,
+    fit_scales,
+    warn_of_merged_values,
+    with_rounding,
+)
 from keras_mot.targets import LITERT
 from keras_mot.transforms.grid import Grid
 
@@ -82,9 +88,8 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     warn_of_merged_values(simulation)
     unfolded = simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
     result = of_class_of(model, unfolded)
-    if result is not simulation and remembered(simulation) is not None:
-        remember(result, remembered(simulation))
-    hand_on_sources(simulation, result)
+    if result is not simulation:
+        hand_on(simulation, result)
     return result
 
 
@@ -130,16 +135,25 @@ def simulate(
     def chosen(operation):
         return settings.get(origins.of(lowered.origins.of(operation)))
 
-    faster = set()
+    def is_wide(operation):
+        return id(operation) in wide and not chosen(operation).asked
+
+    def in_integers(operation):
+        return chosen(operation) is not None and not is_wide(operation)
+
+    graph = Graph(lowered.model)
+    wide = before_logarithms(graph) if scheme.activation_bits == 8 else set()
+    floats = {id(call.operation): WIDE for call in graph.calls if chosen(call.operation) and is_wide(call.operation)}
     if fast:
         faster = faster_in_floats(
             lowered.model,
             target,
             scheme.activation_bits,
-            lambda operation: chosen(operation) is not None,
+            in_integers,
             lowered.joined,
             lambda operation: chosen(operation) is not None and chosen(operation).config is not None,
         )
+        floats |= dict.fromkeys(faster, FASTER)
     placed, weighted = place(
         lowered.model,
         scheme,
@@ -147,11 +161,12 @@ def simulate(
         lowered.joined,
         lambda operation: chosen(operation).activation,
         target,
-        faster,
+        floats,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
-    schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
+    by_data = data is not None and not trained
+    schemes = {id(layer): with_rounding(target.scheme_of(layer, chosen(layer).scheme), by_data) for layer in weighted}
     carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
@@ -163,7 +178,7 @@ def simulate(
         return origins.of(lowered.origins.of(copied.of(operation)))
 
     simulation = with_output_names(simulation, output_names(model))
-    note_sources(simulation, model, origin, settings.is_in_floats)
+    note_sources(simulation, model, origin, settings.is_in_floats, flat.closed)
     return simulation, left, origin
 
 
