@@ -17,6 +17,7 @@ from keras_mot.quantization.estimators.ranges import MinMax, RangeEstimator
 
 # Extremes of fewer values are nothing rare, and the mean of the samples' extremes would cut off a good part of all.
 _MANY = 256
+_FEW = 16  # each of so few features matters
 _CUT_OFF = 0.01  # the share of the values that may lie above a range, and below
 _WHOLE = 0.9  # the share of samples that are not cut off, above or below
 _FEW_BITS = 8  # with more, there is resolution enough for rare values
@@ -75,6 +76,9 @@ def _group_size(seen):
 
 
 def _widened(seen, low, high):
+    """A range that cuts off no more than so large a share of the values; nothing of a sample's few features."""
+    if 0 < seen.size <= _FEW:
+        return seen.limits
     return min(low, seen.quantile(_CUT_OFF)), max(high, seen.quantile(1.0 - _CUT_OFF))
 
 

@@ -10,6 +10,8 @@ from keras_mot._arrays import to_numpy
 from keras_mot._keras import no_gradients
 from keras_mot.layers.activation_quantizer import activation_quantizers
 
+_FEW = 4  # batches, which tell nothing of chance
+
 
 def check_loss(passes, labelled, loss):
     """Raises an error if the loss cannot be had, before anything is done: of the float model, on the first batch."""
@@ -63,10 +65,9 @@ def keep_best(model, choices, costs):
 def _within_chance(usual, best):
     """Whether costs may be less in the mean by chance: by no more than the standard error of the difference."""
     difference = usual - best
-    if not np.isfinite(difference).all():
+    if len(difference) < _FEW or not np.isfinite(difference).all():
         return False
-    spread = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
-    return difference.mean() <= spread
+    return difference.mean() <= difference.std(ddof=1) / math.sqrt(len(difference))
 
 
 def _put_back(quantizers, states):
