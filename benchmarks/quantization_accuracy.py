@@ -189,15 +189,25 @@ def litert_quantizer(model, task, calibration, python):
     """LiteRT Quantizer with the same calibration data, in the environment of another interpreter."""
     name = "LiteRT Quantizer, int8"
     with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        source = export_litert(model, folder / "float.tflite", sparse_encoding=False).path
-        np.save(folder / "samples.npy", calibration)
-        command = [python, str(QUANTIZER_PEER), str(source), str(folder / "samples.npy"), str(folder / "int8.tflite")]
-        process = subprocess.run(command, capture_output=True, text=True)
-        if process.returncode:
-            print(f"{name} failed: {process.stderr[-600:]}", flush=True)
-            return {"name": f"{name}: failed", "error": process.stderr[-500:]}
-        return measured(name, (folder / "int8.tflite").read_bytes(), task)
+        try:
+            path = litert_quantizer_file(model, [calibration], pathlib.Path(folder), python)
+        except RuntimeError as error:
+            print(f"{name} failed: {error}", flush=True)
+            return {"name": f"{name}: failed", "error": str(error)}
+        return measured(name, path.read_bytes(), task)
+
+
+def litert_quantizer_file(model, calibration, folder, python):
+    """The path of the integer file that it makes of a model of one input."""
+    if len(calibration) > 1:
+        raise RuntimeError("The peer's script is for models of one input.")
+    source = export_litert(model, folder / "float.tflite", sparse_encoding=False).path
+    np.save(folder / "samples.npy", calibration[0])
+    command = [python, str(QUANTIZER_PEER), str(source), str(folder / "samples.npy"), str(folder / "peer.tflite")]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise RuntimeError(process.stderr[-500:])
+    return folder / "peer.tflite"
 
 
 def ptq(task, arguments):

@@ -75,6 +75,12 @@ def extremes(values):
     return tuple(float(extreme) for extreme in _functions()[0].aminmax(values))
 
 
+def extremes_of_rows(rows):
+    """The least and the greatest value of each row, as a tensor of shape (2, rows), in one pass over memory."""
+    torch = _functions()[0]
+    return torch.stack(tuple(torch.aminmax(rows, dim=1)))
+
+
 def rounded_weight(weight, value, scale, limit):
     """`value` rounded to multiples of `scale`, up to `limit` times (or `None`), with the gradient of `weight`."""
     torch, function, *_ = _functions()

@@ -62,6 +62,9 @@ class StageRun:
         """Training steps."""
         return self.data.steps(fine_tune.batch_size) * fine_tune.epochs
 
+    def labelled(self, samples):
+        """Nothing: ranges are chosen without labels."""
+
     def calibration(self, samples):
         """So many of the samples, drawn at random: data are often sorted by class."""
         return self.data.calibration(samples, self.seed)

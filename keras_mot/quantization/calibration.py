@@ -26,9 +26,10 @@ class Calibration(Config):
             array for each input, or dictionaries by their names. `None`: ranges are left to training; in the stages of
             recipes, the recipe's own.
         estimator: how ranges follow from the values seen: `MinMax()`, `MeanMinMax()`, `MovingAverage()`,
-            `Percentile()`, `LeastSquares()`, `Entropy()`, or your own `RangeEstimator`. By default, from the least to
-            the greatest value; of the model's inputs, and of terms that a recurrent gate saturates, only as far as
-            cutting off does not bring the outputs nearer to the float model's.
+            `Percentile()`, `LeastSquares()`, `Entropy()`, or your own `RangeEstimator`. By default, by place: for
+            inputs and recurrent steps, the mean of the samples' extremes; for outputs, from the least to the greatest
+            value; for all between, what nine of ten samples do not exceed on either side. At most a hundredth of the
+            values is cut off on a side, and nothing with 16 bits.
         batch_size: how many samples of arrays are run at a time.
         equalize: whether the channels between layers are rescaled so that kernels use their integers evenly (Nagel et
             al., 2019, arXiv:1906.04721); by default, if channels share scales, and it halves the squared error of the
@@ -36,9 +37,10 @@ class Calibration(Config):
         correct_biases: whether biases take back what rounding shifts the mean of a channel by (same paper); by
             default, if that halves the error.
         loss: a Keras loss, its name, or a function of labels and outputs to a number; the data needs labels then. Of
-            the default, `MeanMinMax`, `Percentile`, `LeastSquares` and `Entropy`, the estimator with the least mean
-            loss in integers is chosen, on the first 2048 samples (ranges by the loss: Nahshan et al., 2021, "Loss Aware
-            Post-training Quantization", arXiv:1911.07190). Data that the model was not trained on tells more.
+            the default, `MinMax`, `MeanMinMax`, `Percentile`, `LeastSquares` and `Entropy`, the estimator with the
+            least mean loss in integers is chosen, on 2048 of the samples (ranges by the loss: Nahshan et al., 2021,
+            "Loss Aware Post-training Quantization", arXiv:1911.07190); the default, if that may be by chance. Data
+            that the model was not trained on tells more.
         progress: whether to show a progress bar; by default, if the output is a terminal.
         max_samples: how many samples of the data are used; by default all, or 4096 of data that do not tell how many
             there are (a generator, a dataset that repeats), with a warning if there are more.

@@ -74,7 +74,8 @@ class Stage(Config, abc.ABC):
         Args:
             model: the model of the stage before.
             run: what is known of the run: `run.steps(fine_tune)`, the training steps; `run.calibration(samples)`,
-                inputs to calibrate with; `run.progress`; and `run.quantizes`, whether a stage of the recipe does.
+                inputs to calibrate with; `run.labelled(samples)`, unseen inputs with labels and the loss, or `None`;
+                `run.progress`; and `run.quantizes`, whether a stage of the recipe does.
         """
 
     def trained(self, model: keras.Model) -> keras.Model:

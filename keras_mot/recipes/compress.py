@@ -74,8 +74,9 @@ def compress(
         model: a built, trained Keras model of any kind. It is not changed.
         recipe: a `Recipe`, the name of a preset, such as `"size"`, or the path of a YAML file.
         train_data: tuple (x, y) of arrays, or an iterable of batches (x, y) that can be gone through many times. Ranges
-            of activations are calibrated on a part of it. For several inputs, x is a list in the model's order or a
-            dictionary of input names, and for several outputs so is y.
+            of activations are calibrated on a part of it, or after training on a part of the validation data. For
+            several inputs, x is a list in the model's order or a dictionary of input names, and for several outputs so
+            is y.
         validation_data: the same, to measure on, and for early stopping; by default the training data.
         metric: "accuracy", "f1", "auc", "mae" or another name, a `keras.metrics.Metric`, or a function
             (y_true, y_pred) -> float over all samples, as of `keras_mot.analysis.measure`; by default what suits the
@@ -190,6 +191,13 @@ class Run:
     def calibration(self, samples: int) -> Any:
         """Inputs to calibrate with."""
         return self.data.calibration(min(samples, _REHEARSED_ON) if self.rehearsing else samples, self.seed)
+
+    def labelled(self, samples: int) -> tuple[Any, Any] | None:
+        """Inputs and labels that no training has seen, and the loss, for models of one output; `None` without them."""
+        if self.rehearsing or self.objective.outputs:
+            return None
+        data = self.data.unseen(samples, self.seed)
+        return None if data is None else (data, self.objective.loss)
 
     def rehearse(self, model):
         """Goes through all stages without training, on few data, so that mistakes show before any work is done."""

@@ -86,10 +86,13 @@ class Quantization(Stage):
         """What the file takes and returns, and whether anything may stay in floats."""
         return {"input_type": self.input_type, "output_type": self.output_type, "strict": self.strict}
 
-    def _quantized(self, function, model, run, **options):
-        calibration = dataclasses.replace(
-            self.calibration or Calibration(), data=run.calibration(self.calibration_samples), progress=run.progress
-        )
+    def _quantized(self, function, model, run, by_loss=False, **options):
+        calibration = dataclasses.replace(self.calibration or Calibration(), progress=run.progress)
+        labelled = run.labelled(self.calibration_samples) if by_loss and calibration.estimator is None else None
+        if labelled is None:
+            calibration = dataclasses.replace(calibration, data=run.calibration(self.calibration_samples))
+        else:
+            calibration = dataclasses.replace(calibration, data=labelled[0], loss=labelled[1])
         placement = "integer" if self.placement is None and self.strict else self.placement
         options = {**options, "overrides": dict.fromkeys(self.skip), "placement": placement}
         return function(model, self.scheme(), calibration_data=calibration, **options)
@@ -100,11 +103,14 @@ class Quantization(Stage):
 class PostTraining(Quantization):
     """Quantizes after training; masks and codebooks of earlier stages are kept.
 
+    With validation data, ranges are chosen by the loss on them, as `Calibration(loss=...)` does, unless `calibration`
+    names an estimator.
+
     Args:
         weight_bits: bits of a weight, 2 to 8.
         activation_bits: 8 or 16.
         per_channel: whether each output channel has a scale of its own.
-        calibration_samples: samples of the training data that ranges are chosen on.
+        calibration_samples: samples of the validation data, or else of the training data, that ranges are chosen on.
         skip: regular expressions of the layers to leave in floats.
         input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits).
         output_type: what it returns, the same way.
@@ -122,7 +128,7 @@ class PostTraining(Quantization):
 
     def apply(self, model, run):
         """A quantized copy."""
-        return self._quantized(quantize_post_training, model, run)
+        return self._quantized(quantize_post_training, model, run, by_loss=True)
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -98,6 +98,14 @@ class TrainingData:
             return random_part(to_numpy(self.train[0]), samples, seed)
         return [to_numpy(x) for x, _ in first(self.train, samples)]
 
+    def unseen(self, samples, seed):
+        """Validation inputs and labels: a random part of arrays, or the first batches; `None`, if there are none."""
+        if self.validation is None:
+            return None
+        if is_pair(self.validation):
+            return random_part(to_numpy(self.validation), samples, seed)
+        return [to_numpy(tuple(pair)) for pair in first(self.validation, samples)]
+
     def fingerprint(self):
         """A short text that differs between data sets; only arrays are looked into."""
         digest = hashlib.sha256()

@@ -17,6 +17,7 @@ from keras_mot.quantization import (
     quantize_post_training,
 )
 from keras_mot.recipes import PostTraining, Recipe
+from keras_mot.recipes.training_data import TrainingData
 
 
 @pytest.fixture
@@ -122,3 +123,20 @@ def test_a_recipe_calibrates_so(model, rng):
     stage = PostTraining(calibration_samples=48, calibration={"estimator": "mean_min_max"})
     low, high = _ranges(stage.apply(model, Run()))[0]
     assert (low, high) == pytest.approx((x[:48].min(axis=1).mean(), x[:48].max(axis=1).mean()), rel=1e-5)
+
+
+def test_a_recipe_chooses_by_the_loss_on_labels_that_no_training_has_seen(model, rng):
+    x, y = rng.standard_normal((64, 6)).astype("float32"), rng.integers(0, 3, 64)
+    data, loss = TrainingData((x[:8], y[:8]), (x, y)), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    class Run:
+        progress = False
+
+        def labelled(self, samples):
+            return data.unseen(samples, seed=0), loss
+
+    unseen_x, unseen_y = data.unseen(48, seed=0)
+    assert len(unseen_x) == len(unseen_y) == 48
+    received = _ranges(PostTraining(calibration_samples=48).apply(model, Run()))
+    assert received == _ranges(quantize_post_training(model, INT8, (unseen_x, unseen_y), loss=loss))
+    assert TrainingData((x, y), None).unseen(48, seed=0) is None

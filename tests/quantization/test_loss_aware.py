@@ -1,5 +1,7 @@
 """Ranges by the loss on labelled data: the estimator with the least loss, and clear errors."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def loss_of(model, x, y):
 def test_the_estimator_with_the_least_loss_is_chosen():
     model, x, y = classifier()
     chosen = loss_of(quantize_post_training(model, INT8, (x, y), loss=LOSS), x, y)
-    estimators = (None, MeanMinMax(), Percentile(), LeastSquares(), Entropy())
+    estimators = (None, MinMax(), MeanMinMax(), Percentile(), LeastSquares(), Entropy())
     alone = [loss_of(quantize_post_training(model, INT8, x, estimator=item), x, y) for item in estimators]
     assert chosen == pytest.approx(min(alone), rel=1e-5)
     assert max(alone) - min(alone) > 0.1
@@ -94,7 +96,7 @@ def test_what_a_choice_changes_is_put_back():
     model, x, _ = classifier()
     quantized = quantize_post_training(model, INT8, x, estimator=MinMax())
     first, second, *_ = activation_quantizers(quantized)
-    costs = iter([2.0, 1.0, float("inf")])
+    costs = iter([[2.0, 3.0], [1.0, 2.0], [float("inf"), 1.0]])
 
     def choice(low):
         def choose():
@@ -112,6 +114,18 @@ def test_what_a_choice_changes_is_put_back():
     assert first.limits == (-1.0, 1.0)
     assert second.decay is None
     assert second.clipping_range == (-2.0, 2.0)
+
+
+@pytest.mark.parametrize(("others", "kept"), [([0.9, 1.9, 2.9, 3.8], -2.0), ([0.0, 3.0, 2.5, 3.8], -1.0)])
+def test_what_may_be_chance_changes_nothing(others, kept):
+    """Both are better by a tenth and more in the mean, the second one not in all batches."""
+    model, x, _ = classifier()
+    quantized = quantize_post_training(model, INT8, x, estimator=MinMax())
+    first = activation_quantizers(quantized)[0]
+    costs = iter([[1.0, 2.0, 3.0, 4.0], others])
+    choices = [functools.partial(first.set_range, low, 1.0) for low in (-1.0, -2.0)]
+    keep_best(quantized, choices, lambda: next(costs))
+    assert first.clipping_range == (kept, 1.0)
 
 
 @pytest.mark.parametrize(

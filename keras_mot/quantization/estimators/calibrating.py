@@ -1,7 +1,6 @@
 """Calibration: the ranges of activations, from the data that a model will see."""
 
 import contextlib
-import functools
 import math
 
 import keras
@@ -11,16 +10,16 @@ from keras import ops
 from keras_mot._keras import no_gradients
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
-from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind
+from keras_mot.data.arrays import sample_count
+from keras_mot.graph.kinds import WEIGHTED, has_role
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.layers.transformed_weight import evaluated_once
+from keras_mot.quantization.estimators.by_place import MeanOfSamples, estimators_by_place
 from keras_mot.quantization.estimators.passes import without_rounding
 from keras_mot.quantization.estimators.ranges import MeanMinMax, MinMax, MovingAverage, SeenValues
-from keras_mot.quantization.simulation.placement import quantizer_of
 
-_SEARCHED_SHARES = (1.0, 0.75, 0.55, 0.4, 0.32, 0.25, 0.2)
 _TIES = 0.1  # share of the values; by chance, one in five hundred lies so near to one
 
 
@@ -51,7 +50,7 @@ def observe(model, samples, progress=None, histograms=True):
         for quantizer in activation_quantizers(model)
         if quantizer.fixed is None
     }
-    count = 0
+    count = size = 0
 
     def watch(quantizer, inputs, averages):
         if quantizer.fixed is not None:
@@ -62,7 +61,7 @@ def observe(model, samples, progress=None, histograms=True):
             values = np.asarray(ops.convert_to_numpy(ops.cast(inputs, "float32")))
             _, so_far = seen[id(quantizer)]
             try:
-                so_far.add(values, histograms, further=len(so_far.batches) > count)
+                so_far.add(values, histograms, len(so_far.batches) > count, size)
             except ValueError:
                 raise _not_finite(count, quantizer) from None
         return inputs
@@ -70,6 +69,7 @@ def observe(model, samples, progress=None, histograms=True):
     with intercepted(watch), evaluated_once(), progress_bar(progress) as bar:
         task = bar.add_task("calibrating", total=getattr(samples, "total", None))
         for inputs in samples:
+            size = sample_count(inputs)
             with no_gradients():
                 model(inputs, training=False)
             count += 1
@@ -77,12 +77,13 @@ def observe(model, samples, progress=None, histograms=True):
     return list(seen.values())
 
 
-def calibrate_by_extremes(passes, samples, progress=None):
-    """Sets each range from the least to the greatest value: `calibrate` with `MinMax()`, in compiled runs.
+def calibrate_by_extremes(passes, samples, estimator=None, progress=None):
+    """Sets each range by what the extremes of samples tell, in compiled runs.
 
     Args:
         passes: the `Passes` of the model.
         samples: the `Samples`, or a list of batches of inputs.
+        estimator: one that needs no histogram, `MinMax()` or `MeanMinMax()`; `None` for what suits each place.
         progress: whether to show a progress bar; `None`: on a terminal.
 
     Raises:
@@ -91,15 +92,33 @@ def calibrate_by_extremes(passes, samples, progress=None):
     found = {}
     with progress_bar(progress) as bar:
         task = bar.add_task("calibrating", total=getattr(samples, "total", None))
-        for count, limits in enumerate(passes.extremes(samples)):
-            for quantizer, low, high in limits:
-                if not (math.isfinite(low) and math.isfinite(high)):
-                    raise _not_finite(count, quantizer)
-                _, before_low, before_high = found.get(id(quantizer), (quantizer, low, high))
-                found[id(quantizer)] = quantizer, min(low, before_low), max(high, before_high)
+        for count, calls in enumerate(passes.watch(samples)):
+            for quantizer, extremes, values, size in calls:
+                _, seen = found.setdefault(id(quantizer), (quantizer, SeenValues(quantizer.grid.steps)))
+                try:
+                    seen.note(extremes, values, size, further=len(seen.batches) > count)
+                except ValueError:
+                    raise _not_finite(count, quantizer) from None
             bar.advance(task)
-    for quantizer, low, high in found.values():
+    if estimator is None:
+        set_by_place(passes.model, found.values())
+    else:
+        set_ranges(found.values(), estimator)
+
+
+def set_by_place(model, seen):
+    """Sets the ranges that suit the place of each quantizer, from what `observe` returned.
+
+    Training does not widen those of inputs again, which would go back to the rare values that have been cut off.
+    """
+    estimators = {id(quantizer): estimator for quantizer, estimator in estimators_by_place(model)}
+    for quantizer, values in seen:
+        estimator = estimators[id(quantizer)]
+        low, high = _checked_range(estimator, values)
         quantizer.set_range(low, high)
+        if isinstance(estimator, MeanOfSamples) and estimator.held:
+            least, greatest = values.limits
+            quantizer.limit_to(low if low > least else None, high if high < greatest else None)
 
 
 def _not_finite(count, quantizer):
@@ -173,67 +192,6 @@ def _checked_range(estimator, seen):
             f"{estimator!r} should return the least and the greatest number; it returned {describe(found)}."
         )
     return low, high
-
-
-def search_ranges(passes, batches):
-    """Cuts ranges where that brings the outputs nearer to those of the float model.
-
-    Nobody chose the scales of a model's inputs with 8 bits in mind: features such as MFCCs have rare values that
-    would cost all others their resolution. The same holds of what recurrent layers add up before a gate, which
-    large values saturate. Each such range is cut step by step, on the side where that brings the outputs nearest while
-    nothing else is rounded, until no step does. In training it becomes no wider again.
-
-    Args:
-        passes: the `Passes` of a model whose quantizers have ranges.
-        batches: list of inputs as the model takes them.
-    """
-    searched = _searched(passes.model)
-    expected = passes.outputs(batches, rounding=()) if searched else None
-    for quantizer in searched:
-
-        def error_of(sides, place, quantizer=quantizer):
-            quantizer.set_range(*(side[step] for side, step in zip(sides, place, strict=True)))
-            error = squared_error(passes.outputs(batches, rounding=(quantizer,)), expected)
-            return error if math.isfinite(error) else math.inf  # of outputs that may be infinite
-
-        ends = quantizer.clipping_range
-        sides = [[end * share for share in _SEARCHED_SHARES] if end else [end] for end in ends]
-        place = _descend(functools.partial(error_of, sides), [len(side) for side in sides])
-        low, high = (side[step] for side, step in zip(sides, place, strict=True))
-        quantizer.set_range(low, high)
-        if any(place):
-            # Training would follow the rare values that have been cut off.
-            quantizer.limit_to(low if place[0] else None, high if place[1] else None)
-
-
-def _descend(error_of, lengths):
-    """The place, a tuple of steps from 0 on, from which no single further step along an axis lowers the error."""
-    place = (0,) * len(lengths)
-    best = error_of(place)
-    while True:
-        steps = [tuple(step + (axis == other) for other, step in enumerate(place)) for axis in range(len(lengths))]
-        steps = [step for step in steps if all(at < length for at, length in zip(step, lengths, strict=True))]
-        errors = {step: error_of(step) for step in steps}
-        nearest = min(errors, key=errors.get, default=None)
-        if nearest is None or errors[nearest] >= best * (1 - 1e-6):
-            return place
-        place, best = nearest, errors[nearest]
-
-
-def _searched(model):
-    """The quantizers behind inputs, and those of terms of a sum that a gate saturates."""
-    graph, found = Graph(model), {}
-    for call in graph.calls:
-        quantizer = call.operation
-        if not isinstance(quantizer, ActivationQuantizer):
-            continue
-        before = graph.producer(call.inputs[0])
-        if before is None:
-            found[id(quantizer)] = quantizer
-        elif quantizer.limits is not None and is_kind(before.operation, "add"):
-            terms = [quantizer_of(tensor) for tensor in before.inputs]
-            found.update((id(item), item) for item in terms if item is not None and item.calls == 1)
-    return [quantizer for quantizer in found.values() if quantizer.fixed is None]
 
 
 @contextlib.contextmanager

@@ -22,12 +22,12 @@ from keras_mot.quantization.estimators.calibrating import (
     calibrate,
     calibrate_by_extremes,
     observe,
-    search_ranges,
+    set_by_place,
     set_ranges,
     squared_error,
 )
 from keras_mot.quantization.estimators.fidelity import warn_if_useless
-from keras_mot.quantization.estimators.loss_aware import check_loss, keep_best, mean_loss
+from keras_mot.quantization.estimators.loss_aware import batch_losses, check_loss, keep_best
 from keras_mot.quantization.estimators.passes import Passes, without_rounding
 from keras_mot.quantization.estimators.ranges import (
     Entropy,
@@ -41,7 +41,7 @@ from keras_mot.quantization.simulation.weights import fit_scales
 from keras_mot.transforms import FakeQuantize
 
 _CORRECTED_ON = 64
-_ESTIMATORS = (None, MeanMinMax(), Percentile(), LeastSquares(), Entropy())  # that a loss chooses from
+_ESTIMATORS = (None, MinMax(), MeanMinMax(), Percentile(), LeastSquares(), Entropy())  # that a loss chooses from
 # A change is kept if it leaves at most this share of the squared error: on DS-CNN-S with 4-bit weights, bias correction
 # left 0.6 of it, and accuracy fell by two points.
 _WORTH = 0.5
@@ -92,10 +92,10 @@ class Fitting:
     def _fit_to_data(self, simulation, origin):
         asked = self.calibration
         samples = Samples(simulation, asked.data, asked.batch_size, asked.loss is not None, asked.max_samples)
-        if asked.loss is not None:
-            check_loss(simulation, samples.labelled, asked.loss)
         remember(simulation, samples.head[0])
         passes = Passes(simulation)
+        if asked.loss is not None:
+            check_loss(passes, samples.labelled, asked.loss)
         calibrated = functools.partial(_calibrate, passes, estimator=asked.estimator)
         if asked.equalize is None and _shares_scales(simulation) and find_pairs(simulation):
             calibrated(samples.head, progress=False)
@@ -108,17 +108,19 @@ class Fitting:
             _where_it_helps(passes, samples.head, equalize_and_calibrate)
         elif asked.equalize:
             _equalize_and_fit(simulation)
-        expected = passes.outputs(samples.head, rounding=(), floats=True)  # before any bias moves
+            passes.weights_changed()
         by_data = weights_to_round(simulation)
         if by_data:
             samples = Recorded(samples)
+            passes.weights_changed()
         # Ranges are those of weights in floats: once rounded by data, layers return nearly the same.
         with without_rounding(by_data):
             if asked.loss is None:
                 calibrated(samples, progress=asked.progress)
-                _refine_ranges(passes, samples, searched=asked.estimator is None)
+                avoid_ties(simulation, samples.head[0])
             else:
                 self._choose_estimator(passes, samples)
+        expected = passes.outputs(samples.head, rounding=(), floats=True)  # before any bias moves
         if by_data:
             round_in_order(simulation, samples.seen, move_biases=asked.correct_biases is not False)
             passes.weights_changed()
@@ -134,24 +136,21 @@ class Fitting:
         seen = observe(passes.model, samples, self.calibration.progress)
 
         def set_by(estimator):
-            set_ranges(seen, estimator or MinMax())
-            _refine_ranges(passes, samples, searched=estimator is None)
+            if estimator is None:
+                set_by_place(passes.model, seen)
+            else:
+                set_ranges(seen, estimator)
+            avoid_ties(passes.model, samples.head[0])
 
         choices = [functools.partial(set_by, estimator) for estimator in _ESTIMATORS]
-        keep_best(passes.model, choices, lambda: mean_loss(passes.model, samples.labelled, self.calibration.loss))
+        keep_best(passes.model, choices, lambda: batch_losses(passes, samples.labelled, self.calibration.loss))
 
 
 def _calibrate(passes, samples, estimator, progress):
-    if estimator is None:
-        calibrate_by_extremes(passes, samples, progress)
+    if estimator is None or isinstance(estimator, (MinMax, MeanMinMax)):
+        calibrate_by_extremes(passes, samples, estimator, progress)
     else:
         calibrate(passes.model, samples, estimator, progress)
-
-
-def _refine_ranges(passes, samples, searched):
-    avoid_ties(passes.model, samples.head[0])
-    if searched:
-        search_ranges(passes, samples.head)
 
 
 def _shares_scales(simulation):

@@ -9,47 +9,70 @@ from keras import ops
 from keras_mot._arrays import to_numpy
 from keras_mot._keras import no_gradients
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.transformed_weight import evaluated_once
-from keras_mot.quantization.estimators.calibrating import in_floats
+
+_FEW = 4  # batches, which tell nothing of chance
 
 
-def check_loss(model, labelled, loss):
+def check_loss(passes, labelled, loss):
     """Raises an error if the loss cannot be had, before anything is done: of the float model, on the first batch."""
-    with in_floats(model):
-        received = mean_loss(model, labelled[:1], loss)
+    received = float(batch_losses(passes, labelled[:1], loss, floats=True).mean())
     if not math.isfinite(received):
         raise ValueError(f"`loss` is {received} for the float model on the first batch of the calibration data.")
 
 
-def mean_loss(model, labelled, loss):
-    """The mean loss of a model over pairs of inputs and labels; infinite, if it is NaN."""
+def batch_losses(passes, labelled, loss, floats=False):
+    """The mean losses of a model on pairs of inputs and labels: float64 array; those that are NaN are infinite.
+
+    Each is multiplied by how many samples its batch has, relative to the others, so that their mean is that of samples.
+    """
     function = keras.losses.get(loss)
-    total = count = 0.0
-    with evaluated_once(), no_gradients():
-        for inputs, labels in labelled:
+    losses = []
+    with no_gradients():
+        for outputs, (_, labels) in zip(passes.results([x for x, _ in labelled], floats), labelled, strict=True):
             labels = keras.tree.map_structure(_tensor, to_numpy(labels))
-            received = ops.convert_to_numpy(function(labels, model(inputs, training=False)))
-            size = len(keras.tree.flatten(inputs)[0])
-            total, count = total + size * float(np.mean(received)), count + size
-    return math.inf if math.isnan(total) else total / count
+            outputs = keras.tree.map_structure(lambda item: ops.convert_to_tensor(item, keras.config.floatx()), outputs)
+            losses.append(float(np.mean(ops.convert_to_numpy(function(labels, outputs)))))
+    sizes = np.array([len(keras.tree.flatten(inputs)[0]) for inputs, _ in labelled], "float64")
+    losses = np.asarray(losses, "float64")
+    return np.where(np.isnan(losses), math.inf, losses) * sizes / sizes.mean()
 
 
-def keep_best(model, choices, cost):
-    """Calls each of some functions that set ranges, and keeps the ranges for which `cost()` is least."""
+def keep_best(model, choices, costs):
+    """Calls each of some functions that set ranges, and keeps the ranges of the least mean cost.
+
+    The first choice stays unless another one is better by more than what samples of the data differ in: ranges that
+    win by a hair on labelled data lose as often on others.
+
+    Args:
+        model: a quantized model.
+        choices: list of functions without arguments.
+        costs: function without arguments to an array of costs, one for each batch.
+    """
     quantizers = [quantizer for quantizer in activation_quantizers(model) if quantizer.fixed is None]
-    start, best, kept = [quantizer.state() for quantizer in quantizers], math.inf, None
-
-    def put_back(states):
-        for quantizer, state in zip(quantizers, states, strict=True):
-            quantizer.restore(state)
-
+    start = [quantizer.state() for quantizer in quantizers]
+    found = []
     for choose in choices:
-        put_back(start)
+        _put_back(quantizers, start)
         choose()
-        received = cost()
-        if kept is None or received < best:
-            best, kept = received, [quantizer.state() for quantizer in quantizers]
-    put_back(kept)
+        found.append((np.asarray(costs(), "float64"), [quantizer.state() for quantizer in quantizers]))
+    usual, kept = found[0]
+    best, states = min(found, key=lambda each: each[0].mean())
+    if np.isfinite(best).all() and not _within_chance(usual, best):
+        kept = states
+    _put_back(quantizers, kept)
+
+
+def _within_chance(usual, best):
+    """Whether costs may be less in the mean by chance: by no more than the standard error of the difference."""
+    difference = usual - best
+    if len(difference) < _FEW or not np.isfinite(difference).all():
+        return False
+    return difference.mean() <= difference.std(ddof=1) / math.sqrt(len(difference))
+
+
+def _put_back(quantizers, states):
+    for quantizer, state in zip(quantizers, states, strict=True):
+        quantizer.restore(state)
 
 
 def _tensor(values):

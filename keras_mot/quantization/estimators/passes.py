@@ -20,6 +20,7 @@ from keras_mot.layers.activation_quantizer import activation_quantizers, interce
 from keras_mot.layers.activation_rounding import rounded_if
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.layers.transformed_weight import evaluated_once
+from keras_mot.quantization.estimators.ranges import rows_of, some_of
 from keras_mot.transforms import FakeQuantize
 
 _FEW = 3  # batches
@@ -38,12 +39,13 @@ class Passes:
         self.quantizers = activation_quantizers(model)
         self._weights = transformed_weights(model)
         self._values = {}  # of the weights with transforms, by whether they are left in floats
-        self._order = []  # the quantizers in the order of their calls, those that calibration sets the ranges of
+        # The quantizers that calibration sets the ranges of, in the order of their calls; how many values of a sample.
+        self._order = []
         self._first = None  # the number of samples of the first batch, and the shapes of one of its samples
         self._compiled = compiled_call(model, self._run)
         self._eager = functools.partial(self._run, functools.partial(model, training=False))
 
-    def extremes(self, batches: Any):
+    def watch(self, batches: Any):
         """Runs the model without rounding activations, and yields for each batch what its quantizers see.
 
         Results of operations with a fixed range are cut off at that: what comes after sees these limits. A product with
@@ -54,15 +56,20 @@ class Passes:
             batches: an iterable of inputs as the model takes them.
 
         Yields:
-            List of (quantizer, least value, greatest value), one for each call of a quantizer without a fixed range.
+            List of (quantizer, extremes, values, size), one for each call of a quantizer without a fixed range: the
+            arguments of `SeenValues.note`.
         """
         kernels = self._kernels()
         total = getattr(batches, "total", None) or (len(batches) if isinstance(batches, list) else math.inf)
         # What TensorFlow runs a few times only takes longer to be traced than to be run as it is. JAX compiles either.
         eager = keras.backend.backend() == "tensorflow" and total <= _FEW
         for batch in batches:
+            size = len(keras.tree.flatten(batch)[0])
             _, seen = self._on_batch(batch, kernels, (), watching=True, eager=eager)
-            yield [(quantizer, *map(float, limits)) for quantizer, limits in zip(self._order, seen, strict=True)]
+            yield [
+                (quantizer, *_of_samples(size, extremes, values), length)
+                for (quantizer, length), (extremes, values) in zip(self._order, seen, strict=True)
+            ]
 
     def outputs(self, batches: list, rounding: Any = None, floats: bool = False) -> list[np.ndarray]:
         """The outputs of the model in inference: list of float64 arrays.
@@ -75,7 +82,12 @@ class Passes:
         kernels = self._mixed(floats) if isinstance(floats, list) else self._kernels(floats)
         rounding = self.quantizers if rounding is None else rounding
         results = [self._on_batch(batch, kernels, rounding)[0] for batch in batches]
-        return [item for batch in results for item in batch]
+        return [item for batch in results for item in keras.tree.flatten(batch)]
+
+    def results(self, batches: list, floats: bool = False) -> list:
+        """The same, where all round or nothing does: for each batch what the model returns, in its structure."""
+        rounding = () if floats else self.quantizers
+        return [self._on_batch(batch, self._kernels(floats), rounding)[0] for batch in batches]
 
     def weights_changed(self) -> None:
         """To be called when weights that are rounded have changed; biases may do so at any time."""
@@ -112,19 +124,27 @@ class Passes:
             # TensorFlow traces twice, without and with what Python knows to be true: quicker than conditions.
             watching = np.array(watching) if keras.backend.backend() == "jax" else watching
             outputs, seen = call(kernels, forms, watching, batch)
-        outputs = [np.asarray(ops.convert_to_numpy(item), "float64") for item in keras.tree.flatten(outputs)]
-        outputs = [item[:size] if compiled and item.ndim and len(item) == most else item for item in outputs]
-        return outputs, [np.asarray(ops.convert_to_numpy(limits)) for limits in seen] if watching else None
+
+        def array_of(item):
+            item = np.asarray(ops.convert_to_numpy(item), "float64")
+            return item[:size] if compiled and item.ndim and len(item) == most else item
+
+        outputs = keras.tree.map_structure(array_of, outputs)
+        if not (watching is True or np.any(watching)):
+            return outputs, None
+        return outputs, [tuple(np.asarray(ops.convert_to_numpy(item)) for item in each) for each in seen]
 
     def _run(self, call, kernels, forms, watching, inputs):
         forms = ops.unstack(forms) if keras.backend.backend() == "tensorflow" else forms
         form_of = {id(quantizer): forms[5 * place : 5 * place + 5] for place, quantizer in enumerate(self.quantizers)}
         order, seen = [], []
+        samples = keras.tree.flatten(inputs)[0].shape[0]
 
         def step(quantizer, values, averages):
             if quantizer.fixed is None and not averages:
-                order.append(quantizer)
-                seen.append(_limits_if(watching, values))
+                rows = rows_of(ops.cast(values, "float32"), samples, ops)
+                order.append((quantizer, rows.shape[1] or 0))
+                seen.append(_seen_if(watching, rows))
             rounds, low, high, *ends = form_of[id(quantizer)]
             ends = ends if quantizer.fixed is not None and watching is not False else ()
             if watching is True:  # which goes with no rounding
@@ -169,15 +189,19 @@ def _forms(quantizers, rounding, watching):
     return list(forms) if keras.backend.backend() == "jax" else forms
 
 
-def _limits_if(flag, values):
-    """The least and the greatest value, if a flag is set; two zeros otherwise."""
+def _seen_if(flag, rows):
+    """The extremes of each row, and some values, if a flag is set; zeros of the same shapes otherwise."""
 
-    def limits():
-        floats = ops.cast(values, "float32")
+    def seen():
         if keras.backend.backend() == "torch":
-            return np.array(_torch.extremes(floats), "float32")  # in one pass over memory
-        return ops.stack([ops.min(floats), ops.max(floats)])
+            return _torch.extremes_of_rows(rows), some_of(rows)
+        return ops.stack([ops.min(rows, axis=1), ops.max(rows, axis=1)]), some_of(rows)
 
     if isinstance(flag, bool):
-        return limits() if flag else None
-    return ops.cond(flag, limits, lambda: ops.zeros((2,), "float32"))
+        return seen() if flag else None
+    return ops.cond(flag, seen, lambda: (ops.zeros((2, rows.shape[0])), ops.zeros(some_of(rows).shape)))
+
+
+def _of_samples(size, extremes, values):
+    """Without the samples that a batch has been filled up with."""
+    return (extremes[:, :size], values[:size]) if len(values) > size else (extremes, values)

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ from keras_mot._messages import describe
 from keras_mot.layers.clipping_ranges import AveragedRange, moved
 
 _BINS = 2048
+_OF_A_SAMPLE = 64  # values that are kept of a sample, or up to twice as many
+_MOST_VALUES = 2**16
 
 
 class RangeEstimator(EqualByConfig, abc.ABC):
@@ -23,48 +26,47 @@ class RangeEstimator(EqualByConfig, abc.ABC):
 
 
 class SeenValues:
-    """What calibration keeps of an activation: limits of each batch, and a histogram of magnitudes on both sides.
-
-    The histogram has equal bins around zero; when larger values come, its bins are joined in pairs.
+    """What calibration keeps of an activation: extremes of each sample, limits of each batch, and some of the values.
 
     Args:
         steps: how many steps the integers of this activation have between the ends of its range: 255 for 8 bits.
 
     Attributes:
         batches: list of (least, greatest) value of each batch.
-        mean_limits: float64 array of shape (2,): the mean of the least and of the greatest values of all samples.
-        counts: int64 array of shape (2048,): how many values lie in each bin.
+        size: how many values there are in a sample.
+        counts: int64 array of shape (2048,): how many values lie in each bin of a histogram with equal bins around
+            zero. When larger values come, bins are joined in pairs.
         reach: the bins divide [-reach, reach].
     """
 
     def __init__(self, steps: int = 255):
         self.steps = steps
         self.batches = []
-        self.mean_limits = np.zeros(2)
-        self._samples = 0
+        self.size = 0
+        self._extremes = []
+        self._values, self._kept, self._share = [], 0, 1.0
+        self._generator = np.random.default_rng(0)
         self.counts = np.zeros(_BINS, "int64")
         self.reach = 0.0
 
-    def add(self, values: np.ndarray, with_histogram: bool = True, further: bool = False) -> None:
-        """Takes in the values of one batch, the first axis of which counts its samples.
+    def add(
+        self, values: np.ndarray, with_histogram: bool = True, further: bool = False, samples: int | None = None
+    ) -> None:
+        """Takes in the values of one batch.
 
         Args:
             values: float array of any shape.
             with_histogram: whether `counts` shall be kept.
-            further: whether the values are further ones of the batch before.
+            further: whether the values are further ones of the batch before: those of the next step of a recurrent
+                layer, or of another layer that has the same range.
+            samples: how many samples there are, if the first axis does not count them.
 
         Raises:
             ValueError: if a value is NaN or infinite.
         """
-        rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
-        extremes = np.stack([rows.min(axis=1), rows.max(axis=1)]).astype("float64")
-        if not np.isfinite(extremes).all():
-            raise ValueError("A value is NaN or infinite.")
-        self._samples += len(rows)
-        self.mean_limits += (extremes - self.mean_limits[:, None]).sum(axis=1) / self._samples
-        low, high = float(extremes[0].min()), float(extremes[1].max())
-        before = self.batches.pop() if further else (low, high)
-        self.batches.append((min(before[0], low), max(before[1], high)))
+        rows = rows_of(values, samples, np)
+        self.note(np.stack([rows.min(axis=1), rows.max(axis=1)]), some_of(rows), rows.shape[1], further)
+        low, high = self.limits
         if not with_histogram:
             return
         largest = max(abs(low), abs(high))
@@ -79,6 +81,57 @@ class SeenValues:
         positions = ((values.reshape(-1) + self.reach) * (_BINS / (2 * self.reach))).astype("int64")
         self.counts += np.bincount(np.clip(positions, 0, _BINS - 1), minlength=_BINS)
 
+    def note(self, extremes: np.ndarray, values: np.ndarray, size: int, further: bool = False) -> None:
+        """The same, where extremes are known already.
+
+        Args:
+            extremes: float array of shape (2, samples): the least and the greatest value of each sample.
+            values: float array of some of the values, chosen without regard to their size.
+            size: how many values there are in a sample; 0, if that is not known.
+            further: as of `add`.
+
+        Raises:
+            ValueError: if a value is NaN or infinite.
+        """
+        extremes = np.asarray(extremes, "float64")
+        if not np.isfinite(extremes).all():
+            raise ValueError("A value is NaN or infinite.")
+        low, high = float(extremes[0].min()), float(extremes[1].max())
+        before = self.batches.pop() if further else (low, high)
+        self.batches.append((min(before[0], low), max(before[1], high)))
+        if further and self._extremes[-1].shape == extremes.shape:
+            lows, highs = self._extremes.pop()
+            extremes = np.stack([np.minimum(lows, extremes[0]), np.maximum(highs, extremes[1])])
+        self._extremes.append(extremes)
+        if len(self.batches) == 1:  # of all calls together; samples of other batches have as many
+            self.size += size
+        self._keep(values.reshape(-1))
+
+    def _keep(self, values):
+        """Keeps values up to a number; then ever fewer of what comes, and of what is there, at random."""
+        if self._share < 1:
+            values = values[self._generator.random(values.size) < self._share]
+        self._values.append(np.asarray(values, "float32"))
+        self._kept += values.size
+        if self._kept > _MOST_VALUES:
+            kept = np.concatenate(self._values)
+            kept = kept[self._generator.random(kept.size) < 0.5]
+            self._values, self._kept, self._share = [kept], kept.size, self._share / 2
+
+    @property
+    def extremes(self) -> np.ndarray:
+        """The least and the greatest value of each sample: float64 array of shape (2, samples)."""
+        return np.concatenate(self._extremes, axis=1)
+
+    def quantile(self, share: float) -> float:
+        """The number below which a share of the values lies, about."""
+        return float(np.quantile(np.concatenate(self._values), share))
+
+    @property
+    def mean_limits(self) -> np.ndarray:
+        """The mean of the least and of the greatest values of all samples: float64 array of shape (2,)."""
+        return self.extremes.mean(axis=1)
+
     @property
     def limits(self) -> tuple[float, float]:
         """The least and the greatest value of all batches."""
@@ -89,6 +142,31 @@ class SeenValues:
     def centers(self) -> np.ndarray:
         """The middle of each bin: float64 array of shape (2048,)."""
         return (np.arange(_BINS) + 0.5) * (2 * self.reach / _BINS) - self.reach
+
+
+def rows_of(values: Any, samples: int | None, array: Any) -> Any:
+    """The values of each sample in a row: shape (samples, values of a sample).
+
+    Args:
+        values: array or tensor.
+        samples: how many samples there are, if the first axis does not count them, but their windows or steps, too.
+            What that cannot be divided among them is the same for all, such as a constant, and makes one row.
+        array: `numpy` or `keras.ops`.
+    """
+    first = values.shape[0] if len(values.shape) else 1
+    count = first if samples is None else samples if first and first % samples == 0 else 1
+    return array.reshape(values, (count, -1))
+
+
+def some_of(rows: Any) -> Any:
+    """Some dozen values of each row, at equal distances that are no multiple of the length of any axis."""
+    length = rows.shape[1]
+    if length is None:
+        return rows[:, :_OF_A_SAMPLE]
+    distance = max(1, length // _OF_A_SAMPLE)
+    while math.gcd(distance, length) > 1:
+        distance += 1
+    return rows[:, ::distance]
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -1,13 +1,15 @@
 """Calibration data as batches of inputs, the first of which can be had again, with labels or without."""
 
+import heapq
 import itertools
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mot._arrays import to_numpy
-from keras_mot.data.arrays import joined, part, sample_count
+from keras_mot.data.arrays import joined, part, sample_count, slices
 from keras_mot.data.inputs import checked_inputs, fixed_batch_size, is_function, labelled_batches
 from keras_mot.data.pairs import first
 
@@ -31,8 +33,9 @@ class Samples:
         most: how many samples to take; by default all, or 4096 of data that do not tell how many there are.
 
     Attributes:
-        head: list of the first batches, of 128 samples or somewhat more, to be run as often as needed.
-        labelled: list of the first pairs of inputs and labels, of 2048 samples or somewhat more; empty, if labels are
+        head: list of batches, of 128 samples or somewhat more, to be run as often as needed: the first ones, and after
+            all have been gone through, samples of all at random, since data may be in the order of classes.
+        labelled: list of pairs of inputs and labels, of 2048 samples or somewhat more, likewise; empty, if labels are
             not needed.
         total: how many batches there are, or `None` if that is not known.
 
@@ -56,10 +59,55 @@ class Samples:
             raise ValueError("The calibration data is empty: a batch of typical inputs is needed.")
         self.head = [inputs for inputs, _ in first(self._kept, _KEPT)]
         self.labelled = self._kept if labelled else []
+        self._drawn = RandomSamples(_KEPT_WITH_LABELS if labelled else _KEPT) if prescribed is None else None
         _warn_of_sameness(model, self.head)
 
     def __iter__(self):
-        return (inputs for inputs, _ in itertools.chain(self._kept, self._rest))
+        for inputs, labels in itertools.chain(self._kept, self._rest):
+            if self._drawn is not None:
+                self._drawn.add((inputs, to_numpy(labels)) if self.labelled else (inputs,))
+            yield inputs
+        drawn = self._drawn.batches() if self._drawn is not None else []
+        self._drawn = None
+        if drawn:
+            self.head = [batch[0] for batch in first(drawn, _KEPT)]
+            self.labelled = drawn if self.labelled else []
+
+
+class RandomSamples:
+    """Some of all samples that come by, each with the same chance, in a random order.
+
+    Args:
+        most: how many samples to keep.
+    """
+
+    def __init__(self, most: int):
+        self._most = most
+        self._generator = np.random.default_rng(0)
+        self._kept = []  # a heap of (-chance, number, sample): the one of the greatest chance goes first
+        self._seen = self._batch_size = 0
+        self._outlines = set()
+
+    def add(self, batch: Any) -> None:
+        """Takes in a batch: a structure of arrays, the first axes of which count the samples."""
+        count = sample_count(batch)
+        self._batch_size = self._batch_size or count
+        self._outlines.add(tuple(leaf.shape[1:] for leaf in keras.tree.flatten(batch)))
+        if len(self._outlines) > 1:
+            self._kept = []  # which could not be put together
+            return
+        for place, chance in enumerate(self._generator.random(count)):
+            self._seen += 1
+            if len(self._kept) == self._most and -chance < self._kept[0][0]:
+                continue
+            sample = keras.tree.map_structure(np.copy, part(batch, slice(place, place + 1)))
+            keep = heapq.heappush if len(self._kept) < self._most else heapq.heapreplace
+            keep(self._kept, (-chance, self._seen, sample))
+
+    def batches(self) -> list:
+        """The samples in batches as large as the first; empty, if there are samples of several shapes."""
+        samples = [sample for _, _, sample in sorted(self._kept, key=lambda item: item[:2])]
+        return list(slices(joined(samples), self._batch_size)) if samples else []
 
 
 class Recorded:
@@ -86,6 +134,7 @@ class Recorded:
                 count += sample_count(inputs)
             yield inputs
         self.seen = kept
+        self.head, self.labelled = self._samples.head, self._samples.labelled
 
 
 def _checked(model, batches, labelled):

@@ -93,11 +93,14 @@ class IntegerSteps:
                 return True
         return False
 
-    def saturation(self, operation):
-        """The magnitude beyond which all that reads the result saturates, or `None`."""
+    def saturation(self, operation, passed=()):
+        """The magnitude beyond which all that reads the result, or parts of it, saturates, or `None`."""
         reaches = []
         for reader in self._readers[id(operation)]:
             kind = kind_of(reader)
+            if kind is not None and kind.ranges == SAME and kind.role != JOINS and id(reader) not in passed:
+                reaches.append(self.saturation(reader, (*passed, id(reader))))  # an LSTM's gates are parts of one sum
+                continue
             known = kind is not None and kind.role == ACTIVATION and self.ranges(reader) is not None
             reaches.append(self._target.saturation[self._bits].get(kind.name) if known else None)
         return None if not reaches or None in reaches or self.is_end(operation) else max(reaches)
