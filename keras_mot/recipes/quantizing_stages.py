@@ -23,7 +23,7 @@ from keras_mot.quantization import (
 )
 from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.quantization.simulation.faster_in_floats import is_fast
-from keras_mot.recipes._stage import Stage, check_skip
+from keras_mot.recipes._stage import Stage, check_overrides, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
 from keras_mot.targets import LITERT
 from keras_mot.transforms import FakeQuantize
@@ -58,12 +58,14 @@ class Quantization(Stage):
     strict: bool = False
     calibration: Calibration | None = None
     placement: str | None = None
+    overrides: Mapping[str, int] | None = None
 
     def __post_init__(self):
         is_fast(self.placement, LITERT, self.scheme().activation_bits)
         object.__setattr__(self, "calibration", _calibration(self.calibration))
         check_whole("calibration_samples", self.calibration_samples, 1)
         check_skip(self)
+        check_overrides(self, lambda name, value: self.scheme(value))
         for name in ("input_type", "output_type"):
             types = _TYPES[self.activation_bits]
             if getattr(self, name) not in types:
@@ -74,9 +76,10 @@ class Quantization(Stage):
         if not isinstance(self.strict, bool):
             raise TypeError(f"`strict` should be True or False; received {describe(self.strict)}.")
 
-    def scheme(self):
-        """The `QuantizationScheme`."""
-        return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel)
+    def scheme(self, weight_bits: int | None = None):
+        """The `QuantizationScheme`, or the same with weights of so many bits."""
+        bits = self.weight_bits if weight_bits is None else weight_bits
+        return QuantizationScheme(bits, self.activation_bits, self.per_channel)
 
     def export_options(self):
         """What the file takes and returns, and whether anything may stay in floats."""
@@ -87,7 +90,8 @@ class Quantization(Stage):
             self.calibration or Calibration(), data=run.calibration(self.calibration_samples), progress=run.progress
         )
         placement = "integer" if self.placement is None and self.strict else self.placement
-        options = {**options, "overrides": dict.fromkeys(self.skip), "placement": placement}
+        others = {expression: self.scheme(bits) for expression, bits in (self.overrides or {}).items()}
+        options = {**options, "overrides": dict.fromkeys(self.skip) | others, "placement": placement}
         return function(model, self.scheme(), calibration_data=calibration, **options)
 
 
@@ -109,6 +113,8 @@ class PostTraining(Quantization):
             which an estimator has its name in lower case, `"mean_min_max"` or `{"percentile": {"percent": 99.9}}`.
         placement: "fast" leaves in floats what is faster so, "integer" nothing that has a kernel. By default, the first
             for activations of 8 bits, unless `strict`.
+        overrides: dictionary from regular expressions of layers to other bits of their weights. The first that matches
+            applies, after `skip`.
     """
 
     key: ClassVar[str] = "post_training"
@@ -162,6 +168,7 @@ class QuantizeAware(Quantization):
         strict: whether an operation that stays in floats is an error, before any training.
         calibration: as in `PostTraining`.
         placement: as in `PostTraining`.
+        overrides: as in `PostTraining`.
         learned_scales: whether scales are trained too.
         batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
             is folded before training; `None`: it goes on to the end.
@@ -183,9 +190,9 @@ class QuantizeAware(Quantization):
         if self.batch_norm_steps != 0 and not self.per_channel:
             raise ValueError("`batch_norm_steps` needs a scale for each channel: it goes with `per_channel` true.")
 
-    def scheme(self):
-        """The `QuantizationScheme`."""
-        return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel, self.learned_scales)
+    def scheme(self, weight_bits: int | None = None):
+        """See `PostTraining`."""
+        return dataclasses.replace(super().scheme(weight_bits), learned_scales=self.learned_scales)
 
     def apply(self, model, run):
         """A quantized copy."""
