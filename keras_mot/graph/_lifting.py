@@ -142,6 +142,14 @@ def _dense(operation, source, shape, output):
     return lambda name, use_bias=False: layers.Dense(shape[1], use_bias=use_bias, name=name)
 
 
+def _tensordot(operation, source, shape, output):
+    axes, last = operation.axes, len(source.shape) - 1
+    if not isinstance(axes, int):
+        first, second = map(tuple, axes)
+        axes = 1 if first in ((last,), (-1,)) and second in ((0,), (-2,)) else None
+    return _dense(operation, source, shape, output) if axes == 1 else None
+
+
 def _einsum(operation, source, shape, output):
     probe = layers.EinsumDense(operation.subscripts, output_shape=tuple(output.shape[1:]))
     try:
@@ -189,6 +197,7 @@ def _settings(operation):
 _RULES = {
     "Matmul": _dense,
     "Dot": _dense,
+    "Tensordot": _tensordot,
     "Einsum": _einsum,
     "Conv": _convolution,
     "DepthwiseConv": _depthwise,

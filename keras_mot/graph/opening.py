@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -59,6 +59,7 @@ def open_model(
     data: Any = None,
     trained: bool = False,
     left: Callable[[Any], bool] = lambda operation: False,
+    shapes: Sequence[tuple] | None = None,
 ) -> OpenedModel:
     """Calls what a model's layers call, instead of the layers, until there is nothing to take apart any more.
 
@@ -73,31 +74,33 @@ def open_model(
         trained: whether the result is going to be trained: what a layer does in training alone is kept if it returns
             its input in inference, and listed as `lost` otherwise.
         left: function from a layer to whether it stays one operation if it does something in training alone.
+        shapes: what the shapes of the inputs of a functional model become, where it leaves sizes open; the batch's size
+            stands in front.
 
     Returns:
-        An `OpenedModel`; its model is the given one if nothing in it can be taken apart.
+        An `OpenedModel`; its model is the given one if nothing in it can be taken apart, and its inputs stay.
 
     Raises:
         ValueError: if the inputs of a subclassed model are not known, or its `call` cannot be traced.
     """
     functional = as_functional(model)
     opening = _Opening(stays, trained=trained, left=left)
-    if functional is not None and not any(map(opening.changes, operations_of(model))):
+    if functional is not None and shapes is None and not any(map(opening.changes, operations_of(model))):
         return OpenedModel(model)
     try:
-        return _opened(model, opening, data)
+        return _opened(model, opening, data, shapes)
     except UnknownInputsError:
         raise
     except Exception:
         # What comes of an array in the place of a tensor may be more than what reads it can take.
-        return _opened(model, _Opening(stays, False, trained, left), data)
+        return _opened(model, _Opening(stays, False, trained, left), data, shapes)
 
 
-def _opened(model, opening, data):
+def _opened(model, opening, data, shapes):
     functional = as_functional(model)
     with exact_shapes(flatten_layers(model)):
         if functional is not None:
-            inputs = new_inputs(model)
+            inputs = new_inputs(model, shapes)
             outputs = opening.run(functional, inputs, None, ())
         else:
             inputs = symbolic_inputs(model, data)

@@ -7,9 +7,9 @@ import keras
 
 from keras_mot.layers.same_shape import SameShape
 
-ASKED, FASTER, UNEVEN, MASKED = "asked", "faster", "uneven", "masked"
-"""Why something is in floats: its user said so; the target computes it faster so; one scale is too coarse for it; or
-nothing in integers stands for what a mask leaves out."""
+ASKED, FASTER, UNEVEN, MASKED, WIDE = "asked", "faster", "uneven", "masked", "wide"
+"""Why something is in floats: its user said so; the target computes it faster so; one scale is too coarse for it;
+nothing in integers stands for what a mask leaves out; or a logarithm reads what integers do not hold."""
 
 _MARK = contextvars.ContextVar("float_boundary_mark", default=None)
 
@@ -19,7 +19,7 @@ class FloatBoundary(SameShape):
     """Returns its inputs; what reads them computes in floats, in an exported file too.
 
     Args:
-        reason: why: `ASKED`, `FASTER`, `UNEVEN` or `MASKED`.
+        reason: why: `ASKED`, `FASTER`, `UNEVEN`, `MASKED` or `WIDE`.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 

@@ -319,3 +319,13 @@ def test_recurrent_layers_with_dropout(kind, tmp_path):
         layer = keras.layers.Bidirectional(layer)
     model = keras.Sequential([keras.Input((6, 3)), layer, keras.layers.Dense(2)])
     assert export_litert(model, tmp_path / "model.tflite").max_abs_error < 1e-4
+
+
+@only_tensorflow
+def test_a_loss_within_the_model_is_left_out(tmp_path):
+    """The loops of the loss cannot be frozen by TensorFlow, and no output depends on them."""
+    x, labels = keras.Input((5, 3), name="x"), keras.Input((2,), name="labels")
+    outputs = export_custom_layers.AddedLoss()(labels, keras.layers.Dense(4)(x))
+    result = export_litert(keras.Model([x, labels], outputs), tmp_path / "model.tflite")
+    assert result.max_abs_error < 1e-4
+    assert set(result.input_names) == {"x", "labels"}

@@ -357,3 +357,22 @@ def test_open_sizes_are_named():
 def test_an_ordinary_model_is_itself():
     model = functional(layers.Dense(3), layers.ReLU())
     assert open_model(model).model is model
+
+
+class Contracted(layers.Layer):
+    """Products written as sums over axes."""
+
+    def build(self, input_shape):
+        self.first = self.add_weight(shape=(input_shape[-1], 5), name="first")
+        self.offset = self.add_weight(shape=(5,), initializer="ones", name="offset")
+        self.second = self.add_weight(shape=(5, 2), name="second")
+
+    def call(self, inputs):
+        hidden = ops.tanh(ops.tensordot(inputs, self.first, axes=1) + self.offset)
+        return ops.tensordot(hidden, self.second, axes=((2,), (0,)))
+
+
+def test_sums_over_axes_are_dense_layers(rng):
+    model = functional(Contracted(), shape=(4, 6))
+    flat = assert_same(open_model(model), model, rng.standard_normal((3, 4, 6)).astype("float32"))
+    assert [layer.use_bias for layer in flat.layers if isinstance(layer, layers.Dense)] == [True, False]

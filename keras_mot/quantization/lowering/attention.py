@@ -199,7 +199,9 @@ def log_softmax(lowering, operation, inputs=None, x=None):
 def _along_the_last(lowering, operation, inputs, build):
     """What `build(name=)` makes, along the axes of an operation; `None` if it would be that operation itself."""
     rank, axes = len(inputs.shape), _axes_of(operation, inputs)
-    if getattr(operation, "axis", -1) == -1 or 0 in axes or None in inputs.shape[1:]:
+    if getattr(operation, "axis", -1) == -1 or any(inputs.shape[axis] is None for axis in axes):
+        return None
+    if len(axes) > 1 and (0 in axes or None in inputs.shape[1:]):
         return None
     step = lowering.make(operation, "last axis", lambda: build(name=operation.name))
     order = (*(axis for axis in range(rank) if axis not in axes), *axes)

@@ -8,7 +8,7 @@ from keras_mot._keras import call_of, producer_of
 from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_role, kind_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.float_boundary import ASKED, FASTER, MASKED, FloatBoundary
+from keras_mot.layers.float_boundary import ASKED, MASKED, FloatBoundary
 from keras_mot.layers.masked_softmax import MaskedSoftmax
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
@@ -26,7 +26,7 @@ def quantizer_of(tensor):
 
 
 def place(
-    model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}, target=LITERT, faster=()
+    model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}, target=LITERT, floats=None
 ):
     """Inserts activation quantizers into a lowered model.
 
@@ -37,17 +37,19 @@ def place(
         joined: dictionary from ids of operations to keys: those of equal keys share one quantizer.
         asked: function from an operation to arguments of the `ActivationQuantizer` behind it.
         target: the `Target` whose kernels will compute.
-        faster: ids of operations that are selected, and left in floats since they are faster so.
+        floats: dictionary from ids of operations that are selected, and left in floats nevertheless, to the reason,
+            as a `FloatBoundary` has it.
 
     Returns:
         The model with quantizers, and the list of its layers whose weights shall be quantized.
     """
 
     def in_integers(operation):
-        return selected(operation) and id(operation) not in faster
+        return selected(operation) and id(operation) not in floats
 
+    floats = {} if floats is None else floats
     steps = IntegerSteps(model, target, scheme.activation_bits, in_integers, joined or {})
-    placement = _Placement(steps, scheme, asked, target, faster)
+    placement = _Placement(steps, scheme, asked, target, floats)
     return rewrite(model, placement), list(placement.weighted.values())
 
 
@@ -60,9 +62,9 @@ def _is_masked_softmax(operation, args, kwargs):
 class _Placement:
     """Calls operations on rounded inputs, and a quantizer on their results."""
 
-    def __init__(self, steps, scheme, asked, target, faster):
+    def __init__(self, steps, scheme, asked, target, floats):
         self._steps, self._scheme, self._asked, self._target = steps, scheme, asked, target
-        self._faster = faster
+        self._reasons = floats
         self._bits = scheme.activation_bits
         self._shared = {}  # key -> the quantizer of all operations of this key
         self._prescribing = {}  # key -> an operation of this key whose range the target prescribes
@@ -128,7 +130,7 @@ class _Placement:
 
     def _in_floats(self, operation, args, kwargs):
         """The results of an operation left in floats: by the user, for speed, or since the target has no kernel."""
-        reason = FASTER if id(operation) in self._faster else ASKED
+        reason = self._reasons.get(id(operation), ASKED)
         if _is_masked_softmax(operation, args, kwargs) and self._steps.selected(operation):
             reason = MASKED
 

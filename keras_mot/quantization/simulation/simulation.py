@@ -11,12 +11,14 @@ from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
+from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
 from keras_mot.graph.preprocessing import has_lookups
 from keras_mot.graph.rewrite import everything_of
 from keras_mot.layers.finding import find_weights
+from keras_mot.layers.float_boundary import FASTER, WIDE
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.collaborative import read_off_transforms
@@ -28,7 +30,8 @@ from keras_mot.quantization.simulation.carrying import carried_through, weights_
 from keras_mot.quantization.simulation.checks import check
 from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
 from keras_mot.quantization.simulation.kept_class import of_class_of
-from keras_mot.quantization.simulation.opened import flat_copy
+from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
+from keras_mot.quantization.simulation.opened import flat_copy, warn_of
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
 from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
@@ -70,8 +73,9 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     target = targets.get(target)
     target.check(scheme)
     fast = is_fast(placement, target, scheme.activation_bits)
+    shapes, fitting = shapes_of_data(model, fitting)
     simulation, folds, origin = simulate(
-        model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained
+        model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained, shapes
     )
     _round_slopes(simulation)
     fitting.run(simulation, origin)
@@ -86,18 +90,27 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     return result
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False, trained=False):
+def simulate(
+    model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False, trained=False, shapes=None
+):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
-    With `fast`, what is faster in floats on the target is left in floats.
+    With `fast`, what is faster in floats on the target is left in floats. The shapes are those of the inputs in the
+    data, where the model leaves sizes open.
 
     Returns:
         The model; a dictionary from its layers to the batch normalizations that are a part of their scales; and a
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    flat = flat_copy(plain, given, data, trained, left_in_floats(overrides))
+    left = left_in_floats(overrides)
+    flat = flat_copy(plain, given, data, None, trained, left)
     settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    waiting = [] if shapes is None else waiting_for_sizes(flat, settings, shapes)
+    if waiting:
+        flat = with_known_sizes(flat, flat_copy(plain, given, data, shapes, trained, left), waiting)
+        settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    warn_of(flat, model, settings.is_in_floats, trained)
     parted, parts = move_before_concatenations(
         flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
     )
@@ -119,16 +132,25 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
     def chosen(operation):
         return settings.get(origins.of(lowered.origins.of(operation)))
 
-    faster = set()
+    def is_wide(operation):
+        return id(operation) in wide and not chosen(operation).asked
+
+    def in_integers(operation):
+        return chosen(operation) is not None and not is_wide(operation)
+
+    graph = Graph(lowered.model)
+    wide = before_logarithms(graph) if scheme.activation_bits == 8 else set()
+    floats = {id(call.operation): WIDE for call in graph.calls if chosen(call.operation) and is_wide(call.operation)}
     if fast:
         faster = faster_in_floats(
             lowered.model,
             target,
             scheme.activation_bits,
-            lambda operation: chosen(operation) is not None,
+            in_integers,
             lowered.joined,
             lambda operation: chosen(operation) is not None and chosen(operation).config is not None,
         )
+        floats |= dict.fromkeys(faster, FASTER)
     placed, weighted = place(
         lowered.model,
         scheme,
@@ -136,7 +158,7 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
         lowered.joined,
         lambda operation: chosen(operation).activation,
         target,
-        faster,
+        floats,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")

@@ -94,9 +94,7 @@ def _chosen(techniques, layers, size):
     ]
     allocation = allocate([undominated(options) for options in allowed], size)
     best = [undominated(options) for options in allowed]
-    return {
-        layer.layer: options[place] for layer, options, place in zip(layers, best, allocation.chosen, strict=True)
-    }
+    return {layer.layer: options[place] for layer, options, place in zip(layers, best, allocation.chosen, strict=True)}
 
 
 _NAMES = ("sparsity", "values")
