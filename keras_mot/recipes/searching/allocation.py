@@ -1,24 +1,25 @@
 """Which option each layer takes, so that the sum of what they lose is least and the sum of their sizes fits."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One way to store a layer's kernel.
+    """One way to store a layer.
 
     Args:
-        size: bytes that it takes, zipped.
+        size: bytes that it takes.
         loss: what the model loses if this layer alone is stored so, at least 0.
-        settings: what the layer's stages are told, such as `{"sparsity": 0.5, "values": 16}`.
+        choice: whatever it stands for.
     """
 
     size: float
     loss: float
-    settings: dict[str, float]
+    choice: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Allocation:
     fits: bool
 
 
-def undominated(options: Sequence[Option]) -> list[Option]:
+def undominated(options: Iterable[Option]) -> list[Option]:
     """The options that no other beats in both size and loss, smallest first."""
     kept = []
     for option in sorted(options, key=lambda each: (each.loss, each.size)):
@@ -54,7 +55,7 @@ def allocate(layers: Sequence[Sequence[Option]], size: float) -> Allocation:
     options do not fit, they are chosen, and `fits` is `False`.
 
     Args:
-        layers: a list of options for each layer.
+        layers: a list of options for each layer, which are `undominated`.
         size: bytes for all of them.
 
     Returns:
@@ -66,7 +67,7 @@ def allocate(layers: Sequence[Sequence[Option]], size: float) -> Allocation:
     Example:
 
     ```python
-    allocate([[Option(10, 0.5, {}), Option(40, 0.0, {})], [Option(20, 0.1, {}), Option(80, 0.0, {})]], 60)
+    allocate([[Option(10, 0.5), Option(40, 0.0)], [Option(20, 0.1), Option(80, 0.0)]], 60)
     ```
     """
     if not layers or not all(layers):
@@ -79,8 +80,7 @@ def allocate(layers: Sequence[Sequence[Option]], size: float) -> Allocation:
     counts = [len(options) for options in layers]
     sizes = np.array([option.size for options in layers for option in options])
     losses = np.array([option.loss for options in layers for option in options])
-    # Numbers near 1 suit the solver's tolerances; and of equal losses, the smaller one wins.
-    costs = losses / max(losses.max(), 1e-30) + 1e-9 * sizes / max(sizes.max(), 1.0)
+    costs = losses / max(losses.max(), 1e-30)  # numbers near 1 suit the solver's tolerances
     one_each = np.zeros((len(layers), len(sizes)))
     for row, (start, count) in enumerate(zip(np.cumsum([0, *counts[:-1]]), counts, strict=True)):
         one_each[row, start : start + count] = 1
@@ -89,7 +89,7 @@ def allocate(layers: Sequence[Sequence[Option]], size: float) -> Allocation:
         integrality=np.ones(len(sizes)),
         bounds=Bounds(0, 1),
         constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(sizes[None] / size, 0, 1)],
-        options={"time_limit": 10.0},
+        options={"time_limit": 10.0, "mip_rel_gap": 0.0},
     )
     if solved.x is None:  # only a limit of time without any solution comes to this
         return _made(layers, smallest, True)

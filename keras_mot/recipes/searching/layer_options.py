@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -9,12 +10,10 @@ import numpy as np
 from keras_mot._arrays import numpy_value
 from keras_mot.clustering import ExactKMeans
 from keras_mot.layers.finding import find_weights
-from keras_mot.recipes.searching.allocation import Option, undominated
 
 SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 VALUES = (8, 16, 32, 64)
 _LARGEST = 65536  # weights of a kernel that are packed to see how far they shrink; of larger ones, a part
-_DENSE = 0.0, 256  # no zeros that were asked for, all values of 8 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,32 +75,80 @@ def _clustered(kernel, clusters, sparse):
     chosen = kernel[kernel != 0] if sparse else kernel.reshape(-1)
     if not len(chosen):
         return kernel
-    centroids = np.sort(np.asarray(ExactKMeans()(chosen, max(1, clusters - sparse))))
+    centroids = np.sort(ExactKMeans().centroids(chosen, max(1, clusters - sparse)))
     borders = (centroids[1:] + centroids[:-1]) / 2
     clustered = centroids[np.searchsorted(borders, kernel)]
     return np.where(kernel == 0, 0.0, clustered) if sparse else clustered
 
 
-def options_of(kernel: Kernel, losses, sparsities=SPARSITIES, values=VALUES) -> list[Option]:
-    """The ways to store a kernel that no other beats in both size and loss.
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One way to store the kernels of a layer.
 
     Args:
-        kernel: a `Kernel`.
-        losses: function from ("sparsity" or "values", setting) to what the model loses when this layer alone is changed
-            so. Losses of zeros and of shared values are added up.
+        sparsity: share of zeros.
+        values: how many different values; `None` for all of 8 bits.
+        size: bytes that the kernels take, zipped.
+        sparsity_loss: what the model loses by these zeros alone, untrained.
+        values_loss: what it loses by these values alone, untrained.
+    """
+
+    sparsity: float
+    values: int | None
+    size: float
+    sparsity_loss: float = 0.0
+    values_loss: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerChoices:
+    """The ways to store the kernels of a layer.
+
+    Args:
+        layer: its path.
+        choices: tuple of `Choice`s, the first with nothing but 8 bits.
+    """
+
+    layer: str
+    choices: tuple[Choice, ...]
+
+    @property
+    def dense(self) -> float:
+        """Bytes of the kernels in 8 bits, zipped."""
+        return self.choices[0].size
+
+
+def choices_of(
+    model: keras.Model, losses: Mapping[tuple[str, str, float], float], sparsities=SPARSITIES, values=VALUES
+) -> tuple[LayerChoices, ...]:
+    """The ways to store each layer.
+
+    Args:
+        model: a model.
+        losses: dictionary from (path of a layer, "sparsity" or "values", setting) to what the model loses when this
+            layer alone is changed so. A layer without any is left in 8 bits.
         sparsities: shares of zeros to choose from, besides none.
-        values: numbers of clusters to choose from, besides none.
+        values: numbers of values to choose from, besides all.
 
     Returns:
-        List of `Option`s, smallest first.
+        Tuple of `LayerChoices`.
     """
+    by_layer = {}
+    layers = {layer for layer, _, _ in losses}
+    for kernel in kernels_of(model):
+        # A recurrent layer is asked about as one; its kernels are its cell's.
+        layer = next((each for each in layers if f"{kernel.layer}/".startswith(f"{each}/")), kernel.layer)
+        by_layer.setdefault(layer, []).append(kernel.values)
     found = []
-    for sparsity in (0.0, *sparsities):
-        lost = losses("sparsity", sparsity) if sparsity else 0.0
-        for clusters in (None, *values):
-            if clusters is not None and clusters >= kernel.values.size:
-                continue
-            loss = lost + (losses("values", clusters) if clusters is not None else 0.0)
-            settings = {"sparsity": sparsity} | ({} if clusters is None else {"values": clusters})
-            found.append(Option(zipped_size(kernel.values, sparsity, clusters), loss, settings))
-    return undominated(found)
+    for layer, kernels in by_layer.items():
+        choices = [Choice(0.0, None, sum(map(zipped_size, kernels)))]
+        for sparsity in (0.0, *sparsities):
+            lost = losses.get((layer, "sparsity", sparsity)) if sparsity else 0.0
+            for clusters in (None, *values):
+                also = losses.get((layer, "values", clusters)) if clusters else 0.0
+                if None in (lost, also) or (not sparsity and clusters is None):
+                    continue
+                size = sum(zipped_size(kernel, sparsity, clusters) for kernel in kernels)
+                choices.append(Choice(sparsity, clusters, size, lost, also))
+        found.append(LayerChoices(layer, tuple(choices)))
+    return tuple(found)

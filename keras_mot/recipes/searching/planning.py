@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.result import Trial
 
-_SHARES = (0.5, 0.25)  # of the dense kernels, where the budget says nothing of sizes
+_SHARE = 0.5  # of what is known to be small enough, or to begin with, where the budget says nothing of sizes
 _LEAST_STEP = 0.03  # sizes nearer to each other than this share are the same
 
 
@@ -37,8 +37,8 @@ def size_limit(budget: Budget, trials: Sequence[Trial]) -> float | None:
 def next_size(budget: Budget, trials: Sequence[Trial], family: str, dense: float) -> float:
     """Bytes of kernels to try next with a family of recipes.
 
-    With a limit of size: what is left of it beside the overhead. With a limit of the drop alone: half way, in ratios,
-    between the smallest size that kept to it and the largest that did not.
+    With a limit of size: what is left of it beside the overhead. Otherwise half way, in ratios, between the sizes on
+    both sides of the border: the smallest that is good enough, or the largest that is fast enough.
 
     Args:
         budget: a `Budget`.
@@ -55,18 +55,21 @@ def next_size(budget: Budget, trials: Sequence[Trial], family: str, dense: float
         beside = overhead(trials, family)
         return max(1.0, min(dense, limit - (0.0 if beside is None else beside)))
     if not own:
-        return dense * _SHARES[0]
-    good = [trial.predicted for trial in own if not trial.excess]
-    bad = [trial.predicted for trial in own if trial.excess]
-    smallest = min(good, default=dense)
-    largest = max((size for size in bad if size < smallest), default=None)
-    if largest is None:
-        return smallest * _SHARES[0]
-    return (smallest * largest) ** 0.5
+        return dense * _SHARE
+    small, large = (
+        [trial.predicted for trial in own if trial.excess],
+        [trial.predicted for trial in own if not trial.excess],
+    )
+    if budget.latency_ms is not None:  # the larger ones are too slow
+        small, large = large, small
+    lower, upper = max(small, default=None), min(large, default=dense)
+    if lower is None or lower >= upper:
+        return upper * _SHARE
+    return (lower * upper) ** 0.5
 
 
 def is_new(size: float, trials: Sequence[Trial], family: str) -> bool:
-    """Whether no trial of the family had nearly this size."""
+    """Whether no trial of the family was asked for nearly this size."""
     return all(
         trial.family != family or abs(trial.asked - size) > _LEAST_STEP * max(trial.asked, size) for trial in trials
     )

@@ -7,17 +7,23 @@ import keras
 import numpy as np
 
 from keras_mot._files import replacing
-from keras_mot.recipes.training_data import TrainingData
 
 
-def store_data(path: pathlib.Path, data: TrainingData) -> None:
+def store_data(path: pathlib.Path, train_data: Any, validation_data: Any) -> None:
     """Writes data that are arrays, in whatever structure, as an `.npz` file.
+
+    Args:
+        path: of the file.
+        train_data: as of `search`.
+        validation_data: as of `search`.
 
     Raises:
         ValueError: if the data are batches, which only this process can draw.
     """
     arrays = {}
-    for name, value in data.named():
+    for name, value in (("train_data", train_data), ("validation_data", validation_data)):
+        if value is None:
+            continue
         if not isinstance(value, tuple) or len(value) != 2:
             raise ValueError(
                 f"`{name}` are batches ({type(value).__name__}), which cannot be handed to other processes: give a "
