@@ -6,6 +6,8 @@ from keras_mot.quantization.algorithms.collaborative import (
     Default8BitClusterPreserveQuantizeScheme,
     Default8BitPrunePreserveQuantizeScheme,
 )
+from keras_mot.quantization.algorithms.gptq import GPTQ
+from keras_mot.quantization.algorithms.second_order_rounding import SecondOrderRounding
 from keras_mot.quantization.aware_training import (
     quantize_annotate_layer,
     quantize_annotate_model,
@@ -50,6 +52,7 @@ from keras_mot.transforms.rounding import Nearest, Rounding
 __all__ = [
     "DYNAMIC_RANGE",
     "FLOAT16",
+    "GPTQ",
     "INT4_WEIGHTS",
     "INT8",
     "INT16X8",
@@ -73,6 +76,7 @@ __all__ = [
     "QuantizeConfig",
     "RangeEstimator",
     "Rounding",
+    "SecondOrderRounding",
     "SeenValues",
     "WeightsScheme",
     "freeze_batch_norm",

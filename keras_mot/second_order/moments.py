@@ -109,6 +109,7 @@ def visit_in_order(
     reference_weights: Sequence[WeightMatrices] = (),
     around: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     around_reference: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    most_rows: Callable[[WeightMatrices], int] | None = None,
 ) -> None:
     """Visits kernels in the order of the graph, each when those before it have been visited, and may have changed.
 
@@ -123,6 +124,8 @@ def visit_in_order(
         reference_weights: the kernels of the reference, in the order of `weights`.
         around: function that returns a context in which operations of the model are called.
         around_reference: the same for `reference`.
+        most_rows: function from a kernel to about how many rows (samples and positions) are enough for it; those of
+            each batch are drawn at random. By default, all are taken.
 
     Raises:
         ValueError: if `reference` has another graph, inputs cannot be looked at, or some are not finite.
@@ -140,12 +143,13 @@ def visit_in_order(
             if other is not None:
                 other.go_to(stop.first)
             for weight in own:
-                moments = _seen_at(walk, stop, weight, other, partners.get(id(weight)))
+                most = None if most_rows is None else -(-most_rows(weight) // max(len(batches), 1))
+                moments = _seen_at(walk, stop, weight, other, partners.get(id(weight)), most)
                 _check_finite(weight, moments)
                 visit(weight, moments)
 
 
-def _seen_at(walk, stop, weight, other, partner):
+def _seen_at(walk, stop, weight, other, partner, most):
     crossed = other is not None
     moments = Moments(*weight.shape[:2], crossed)
     seen, expected = [], []
@@ -153,11 +157,16 @@ def _seen_at(walk, stop, weight, other, partner):
     if crossed:
         there = next(each for each in other.stops([partner.layer]))
         other_looks = other.look(there, _rows_into(partner, expected.append))
+    generator = np.random.default_rng(0)
     for _ in looks:
         if crossed:
             next(other_looks)
         while seen:
-            moments.add(seen.pop(0), expected.pop(0) if crossed else None)
+            rows = [seen.pop(0), *([expected.pop(0)] if crossed else [])]
+            if most is not None and rows[0].shape[1] > most:
+                chosen = np.sort(generator.choice(rows[0].shape[1], most, replace=False))
+                rows = [each[:, chosen] for each in rows]
+            moments.add(*rows)
     return moments
 
 

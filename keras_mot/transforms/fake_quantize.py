@@ -145,20 +145,20 @@ class FakeQuantize(WeightTransform):
         integers = self.grid.integers(ratio, ops)
         return ops.cast((passed + ops.stop_gradient(integers - passed)) * scale, weight.dtype)
 
-    def fit(self, weight: np.ndarray) -> None:
+    def fit(self, weight: np.ndarray, importance: np.ndarray | None = None) -> None:
         """Sets the scales for a weight, up to the largest magnitude, below 8 bits of least squared error; and rounds.
 
         Args:
             weight: float array of the weight's shape.
+            importance: what the squared error of each weight counts, an array of the same shape; `None`: all the same.
         """
         largest = np.abs(np.asarray(weight, "float32")).max(axis=self.shared_axes, keepdims=True)
-        share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes)
+        share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes, importance)
         reach = np.maximum(largest, 1e-6) * share if self.learned else np.broadcast_to(share, largest.shape)
         self.reach.assign(reach)
         if self.offsets is not None:
             value = np.asarray(weight, "float32")
-            scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(value))))
-            self.round_to(weight, self.rounding.integers(value, scale, self.grid, self.axes))
+            self.round_to(weight, self.rounding.integers(value, self.steps(value), self.grid, self.axes))
 
     def round_to(self, weight: np.ndarray, integers: np.ndarray) -> None:
         """Gives a weight the integers that a `Rounding` has chosen, until `fit` is called again.
@@ -186,7 +186,7 @@ class FakeQuantize(WeightTransform):
                 f"{self.rounding!r} should return whole numbers from {self.grid.lowest} to {self.grid.highest}; it "
                 f"returned {received}. `grid.integers(weight / scale)` gives the nearest ones."
             )
-        scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(weight))), "float64")
+        scale = self.steps(weight).astype("float64")
         self.offsets.assign(np.where(weight == 0, 0.0, chosen - weight / scale).astype("float32"))
 
     def scale_channels(self, factors: np.ndarray) -> None:
@@ -230,6 +230,10 @@ class FakeQuantize(WeightTransform):
         ratio = ops.convert_to_numpy(self._moved(value, scale) / scale)
         integers = self.grid.integers(ratio).astype("int32")
         return np.where(self.factors_of() == 0, 0, integers), self._with_factors(scale)
+
+    def steps(self, weight: np.ndarray) -> np.ndarray:
+        """The scales without the factors of channels: what a weight, as this transform gets it, is divided by."""
+        return np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(np.asarray(weight, "float32")))))
 
     def scales(self, weight: np.ndarray) -> np.ndarray:
         """The scales that `integers` returns."""

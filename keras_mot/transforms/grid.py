@@ -133,13 +133,16 @@ def with_scales_for_zeros(scale: np.ndarray) -> np.ndarray:
     return np.where(known, scale, scale[known].min() if known.any() else 1.0).astype("float32")
 
 
-def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]) -> np.ndarray:
+def least_squares_reach(
+    weight: np.ndarray, limit: int, reduced: tuple[int, ...], importance: np.ndarray | None = None
+) -> np.ndarray:
     """The share of the largest magnitude for which rounding to `limit` steps has the least squared error.
 
     Args:
         weight: float array.
         limit: the largest integer.
         reduced: the axes that share a scale.
+        importance: what the squared error of each weight counts, an array of its shape; `None`: all the same.
 
     Returns:
         float32 array with length 1 at the `reduced` axes.
@@ -150,6 +153,7 @@ def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]
     for share in np.linspace(1.0, 0.3, 29, dtype="float32"):
         scale = largest * share / limit
         error = (np.clip(np.round(weight / scale), -limit, limit) * scale - weight) ** 2
+        error = error if importance is None else error * importance
         error = error.sum(axis=reduced, keepdims=True, dtype="float64")
         reach, best = np.where(error < best, share, reach), np.minimum(error, best)
     return reach

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import producer_of
+from keras_mot._keras import own_flag, producer_of
 from keras_mot.graph.angles import is_angle
 from keras_mot.graph.arguments import accepts, deciding_arguments
 from keras_mot.graph.functional import operations_between
@@ -175,6 +175,8 @@ class Lowering:
             function: as of `Move`.
         """
         target.assign(function(np.array(ops.convert_to_numpy(source))))
+        if own_flag(target) != own_flag(source):
+            target.trainable = own_flag(source)
         move = Move(source, function)
         self.moves[id(target)] = move.after(self.moves[id(source)]) if id(source) in self.moves else move
 

@@ -36,7 +36,12 @@ from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
 from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
-from keras_mot.quantization.simulation.weights import attach_transforms, fit_scales, warn_of_merged_values
+from keras_mot.quantization.simulation.weights import (
+    attach_transforms,
+    fit_scales,
+    warn_of_merged_values,
+    with_rounding,
+)
 from keras_mot.targets import LITERT
 from keras_mot.transforms.grid import Grid
 
@@ -162,7 +167,8 @@ def simulate(
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
-    schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
+    by_data = data is not None and not trained
+    schemes = {id(layer): with_rounding(target.scheme_of(layer, chosen(layer).scheme), by_data) for layer in weighted}
     carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
