@@ -124,7 +124,7 @@ WEIGHTS_SCHEMES = {"FLOAT16": FLOAT16, "DYNAMIC_RANGE": DYNAMIC_RANGE}
 RECIPES = (
     Recipe([Tune(SHORT), Prune(0.5, channels=True, fine_tune=SHORT), RemoveChannels(), Cluster(8, fine_tune=None)]),
     Recipe([QuantizeAware(fine_tune=SHORT)], "aware"),
-    Recipe([Factorize(rank=2, fine_tune=SHORT), PostTraining()], "post"),
+    Recipe([Factorize(fixed_rank=2, fine_tune=SHORT), PostTraining()], "post"),
     Recipe([StoreWeights()], "stored"),
 )
 

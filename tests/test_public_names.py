@@ -13,7 +13,8 @@ import keras_mot
 DOCUMENTS = pathlib.Path(__file__).resolve().parents[1]
 
 NAMES = {
-    "analysis": "DriftReport Report measure measure_drift sparsity tensor_stats zipped_bytes",
+    "analysis": """DriftReport Report Sensitivity SensitivityRow measure measure_drift sensitivity sparsity tensor_stats
+        zipped_bytes""",
     "clustering": """CentroidInitialization ClusteringConfig ClusteringMethod ClusteringReport ClusteringSummaries
         DensityBased DifferentiableKMeans ExactKMeans KMeansPlusPlus Linear Random SharedValues cluster_scope
         cluster_weights clustering_report strip_clustering""",

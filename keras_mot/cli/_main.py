@@ -24,11 +24,25 @@ from keras_mot.cli import (
     prune,
     quantize,
     search,
+    sensitivity,
     train_quantized,
 )
 from keras_mot.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
-_COMMANDS = (demo, inspect, factorize, prune, cluster, quantize, train_quantized, compress, search, export, measure)
+_COMMANDS = (
+    demo,
+    inspect,
+    sensitivity,
+    factorize,
+    prune,
+    cluster,
+    quantize,
+    train_quantized,
+    compress,
+    search,
+    export,
+    measure,
+)
 _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."
 _EPILOG = "The Keras backend is chosen as always: KERAS_BACKEND=tensorflow, jax or torch."
 

@@ -64,6 +64,9 @@ class InnerCalls:
     kept: tuple = ()
 
 
+_LOOPS = ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap")
+
+
 class UntraceableError(ValueError):
     """A layer cannot be taken apart; says why."""
 
@@ -227,7 +230,9 @@ def check_functions(node: Any) -> None:
         return
     given = [*keras.tree.flatten((node.arguments.args, node.arguments.kwargs)), *vars(operation).values()]
     if any(isinstance(item, types.FunctionType | types.MethodType) for item in given):
-        raise UntraceableError(f"its `call` hands functions to '{type(operation).__name__}' of `keras.ops`")
+        name = type(operation).__name__
+        way = "; write the loop in Python, where the number of steps is known" if name in _LOOPS else ""
+        raise UntraceableError(f"its `call` hands functions to '{name}' of `keras.ops`{way}")
 
 
 def calls_between(inputs: Any, outputs: Any) -> Iterator[Any]:

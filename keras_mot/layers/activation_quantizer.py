@@ -237,14 +237,18 @@ class ActivationQuantizer(SameShape):
         extremes, ends = (ops.min(values), ops.max(values)), (self._low, self._high)
         batches = ops.convert_to_tensor(self._batches.value)
         known = tuple(ops.convert_to_tensor(end.value) for end in ends)
-        for variable, end in zip(ends, moved(self.range, known, extremes, batches, ops), strict=True):
+        # The logarithm of a number that was rounded to 0 says nothing of the range.
+        extremes = (ops.where(ops.isinf(value), end, value) for value, end in zip(extremes, known, strict=True))
+        for variable, end in zip(ends, moved(self.range, known, tuple(extremes), batches, ops), strict=True):
             variable.assign(end)
         self._batches.assign(batches + 1.0)
 
     def _follow_extremes(self, low, high):
         """The same in Python numbers; `low` and `high` are the extremes of a batch."""
         batches = float(ops.convert_to_numpy(self._batches))
-        ends = moved(self.range, self.clipping_range, (low, high), batches)
+        known = self.clipping_range
+        extremes = (end if math.isinf(value) else value for value, end in zip((low, high), known, strict=True))
+        ends = moved(self.range, known, tuple(extremes), batches)
         for variable, end in zip((self._low, self._high), ends, strict=True):
             variable.assign(float(end))
         self._batches.assign(batches + 1.0)

@@ -23,12 +23,12 @@ from keras_mot.second_order import (
     damped,
     gather_moments,
     matrices_of,
+    parts_of,
     visit_in_order,
     warn_of_few_samples,
 )
 
 _DAMPING = 0.01  # of the mean of H's diagonal: how near the kernel of before stays where there are few samples
-_BYTES_AT_ONCE = 256e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,17 +57,13 @@ def second_moments(
 
     Not more of these are in memory at once than 256 MB, or one: the model runs again for others.
     """
-    few, part, size = [], [], 0.0
-    for weight in [*weights, None]:
-        own = 0.0 if weight is None else 8.0 * weight.shape[1] ** 2
-        if part and (weight is None or size + own > _BYTES_AT_ONCE):
-            for each, moments in zip(part, gather_moments(model, part, batches), strict=True):
-                few += [each.path] if are_few(moments) else []
-                used = moments if bias_of(each.layer, each.shape[2]) is None else moments.centered()
-                yield each, used.second[0] / max(used.count, 1)
-            part, size = [], 0.0
-        if weight is not None:
-            part, size = [*part, weight], size + own
+    few = []
+    for numbers in parts_of([[weight] for weight in weights]):
+        part = [weights[number] for number in numbers]
+        for weight, moments in zip(part, gather_moments(model, part, batches), strict=True):
+            few += [weight.path] if are_few(moments) else []
+            used = moments if bias_of(weight.layer, weight.shape[2]) is None else moments.centered()
+            yield weight, used.second[0] / max(used.count, 1)
     warn_of_few_samples(few)
 
 

@@ -233,14 +233,17 @@ def _with_options(model, candidates, decomposition, batches):
     found = {}
     weights = {id(each.matrices): each for each in candidates if each.matrices is not None}
     for matrices, second in second_moments(model, [each.matrices for each in weights.values()], batches):
-        found[id(matrices)] = _options(weights[id(matrices)].kernel.values, decomposition, second)
+        found[id(matrices)] = options_of(weights[id(matrices)].kernel.values, decomposition, second)
     return [
-        dataclasses.replace(each, options=found.get(id(each.matrices)) or _options(each.kernel.values, decomposition))
+        dataclasses.replace(each, options=found.get(id(each.matrices)) or options_of(each.kernel.values, decomposition))
         for each in candidates
     ]
 
 
-def _options(kernel, decomposition, moments=None):
+def options_of(
+    kernel: np.ndarray, decomposition: Decomposition | None = None, moments: np.ndarray | None = None
+) -> tuple[Option, ...]:
+    """The `Option`s of a kernel (positions..., inputs, outputs), of one decomposition or all; of a matrix, of one."""
     tried = DECOMPOSITIONS if decomposition is None else (decomposition,)
     if math.prod(kernel.shape[:-2]) == 1:
         tried = (OutputChannels(),)

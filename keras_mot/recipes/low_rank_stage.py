@@ -33,12 +33,12 @@ _DECOMPOSITIONS = {
 class Factorize(Stage):
     """Replaces kernels by products of smaller ones; see `keras_mot.low_rank.factorize`.
 
-    Give one of `parameters`, `energy` and `rank`.
+    Give one of `parameters`, `energy` and `fixed_rank`.
 
     Args:
         parameters: share of the parameters of the kernels that stay, over all layers together; by default 0.5.
         energy: share of the energy of each layer's outputs that stays.
-        rank: of each layer.
+        fixed_rank: of each layer.
         decomposition: of convolutions: "output_channels", "input_channels", "spatial" or "tucker"; by default what is
             best for each layer.
         calibration_samples: samples of the training data that outputs are approximated on; 0 approximates kernels.
@@ -51,16 +51,18 @@ class Factorize(Stage):
 
     parameters: float | None = None
     energy: float | None = None
-    rank: int | None = None
+    fixed_rank: int | None = None
     decomposition: str | None = None
     calibration_samples: int = 512
     skip: tuple[str, ...] = ()
     fine_tune: FineTune | None = dataclasses.field(default_factory=FineTune)
 
     def __post_init__(self):
-        given = [name for name in ("parameters", "energy", "rank") if getattr(self, name) is not None]
+        given = [name for name in ("parameters", "energy", "fixed_rank") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"`parameters`, `energy` and `rank` cannot go together; received {' and '.join(given)}.")
+            raise ValueError(
+                f"`parameters`, `energy` and `fixed_rank` cannot go together; received {' and '.join(given)}"
+            )
         self._rule()
         if self.decomposition is not None and self.decomposition not in _DECOMPOSITIONS:
             raise ValueError(
@@ -74,8 +76,8 @@ class Factorize(Stage):
     def _rule(self):
         if self.energy is not None:
             return _named("energy", EnergyShare, self.energy)
-        if self.rank is not None:
-            return FixedRank(self.rank)
+        if self.fixed_rank is not None:
+            return FixedRank(self.fixed_rank)
         return _named("parameters", ParameterShare, 0.5 if self.parameters is None else self.parameters)
 
     def apply(self, model, run):

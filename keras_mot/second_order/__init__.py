@@ -6,6 +6,7 @@ D'HD. Rounding, pruning, refitting and sensitivities are chosen by it.
 
 from keras_mot.second_order.matrices import WeightMatrices, matrices_of
 from keras_mot.second_order.moments import Moments, gather_moments, visit_in_order
+from keras_mot.second_order.parts import parts_of
 from keras_mot.second_order.solving import Solved, are_few, damped, inverse_factor, least_squares, warn_of_few_samples
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "inverse_factor",
     "least_squares",
     "matrices_of",
+    "parts_of",
     "visit_in_order",
     "warn_of_few_samples",
 ]

@@ -43,11 +43,19 @@ class IntegerSteps:
 
     def ranges(self, operation):
         """`OWN`, `SAME` or `ROUNDED`: which integers its results have; `None` for what computes in floats."""
-        if id(operation) in self._left_out or is_angle(self.graph, operation):
+        if self.is_left_out(operation) or self.is_angle(operation):
             return None
         if self.selected(operation) and self._target.has_kernel(operation, self._bits):
             return kind_of(operation).ranges
         return None
+
+    def is_left_out(self, operation):
+        """Whether it is a softmax of scores of which a number leaves some out, or what puts that number there."""
+        return id(operation) in self._left_out
+
+    def is_angle(self, operation):
+        """Whether its result is an angle."""
+        return is_angle(self.graph, operation)
 
     def fixed_range(self, operation):
         """The (least, greatest) number that the target demands for the results of an operation, or `None`."""

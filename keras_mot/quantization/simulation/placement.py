@@ -8,7 +8,7 @@ from keras_mot._keras import call_of, producer_of
 from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_role, kind_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.float_boundary import ASKED, MASKED, FloatBoundary
+from keras_mot.layers.float_boundary import ANGLE, ASKED, MASKED, NO_KERNEL, FloatBoundary
 from keras_mot.layers.masked_softmax import MaskedSoftmax
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
@@ -130,9 +130,7 @@ class _Placement:
 
     def _in_floats(self, operation, args, kwargs):
         """The results of an operation left in floats: by the user, for speed, or since the target has no kernel."""
-        reason = self._reasons.get(id(operation), ASKED)
-        if _is_masked_softmax(operation, args, kwargs) and self._steps.selected(operation):
-            reason = MASKED
+        reason = self._reason(operation, args, kwargs)
 
         def bounded(tensor):
             return self._behind_boundary(tensor, reason)
@@ -142,6 +140,17 @@ class _Placement:
         if has_role(operation, LOOKS_UP):  # which reads indices
             return self._boundary(operation.name, reason)(outputs)
         return outputs
+
+    def _reason(self, operation, args, kwargs):
+        """Why an operation is left in floats."""
+        masked = _is_masked_softmax(operation, args, kwargs) or self._steps.is_left_out(operation)
+        if masked and self._steps.selected(operation):
+            return MASKED
+        if id(operation) in self._reasons:
+            return self._reasons[id(operation)]
+        if not self._steps.selected(operation):
+            return ASKED
+        return ANGLE if self._steps.is_angle(operation) else NO_KERNEL
 
     def _settings(self, operation):
         """The arguments of the quantizer behind an operation."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,14 +19,20 @@ class Source:
     Attributes:
         name: its name; of a layer within a model or another layer, its path there.
         left: whether the user leaves it in floats.
+        closed: why it could not be taken apart, if it may be made of others.
     """
 
     name: str
     left: bool = False
+    closed: str | None = None
 
 
 def note_sources(
-    model: keras.Model, user_model: keras.Model, origin: Callable[[Any], Any], is_left: Callable[[Any], bool]
+    model: keras.Model,
+    user_model: keras.Model,
+    origin: Callable[[Any], Any],
+    is_left: Callable[[Any], bool],
+    closed: Sequence[tuple] = (),
 ) -> None:
     """Remembers the sources of a quantized model's operations.
 
@@ -35,12 +41,15 @@ def note_sources(
         user_model: what it was made from.
         origin: function from an operation of it to one of the user's model.
         is_left: function from an operation of the user's model to whether it is left in floats.
+        closed: pairs of (layer of the user's model, why it could not be taken apart).
     """
-    found = {}
+    found, reasons = {}, {id(layer): reason for layer, reason in closed}
     for operation in as_functional(model).operations:
         source = origin(operation)
         path = getattr(source, "path", None) or source.name
-        found[operation.name] = Source(path.removeprefix(f"{user_model.name}/"), is_left(source))
+        found[operation.name] = Source(
+            path.removeprefix(f"{user_model.name}/"), is_left(source), reasons.get(id(source))
+        )
     _SOURCES[model] = found
 
 

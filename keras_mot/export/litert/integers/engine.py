@@ -13,7 +13,7 @@ from keras_mot.export.litert.marking import REASONS
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.float_boundary import ASKED, FASTER, MASKED, UNEVEN, WIDE
+from keras_mot.layers.float_boundary import ANGLE, ASKED, FASTER, MASKED, NO_KERNEL, UNEVEN, WIDE
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 
@@ -48,7 +48,9 @@ class IntegerEngine:
             ASKED: "it is left in floats, as asked",
             FASTER: f"it is faster in floats on {target.name}",
             UNEVEN: "it is by default left in floats: the features of the input differ in size, and share one scale",
-            MASKED: "it is a softmax with a mask, and no integer stands for what is left out",
+            MASKED: "it is a softmax with a mask, or what that reads, and no integer stands for what is left out",
+            ANGLE: "it is an angle of many periods, which sine or cosine reads: integers are too coarse for it",
+            NO_KERNEL: f"{target.name} has no integer kernel for it",
             WIDE: "it is by default left in floats: a logarithm reads it, and 8 bits hold too little of small numbers",
         }
         numbers = dict(enumerate([*quantizers, *((why[reason], None) for reason in REASONS)], 1))

@@ -7,6 +7,7 @@ import keras
 
 from keras_mot._keras import call_of, producer_of
 from keras_mot.export.litert.integers.rewriting import BEHIND_FLOATS, NO_RANGE, FloatOperator
+from keras_mot.export.litert.integers.rules import LOOP
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.transformed import plain_class
@@ -66,14 +67,38 @@ class UserLayers:
         own, before = self.of(operator.result), None if operator.source is None else self.of(operator.source)
         if own is not None and own.left:
             return self._asked
-        if operator.reason == BEHIND_FLOATS and before is not None:
-            what = "the layer" if before == own else f"'{before.name}'"
-            return f"its input comes from what {what} computes in floats"
-        if operator.reason == NO_RANGE and own is not None:
+        within = before is not None and before == own
+        if own is not None and not within and operator.reason in (BEHIND_FLOATS, NO_RANGE, LOOP):
             operation = self._operations[self._made_by(operator.result)]
-            if not self._target.has_kernel(operation, self._bits):
-                return f"{plain_class(operation).__name__} has no integer form for the target '{self._target.name}'"
+            reason = self._of_operation(operation, own, operator.reason, before)
+            if reason is not None:
+                return reason
+        if operator.reason == BEHIND_FLOATS and before is not None:
+            what = "the layer" if within else f"'{before.name}'"
+            return f"its input comes from what {what} computes in floats"
         return operator.reason
+
+    def _of_operation(self, operation, source, reason, before):
+        """Why an operation of the quantized model has no integer form, where nothing else is known of it.
+
+        Args:
+            operation: the operation.
+            source: its `Source`.
+            reason: the reason that the operator has by itself.
+            before: the `Source` of an input in floats, if it is another one, or `None`.
+        """
+        if source.closed is not None:
+            return f"{plain_class(operation).__name__} could not be taken apart: {source.closed}"
+        if isinstance(operation, keras.layers.RNN | keras.layers.Wrapper) and reason == LOOP:
+            return None
+        if self._target.has_kernel(operation, self._bits):
+            return None
+        name = f"{plain_class(operation).__name__} has no integer form for the target '{self._target.name}'"
+        if getattr(operation, "data_format", None) == "channels_first":
+            return f"{name} with channels first: build the model with `data_format='channels_last'`"
+        if before is not None:
+            return None
+        return f"{name}, which has no kernel for loops" if reason == LOOP else name
 
 
 def _computing(tensor):
