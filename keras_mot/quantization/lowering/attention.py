@@ -223,7 +223,8 @@ def _axes_of(operation, inputs):
 
 
 def _softmax_with_mask(lowering, layer, inputs, mask):
-    mask = mask if mask.dtype == "bool" else ops.greater(ops.cast(mask, "float32"), 0.5)
+    if mask.dtype != "bool":
+        mask = ops.greater(mask, 0.5 if "float" in str(mask.dtype) else 0)  # of integers, the same without floats
     return lowering.make(layer, "softmax", lambda: MaskedSoftmax(name=layer.name))(inputs, mask=mask)
 
 
