@@ -1,4 +1,4 @@
-"""Accuracy of models that are pruned at once, without any training: masks alone, batch norm anew, refitted.
+"""Accuracy of models that are pruned at once, without any training: masks alone, batch norm anew, refitted in rounds.
 
 KERAS_BACKEND=tensorflow python benchmarks/one_shot_pruning.py resnet8
 """
@@ -10,17 +10,17 @@ import keras
 import numpy as np
 from _common import Table, cifar10, environment, load_model, mnist, write_results
 from _common import parser as common_parser
-from _training import cut, speaker_parts
+from _training import speaker_parts
 from pruning_accuracy import DS_CNN_LEFT_ALONE, pruning_of_the_rest
 
 from keras_mot.layers import find_weights
 from keras_mot.sparsity import (
     ConstantSparsity,
     NofM,
+    PruningConfig,
     WholeModel,
+    prune_at_once,
     prune_low_magnitude,
-    pruning_report,
-    refit,
     strip_pruning,
     update_pruning_step,
 )
@@ -72,42 +72,38 @@ def ds_cnn_l(arguments):
 
 
 def shortened(test, arguments):
-    return cut(test, 500) if arguments.quick else test
+    """A random part of the test data, the same for all splits."""
+    if arguments.test_samples is None or arguments.test_samples >= len(test[1]):
+        return test
+    chosen = np.random.default_rng(1).permutation(len(test[1]))[: arguments.test_samples]
+    return test[0][chosen], test[1][chosen]
 
 
 TASKS = {"resnet8": resnet8, "mnist": mnist_cnn, "ds-cnn-l": ds_cnn_l}
 
 
 def settings_of(task):
-    """Arguments of `prune_low_magnitude` for each way of pruning; shares are those of all kernels."""
-    ranked = {}
+    """(`PruningConfig`, overrides) of each way of pruning; shares are those of all kernels."""
+    found = {}
     for share in (0.5, 0.7):
         pruning = pruning_of_the_rest(task.model, share, task.left_alone)
-        schedule = ConstantSparsity(pruning["sparsity"], 0, 0)
-        ranked[f"{share:.0%}".replace("%", " %")] = {
-            "pruning_schedule": schedule,
-            "scope": WholeModel(),
-            "overrides": pruning["overrides"],
-        }
-    pattern = NofM(2, 4)
+        config = PruningConfig(ConstantSparsity(pruning["sparsity"], 0, 0), scope=WholeModel())
+        found[f"{100 * share:.0f} %"] = config, pruning["overrides"]
     no_groups = {
         weight.owner: None
         for weight in find_weights(task.model)[0]
         if weight.variable.shape[weight.axes.inputs[0]] % 4 and not weight.depthwise
     }
     overrides = {**no_groups, **dict.fromkeys(task.left_alone)}
-    return {
-        **ranked,
-        "2:4": {"pruning_schedule": ConstantSparsity(0.5, 0, 0), "granularity": pattern, "overrides": overrides},
-    }
+    return {**found, "2:4": (PruningConfig(ConstantSparsity(0.5, 0, 0), NofM(2, 4)), overrides)}
 
 
 def with_statistics(small, inputs):
     """Batch normalization estimated anew, in place: a moving average over the data, gone through several times."""
     norms = [layer for layer in small.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
-        layer.momentum = 0.9
-    for _ in range(max(1, 4096 // len(inputs)) if norms else 0):
+        layer.momentum = 0.8
+    for _ in range(-(-3072 // len(inputs)) if norms else 0):
         for start in range(0, len(inputs) - 127, 128):
             small(inputs[start : start + 128], training=True)
     return small
@@ -117,76 +113,94 @@ def accuracy(model, test):
     return float(np.mean(model.predict(test[0], batch_size=250, verbose=0).argmax(-1) == test[1]))
 
 
-def run(task, split, base):
-    """Rows of one split."""
-    rows = []
-    for name, settings in settings_of(task).items():
-        pruned = prune_low_magnitude(task.model, **settings)
-        update_pruning_step(pruned, steps=0)
-        sparsity = pruning_report(pruned).sparsity
-        started = time.perf_counter()
-        refitted = refit(pruned, task.calibration, samples=len(task.calibration))
-        seconds = time.perf_counter() - started
-        models = {
-            "masks alone": lambda p=pruned: strip_pruning(p),
-            "batch norm anew": lambda p=pruned: with_statistics(strip_pruning(p), task.calibration),
-            "refitted": lambda r=refitted: strip_pruning(r),
-        }
-        for method, make in models.items():
-            value = accuracy(make(), task.test)
-            row = {"setting": name, "method": method, "split": split, "sparsity": sparsity, "accuracy": value}
-            row |= {"float": base, "drop": 100 * (base - value), "seconds": seconds if method == "refitted" else None}
-            rows.append(row)
-            print(row, flush=True)
+def masked(task, config, overrides):
+    """The model with masks, chosen at once."""
+    pruned = prune_low_magnitude(
+        task.model, config.schedule, granularity=config.granularity, scope=config.scope, overrides=overrides
+    )
+    update_pruning_step(pruned, steps=0)
+    return pruned
+
+
+METHODS = {
+    "masks alone": masked,
+    "batch norm anew": lambda task, *how: with_statistics(strip_pruning(masked(task, *how)), task.calibration),
+    "one round": lambda task, *how: in_rounds(task, *how, rounds=1),
+    "three rounds": lambda task, *how: in_rounds(task, *how, rounds=3),
+}
+
+
+def in_rounds(task, config, overrides, rounds):
+    count = len(task.calibration)
+    return prune_at_once(task.model, task.calibration, config, overrides=overrides, rounds=rounds, samples=count)
+
+
+def run(task, split, methods, known):
+    """Rows of one split; `known` holds what does not depend on the calibration data."""
+
+    def measured(key, make):
+        if key not in known:
+            known[key] = accuracy(make(), task.test)
+        return known[key]
+
+    data = id(task.test[1])
+    base, rows = measured((data, "float"), lambda: task.model), []
+    for name, how in settings_of(task).items():
+        for method in methods:
+            started = time.perf_counter()
+            model = METHODS[method](task, *how)
+            seconds = time.perf_counter() - started
+            always = method == "masks alone"
+            value = measured((data if always else split, name, method), lambda m=model: m)
+            row = {"setting": name, "method": method, "split": split, "accuracy": value, "float": base}
+            rows.append({**row, "drop": 100 * (base - value), "seconds": seconds})
+            print(rows[-1], flush=True)
     return rows
 
 
 def table_of(task_name, rows):
-    headers = (
-        "pruned",
-        "float, %",
-        "masks alone",
-        "batch norm anew",
-        "refitted",
-        "spread",
-        "asked at most",
-        "refit, s",
-    )
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    headers = ("pruned", "float, %", *methods, f"spread of {methods[-1]}", "asked at most", "s")
     table = Table(f"{task_name}: points below float, without training", headers)
     for name in dict.fromkeys(row["setting"] for row in rows):
         own = [row for row in rows if row["setting"] == name]
-        drops = {
-            method: [row["drop"] for row in own if row["method"] == method]
-            for method in ("masks alone", "batch norm anew", "refitted")
-        }
-        means = [f"{np.mean(values):.2f}" for values in drops.values()]
-        seconds = np.mean([row["seconds"] for row in own if row["seconds"]])
-        spread = f"{min(drops['refitted']):.2f} to {max(drops['refitted']):.2f}"
-        base = np.mean([row["float"] for row in own])
-        table.add(name, f"{100 * base:.2f}", *means, spread, ASKED.get((task_name, name), ""), f"{seconds:.0f}")
+        drops = [[row["drop"] for row in own if row["method"] == method] for method in methods]
+        seconds = np.mean([row["seconds"] for row in own if row["method"] == methods[-1]])
+        spread = f"{min(drops[-1]):.2f} to {max(drops[-1]):.2f}"
+        base = 100 * np.mean([row["float"] for row in own])
+        asked = ASKED.get((task_name, name), "")
+        table.add(name, f"{base:.2f}", *(f"{np.mean(each):.2f}" for each in drops), spread, asked, f"{seconds:.0f}")
     return table
 
 
 def main():
     parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", choices=[*TASKS, []], default=list(TASKS))
-    parser.add_argument("--samples", type=int, default=2048, help="inputs to calibrate with")
+    parser.add_argument("--samples", type=int, default=1024, help="inputs to calibrate with")
+    parser.add_argument("--test-samples", type=int, help="of the test data, by default all")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--splits", type=int, default=SPLITS, help="of the data into calibration and test")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.samples, arguments.splits = 128, 2
+        arguments.samples, arguments.splits, arguments.test_samples = 128, 2, 500
     for name in arguments.models:
-        rows = []
+        rows, known = [], {}
         for split, task in enumerate(TASKS[name](arguments)):
-            rows += run(task, split, accuracy(task.model, task.test))
-        values = {"model": name, "samples": arguments.samples, "environment": environment(), "rows": rows}
-        notes = (
-            f"Means over {arguments.splits} splits; {arguments.samples} inputs to calibrate with, without labels, none "
-            "of them in the test data. 50 % and 70 % of all kernel weights, one ranking over the model; 2:4 in all "
-            "layers with groups of four.",
-        )
-        table = dataclasses.replace(table_of(name, rows), notes=notes)
-        write_results(arguments, f"one_shot_pruning_{name}_{keras.backend.backend()}", values, [table])
+            rows += run(task, split, arguments.methods, known)
+            write(arguments, name, rows)
+
+
+def write(arguments, name, rows):
+    """The results so far."""
+    values = {"model": name, "samples": arguments.samples, "environment": environment(), "rows": rows}
+    tested = "all" if arguments.test_samples is None else arguments.test_samples
+    notes = (
+        f"Means over {len({row['split'] for row in rows})} splits; {arguments.samples} inputs to calibrate with, "
+        f"without labels, none of them in the test data, of which {tested} are measured on. 50 % and 70 % of all "
+        "kernel weights, one ranking over the model by magnitude; 2:4 in all layers with groups of four.",
+    )
+    table = dataclasses.replace(table_of(name, rows), notes=notes)
+    write_results(arguments, f"one_shot_pruning_{name}_{keras.backend.backend()}", values, [table])
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from _common import Table, environment, write_results
 from _common import parser as common_parser
 from quantization_accuracy import TASKS
 
-from keras_mot.quantization import GPTQ, Nearest, QuantizationScheme, quantize_post_training
+from keras_mot.quantization import GPTQ, AdaRound, Nearest, QuantizationScheme, quantize_post_training
 
 SAMPLES = 512
 DROPS = {"resnet8": 0.8, "ds_cnn_s": 1.0, "cnn_s": 1.0, "mnist": 0.05, "mobilenet": 8.0}  # asked with 4 bits, in points
 SECONDS = 60.0  # asked of GPTQ of ResNet-8
-ROUNDINGS = {"nearest": Nearest(), "GPTQ": GPTQ()}
+ROUNDINGS = {"nearest": Nearest(), "GPTQ": GPTQ(), "AdaRound": AdaRound()}
 
 
 def split_of(name, task, seed, samples):

@@ -66,7 +66,11 @@ def compiled_call(model, function=lambda call, inputs: call(inputs)):
             return function(lambda inputs: model(inputs, training=False), *arguments)
 
         # Batches of other sizes are traced together, without TensorFlow's warnings of retracing.
-        return tf.function(run, autograph=False, reduce_retracing=True)
+        compiled = tf.function(run, autograph=False, reduce_retracing=True)
+        # TensorFlow takes all models' functions for one, as they come from these lines, and warns that it is traced
+        # again and again.
+        compiled._omit_frequent_tracing_warning = True
+        return compiled
     if backend == "jax":
         import jax
 

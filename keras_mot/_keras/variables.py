@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 
 import keras
 
@@ -20,6 +21,9 @@ _OPERATORS = [
 ]
 
 
+_OPEN, _WITHIN, _OPEN_LOCK = {}, [], threading.Lock()
+
+
 @contextlib.contextmanager
 def symbolic_operands():
     """Context in which `variable * tensor` is an operation of `keras.ops` if the tensor is symbolic.
@@ -27,14 +31,21 @@ def symbolic_operands():
     Keras leaves it to the backend, which knows no symbolic tensors.
     """
     owner = next(each for each in keras.Variable.__mro__ if "__mul__" in vars(each))
-    plain = {name: vars(owner)[name] for name in _OPERATORS if name in vars(owner)}
-    for name, method in plain.items():
-        setattr(owner, name, _left_to_symbolic(method))
+    with _OPEN_LOCK:  # several threads may be within, and nothing else than the first and the last changes the class
+        if not _OPEN:
+            _OPEN.update({name: vars(owner)[name] for name in _OPERATORS if name in vars(owner)})
+            for name, method in _OPEN.items():
+                setattr(owner, name, _left_to_symbolic(method))
+        _WITHIN.append(owner)
     try:
         yield
     finally:
-        for name, method in plain.items():
-            setattr(owner, name, method)
+        with _OPEN_LOCK:
+            _WITHIN.pop()
+            if not _WITHIN:
+                for name, method in _OPEN.items():
+                    setattr(owner, name, method)
+                _OPEN.clear()
 
 
 def _left_to_symbolic(method):

@@ -46,6 +46,13 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         help="prune whole channels, but not those of the outputs, and cut them out at the end",
     )
     how.add_argument(
+        "--round-to",
+        type=_options.positive(int),
+        metavar="N",
+        help="with --channels: cut them out before the training, those that are joined by one score, so that layers "
+        "keep multiples of N channels, such as 8",
+    )
+    how.add_argument(
         "--scope",
         choices=["layer", "model"],
         default="layer",
@@ -68,6 +75,7 @@ def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     _options.check_expressions(options.skip)
     _sparsities(options)
+    _check_round_to(options)
     _options.check_inputs(options)
     _options.plain_outputs(options)
 
@@ -75,10 +83,16 @@ def check(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     import keras_mot
-    from keras_mot.recipes import Prune
+    from keras_mot.recipes import Prune, PruneChannels
     from keras_mot.recipes.stages import PRUNING_SHARE
 
     initial, final = _sparsities(options)
+    outputs = _options.plain_outputs(options)
+    if options.round_to is not None:
+        plan = prepare(
+            options, outputs, lambda fine_tune: PruneChannels(final, options.round_to, options.skip, fine_tune)
+        )
+        return result_of(train_and_write(plan, "pruning", lambda trained: trained), (), "pruned")
 
     def stage_of(fine_tune):
         return Prune(
@@ -101,9 +115,22 @@ def run(options: argparse.Namespace) -> Result:
         small = keras_mot.sparsity.strip_pruning(pruned)
         return keras_mot.sparsity.remove_pruned_channels(small) if options.channels else small
 
-    plan = prepare(options, _options.plain_outputs(options), stage_of, change)
+    plan = prepare(options, outputs, stage_of, change)
     trained = train_and_write(plan, "pruning", finish)
     return result_of(trained, keras_mot.sparsity.pruning_report(plan.changed).left_alone, "pruned")
+
+
+def _check_round_to(options):
+    if options.round_to is None:
+        return
+    if not options.channels:
+        raise UsageError("`--round-to` is a number of channels: give `--channels`, too.")
+    for name in ("initial_sparsity", "include_depthwise"):
+        if getattr(options, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"`--round-to` cuts channels out before the training: leave `{option}` out.")
+    if options.scope != "layer":
+        raise UsageError("`--round-to` ranks the channels of layers that are joined: leave `--scope model` out.")
 
 
 def _sparsities(options):

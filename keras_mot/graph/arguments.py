@@ -49,6 +49,19 @@ def accepted_arguments(function, kwargs):
     return {name: value for name, value in kwargs.items() if name != _IGNORED}
 
 
+def without_default_training(operation, kwargs):
+    """`kwargs` without a `training` that says what `call` has as its default: Keras notes that in each symbolic call.
+
+    Whoever runs the model decides then.
+    """
+    if _IGNORED not in kwargs or not isinstance(operation, keras.layers.Layer):
+        return kwargs
+    parameter = _signature(operation).parameters.get(_IGNORED)
+    if parameter is None or parameter.default is not kwargs[_IGNORED]:
+        return kwargs
+    return {name: value for name, value in kwargs.items() if name != _IGNORED}
+
+
 def with_masks(operation, args, kwargs):
     """The keyword arguments of a symbolic call, with the masks that its inputs carry.
 

@@ -16,6 +16,7 @@ from keras_mot._keras import (
     flatten_layers,
     get_keras_mask,
     no_gradients,
+    operation_class,
     symbolic_operands,
     takes_training,
 )
@@ -64,7 +65,11 @@ class InnerCalls:
     kept: tuple = ()
 
 
-_LOOPS = ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap")
+_LOOPS = tuple(
+    found
+    for found in map(operation_class, ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap"))
+    if found is not None
+)
 
 
 class UntraceableError(ValueError):
@@ -231,7 +236,8 @@ def check_functions(node: Any) -> None:
     given = [*keras.tree.flatten((node.arguments.args, node.arguments.kwargs)), *vars(operation).values()]
     if any(isinstance(item, types.FunctionType | types.MethodType) for item in given):
         name = type(operation).__name__
-        way = "; write the loop in Python, where the number of steps is known" if name in _LOOPS else ""
+        loop = isinstance(operation, _LOOPS)
+        way = "; write the loop in Python, where the number of steps is known" if loop else ""
         raise UntraceableError(f"its `call` hands functions to '{name}' of `keras.ops`{way}")
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import inspect
 import tempfile
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -26,7 +28,7 @@ from keras_mot._keras import (
     set_path,
 )
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.duplicating import duplicate, is_of_keras, rebuilt_alike
+from keras_mot.layers.duplicating import duplicate, is_of_keras, is_unwritable, rebuilt_alike
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.transformed import plain_class
 from keras_mot.transforms import WeightTransform
@@ -60,7 +62,9 @@ def copy_and_note(model: keras.layers.Layer) -> tuple[keras.layers.Layer, list[t
     for by_attributes in [False] if is_of_keras(model) else [False, True]:
         copies = {}
         try:
-            with strategy_scope(model):
+            with strategy_scope(model), warnings.catch_warnings():
+                # Keras warns of layers that their calls build; whether the copy is as the model is checked below.
+                warnings.filterwarnings("ignore", message=r"`build\(\)` was called on layer")
                 clone = _copy_structure(model, copies, by_attributes)
             _check_copy(model, clone)
             break
@@ -235,13 +239,15 @@ def new_input(tensor, shape=None):
 def _copy_layer(layer, **changes):
     """The layer from its configuration, with changes to that."""
     if type(layer) is keras.layers.Lambda:  # its function would lose its globals on the way through a config
-        config = {**layer.get_config(), "function": layer.function}
+        with _functions_of_callables(layer):
+            config = layer.get_config()
+        config["function"] = layer.function
         if "arguments" not in config:
             config["arguments"] = layer.arguments
         for key in ("output_shape", "mask"):
             config.pop(key, None)
         return keras.layers.Lambda(**config, output_shape=output_shape_of(layer), mask=layer.mask)
-    with updaters_by_reference():
+    with updaters_by_reference(), _functions_of_callables(layer):
         config = keras.saving.serialize_keras_object(layer)
         config.pop("compile_config", None)
         _put_lambdas(config["config"], layer, plain_class(layer) is not type(layer))
@@ -250,15 +256,61 @@ def _copy_layer(layer, **changes):
         return keras.saving.deserialize_keras_object(config, custom_objects=known, safe_mode=False)
 
 
+def config_of(layer: keras.layers.Layer) -> dict:
+    """The arguments that a layer of Keras's own was made with, functions as they are where Keras has no form for them.
+
+    Args:
+        layer: the layer.
+
+    Returns:
+        What `from_config` of its class takes.
+    """
+    with _functions_of_callables(layer):
+        config = layer.get_config()
+        _put_lambdas(config, layer, False)
+    return config
+
+
 def _put_lambdas(config, layer, is_transformed):
     """Puts the lambdas among a layer's arguments into its configuration: Keras writes them, but cannot read them."""
     for name, value in config.items():
         argument = layer if is_transformed and name == "layer" else getattr(layer, name, None)
         if _is_lambda(argument):
-            config[name] = argument
+            config[name] = getattr(argument, "_stands_for", argument)
         elif isinstance(argument, keras.layers.Layer) and isinstance(value, dict) and "config" in value:
             transformed = argument is not layer and plain_class(argument) is not type(argument)
             _put_lambdas(value["config"], argument, transformed)
+
+
+@contextlib.contextmanager
+def _functions_of_callables(layer):
+    """Context in which functions stand for other callables that a layer, or one within, was given as arguments.
+
+    Keras writes no `functools.partial`, bound methods and objects with `__call__` into configurations.
+    """
+    exchanged = []
+    try:
+        for part in flatten_layers(layer) if isinstance(layer, keras.layers.Layer) else ():
+            attributes = vars(part)
+            for name in inspect.signature(plain_class(part).__init__).parameters:
+                value = attributes.get(name)
+                if is_unwritable(value):
+                    exchanged.append((attributes, name, value))
+                    attributes[name] = _function_of(value)
+        with warnings.catch_warnings():
+            if exchanged:  # what stands for them are lambdas, which Keras warns of
+                warnings.filterwarnings("ignore", message="The object being serialized includes a `lambda`")
+            yield
+    finally:
+        for attributes, name, value in exchanged:
+            attributes[name] = value
+
+
+def _function_of(value):
+    # Keras writes it, without a closure; whatever is read from that is no copy, and fails when it is called.
+    stand_in = lambda *args, **kwargs: {}["a callable that has no form to save"]  # noqa: E731
+    stand_in._stands_for = value
+    return stand_in
 
 
 def _is_lambda(value):

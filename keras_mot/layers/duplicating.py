@@ -53,11 +53,20 @@ def rebuilt_alike(source: keras.layers.Layer, copied: keras.layers.Layer) -> boo
     return all(_same_attributes(*pair) for pair in zip(*pairs, strict=True) if not is_of_keras(pair[0]))
 
 
+def is_unwritable(value) -> bool:
+    """Whether something is a callable that Keras has no form to save for: a `functools.partial`, a bound method, ..."""
+    if not callable(value) or isinstance(value, type | types.FunctionType | keras.Operation):
+        return False
+    return not hasattr(value, "get_config")
+
+
 def _same_attributes(source, copied):
     others = attributes_of(copied)
     for name, value in attributes_of(source).items():
         if name.startswith("_") or name in ("built", "name"):
             continue
+        if is_unwritable(value) and others.get(name) is not value:
+            return False
         told = isinstance(value, bool | int | float | str | types.FunctionType | np.ndarray)
         if (told or keras.ops.is_tensor(value)) and not (name in others and _same(value, others[name])):
             return False

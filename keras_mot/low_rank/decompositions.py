@@ -261,10 +261,10 @@ def _pointwise(kernel, matrix):
 
 def _output_directions(matrix, moments):
     """The energies of the outputs' principal directions, falling, and the directions as columns."""
-    if moments is None:
+    if moments is None and matrix.shape[0] < matrix.shape[1]:
         _, values, rows = np.linalg.svd(matrix, full_matrices=False)
         return values**2, rows.T
-    values, directions = np.linalg.eigh(matrix.T @ moments @ matrix)
+    values, directions = np.linalg.eigh(matrix.T @ (matrix if moments is None else moments @ matrix))
     count = min(matrix.shape)
     return np.maximum(values[::-1], 0)[:count], directions[:, ::-1][:, :count]
 

@@ -122,11 +122,10 @@ def plan_factorization(
         if not isinstance(layer, keras.layers.Layer) or not find_weights(layer)[0]:
             continue
         user = origins.of(layer)
-        path, rule = user.path or user.name, _rule(owners.get(id(user)), ranks, overrides)
-        kernel = kernel_of(layer)
-        if rule is None:
-            skipped.append((path, "it is not selected"))
-        elif isinstance(kernel, str):
+        path = (user.path or user.name).removeprefix(f"{model.name}/")
+        rule = _rule(owners.get(id(user)), ranks, overrides)
+        kernel = "it is not selected" if rule is None else kernel_of(layer)
+        if isinstance(kernel, str):
             skipped.append((path, kernel))
         elif id(kernel.variable) in tied:
             skipped.append((path, "another layer shares its kernel"))

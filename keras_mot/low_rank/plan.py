@@ -15,7 +15,7 @@ class FactorizedLayer:
     """One layer whose kernel is replaced by a chain of smaller ones.
 
     Attributes:
-        layer: the path of the layer.
+        layer: the path of the layer in the model, without the model's own name.
         shape: of its kernel.
         decomposition: the name of the class of its `Decomposition`.
         ranks: the ranks.

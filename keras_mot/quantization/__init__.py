@@ -1,6 +1,7 @@
 """Quantization: weights and activations as integers."""
 
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.quantization.algorithms.adaround import AdaRound
 from keras_mot.quantization.algorithms.batch_norm import freeze_batch_norm
 from keras_mot.quantization.algorithms.collaborative import (
     Default8BitClusterPreserveQuantizeScheme,
@@ -57,6 +58,7 @@ __all__ = [
     "INT8",
     "INT16X8",
     "ActivationQuantizer",
+    "AdaRound",
     "AllValuesQuantizer",
     "Calibration",
     "Default8BitClusterPreserveQuantizeScheme",

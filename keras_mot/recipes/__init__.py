@@ -1,6 +1,7 @@
 """Recipes: pipelines of pruning, clustering, quantization and fine-tuning, declared once and run by `compress`."""
 
 from keras_mot.recipes._stage import Stage
+from keras_mot.recipes.channel_stages import PruneChannels
 from keras_mot.recipes.compress import compress
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import PRESETS, Recipe, find_recipe
@@ -33,6 +34,7 @@ __all__ = [
     "PostTraining",
     "Processes",
     "Prune",
+    "PruneChannels",
     "QuantizeAware",
     "Ray",
     "Recipe",

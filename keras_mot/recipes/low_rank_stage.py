@@ -60,9 +60,7 @@ class Factorize(Stage):
     def __post_init__(self):
         given = [name for name in ("parameters", "energy", "fixed_rank") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(
-                f"`parameters`, `energy` and `fixed_rank` cannot go together; received {' and '.join(given)}"
-            )
+            raise ValueError(f"Give one of `parameters`, `energy` and `fixed_rank`; received {' and '.join(given)}.")
         self._rule()
         if self.decomposition is not None and self.decomposition not in _DECOMPOSITIONS:
             raise ValueError(

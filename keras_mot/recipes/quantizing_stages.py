@@ -17,6 +17,7 @@ from keras_mot.quantization import (
     MovingAverage,
     Percentile,
     QuantizationScheme,
+    Rounding,
     WeightsScheme,
     quantize_model,
     quantize_post_training,
@@ -25,6 +26,7 @@ from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.quantization.simulation.faster_in_floats import is_fast
 from keras_mot.recipes._stage import Stage, check_overrides, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
+from keras_mot.recipes.rounding_names import rounding_named
 from keras_mot.targets import LITERT
 from keras_mot.transforms import FakeQuantize
 
@@ -59,8 +61,10 @@ class Quantization(Stage):
     calibration: Calibration | None = None
     placement: str | None = None
     overrides: Mapping[str, int] | None = None
+    rounding: Rounding | str | Mapping | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "rounding", rounding_named(self.rounding))
         is_fast(self.placement, LITERT, self.scheme().activation_bits)
         object.__setattr__(self, "calibration", _calibration(self.calibration))
         check_whole("calibration_samples", self.calibration_samples, 1)
@@ -79,7 +83,7 @@ class Quantization(Stage):
     def scheme(self, weight_bits: int | None = None):
         """The `QuantizationScheme`, or the same with weights of so many bits."""
         bits = self.weight_bits if weight_bits is None else weight_bits
-        return QuantizationScheme(bits, self.activation_bits, self.per_channel)
+        return QuantizationScheme(bits, self.activation_bits, self.per_channel, rounding=self.rounding)
 
     def export_options(self):
         """What the file takes and returns, and whether anything may stay in floats."""
@@ -115,6 +119,8 @@ class PostTraining(Quantization):
             for activations of 8 bits, unless `strict`.
         overrides: dictionary from regular expressions of layers to other bits of their weights. The first that matches
             applies, after `skip`.
+        rounding: a `Rounding` of weights, its name ("nearest", "gptq", "adaround"), or a dictionary from that to its
+            settings. By default, GPTQ with less than 8 bits.
     """
 
     key: ClassVar[str] = "post_training"
@@ -169,6 +175,7 @@ class QuantizeAware(Quantization):
         calibration: as in `PostTraining`.
         placement: as in `PostTraining`.
         overrides: as in `PostTraining`.
+        rounding: as in `PostTraining`; by default, to the nearest integer.
         learned_scales: whether scales are trained too.
         batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
             is folded before training; `None`: it goes on to the end.

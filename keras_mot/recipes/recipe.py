@@ -24,10 +24,10 @@ class Recipe(Config):
     """A pipeline: stages in their order.
 
     Args:
-        stages: list of `Factorize`, `Prune`, `RemoveChannels`, `Cluster`, `PostTraining`, `StoreWeights`,
-            `QuantizeAware`, `Tune`. `Factorize` comes where no mask or codebook is attached, pruning before removing
-            channels, that before clustering, and all before one of the ways to store numbers; `Tune` anywhere, but not
-            after `PostTraining` or `StoreWeights`.
+        stages: list of `Factorize`, `PruneChannels`, `Prune`, `RemoveChannels`, `Cluster`, `PostTraining`,
+            `StoreWeights`, `QuantizeAware`, `Tune`. `Factorize` and `PruneChannels` come where no mask or codebook is
+            attached, pruning before removing channels, that before clustering, and all before one of the ways to store
+            numbers; `Tune` anywhere, but not after `PostTraining` or `StoreWeights`.
         name: of the recipe.
 
     Raises:

@@ -11,6 +11,7 @@ from keras_mot._messages import describe
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
 from keras_mot.layers import copy_model, strip
 from keras_mot.recipes._stage import Stage, check_fine_tune, check_overrides, check_skip
+from keras_mot.recipes.channel_stages import PruneChannels
 from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
 from keras_mot.recipes.low_rank_stage import Factorize
 from keras_mot.recipes.quantizing_stages import PostTraining, QuantizeAware, StoreWeights
@@ -292,6 +293,16 @@ class Cluster(Stage):
 
 STAGES = {
     stage.key: stage
-    for stage in (Tune, Factorize, Prune, RemoveChannels, Cluster, PostTraining, StoreWeights, QuantizeAware)
+    for stage in (
+        Tune,
+        Factorize,
+        PruneChannels,
+        Prune,
+        RemoveChannels,
+        Cluster,
+        PostTraining,
+        StoreWeights,
+        QuantizeAware,
+    )
 }
 """The stages by their names in recipe files."""

@@ -8,6 +8,7 @@ from keras_mot.second_order.matrices import WeightMatrices, matrices_of
 from keras_mot.second_order.moments import Moments, gather_moments, visit_in_order
 from keras_mot.second_order.parts import parts_of
 from keras_mot.second_order.solving import Solved, are_few, damped, inverse_factor, least_squares, warn_of_few_samples
+from keras_mot.second_order.walking import largest_cut
 
 __all__ = [
     "Moments",
@@ -17,6 +18,7 @@ __all__ = [
     "damped",
     "gather_moments",
     "inverse_factor",
+    "largest_cut",
     "least_squares",
     "matrices_of",
     "parts_of",

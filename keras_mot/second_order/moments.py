@@ -61,7 +61,8 @@ class Moments:
         result.second = self.second - self.first[:, :, None] * self.means[:, None, :]
         result.cross = None
         if self.cross is not None:
-            result.cross = self.cross - self.first[:, :, None] * (self.first_crossed / max(self.count, 1))[:, None, :]
+            means = (self.first_crossed / max(self.count, 1))[:, None, :]
+            result.cross = self.cross - self.first[:, :, None] * means
         result.first, result.count = np.zeros_like(self.first), self.count
         result.first_crossed = None if self.first_crossed is None else np.zeros_like(self.first_crossed)
         return result

@@ -5,6 +5,7 @@ What flows between two steps is kept for all batches, so that each operation run
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -50,11 +51,7 @@ class Walk:
         self.graph = Graph(model)
         self._around = around
         self._at = 0  # the next call
-        self._last_use = {id(tensor): -1 for tensor in self.graph.inputs}
-        for number, call in enumerate(self.graph.calls):
-            self._last_use |= {id(tensor): number for tensor in (*call.inputs, *call.outputs)}
-        for tensor in self.graph.outputs:
-            self._last_use[id(tensor)] = len(self.graph.calls)
+        self._last_use = _last_uses(self.graph)
         self._kept = [
             {
                 id(tensor): ops.convert_to_tensor(leaf, tensor.dtype)
@@ -109,6 +106,34 @@ class Walk:
         with no_gradients(), self._around():
             for call in self.graph.calls[start:end]:
                 run_call(call, values)
+
+
+def largest_cut(model: keras.Model) -> int:
+    """How many bytes a sample takes at most of what flows between two operations of a functional model.
+
+    Axes of open length count as 1.
+    """
+    graph = Graph(model)
+    sizes = {id(tensor): _bytes_of(tensor) for tensor in graph.inputs}
+    last_use = _last_uses(graph)
+    largest = sum(sizes.values())
+    for number, call in enumerate(graph.calls):
+        sizes |= {id(tensor): _bytes_of(tensor) for tensor in call.outputs}
+        sizes = {key: size for key, size in sizes.items() if last_use[key] > number}
+        largest = max(largest, sum(sizes.values()))
+    return largest
+
+
+def _bytes_of(tensor):
+    return math.prod(length or 1 for length in tensor.shape[1:]) * (8 if "64" in str(tensor.dtype) else 4)
+
+
+def _last_uses(graph):
+    """Dictionary from the id of a tensor to the number of the last call that reads it, or beyond if it is returned."""
+    last = {id(tensor): -1 for tensor in graph.inputs}
+    for number, call in enumerate(graph.calls):
+        last |= {id(tensor): number for tensor in (*call.inputs, *call.outputs)}
+    return last | {id(tensor): len(graph.calls) for tensor in graph.outputs}
 
 
 def run_call(call: Any, values: dict[int, Any]) -> None:

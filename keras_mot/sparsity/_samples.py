@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import keras
@@ -9,8 +10,11 @@ import numpy as np
 
 from keras_mot.data.arrays import part, sample_count
 from keras_mot.data.inputs import checked_inputs, fixed_batch_size, labelled_batches
+from keras_mot.graph.model_graph import Graph
 from keras_mot.second_order import WeightMatrices
 
+_KEPT, _TENSORS = 1 << 30, 4  # bytes, and how many activations are in memory at a time: two of each model
+_FEWEST = 128
 _ROWS, _ROWS_FOR_EACH = 1 << 16, 32  # of inputs: neighbouring positions of an image say much the same
 
 
@@ -41,6 +45,18 @@ def input_batches(model: keras.Model, data: Any, batch_size: int, samples: int) 
     if not taken:
         raise ValueError("`calibration_data` is empty: some hundred typical inputs are needed.")
     return taken
+
+
+def affordable(model: keras.Model, samples: int) -> int:
+    """How many samples can be walked through a model, side by side with another one, in about a gigabyte.
+
+    Args:
+        model: a functional model.
+        samples: how many are wanted.
+    """
+    shapes = [tensor.shape[1:] for call in Graph(model).calls for tensor in call.outputs]
+    largest = max((math.prod(size or 1 for size in shape) for shape in shapes), default=1)
+    return min(samples, max(_FEWEST, _KEPT // (4 * _TENSORS * largest)))
 
 
 def thinned(weight: WeightMatrices, batches: int) -> WeightMatrices:

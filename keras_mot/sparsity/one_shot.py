@@ -1,6 +1,7 @@
 """Pruning at once, without training: masks, then least squares for what they leave."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +9,13 @@ import keras
 
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
+from keras_mot.data.arrays import sample_count
 from keras_mot.layers import strip
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.selecting import checked_overrides
 from keras_mot.sparsity.config import PruningConfig, WholeModel
 from keras_mot.sparsity.evidence import PruningEvidence
+from keras_mot.sparsity.granularity import NofM
 from keras_mot.sparsity.prune import PRUNING, update_pruning_step
 from keras_mot.sparsity.refitting import refit
 from keras_mot.sparsity.schedules import ConstantSparsity
@@ -26,7 +29,7 @@ def prune_at_once(
     overrides: Mapping[Any, PruningConfig | None] | None = None,
     include_depthwise: bool | None = None,
     loss: Any = None,
-    rounds: int | None = None,
+    rounds: int = 3,
     samples: int = 1024,
     damping: float = 0.01,
 ) -> keras.Model:
@@ -42,7 +45,7 @@ def prune_at_once(
         loss: a Keras loss, its name, or a function of labels and outputs, for criteria that go by gradients; by
             default, that of the compiled model.
         rounds: in how many steps the sparsity is reached; after each, what is left is refitted, and ranked anew for the
-            next. By default 1; patterns that fix the sparsity take 1.
+            next, since weights that have taken over from others are worth more. N:M patterns take N at most.
         samples: how many samples are used at most, as of `refit`.
         damping: as of `refit`.
 
@@ -63,18 +66,19 @@ def prune_at_once(
     """
     check_layer(model, "prune_at_once")
     config = _config(how)
-    if rounds is None:
-        rounds = 1
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise ValueError(f"`rounds` should be a positive integer; received {describe(rounds)}.")
+    rounds = _fewer_for_patterns(rounds, [config, *checked_overrides(overrides).values()])
+    calibration_data = _kept(calibration_data, samples)
     evidence = PruningEvidence(calibration_data, loss, samples=samples)
     work = model
     for number in range(1, rounds + 1):
-        share = 1 - (1 - number / rounds) ** 3  # most in the first rounds, as `PolynomialDecay`
+        part = number / rounds
+        others = _for_copy(overrides, model, work)
         masked = PRUNING.apply(
             work,
-            _at_once(config, share),
-            {selector: each and _at_once(each, share) for selector, each in _for_copy(overrides, model, work).items()},
+            _at_once(config, part),
+            {selector: each and _at_once(each, part) for selector, each in others.items()},
             include_depthwise=include_depthwise,
         )
         update_pruning_step(masked, 0, evidence)
@@ -98,7 +102,32 @@ def _config(how):
     return PruningConfig(ConstantSparsity(float(how)), scope=WholeModel())
 
 
-def _at_once(config, share):
-    """The settings with a schedule that prunes once, to a share of what the schedule aims at."""
+def _fewer_for_patterns(rounds, configs):
+    """Where all is pruned in patterns, no more rounds than there are patterns on the way."""
+    patterns = [each.granularity for each in configs if each is not None]
+    if all(isinstance(pattern, NofM) for pattern in patterns):
+        return min(rounds, max(pattern.zeros for pattern in patterns))
+    return rounds
+
+
+def _kept(data, samples):
+    """What an iterator yields, so that it can be gone through in each round."""
+    if not hasattr(data, "__next__"):
+        return data
+    kept, count = [], 0
+    for batch in data:
+        kept.append(batch)
+        count += sample_count(batch)
+        if count >= samples:
+            break
+    return kept
+
+
+def _at_once(config, part):
+    """The settings with a schedule that prunes once, to what is due after a part of the rounds."""
+    pattern = config.granularity
+    if isinstance(pattern, NofM):
+        pattern = dataclasses.replace(pattern, zeros=math.ceil(part * pattern.zeros))
     final = config.sparsity_at(max(getattr(config.schedule, "end_step", -1), 0))
-    return dataclasses.replace(config, schedule=ConstantSparsity(share * final, 0, 0))
+    share = 1 - (1 - part) ** 3  # most in the first rounds, as `PolynomialDecay`
+    return dataclasses.replace(config, schedule=ConstantSparsity(share * final, 0, 0), granularity=pattern)

@@ -23,7 +23,7 @@ from keras_mot.layers.transformed import is_transformed
 from keras_mot.second_order import are_few, matrices_of, visit_in_order, warn_of_few_samples
 from keras_mot.sparsity._least_squares import masked_least_squares
 from keras_mot.sparsity._offsets import Offsets
-from keras_mot.sparsity._samples import input_batches, thinned
+from keras_mot.sparsity._samples import affordable, input_batches, thinned
 from keras_mot.transforms import Mask
 
 
@@ -48,8 +48,8 @@ def refit(
             plain model with zeros, for which `reference` is needed. Of any kind that can be traced.
         calibration_data: inputs as arrays, a tuple of them and labels, or an iterable of batches.
         reference: the model to be approximated, with the same layers. By default, what `model` is without its masks.
-        samples: how many samples of the data are used, at most. Their activations, at two places of the graph, are
-            kept in memory.
+        samples: how many samples of the data are used, at most. Fewer, but 128, where their activations would take more
+            than a gigabyte: those at one place of the graph are in memory.
         damping: ridge towards the original weights, as a share of the mean square of a layer's inputs.
         batch_size: how many samples are run at a time.
         inplace: whether to change the given model itself.
@@ -163,7 +163,7 @@ def _start_from(plain, original, masks):
 def _fit(plain, original, masks, data, samples, damping, batch_size):
     """Solves for the weights of the plain model, in place."""
     functional = as_functional(trace(plain))
-    batches = input_batches(functional, data, batch_size, samples)
+    batches = input_batches(functional, data, batch_size, affordable(functional, samples))
     weights, partners = (
         [thinned(each, len(batches)) for layer in flatten_layers(each_model) for each in matrices_of(layer)]
         for each_model in (plain, original)

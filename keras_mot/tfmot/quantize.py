@@ -13,6 +13,7 @@ from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quanti
 from keras_mot.layers.copying import copy_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization import INT8, QuantizationScheme
+from keras_mot.quantization.simulation.sources import hand_on
 from keras_mot.transforms import FakeQuantize, PaletteTransform
 
 _PREFIX = "quant_"
@@ -113,6 +114,7 @@ def fix_input_output_range(
         layer.fix(input_min, input_max)
     for layer in at_end:
         layer.fix(output_min, output_max)
+    hand_on(model, copy)
     return copy
 
 
@@ -140,4 +142,5 @@ def strip_clustering_cqat(to_strip: keras.Model) -> keras.Model:
         )
     for weight in found:
         weight.variable.assign(numpy_value(weight.value_before(weight.transform_of(FakeQuantize))))
+    hand_on(to_strip, copy)
     return copy

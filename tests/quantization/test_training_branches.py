@@ -36,6 +36,13 @@ class DropPath(layers.Layer):
         return {**super().get_config(), "rate": self.rate}
 
 
+class Defaulted(DropPath):
+    """The same with another default, which Keras notes in each symbolic call."""
+
+    def call(self, inputs, training=False):
+        return super().call(inputs, training=training)
+
+
 class Block(layers.Layer):
     """A branch on `training` around layers with weights."""
 
@@ -109,6 +116,11 @@ def silently(function, *args, **kwargs):
 
 def in_floats(model):
     return [layer for layer in model.layers if isinstance(layer, Block)]
+
+
+def test_a_default_of_false_decides_nothing(data):
+    model = functional(layers.Dense(6), Defaulted(name="drop"), layers.Dense(2))
+    assert isinstance(silently(quantize_model, model).get_layer("drop"), InTraining)
 
 
 def test_a_layer_that_returns_its_input_in_inference_is_kept(data, tmp_path):

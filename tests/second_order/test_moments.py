@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_mot.layers import copy_model
-from keras_mot.second_order import gather_moments, matrices_of, visit_in_order
+from keras_mot.second_order import gather_moments, largest_cut, matrices_of, visit_in_order
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,8 @@ def test_nan_names_the_layer(model):
         visit_in_order(model, weights_of(model), [data], lambda weight, moments: None)
     with pytest.raises(ValueError, match=r"first/kernel.*NaN"):
         gather_moments(model, weights_of(model), [data])
+
+
+def test_the_largest_cut_is_where_most_is_kept(model):
+    # Behind the first convolution: its result, which the addition reads too, and that of the second.
+    assert largest_cut(model) == 2 * 6 * 6 * 3 * 4

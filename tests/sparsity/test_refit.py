@@ -1,5 +1,7 @@
 """Refitting: the weights that are left make the outputs what they were, by least squares, for all kinds of layers."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import layers, ops
 
 from keras_mot.clustering import cluster_weights
 from keras_mot.layers import transformed_weights
+from keras_mot.recipes import Prune
 from keras_mot.sparsity import (
     Block,
     Channel,
@@ -23,6 +26,7 @@ from keras_mot.sparsity import (
     strip_pruning,
     update_pruning_step,
 )
+from keras_mot.sparsity._samples import affordable
 
 HALF = ConstantSparsity(0.5)
 
@@ -224,6 +228,9 @@ def test_pruning_at_once(network):
 
 def test_in_rounds_with_layers_left_alone(network):
     x = images()
+    pattern = prune_at_once(network, (x[i : i + 16] for i in range(0, 48, 16)), PruningConfig(granularity=NofM(2, 4)))
+    groups = numpy(strip_pruning(pattern).get_layer("pointwise").kernel)[0, 0].reshape(2, 4, 8)
+    assert (np.count_nonzero(groups, axis=1) == 2).all()
     result = prune_at_once(network, x, 0.6, rounds=2, overrides={network.get_layer("head"): None})
     assert pruning_report(result).sparsity == pytest.approx(0.6, abs=0.02)
     assert numpy(strip_pruning(result).get_layer("head").kernel).all()
@@ -235,3 +242,21 @@ def test_in_rounds_with_layers_left_alone(network):
         prune_at_once(network, x, rounds=0)
     with pytest.raises(TypeError, match="how"):
         prune_at_once(network, x, "half")
+
+
+def test_as_a_stage_of_recipes(network):
+    x, seen = images(), []
+    run = types.SimpleNamespace(calibration=lambda samples: seen.append(samples) or x)
+    stage = Prune(n_m=(2, 4), skip=["head"], refit=True)
+    result = stage.apply(network, run)
+    assert seen == [1024]
+    assert numpy(strip_pruning(result).get_layer("head").kernel).all()
+    once = prune_at_once(network, x, PruningConfig(granularity=NofM(2, 4)), overrides={"head": None})
+    np.testing.assert_allclose(numpy(result(x)), numpy(once(x)), atol=1e-5)
+
+
+def test_memory_bounds_the_samples():
+    inputs = keras.Input((256, 256, 1))
+    model = keras.Model(inputs, layers.MaxPooling2D(256)(layers.Conv2D(16, 1)(inputs)))  # 4 MB a sample, at four places
+    assert affordable(model, 4096) == 128
+    assert affordable(keras.Sequential([layers.Input((4,)), layers.Dense(3)]), 4096) == 4096

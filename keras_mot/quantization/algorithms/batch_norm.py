@@ -5,6 +5,7 @@ import keras
 from keras_mot.graph.functional import as_functional
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.checks import check_model
+from keras_mot.quantization.simulation.sources import hand_on
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 
 
@@ -43,6 +44,7 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
             f"'{model.name}' has no batch normalization in training, which `quantize_model` with `batch_norm_steps` "
             "leaves behind the layers that take one over."
         )
+    hand_on(model, frozen)
     return frozen
 
 

@@ -147,14 +147,46 @@ def _projected(lowering, layer, part, inputs):
     return outputs
 
 
-def attention(lowering, layer, inputs):
-    """`Attention` by dot products without masks as matrix products, or `None`."""
+def attention(lowering, layer, inputs, mask=None, use_causal_mask=False):
+    """`Attention` by dot products, not scaled, as matrix products, or `None`."""
     query, value, key = (*inputs, inputs[1])[:3]
-    dot = layer.score_mode == "dot" and not layer.use_scale
-    if not dot or any(len(tensor.shape) != 3 for tensor in inputs):
+    if layer.score_mode != "dot" or layer.use_scale or any(len(tensor.shape) != 3 for tensor in inputs):
         return None
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
-    return ops.matmul(_dropped(lowering, layer, _softmax(lowering, layer, scores)), value)
+    return _attended(lowering, layer, scores, value, mask, use_causal_mask)
+
+
+def additive_attention(lowering, layer, inputs, mask=None, use_causal_mask=False):
+    """`AdditiveAttention` as sums, tanh and a dense layer, or `None`."""
+    query, value, key = (*inputs, inputs[1])[:3]
+    if any(len(tensor.shape) != 3 or None in tensor.shape[1:] for tensor in inputs):
+        return None
+
+    def build():
+        dense = layers.Dense(1, use_bias=False, trainable=layer.trainable, name=f"{layer.name}_scores")
+        dense.build((None, None, None, query.shape[-1]))
+        lowering.move(layer.scale, dense.kernel, lambda scale: scale.reshape(-1, 1))
+        return dense
+
+    pairs = ops.tanh(ops.expand_dims(query, 2) + ops.expand_dims(key, 1))
+    if layer.use_scale:
+        scores = ops.squeeze(lowering.make(layer, "scores", build)(pairs), -1)
+    else:
+        scores = ops.sum(pairs, axis=-1)
+    return _attended(lowering, layer, scores, value, mask, use_causal_mask)
+
+
+def _attended(lowering, layer, scores, value, mask, causal):
+    """What a layer of one head attends to; `None` where a causal mask has no size."""
+    if causal and None in scores.shape[1:]:
+        return None
+    of_query, of_value = (*mask, None)[:2] if mask else (None, None)
+    masks = [] if of_value is None else [(of_value, (1,) if len(of_value.shape) == 2 else ())]
+    weights = _masked_softmax(lowering, layer, scores, masks, bool(causal), zeros=False)
+    mixed = ops.matmul(_dropped(lowering, layer, weights), value)
+    if of_query is None:
+        return mixed
+    return ops.where(ops.expand_dims(ops.cast(of_query, "bool"), -1), mixed, 0.0)
 
 
 def dot_product(lowering, operation, query, key, value, bias=None, mask=None, scale=None):
@@ -238,7 +270,7 @@ def _softmax(lowering, layer, scores):
     return lowering.make(layer, "softmax", lambda: layers.Softmax(name=f"{layer.name}_softmax"))(scores)
 
 
-def _masked_softmax(lowering, layer, scores, masks, causal):
+def _masked_softmax(lowering, layer, scores, masks, causal, zeros=None):
     """The weights of attention with masks.
 
     Args:
@@ -247,11 +279,13 @@ def _masked_softmax(lowering, layer, scores, masks, causal):
         scores: symbolic tensor of shape (batch, heads, positions, positions attended to).
         masks: pairs of a mask, a symbolic tensor or an array, and the axes of length 1 that it lacks.
         causal: whether positions attend only to those before them.
+        zeros: whether the weights are 0 where everything is left out; by default, as `MultiHeadAttention` has it.
     """
     if not masks and not causal:
         return _softmax(lowering, layer, scores)
     # Where everything is left out, Keras's layer has weights of 0 if it drops some of them, and equal ones otherwise.
-    settings = {"causal": causal, "zeros": bool(getattr(layer, "dropout", 0)), "name": f"{layer.name}_softmax"}
+    zeros = bool(getattr(layer, "dropout", 0)) if zeros is None else zeros
+    settings = {"causal": causal, "zeros": zeros, "name": f"{layer.name}_softmax"}
     softmax = lowering.make(layer, ("softmax", causal), lambda: MaskedSoftmax(**settings))
     total = None
     for mask, axes in masks:

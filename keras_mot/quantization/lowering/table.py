@@ -47,6 +47,7 @@ _LAYERS = {
     layers.MultiHeadAttention: attention.multi_head,
     layers.GroupQueryAttention: attention.multi_head,
     layers.Attention: attention.attention,
+    layers.AdditiveAttention: attention.additive_attention,
     layers.Softmax: attention.softmax,
     layers.RNN: recurrent.unroll,
     layers.SimpleRNN: recurrent.unroll,
@@ -76,6 +77,9 @@ _LAYERS = {
     operation_class("Softmax"): attention.softmax,
     operation_class("LogSoftmax"): attention.log_softmax,
     operation_class("DotProductAttention"): attention.dot_product,
+    operation_class("LayerNorm"): normalization.layer_norm,
+    operation_class("RMSNorm"): normalization.rms_norm,
+    operation_class("Normalize"): normalization.normalize,
     operation_class("Einsum"): products.einsum,
     operation_class("ExtractPatches"): products.patches,
 }

@@ -4,6 +4,7 @@ from keras import layers, ops
 
 from keras_mot._keras import get_keras_mask
 from keras_mot.graph.kinds import kind_of_function
+from keras_mot.layers.copying import config_of
 
 
 def with_activation(lowering, layer, inputs):
@@ -12,7 +13,7 @@ def with_activation(lowering, layer, inputs):
     name = "activation" if kind is None else kind.name
     if name in ("linear", *lowering.fused):
         return None
-    plain = lowering.make(layer, "linear", lambda: type(layer).from_config({**layer.get_config(), "activation": None}))
+    plain = lowering.make(layer, "linear", lambda: type(layer).from_config({**config_of(layer), "activation": None}))
     outputs = plain(inputs)
     lowering.move_all(layer, plain)
     step = lowering.make(

@@ -221,12 +221,14 @@ class _Placement:
         return self._rounded[id(tensor)][0]
 
     def _behind_boundary(self, tensor, reason):
-        """The tensor for readers in floats, which the exported file does not take for integers."""
-        if id(tensor) not in self._quantized:
+        """The tensor for readers in floats, which the exported file does not take for integers, or the first such."""
+        producer = producer_of(tensor)
+        known = reason == ASKED or id(producer) in self._reasons or self._steps.is_left_out(producer)
+        if id(tensor) not in self._quantized and known:
             return tensor
         key = id(tensor), reason
         if key not in self._floats:
-            self._floats[key] = (self._boundary(producer_of(tensor).name, reason)(tensor), tensor)
+            self._floats[key] = (self._boundary(producer.name, reason)(tensor), tensor)
         return self._floats[key][0]
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import forget_torch_parameters, forgetting_calls
-from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
@@ -34,7 +33,7 @@ from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waitin
 from keras_mot.quantization.simulation.opened import flat_copy, warn_of
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
-from keras_mot.quantization.simulation.sources import hand_on_sources, note_sources
+from keras_mot.quantization.simulation.sources import hand_on, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
 from keras_mot.quantization.simulation.weights import (
     attach_transforms,
@@ -89,9 +88,8 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     warn_of_merged_values(simulation)
     unfolded = simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
     result = of_class_of(model, unfolded)
-    if result is not simulation and remembered(simulation) is not None:
-        remember(result, remembered(simulation))
-    hand_on_sources(simulation, result)
+    if result is not simulation:
+        hand_on(simulation, result)
     return result
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.graph.functional import as_functional
 
 _SOURCES = weakref.WeakKeyDictionary()
@@ -56,6 +57,18 @@ def note_sources(
 def sources_of(model: keras.Model) -> Mapping[str, Source]:
     """What `note_sources` found, by names of operations; empty for a model that was loaded."""
     return _SOURCES.get(model, {})
+
+
+def hand_on(model: keras.Model, other: keras.Model) -> None:
+    """Remembers for another model all that is remembered of one: the sources, and typical samples.
+
+    Args:
+        model: a quantized model.
+        other: one that was made from it, and whose operations have their names.
+    """
+    if remembered(model) is not None:
+        remember(other, remembered(model))
+    hand_on_sources(model, other)
 
 
 def hand_on_sources(model: keras.Model, other: keras.Model) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import keras
 
 from keras_mot._keras import plain_places
+from keras_mot._messages import shortened
 from keras_mot._quiet import quiet
 from keras_mot.data.naming import name_outputs
 from keras_mot.export.litert.engines.conversion import UnsupportedOperationError, convert_with, variables_at
@@ -73,8 +74,9 @@ def _convert_with(stand_ins, model, signature, request, batch_size, sparse):
             function, names, unknown, readers = _freeze(model, signature, batch_size, stand_ins)
     except Exception as error:
         raise ValueError(
-            f"TensorFlow could not trace the model '{model.name}' ({type(error).__name__}): {error} A custom "
-            f"layer must compute with `keras.ops` alone, and `input_signature` must fit the model's `call`."
+            f"TensorFlow could not trace the model '{model.name}' ({type(error).__name__}): {_last_words(error)} A "
+            f"custom layer must compute with `keras.ops` alone, and `input_signature` must fit the model's `call`."
+            f"{_of_open_sizes(signature)}"
         ) from error
     if unknown:
         return None, names, unknown, readers
@@ -84,6 +86,27 @@ def _convert_with(stand_ins, model, signature, request, batch_size, sparse):
         tf.saved_model.save(tf.Module(), directory, signatures=function, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(directory)
         return _run_converter(converter, function, request.weights, sparse), names, unknown, readers
+
+
+def _last_words(error):
+    """What an error says, without the lines of code that TensorFlow puts before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("in user code"):
+        lines = [line for line in lines[1:] if not line.startswith("File ")][-3:]
+    return shortened(" ".join(lines), 600)
+
+
+def _of_open_sizes(signature):
+    """What to do where it may be the sizes that are open beside the batch: Keras computes with them in Python."""
+    tensor = next((each for each in signature.inputs if None in tuple(each.shape)[1:]), None)
+    if tensor is None:
+        return ""
+    shape = tuple(tensor.shape)
+    return (
+        f" Its input '{tensor.name}' has open sizes, {shape}, which some layers cannot be traced with, such as "
+        "`UpSampling2D` with `interpolation='bilinear'`: give them, `input_signature=keras.InputSpec(shape=(None, 224, "
+        f"224, {shape[-1]}))`, or call the model on a `keras.Input` of fixed sizes before it is quantized."
+    )
 
 
 def _run_converter(converter, function, weights, sparse):
