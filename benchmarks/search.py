@@ -3,7 +3,7 @@
 KERAS_BACKEND=tensorflow python benchmarks/search.py mnist
 KERAS_BACKEND=tensorflow python benchmarks/search.py resnet8 ds_cnn_l --trials 12 --folder /tmp/searches
 
-Trials are compared on a part of the training data that nothing is trained on; the best is then measured on the test set.
+Trials are compared on a part of the training data that nothing is trained on; the test set comes last.
 A search that was stopped goes on in the folder.
 """
 

@@ -238,12 +238,13 @@ class _Search:
         done = self._study.trials
         rate = self._fine_tune.learning_rate if self._fine_tune else 1e-3
         tried = {trial.family for trial in done} | {proposal.family for proposal in running}
+        sizes = {family: next_size(self._budget, done, family, self._dense) for family in self._families}
+        least = {family: smallest(family, self._layers) for family in self._families}
+        some_fit = any(sizes[family] >= least[family] for family in self._families)
         for family in self._families:
-            if family in tried:
+            if family in tried or (some_fit and FAMILIES[family] and sizes[family] < least[family]):
                 continue
-            size = next_size(self._budget, done, family, self._dense)
-            if FAMILIES[family] and size < smallest(family, self._layers):
-                continue  # it cannot come to this size
+            size = max(sizes[family], least[family])
             return Proposal(family, size if FAMILIES[family] else self._dense, rate)
         best = best_of(done, self._budget)
         if best is None or len(done) % 2:

@@ -56,17 +56,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(model, arrays, folder):
-    return searched(model, arrays, folder, Budget(zipped=4000))
+    return searched(model, arrays, folder, Budget(zipped=5000))
 
 
 @only_tensorflow
 def test_the_size_is_met(result, folder):
     dense, *others = result.trials
     assert dense.family == "dense"
-    assert dense.zipped > 4000
+    assert dense.zipped > 5000
     assert result.best_trial in others
     assert result.met
-    assert result.best_trial.zipped == result.stages[-1].zipped_bytes <= 4000
+    assert result.best_trial.zipped == result.stages[-1].zipped_bytes <= 5000
     assert result.stages[-1].metric == result.best_trial.metric
     assert result.artifact.is_file()
     assert result.what_stood_in_the_way() == ""
@@ -109,9 +109,9 @@ def test_another_model_is_refused(result, model, arrays, folder):
     other = keras.models.clone_model(model)
     other.set_weights([weight + 1 for weight in model.get_weights()])
     with pytest.raises(ValueError, match="begun with another model"):
-        searched(other, arrays, folder, Budget(zipped=4000))
+        searched(other, arrays, folder, Budget(zipped=5000))
     with pytest.raises(ValueError, match="begun with another data"):
-        searched(model, (arrays[1], arrays[0]), folder, Budget(zipped=4000))
+        searched(model, (arrays[1], arrays[0]), folder, Budget(zipped=5000))
 
 
 class _Killing(Processes):
@@ -126,7 +126,7 @@ class _Killing(Processes):
 
 @only_tensorflow
 def test_a_killed_worker_loses_its_trial_alone(model, arrays, tmp_path):
-    result = searched(model, arrays, tmp_path, Budget(zipped=4000), trials=3, executor=_Killing(2), fine_tune=None)
+    result = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=3, executor=_Killing(2), fine_tune=None)
     lost = [trial for trial in result.trials if trial.failure]
     assert [trial.number for trial in lost] == [1]
     assert "was killed by signal 9" in lost[0].failure
@@ -140,7 +140,7 @@ def test_on_a_ray_cluster(model, arrays, tmp_path):
     pytest.importorskip("ray")
     from keras_mot.recipes import Ray
 
-    result = searched(model, arrays, tmp_path, Budget(zipped=4000), trials=2, executor=Ray(2), fine_tune=None)
+    result = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=2, executor=Ray(2), fine_tune=None)
     assert [trial.failure for trial in result.trials] == ["", ""]
     assert result.artifact.is_file()
 
@@ -162,7 +162,7 @@ class _Failing(Executor):
 @only_tensorflow
 def test_nothing_but_failures(model, arrays, tmp_path):
     with pytest.raises(RuntimeError, match=r"The first 3 trials have no result.*the disk is gone"):
-        searched(model, arrays, tmp_path, Budget(zipped=4000), trials=9, executor=_Failing())
+        searched(model, arrays, tmp_path, Budget(zipped=5000), trials=9, executor=_Failing())
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_nothing_but_failures(model, arrays, tmp_path):
 @only_tensorflow
 def test_mistakes(model, arrays, tmp_path, settings, error, words):
     with pytest.raises(error, match=words):
-        searched(model, arrays, tmp_path / "none", **{"budget": Budget(zipped=4000), **settings})
+        searched(model, arrays, tmp_path / "none", **{"budget": Budget(zipped=5000), **settings})
     assert not (tmp_path / "none").exists()
 
 
@@ -191,7 +191,7 @@ def test_batches_cannot_go_to_other_processes(model, arrays, tmp_path):
     x, y = arrays[0]
     batches = [(x[:50], y[:50]), (x[50:], y[50:])]
     with pytest.raises(ValueError, match=r"`train_data` are batches \(list\)"):
-        searched(model, (batches, arrays[1]), tmp_path, Budget(zipped=4000), executor="processes")
+        searched(model, (batches, arrays[1]), tmp_path, Budget(zipped=5000), executor="processes")
 
 
 @pytest.mark.backend_independent
