@@ -1,7 +1,6 @@
 """The kinds of recipes that a search tries, and the recipe that a kind and a size lead to."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 from keras_mot.recipes.fine_tuning import FineTune
@@ -107,7 +106,8 @@ def _chosen(techniques, layers, proposal) -> dict[str, Choice]:
     ]
     allocation = allocate(options, proposal.kernels)
     return {
-        layer.layer: each[place].choice for layer, each, place in zip(layers, options, allocation.chosen, strict=True)
+        layer.selector: each[place].choice
+        for layer, each, place in zip(layers, options, allocation.chosen, strict=True)
     }
 
 
@@ -115,11 +115,6 @@ def _split(setting, by_layer):
     """A stage's main setting, what is another for some layers, and what is left alone."""
     given = {layer: value for layer, value in by_layer.items() if value}
     main = max(set(given.values()), key=list(given.values()).count)
-    others = {selector(layer): value for layer, value in given.items() if value != main}
-    skip = tuple(selector(layer) for layer, value in by_layer.items() if not value)
+    others = {selector: value for selector, value in given.items() if value != main}
+    skip = tuple(selector for selector, value in by_layer.items() if not value)
     return {setting: main, "overrides": others or None, "skip": skip}
-
-
-def selector(layer: str) -> str:
-    """The regular expression that matches the path of one layer alone."""
-    return f"^{re.escape(layer)}$"

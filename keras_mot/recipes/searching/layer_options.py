@@ -1,6 +1,7 @@
 """What each layer's kernel would take, zipped, in the ways that it could be stored, and what that would lose."""
 
 import dataclasses
+import re
 import zlib
 from collections.abc import Mapping
 
@@ -105,11 +106,11 @@ class LayerChoices:
     """The ways to store the kernels of a layer.
 
     Args:
-        layer: its path.
+        selector: the regular expression that points at the layer.
         choices: tuple of `Choice`s, the first with nothing but 8 bits.
     """
 
-    layer: str
+    selector: str
     choices: tuple[Choice, ...]
 
     @property
@@ -133,11 +134,12 @@ def choices_of(
     Returns:
         Tuple of `LayerChoices`.
     """
-    by_layer = {}
+    by_layer, prefix = {}, f"{model.name}/"
     layers = {layer for layer, _, _ in losses}
     for kernel in kernels_of(model):
-        # A recurrent layer is asked about as one; its kernels are its cell's.
-        layer = next((each for each in layers if f"{kernel.layer}/".startswith(f"{each}/")), kernel.layer)
+        # Sensitivities name layers without the model; and a recurrent layer may be asked about as one, with its cell.
+        own = kernel.layer.removeprefix(prefix)
+        layer = next((each for each in layers if f"{own}/".startswith(f"{each}/")), own)
         by_layer.setdefault(layer, []).append(kernel.values)
     found = []
     for layer, kernels in by_layer.items():
@@ -150,5 +152,6 @@ def choices_of(
                     continue
                 size = sum(zipped_size(kernel, sparsity, clusters) for kernel in kernels)
                 choices.append(Choice(sparsity, clusters, size, lost, also))
-        found.append(LayerChoices(layer, tuple(choices)))
+        # Stages that rebuild a model leave its name out of the paths.
+        found.append(LayerChoices(f"^({re.escape(prefix)})?{re.escape(layer)}$", tuple(choices)))
     return tuple(found)

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_mot.layers.selecting import matches_layer
 from keras_mot.recipes import Cluster, Factorize, FineTune, PostTraining, Prune, QuantizeAware, RemoveChannels
-from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, selector, smallest
+from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, smallest
 from keras_mot.recipes.searching.layer_options import Choice, LayerChoices, choices_of, kernels_of, zipped_size
 
 SHORT = FineTune(4)
@@ -27,7 +28,7 @@ def test_sparsities_and_values_of_each_layer():
     recipe, predicted = recipe_of(Proposal("pruned-clustered", 450, 2e-3, 1.0), LAYERS, SHORT, "a")
     prune, cluster, last = recipe.stages
     assert predicted == 400  # the second layer is too sensitive
-    assert (prune.sparsity, prune.overrides, prune.skip) == (0.5, None, (selector("block/second"),))
+    assert (prune.sparsity, prune.overrides, prune.skip) == (0.5, None, ("block/second",))
     assert (cluster.number_of_clusters, cluster.skip) == (16, prune.skip)
     assert isinstance(last, QuantizeAware)
     assert prune.fine_tune.learning_rate == 2e-3
@@ -37,7 +38,7 @@ def test_sparsities_and_values_of_each_layer():
 @pytest.mark.backend_independent
 def test_layers_with_other_settings():
     prune, _ = recipe_of(Proposal("pruned", 630), LAYERS, SHORT, "a")[0].stages
-    assert prune.overrides == {selector("block/second"): 0.9} or prune.overrides == {selector("first"): 0.5}
+    assert prune.overrides == {"block/second": 0.9} or prune.overrides == {"first": 0.5}
     assert not prune.skip
 
 
@@ -108,7 +109,8 @@ def test_choices_of_a_model():
     pointwise, recurrent = choices_of(model, losses)
     assert [(each.sparsity, each.values) for each in pointwise.choices] == [(0.0, None), (0.5, None)]
     assert len(recurrent.choices) == 4
-    assert recurrent.layer == "recurrent"
+    assert matches_layer(recurrent.selector, model.get_layer("recurrent"))
+    assert not matches_layer(recurrent.selector, model.get_layer("pointwise"))
     both = recurrent.choices[-1]
     assert (both.sparsity_loss, both.values_loss) == (0.2, 1.0)
     assert both.size < recurrent.dense
