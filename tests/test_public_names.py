@@ -31,8 +31,9 @@ NAMES = {
         SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer
         quantize_annotate_model quantize_apply quantize_model quantize_post_training quantize_scope reference_rounding
         strip_quantization""",
-    "recipes": """PRESETS STAGES Cluster CompressionResult Factorize FineTune PostTraining Prune PruneChannels
-        QuantizeAware Recipe RemoveChannels Stage StageResult StoreWeights Tune compress""",
+    "recipes": """PRESETS STAGES Budget Cluster CompressionResult Executor Factorize FineTune PostTraining Processes
+        Prune PruneChannels QuantizeAware Ray Recipe RemoveChannels SearchResult Stage StageResult StoreWeights Trial
+        Tune compress search""",
     "sparsity": """SET SNIP Block Channel ConstantSparsity Criterion Element Gradient Granularity InformedCriterion
         Magnitude Movement NofM OptimalBrainSurgeon PerLayer PolynomialDecay PrunableLayer PruneForLatencyOnXNNPack
         PruningConfig PruningEvidence PruningPolicy PruningReport PruningSchedule PruningSummaries Random Regrow RigL

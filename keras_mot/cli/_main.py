@@ -23,6 +23,7 @@ from keras_mot.cli import (
     measure,
     prune,
     quantize,
+    search,
     sensitivity,
     train_quantized,
 )
@@ -38,6 +39,7 @@ _COMMANDS = (
     quantize,
     train_quantized,
     compress,
+    search,
     export,
     measure,
 )

@@ -6,6 +6,10 @@ from keras_mot.recipes.compress import compress
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import PRESETS, Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
+from keras_mot.recipes.searching.budget import Budget
+from keras_mot.recipes.searching.executors import Executor, Processes, Ray
+from keras_mot.recipes.searching.result import SearchResult, Trial
+from keras_mot.recipes.searching.search import search
 from keras_mot.recipes.stages import (
     STAGES,
     Cluster,
@@ -21,19 +25,26 @@ from keras_mot.recipes.stages import (
 __all__ = [
     "PRESETS",
     "STAGES",
+    "Budget",
     "Cluster",
     "CompressionResult",
+    "Executor",
     "Factorize",
     "FineTune",
     "PostTraining",
+    "Processes",
     "Prune",
     "PruneChannels",
     "QuantizeAware",
+    "Ray",
     "Recipe",
     "RemoveChannels",
+    "SearchResult",
     "Stage",
     "StageResult",
     "StoreWeights",
+    "Trial",
     "Tune",
     "compress",
+    "search",
 ]

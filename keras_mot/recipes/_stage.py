@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -57,6 +58,7 @@ class Stage(Config, abc.ABC):
     # Without types: subclasses declare them as fields, in an order of their own.
     fine_tune = None
     skip = ()
+    overrides = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -100,17 +102,42 @@ def check_skip(stage):
     if isinstance(stage.skip, str) or not isinstance(stage.skip, list | tuple):
         raise TypeError(f"`skip` should be a list of regular expressions; received {describe(stage.skip)}.")
     object.__setattr__(stage, "skip", tuple(stage.skip))
-    for expression in stage.skip:
+    _check_expressions("skip", stage.skip)
+
+
+def check_overrides(stage, check_value):
+    """Checks what a stage has for some layers in place of its main setting: regular expressions, and values.
+
+    Args:
+        stage: a stage with the field `overrides`, a dictionary or `None`.
+        check_value: function from a name for messages and a value, which raises an error for a wrong one.
+    """
+    if stage.overrides is None:
+        return
+    if not isinstance(stage.overrides, Mapping):
+        raise TypeError(
+            "`overrides` should be a dictionary from regular expressions to numbers; received "
+            f"{describe(stage.overrides)}."
+        )
+    object.__setattr__(stage, "overrides", dict(stage.overrides))
+    _check_expressions("overrides", stage.overrides)
+    for expression, value in stage.overrides.items():
+        check_value(f"overrides[{expression!r}]", value)
+
+
+def _check_expressions(name, expressions):
+    for expression in expressions:
         try:
             re.compile(expression)
         except (re.error, TypeError) as error:
-            raise ValueError(f"`skip` holds {expression!r}, which is no regular expression: {error}.") from error
+            raise ValueError(f"`{name}` holds {expression!r}, which is no regular expression: {error}.") from error
 
 
 def check_skipped(stage, model):
-    """Raises a `ValueError` if a stage skips a layer that a model does not have."""
+    """Raises a `ValueError` if a stage names a layer, in `skip` or `overrides`, that a model does not have."""
     layers = [layer for layer in flatten_layers(model) if layer is not model]
-    try:
-        check_each_matches(stage.skip, matches_layer, layers, [layer.name for layer in layers])
-    except ValueError as error:
-        raise ValueError(f"Stage '{stage.key}', `skip`: {error}") from error
+    for name, expressions in (("skip", stage.skip), ("overrides", stage.overrides or ())):
+        try:
+            check_each_matches(expressions, matches_layer, layers, [layer.name for layer in layers])
+        except ValueError as error:
+            raise ValueError(f"Stage '{stage.key}', `{name}`: {error}") from error

@@ -119,7 +119,7 @@ def compress(
     check_seed(seed)
     data = TrainingData(train_data, validation_data)
     with without_retracing_warnings():
-        data, objective, metric = _plan(model, data, loss, metric)
+        data, objective, metric = planned(model, data, loss, metric)
         run = Run(recipe, data, objective, metric, seed, latency_runs, progress)
         run.rehearse(model)
         identity = {"recipe": recipe.to_yaml(), "model": run_folder.fingerprint(model), "data": data.fingerprint()}
@@ -132,7 +132,7 @@ def compress(
     return result
 
 
-def _plan(model, data, loss, metric):
+def planned(model, data, loss, metric):
     """The data as the model takes them, the `Objective`, and the `ResolvedMetric`, all tried out on the model."""
     arrangement = input_arrangement(model)
     data = data.arranged(arrangement)

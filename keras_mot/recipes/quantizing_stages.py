@@ -24,7 +24,7 @@ from keras_mot.quantization import (
 )
 from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.quantization.simulation.faster_in_floats import is_fast
-from keras_mot.recipes._stage import Stage, check_skip
+from keras_mot.recipes._stage import Stage, check_overrides, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
 from keras_mot.recipes.rounding_names import rounding_named
 from keras_mot.targets import LITERT
@@ -60,6 +60,7 @@ class Quantization(Stage):
     strict: bool = False
     calibration: Calibration | None = None
     placement: str | None = None
+    overrides: Mapping[str, int] | None = None
     rounding: Rounding | str | Mapping | None = None
 
     def __post_init__(self):
@@ -68,6 +69,7 @@ class Quantization(Stage):
         object.__setattr__(self, "calibration", _calibration(self.calibration))
         check_whole("calibration_samples", self.calibration_samples, 1)
         check_skip(self)
+        check_overrides(self, lambda name, value: self.scheme(value))
         for name in ("input_type", "output_type"):
             types = _TYPES[self.activation_bits]
             if getattr(self, name) not in types:
@@ -78,9 +80,10 @@ class Quantization(Stage):
         if not isinstance(self.strict, bool):
             raise TypeError(f"`strict` should be True or False; received {describe(self.strict)}.")
 
-    def scheme(self):
-        """The `QuantizationScheme`."""
-        return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel, rounding=self.rounding)
+    def scheme(self, weight_bits: int | None = None):
+        """The `QuantizationScheme`, or the same with weights of so many bits."""
+        bits = self.weight_bits if weight_bits is None else weight_bits
+        return QuantizationScheme(bits, self.activation_bits, self.per_channel, rounding=self.rounding)
 
     def export_options(self):
         """What the file takes and returns, and whether anything may stay in floats."""
@@ -94,7 +97,8 @@ class Quantization(Stage):
         else:
             calibration = dataclasses.replace(calibration, data=labelled[0], loss=labelled[1])
         placement = "integer" if self.placement is None and self.strict else self.placement
-        options = {**options, "overrides": dict.fromkeys(self.skip), "placement": placement}
+        others = {expression: self.scheme(bits) for expression, bits in (self.overrides or {}).items()}
+        options = {**options, "overrides": dict.fromkeys(self.skip) | others, "placement": placement}
         return function(model, self.scheme(), calibration_data=calibration, **options)
 
 
@@ -119,6 +123,8 @@ class PostTraining(Quantization):
             which an estimator has its name in lower case, `"mean_min_max"` or `{"percentile": {"percent": 99.9}}`.
         placement: "fast" leaves in floats what is faster so, "integer" nothing that has a kernel. By default, the first
             for activations of 8 bits, unless `strict`.
+        overrides: dictionary from regular expressions of layers to other bits of their weights. The first that matches
+            applies, after `skip`.
         rounding: a `Rounding` of weights, its name ("nearest", "gptq", "adaround"), or a dictionary from that to its
             settings. By default, GPTQ with less than 8 bits.
     """
@@ -174,6 +180,7 @@ class QuantizeAware(Quantization):
         strict: whether an operation that stays in floats is an error, before any training.
         calibration: as in `PostTraining`.
         placement: as in `PostTraining`.
+        overrides: as in `PostTraining`.
         rounding: as in `PostTraining`; by default, to the nearest integer.
         learned_scales: whether scales are trained too.
         batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
@@ -196,9 +203,9 @@ class QuantizeAware(Quantization):
         if self.batch_norm_steps != 0 and not self.per_channel:
             raise ValueError("`batch_norm_steps` needs a scale for each channel: it goes with `per_channel` true.")
 
-    def scheme(self):
-        """The `QuantizationScheme`."""
-        return dataclasses.replace(super().scheme(), learned_scales=self.learned_scales)
+    def scheme(self, weight_bits: int | None = None):
+        """See `PostTraining`."""
+        return dataclasses.replace(super().scheme(weight_bits), learned_scales=self.learned_scales)
 
     def apply(self, model, run):
         """A quantized copy."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from typing import ClassVar
 
 import keras
@@ -9,7 +10,7 @@ import keras
 from keras_mot._messages import describe
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
 from keras_mot.layers import copy_model, strip
-from keras_mot.recipes._stage import Stage, check_fine_tune, check_skip
+from keras_mot.recipes._stage import Stage, check_fine_tune, check_overrides, check_skip
 from keras_mot.recipes.channel_stages import PruneChannels
 from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
 from keras_mot.recipes.low_rank_stage import Factorize
@@ -33,6 +34,12 @@ from keras_mot.transforms import Mask, PaletteTransform
 
 REFITTED_ON = 1024  # samples
 PRUNING_SHARE = 0.75  # of the training; the rest lets the remaining weights recover
+
+
+def _check_sparsity(name, value):
+    check_number(name, value, 0.0, 1.0)
+    if value == 1.0:
+        raise ValueError(f"`{name}` should be below 1; received 1.0.")
 
 
 def _check_include_depthwise(stage):
@@ -80,6 +87,8 @@ class Prune(Stage):
         skip: regular expressions of the layers to leave alone.
         fine_tune: a `FineTune`, or `None` to prune at once.
         include_depthwise: whether depthwise kernels are pruned, too; by default only with `channels`.
+        overrides: dictionary from regular expressions of layers to another sparsity for these; not with `n_m`. The
+            first that matches applies, after `skip`. Such layers are ranked by themselves, whatever `scope` says.
         refit: whether all is pruned at once, and the weights that are left are solved for by least squares, as
             `keras_mot.sparsity.prune_at_once` does it. With `fine_tune`, training begins from there.
     """
@@ -98,14 +107,13 @@ class Prune(Stage):
     skip: tuple[str, ...] = ()
     fine_tune: FineTune | None = dataclasses.field(default_factory=lambda: FineTune(2, 1e-3))
     include_depthwise: bool | None = None
+    overrides: Mapping[str, float] | None = None
     refit: bool = False
 
     def __post_init__(self):
         for name in ("sparsity", "initial_sparsity"):
             if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), 0.0, 1.0)
-                if getattr(self, name) == 1.0:
-                    raise ValueError(f"`{name}` should be below 1; received 1.0.")
+                _check_sparsity(name, getattr(self, name))
         if self.initial_sparsity is not None and self.initial_sparsity > self.sparsity:
             raise ValueError(
                 f"`initial_sparsity` should be at most `sparsity`, {self.sparsity:g}; received {self.initial_sparsity}."
@@ -135,14 +143,17 @@ class Prune(Stage):
             WholeModel(self.min_density)
             if self.n_m:
                 raise ValueError("`n_m` is the same in every group: it cannot go with `scope` 'model'.")
+        check_overrides(self, _check_sparsity)
+        if self.overrides and self.n_m:
+            raise ValueError("`n_m` fixes the sparsity: it cannot go with `overrides`.")
 
     def apply(self, model, run):
         """A copy with masks."""
         if self.refit:
-            skipped = dict.fromkeys(self._skipped(model))
+            others = self._overrides(model, 0, 1)
             config = PruningConfig(ConstantSparsity(self.sparsity), self._granularity(), scope=self._scope())
             data = run.calibration(REFITTED_ON)
-            return prune_at_once(model, data, config, overrides=skipped, include_depthwise=self.include_depthwise)
+            return prune_at_once(model, data, config, overrides=others, include_depthwise=self.include_depthwise)
         steps = 0 if self.fine_tune is None else int(run.steps(self.fine_tune) * PRUNING_SHARE)
         return self.pruned(model, steps, min(self.frequency, max(1, steps // 10)))
 
@@ -154,17 +165,18 @@ class Prune(Stage):
             steps: training steps until the sparsity is reached; 0: at once.
             frequency: training steps between two updates of the masks.
         """
-        start = min(0.5, self.sparsity) if self.initial_sparsity is None else self.initial_sparsity
-        start = start if steps else self.sparsity
-        schedule = PolynomialDecay(start, self.sparsity, 0, max(1, steps), frequency=frequency)
         return prune_low_magnitude(
             model,
-            schedule,
+            self._schedule(self.sparsity, steps, frequency),
             granularity=self._granularity(),
             scope=self._scope(),
-            overrides=dict.fromkeys(self._skipped(model)),
+            overrides=self._overrides(model, steps, frequency),
             include_depthwise=self.include_depthwise,
         )
+
+    def _schedule(self, sparsity, steps, frequency):
+        start = min(0.5, sparsity) if self.initial_sparsity is None else min(self.initial_sparsity, sparsity)
+        return PolynomialDecay(start if steps else sparsity, sparsity, 0, max(1, steps), frequency=frequency)
 
     def _granularity(self):
         if self.channels:
@@ -176,8 +188,13 @@ class Prune(Stage):
     def _scope(self):
         return WholeModel(self.min_density) if self.scope == "model" else PerLayer()
 
-    def _skipped(self, model):
-        return [*self.skip, *(layers_before_outputs(model) if self.channels else ())]
+    def _overrides(self, model, steps, frequency):
+        skipped = [*self.skip, *(layers_before_outputs(model) if self.channels else ())]
+        others = {
+            expression: PruningConfig(self._schedule(sparsity, steps, frequency), self._granularity())
+            for expression, sparsity in (self.overrides or {}).items()
+        }
+        return dict.fromkeys(skipped) | others
 
     def pruning_epochs(self):
         """The epochs of the schedule."""
@@ -224,6 +241,8 @@ class Cluster(Stage):
         skip: regular expressions of the layers to leave alone.
         fine_tune: a `FineTune`, or `None` to cluster only.
         include_depthwise: whether depthwise kernels are clustered, too; by default they are not.
+        overrides: dictionary from regular expressions of layers to another number of clusters for these. The first that
+            matches applies, after `skip`.
     """
 
     key: ClassVar[str] = "cluster"
@@ -237,19 +256,21 @@ class Cluster(Stage):
     skip: tuple[str, ...] = ()
     fine_tune: FineTune | None = dataclasses.field(default_factory=FineTune)
     include_depthwise: bool | None = None
+    overrides: Mapping[str, int] | None = None
 
     def __post_init__(self):
         for name in ("per_channel", "preserve_sparsity"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"`{name}` should be true or false; received {describe(getattr(self, name))}.")
-        self._config()
+        self._config(self.number_of_clusters)
         check_skip(self)
+        check_overrides(self, lambda name, value: check_whole(name, value, 2))
         _check_include_depthwise(self)
         check_fine_tune(self.fine_tune)
 
-    def _config(self):
+    def _config(self, number_of_clusters):
         return ClusteringConfig(
-            self.number_of_clusters,
+            number_of_clusters,
             initialization=ExactKMeans(entropy_weight=self.entropy_weight),
             per_channel=self.per_channel,
             frequency=self.frequency,
@@ -257,15 +278,15 @@ class Cluster(Stage):
 
     def apply(self, model, run):
         """A copy with codebooks."""
-        config = self._config()
+        others = {expression: self._config(number) for expression, number in (self.overrides or {}).items()}
         with warnings.catch_warnings():
             if run.quantizes:  # quantization keeps the values that batch normalization would multiply
                 warnings.filterwarnings("ignore", message=".*whose weights are clustered now")
             return cluster_weights(
                 model,
-                config,
+                self._config(self.number_of_clusters),
                 preserve_sparsity=self.preserve_sparsity,
-                overrides=dict.fromkeys(self.skip),
+                overrides=dict.fromkeys(self.skip) | others,
                 include_depthwise=self.include_depthwise,
             )
 

@@ -1,0 +1,1 @@
+"""Search: the recipe for a budget, found by sensitivities and by trying."""

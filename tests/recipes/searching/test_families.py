@@ -1,0 +1,116 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_mot.layers.selecting import matches_layer
+from keras_mot.recipes import Cluster, Factorize, FineTune, PostTraining, Prune, QuantizeAware, RemoveChannels
+from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, smallest
+from keras_mot.recipes.searching.layer_options import Choice, LayerChoices, choices_of, kernels_of, zipped_size
+
+SHORT = FineTune(4)
+LAYERS = (
+    LayerChoices(
+        "first",
+        (
+            Choice(0.0, None, 1000.0),
+            Choice(0.5, None, 600.0, 0.1, 0.0),
+            Choice(0.0, 16, 500.0, 0.0, 0.2),
+            Choice(0.5, 16, 300.0, 0.1, 0.2),
+        ),
+    ),
+    LayerChoices("block/second", (Choice(0.0, None, 100.0), Choice(0.9, None, 20.0, 5.0, 0.0))),
+)
+
+
+@pytest.mark.backend_independent
+def test_sparsities_and_values_of_each_layer():
+    recipe, predicted = recipe_of(Proposal("pruned-clustered", 450, 2e-3, 1.0), LAYERS, SHORT, "a")
+    prune, cluster, last = recipe.stages
+    assert predicted == 400  # the second layer is too sensitive
+    assert (prune.sparsity, prune.overrides, prune.skip) == (0.5, None, ("block/second",))
+    assert (cluster.number_of_clusters, cluster.skip) == (16, prune.skip)
+    assert isinstance(last, QuantizeAware)
+    assert prune.fine_tune.learning_rate == 2e-3
+    assert (last.fine_tune.learning_rate, last.fine_tune.epochs) == (2e-4, 2)
+
+
+@pytest.mark.backend_independent
+def test_layers_with_other_settings():
+    prune, _ = recipe_of(Proposal("pruned", 630), LAYERS, SHORT, "a")[0].stages
+    assert prune.overrides == {"block/second": 0.9} or prune.overrides == {"first": 0.5}
+    assert not prune.skip
+
+
+@pytest.mark.backend_independent
+def test_what_zeros_cost_beside_values():
+    """With zeros that count little, the first layer is pruned; with zeros that count much, it is clustered."""
+    light, _ = recipe_of(Proposal("pruned-clustered", 700, balance=0.5), LAYERS, SHORT, "a")
+    heavy, _ = recipe_of(Proposal("pruned-clustered", 700, balance=10.0), LAYERS, SHORT, "a")
+    assert isinstance(light.stages[0], Prune)
+    assert isinstance(heavy.stages[0], Cluster)
+
+
+@pytest.mark.backend_independent
+def test_without_training():
+    prune, last = recipe_of(Proposal("pruned", 700), LAYERS, None, "a")[0].stages
+    assert prune.refit
+    assert prune.fine_tune is None
+    assert isinstance(last, PostTraining)
+
+
+@pytest.mark.backend_independent
+def test_other_families():
+    channels = recipe_of(Proposal("channels", 275), LAYERS, SHORT, "a")[0].stages
+    assert [type(stage) for stage in channels] == [Prune, RemoveChannels, QuantizeAware]
+    assert channels[0].sparsity == pytest.approx(0.5)  # a quarter of the kernels: half of inputs and outputs
+    low_rank = recipe_of(Proposal("low-rank", 275), LAYERS, SHORT, "a")[0].stages
+    assert [type(stage) for stage in low_rank] == [Factorize, QuantizeAware]
+    assert low_rank[0].parameters == pytest.approx(0.25)
+    assert [type(stage) for stage in recipe_of(Proposal("dense", 1), LAYERS, SHORT, "a")[0].stages] == [QuantizeAware]
+
+
+@pytest.mark.backend_independent
+def test_smallest():
+    assert smallest("pruned-clustered", LAYERS) == 320
+    assert smallest("clustered", LAYERS) == 600
+    assert set(FAMILIES) >= {"dense", "channels", "low-rank"}
+
+
+@pytest.mark.backend_independent
+def test_zipped_sizes():
+    kernel = np.random.default_rng(0).standard_normal((64, 64)).astype("float32")
+    dense = zipped_size(kernel)
+    assert 0.85 * 64 * 64 < dense < 1.02 * 64 * 64  # the entropy of normal numbers on 255 levels is about 7 bits
+    assert zipped_size(kernel, 0.9) < 0.25 * dense
+    assert zipped_size(kernel, 0.0, 4) < 0.35 * dense
+    assert zipped_size(kernel, 0.9, 4) < zipped_size(kernel, 0.9)
+
+
+@pytest.mark.backend_independent
+def test_zipped_size_of_a_large_kernel_is_estimated():
+    kernel = np.random.default_rng(0).standard_normal((4096, 64)).astype("float32")
+    part = zipped_size(kernel[:1024])
+    assert zipped_size(kernel) == pytest.approx(4 * part, rel=0.02)
+
+
+def test_choices_of_a_model():
+    inputs = keras.Input((6, 6, 4))
+    x = layers.DepthwiseConv2D(3, name="depthwise")(inputs)
+    x = layers.Conv2D(8, 1, name="pointwise")(x)
+    outputs = layers.LSTM(4, name="recurrent")(layers.Reshape((16, 8))(x))
+    model = keras.Model(inputs, outputs)
+    assert [kernel.name for kernel in kernels_of(model)] == ["kernel", "kernel", "recurrent_kernel"]
+    losses = {
+        ("pointwise", "sparsity", 0.5): 0.1,
+        ("recurrent", "sparsity", 0.5): 0.2,
+        ("recurrent", "values", 16): 1.0,
+    }
+    pointwise, recurrent = choices_of(model, losses)
+    assert [(each.sparsity, each.values) for each in pointwise.choices] == [(0.0, None), (0.5, None)]
+    assert len(recurrent.choices) == 4
+    assert matches_layer(recurrent.selector, model.get_layer("recurrent"))
+    assert not matches_layer(recurrent.selector, model.get_layer("pointwise"))
+    both = recurrent.choices[-1]
+    assert (both.sparsity_loss, both.values_loss) == (0.2, 1.0)
+    assert both.size < recurrent.dense

@@ -1,0 +1,219 @@
+import json
+import re
+import shutil
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_mot.recipes import Budget, FineTune, Processes, search
+from keras_mot.recipes.searching.executors import Executor, find_executor
+from keras_mot.recipes.searching.stored_data import load_data, store_data
+from keras_mot.recipes.searching.worker import trial_folder
+from tests.quantization.test_coverage import only_tensorflow
+
+SHORT = FineTune(1, 0.01, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """Three separable classes of points."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 160)
+    x = generator.standard_normal((160, 8)).astype("float32")
+    x[np.arange(160), labels] += 4.0
+    return (x[:100], labels[:100]), (x[100:], labels[100:])
+
+
+@pytest.fixture(scope="module")
+def model(arrays):
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(64, activation="relu", name="first"),
+            layers.Dense(64, activation="relu", name="second"),
+            layers.Dense(3, activation="softmax", name="last"),
+        ]
+    )
+    network.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    network.fit(*arrays[0], epochs=4, batch_size=16, verbose=0)
+    return network
+
+
+def searched(model, arrays, folder, budget, trials=3, **settings):
+    options = {"families": ["dense", "pruned-clustered"], "fine_tune": SHORT, "latency_runs": 0, "progress": False}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*whose weights are clustered")
+        return search(model, *arrays, budget=budget, output_dir=folder, trials=trials, **{**options, **settings})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("searches") / "all"
+
+
+@pytest.fixture(scope="module")
+def result(model, arrays, folder):
+    return searched(model, arrays, folder, Budget(zipped=5000))
+
+
+@only_tensorflow
+def test_the_size_is_met(result, folder):
+    dense, *others = result.trials
+    assert dense.family == "dense"
+    assert dense.zipped > 5000
+    assert result.best_trial in others
+    assert result.met
+    assert result.best_trial.zipped == result.stages[-1].zipped_bytes <= 5000
+    assert result.stages[-1].metric == result.best_trial.metric
+    assert result.artifact.is_file()
+    assert result.what_stood_in_the_way() == ""
+    assert json.loads((folder / "search.json").read_text())["best_trial"] == result.best_trial.number
+
+
+@only_tensorflow
+def test_layers_have_settings_of_their_own(result):
+    recipe = (result.best_trial.folder / "recipe.yaml").read_text()
+    assert re.search(r"(first|second|last)\$", recipe)
+    assert result.stages[-1].sparsity > 0.2 or result.stages[-1].values <= 64
+
+
+@only_tensorflow
+def test_the_front(result):
+    sizes, drops = [each.zipped for each in result.front], [each.drop for each in result.front]
+    assert sizes == sorted(sizes)
+    assert drops == sorted(drops, reverse=True)
+    for trial in result.trials:
+        kept = trial in result.front or trial == result.best_trial
+        assert not kept or list(trial.folder.glob("*.tflite"))
+    assert "the front" in str(result)
+    assert "*" in str(result)
+    assert result.to_markdown().count("zipped") >= 2
+
+
+@only_tensorflow
+def test_it_goes_on_where_it_was(result, model, arrays, folder):
+    """With as many trials, nothing is done; with another budget, the same trials are judged anew."""
+    again = searched(model, arrays, folder, Budget(drop=1.0))
+    assert [trial.number for trial in again.trials] == [trial.number for trial in result.trials]
+    assert again.best_trial.zipped == min(trial.zipped for trial in again.trials)
+    impossible = searched(model, arrays, folder, Budget(zipped=100))
+    assert not impossible.met
+    assert "No trial keeps to the budget (at most 100 bytes, zipped)" in impossible.what_stood_in_the_way()
+    assert impossible.what_stood_in_the_way() in str(impossible)
+
+
+@only_tensorflow
+def test_another_model_is_refused(result, model, arrays, folder):
+    other = keras.models.clone_model(model)
+    other.set_weights([weight + 1 for weight in model.get_weights()])
+    with pytest.raises(ValueError, match="begun with another model"):
+        searched(other, arrays, folder, Budget(zipped=5000))
+    with pytest.raises(ValueError, match="begun with another data"):
+        searched(model, (arrays[1], arrays[0]), folder, Budget(zipped=5000))
+
+
+class _Killing(Processes):
+    """Kills the process of the second trial."""
+
+    def submit(self, folder, number):
+        place = super().submit(folder, number)
+        if number == 1:
+            place.stop()
+        return place
+
+
+@only_tensorflow
+def test_a_killed_worker_loses_its_trial_alone(model, arrays, tmp_path):
+    result = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=3, executor=_Killing(2), fine_tune=None)
+    lost = [trial for trial in result.trials if trial.failure]
+    assert [trial.number for trial in lost] == [1]
+    assert "was killed by signal 9" in lost[0].failure
+    assert len(result.trials) == 3
+    assert "(1 without a result)" in str(result)
+    assert result.artifact.is_file()
+
+
+@only_tensorflow
+def test_on_a_ray_cluster(model, arrays, tmp_path):
+    pytest.importorskip("ray")
+    from keras_mot.recipes import Ray
+
+    result = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=2, executor=Ray(2), fine_tune=None)
+    assert [trial.failure for trial in result.trials] == ["", ""]
+    assert result.artifact.is_file()
+
+
+class _Failing(Executor):
+    def submit(self, folder, number):
+        return self
+
+    def done(self):
+        return True
+
+    def wait(self):
+        raise OSError("the disk is gone")
+
+    def stop(self):
+        """There is nothing to stop."""
+
+
+@only_tensorflow
+def test_nothing_but_failures(model, arrays, tmp_path):
+    with pytest.raises(RuntimeError, match=r"The first 3 trials have no result.*the disk is gone"):
+        searched(model, arrays, tmp_path, Budget(zipped=5000), trials=9, executor=_Failing())
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"budget": 40_000}, TypeError, "`budget` should be a `Budget`"),
+        ({"trials": 0}, ValueError, "`trials` should be at least 1"),
+        ({"families": ["small"]}, ValueError, "There is no family 'small'"),
+        ({"families": "dense"}, TypeError, "`families` should be a list"),
+        ({"executor": "cloud"}, ValueError, "`executor` should be one of"),
+        ({"executor": 2}, TypeError, "`executor` should be an `Executor`"),
+        ({"fine_tune": 4}, TypeError, "`fine_tune` should be a `FineTune`"),
+        ({"budget": Budget(latency_ms=1.0)}, ValueError, "`latency_runs` is 0"),
+        ({"executor": "processes", "metric": lambda y, p: 0.0}, ValueError, "`metric` should be a name"),
+    ],
+)
+@only_tensorflow
+def test_mistakes(model, arrays, tmp_path, settings, error, words):
+    with pytest.raises(error, match=words):
+        searched(model, arrays, tmp_path / "none", **{"budget": Budget(zipped=5000), **settings})
+    assert not (tmp_path / "none").exists()
+
+
+@only_tensorflow
+def test_batches_cannot_go_to_other_processes(model, arrays, tmp_path):
+    x, y = arrays[0]
+    batches = [(x[:50], y[:50]), (x[50:], y[50:])]
+    with pytest.raises(ValueError, match=r"`train_data` are batches \(list\)"):
+        searched(model, (batches, arrays[1]), tmp_path, Budget(zipped=5000), executor="processes")
+
+
+@pytest.mark.backend_independent
+def test_stored_data(tmp_path):
+    x, y = np.arange(6).reshape(3, 2), np.arange(3)
+    train = {"a": x, "b": x + 1}, [y, y + 1]
+    store_data(tmp_path / "data.npz", train, None)
+    (inputs, labels), validation = load_data(tmp_path / "data.npz")
+    assert validation is None
+    assert sorted(inputs) == ["a", "b"]
+    np.testing.assert_array_equal(inputs["b"], x + 1)
+    np.testing.assert_array_equal(labels[1], y + 1)
+    store_data(tmp_path / "data.npz", (x, y), (x, y))
+    _, (inputs, labels) = load_data(tmp_path / "data.npz")
+    np.testing.assert_array_equal(labels, y)
+
+
+@pytest.mark.backend_independent
+def test_executors_by_name(tmp_path):
+    assert find_executor("local").shares_process
+    assert find_executor("processes").workers == 2
+    assert trial_folder(tmp_path, 3) == tmp_path / "trial-0003"
+    shutil.rmtree(tmp_path)
