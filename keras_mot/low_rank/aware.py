@@ -28,6 +28,7 @@ from keras_mot.second_order import (
     warn_of_few_samples,
 )
 
+_ENOUGH = 4  # rows of inputs for each input: of fewer, directions that were not seen would be cut off
 _DAMPING = 0.01  # of the mean of H's diagonal: how near the kernel of before stays where there are few samples
 
 
@@ -63,7 +64,7 @@ def second_moments(
         for weight, moments in zip(part, gather_moments(model, part, batches), strict=True):
             few += [weight.path] if are_few(moments) else []
             used = moments if bias_of(weight.layer, weight.shape[2]) is None else moments.centered()
-            yield weight, used.second[0] / max(used.count, 1)
+            yield weight, _shrunk(used)
     warn_of_few_samples(few)
 
 
@@ -118,17 +119,26 @@ def _solve(weight, kernel, option, moments):
     bias = bias_of(weight.layer, weight.shape[2])
     used = moments if bias is None else moments.centered()
     second, cross = used.second[0] / max(used.count, 1), used.cross[0] / max(used.count, 1)
+    known = _shrunk(used)
     # The kernel that makes of these inputs what the original one made of the original inputs.
-    change = np.linalg.solve(damped(second, _DAMPING), (cross - second) @ original)
+    change = np.linalg.solve(damped(known, _DAMPING), (cross - second) @ original)
     target = (original + change).reshape(kernel.values.shape)
-    factors = option.decomposition.factors(target, option.ranks, second)
+    factors = option.decomposition.factors(target, option.ranks, known)
     new = composed(factors).reshape(original.shape)
     values = numpy_value(kernel.variable)
     kernel.variable.assign(weight.from_matrices(new[None], values).astype(values.dtype))
     if bias is not None:
         shift = moments.first_crossed[0] @ original - moments.first[0] @ new
         bias.assign(numpy_value(bias) + (shift / max(moments.count, 1)).reshape(bias.shape))
-    return SolvedLayer(factors, relative_error(target, factors, second))
+    return SolvedLayer(factors, relative_error(target, factors, known))
+
+
+def _shrunk(moments):
+    """The mean second moments; of few rows, with as much of equal ones as there are few: they say nothing of others."""
+    second, rows = moments.second[0] / max(moments.count, 1), moments.second.shape[-1]
+    if moments.count >= _ENOUGH * rows:
+        return second
+    return damped(second, min(1.0, rows / max(moments.count, 1)))
 
 
 def alone(kernel: Kernel, option: Option) -> SolvedLayer:
