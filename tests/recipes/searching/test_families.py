@@ -100,7 +100,7 @@ def test_choices_of_a_model():
     x = layers.Conv2D(8, 1, name="pointwise")(x)
     outputs = layers.LSTM(4, name="recurrent")(layers.Reshape((16, 8))(x))
     model = keras.Model(inputs, outputs)
-    assert [kernel.name for kernel in kernels_of(model)] == ["kernel", "kernel", "recurrent_kernel"]
+    assert [kernel.name for kernel in kernels_of(model)] == ["kernel", "cell/kernel", "cell/recurrent_kernel"]
     losses = {
         ("pointwise", "sparsity", 0.5): 0.1,
         ("recurrent", "sparsity", 0.5): 0.2,
