@@ -243,7 +243,7 @@ def _train(architecture, model, inputs, outputs, callbacks):
     if architecture.train is not None:
         losses = architecture.train(model, inputs, callbacks)
     else:
-        own = "own_step" in architecture.traits
+        own = "added_loss" in architecture.traits or ("own_step" in architecture.traits and _trains_itself(model))
         options = {} if keras.backend.backend() == "jax" else {"jit_compile": False}
         model.compile(keras.optimizers.SGD(1e-4), None if own else "mse", **options)
         targets = None if own else _targets(model, inputs, outputs)
@@ -252,6 +252,14 @@ def _train(architecture, model, inputs, outputs, callbacks):
         losses = [value for values in history.history.values() for value in values]
     if not np.isfinite(losses).all():
         raise Wrong(f"the loss is {losses}")
+
+
+def _trains_itself(model):
+    """Whether a model trains in a way of its own. One that was quantized may not: then it warns that `compile` says."""
+    import keras
+
+    names = ("train_step", "compute_loss")
+    return any(getattr(type(model), name) is not getattr(keras.Model, name) for name in names)
 
 
 def _targets(model, inputs, outputs):

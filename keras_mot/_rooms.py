@@ -5,7 +5,19 @@ from keras_mot._backend import choose_backend
 
 choose_backend()
 
-from keras_mot import analysis, clustering, export, graph, layers, quantization, recipes, sparsity, targets, transforms
+from keras_mot import (
+    analysis,
+    clustering,
+    export,
+    graph,
+    layers,
+    low_rank,
+    quantization,
+    recipes,
+    sparsity,
+    targets,
+    transforms,
+)
 from keras_mot._config import Config
 from keras_mot.layers import update_step
 from keras_mot.recipes import compress
@@ -23,6 +35,7 @@ __all__ = [
     "export",
     "graph",
     "layers",
+    "low_rank",
     "quantization",
     "recipes",
     "sparsity",

@@ -37,9 +37,11 @@ from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import (
     DYNAMIC_RANGE,
     FLOAT16,
+    GPTQ,
     INT4_WEIGHTS,
     INT8,
     INT16X8,
+    AdaRound,
     Entropy,
     LeastSquares,
     MeanMinMax,
@@ -58,6 +60,7 @@ from keras_mot.quantization import (
 from keras_mot.recipes import (
     STAGES,
     Cluster,
+    Factorize,
     FineTune,
     PostTraining,
     Prune,
@@ -83,8 +86,10 @@ from keras_mot.sparsity import (
     PolynomialDecay,
     PruneForLatencyOnXNNPack,
     PruningConfig,
+    PruningEvidence,
     PruningPolicy,
     PruningSchedule,
+    UpdatePruningStep,
     WholeModel,
     prune_low_magnitude,
     strip_pruning,
@@ -101,6 +106,15 @@ PRUNING = (
     Channel(),
     Magnitude(),
     sparsity.Random(seed=0),
+    sparsity.Gradient(),
+    sparsity.SNIP(),
+    sparsity.Taylor(),
+    sparsity.Movement(),
+    sparsity.Wanda(),
+    sparsity.OptimalBrainSurgeon(),
+    sparsity.Regrow(sparsity.Magnitude(), sparsity.Gradient(), end_step=2),
+    sparsity.RigL(end_step=2),
+    sparsity.SET(end_step=2),
     ConstantSparsity(0.5, 0, frequency=1),
     PolynomialDecay(0.0, 0.5, 0, 2, frequency=1),
     PerLayer(),
@@ -119,12 +133,14 @@ CLUSTERING = (
 ESTIMATORS = (MinMax(), MeanMinMax(), MovingAverage(), Percentile(), LeastSquares(), Entropy())
 SCHEMES = {"INT8": INT8, "INT16X8": INT16X8, "INT4_WEIGHTS": INT4_WEIGHTS}
 TARGETS = ("LITERT",)  # which the schemes are exported for, with these
-ROUNDINGS, FORMATS = (Nearest(),), ("litert",)
+ROUNDINGS, FORMATS = (Nearest(), GPTQ(), AdaRound()), ("litert",)
 WEIGHTS_SCHEMES = {"FLOAT16": FLOAT16, "DYNAMIC_RANGE": DYNAMIC_RANGE}
 RECIPES = (
     Recipe([Tune(SHORT), Prune(0.5, channels=True, fine_tune=SHORT), RemoveChannels(), Cluster(8, fine_tune=None)]),
     Recipe([QuantizeAware(fine_tune=SHORT)], "aware"),
-    Recipe([PruneChannels(round_to=2, fine_tune=SHORT), PostTraining()], "post"),
+    Recipe(
+        [Factorize(fixed_rank=2, fine_tune=SHORT), PruneChannels(round_to=2, fine_tune=SHORT), PostTraining()], "post"
+    ),
     Recipe([StoreWeights()], "stored"),
 )
 
@@ -218,10 +234,10 @@ def plain(name="model"):
     )
 
 
-def train(model, optimizer="sgd"):
+def train(model, optimizer="sgd", callbacks=()):
     """Two steps."""
     model.compile(optimizer, "sparse_categorical_crossentropy")
-    model.fit(*data(), batch_size=32, verbose=0)
+    model.fit(*data(), batch_size=32, verbose=0, callbacks=list(callbacks))
     return model
 
 
@@ -241,7 +257,8 @@ def pruned(member):
     arguments |= {name: member for name, kind in kinds.items() if isinstance(member, kind)}
     if isinstance(member, NofM):
         arguments["overrides"] = {"stem": None}  # 3 inputs are no groups of 4
-    return train(prune_low_magnitude(plain(name_of(member)), **arguments))
+    callbacks = [UpdatePruningStep(PruningEvidence(data()))] if getattr(member, "needs", ()) else []
+    return train(prune_low_magnitude(plain(name_of(member)), **arguments), callbacks=callbacks)
 
 
 def clustered(member):

@@ -13,7 +13,8 @@ import keras_mot
 DOCUMENTS = pathlib.Path(__file__).resolve().parents[1]
 
 NAMES = {
-    "analysis": "DriftReport Report measure measure_drift sparsity tensor_stats zipped_bytes",
+    "analysis": """DriftReport Report Sensitivity SensitivityRow measure measure_drift sensitivity sparsity tensor_stats
+        zipped_bytes""",
     "clustering": """CentroidInitialization ClusteringConfig ClusteringMethod ClusteringReport ClusteringSummaries
         DensityBased DifferentiableKMeans ExactKMeans KMeansPlusPlus Linear Random SharedValues cluster_scope
         cluster_weights clustering_report strip_clustering""",
@@ -21,18 +22,22 @@ NAMES = {
     "graph": "Call Graph Kind fold_batch_norm register_kind rewrite split_preprocessing trace",
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
         transformed_weights update_step""",
-    "quantization": """DYNAMIC_RANGE FLOAT16 INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AllValuesQuantizer
-        Calibration Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme Entropy
-        FixedQuantizer LastValueQuantizer LeastSquares MeanMinMax MinMax MovingAverage MovingAverageQuantizer Nearest
-        Percentile QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding SeenValues
-        WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer quantize_annotate_model quantize_apply
-        quantize_model quantize_post_training quantize_scope reference_rounding strip_quantization""",
-    "recipes": """PRESETS STAGES Cluster CompressionResult FineTune PostTraining Prune PruneChannels QuantizeAware
-        Recipe RemoveChannels Stage StageResult StoreWeights Tune compress""",
-    "sparsity": """Block Channel ConstantSparsity Criterion Element Granularity Magnitude NofM PerLayer PolynomialDecay
-        PrunableLayer PruneForLatencyOnXNNPack PruningConfig PruningPolicy PruningReport PruningSchedule
-        PruningSummaries Random UpdatePruningStep WholeModel prune_channels prune_low_magnitude prune_scope pruning_due
-        pruning_report remove_pruned_channels strip_pruning update_pruning_step""",
+    "low_rank": """Decomposition EnergyShare FactorizationPlan FactorizedLayer FixedRank InputChannels OutputChannels
+        ParameterShare RankRule Spatial Tucker factorize plan_factorization""",
+    "quantization": """DYNAMIC_RANGE FLOAT16 GPTQ INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AdaRound
+        AllValuesQuantizer Calibration Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme
+        Entropy FixedQuantizer LastValueQuantizer LeastSquares MeanMinMax MinMax MovingAverage MovingAverageQuantizer
+        Nearest Percentile QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding
+        SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer
+        quantize_annotate_model quantize_apply quantize_model quantize_post_training quantize_scope reference_rounding
+        strip_quantization""",
+    "recipes": """PRESETS STAGES Cluster CompressionResult Factorize FineTune PostTraining Prune PruneChannels
+        QuantizeAware Recipe RemoveChannels Stage StageResult StoreWeights Tune compress""",
+    "sparsity": """SET SNIP Block Channel ConstantSparsity Criterion Element Gradient Granularity InformedCriterion
+        Magnitude Movement NofM OptimalBrainSurgeon PerLayer PolynomialDecay PrunableLayer PruneForLatencyOnXNNPack
+        PruningConfig PruningEvidence PruningPolicy PruningReport PruningSchedule PruningSummaries Random Regrow RigL
+        Taylor UpdatePruningStep Wanda WeightEvidence WholeModel prune_at_once prune_channels prune_low_magnitude
+        prune_scope pruning_due pruning_report refit remove_pruned_channels strip_pruning update_pruning_step""",
     "targets": "LITERT Cost Costs Target get register target_of",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }
@@ -76,7 +81,7 @@ def test_public_names(room):
 
 def test_rooms():
     assert set(NAMES) <= set(keras_mot.__all__)
-    assert sum(len(names.split()) for names in NAMES.values()) < 140
+    assert sum(len(names.split()) for names in NAMES.values()) < 200
 
 
 @pytest.mark.parametrize("room", NAMES)

@@ -164,7 +164,7 @@ def _labels(length, count):
 
 
 @architecture(
-    "vision", together(image=images(32, 16, 1), label=_labels(4, 12)), "composite", "own_step", "recurrent", seconds=2
+    "vision", together(image=images(32, 16, 1), label=_labels(4, 12)), "composite", "added_loss", "recurrent", seconds=2
 )
 def captcha_ocr():
     """Convolutions, two bidirectional LSTMs with dropout, and a layer that adds the loss."""

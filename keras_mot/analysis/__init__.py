@@ -2,15 +2,20 @@
 
 from keras_mot.analysis._drift import DriftReport, TensorDrift, measure_drift
 from keras_mot.analysis._measure import measure, sparsity, tensor_stats
+from keras_mot.analysis._sensitivity import sensitivity
 from keras_mot.analysis._sizes import zipped_bytes
 from keras_mot.analysis._tensors import TensorStats
 from keras_mot.analysis.report import Measurement, Report
+from keras_mot.analysis.sensitivity_report import Sensitivity, SensitivityRow
 
 __all__ = [
     "DriftReport",
     "Report",
+    "Sensitivity",
+    "SensitivityRow",
     "measure",
     "measure_drift",
+    "sensitivity",
     "sparsity",
     "tensor_stats",
     "zipped_bytes",

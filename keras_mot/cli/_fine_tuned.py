@@ -1,4 +1,4 @@
-"""What the commands that train share: `prune`, `cluster` and `train-quantized`.
+"""What the commands that train share: `factorize`, `prune`, `cluster` and `train-quantized`.
 
 Whatever can be wrong is found by `prepare`; `train_and_write` then does the long work.
 """
@@ -150,7 +150,9 @@ def train_and_write(
             # Before the training, so that a model that cannot be exported costs none.
             say(f"exporting the given model to {DEFAULT.runtime}, to compare with")
             before = write_file(plan.model, folder / f"before{DEFAULT.suffix}", plan.data)
-        logs = trained(plan.changed, plan.stage.fine_tune, plan.training, plan.objective, activity)
+        settings, logs = plan.stage.fine_tune, {}
+        if settings is not None:
+            logs = trained(plan.changed, settings, plan.training, plan.objective, activity)
         final = finish(plan.changed)
         for path, temporary in zip(plan.outputs, temporaries, strict=True):
             if path.suffix == KERAS:

@@ -13,10 +13,34 @@ from collections.abc import Sequence
 from keras_mot._quiet import quiet
 from keras_mot._tables import fitting
 from keras_mot._version import __version__
-from keras_mot.cli import cluster, compress, demo, export, inspect, measure, prune, quantize, train_quantized
+from keras_mot.cli import (
+    cluster,
+    compress,
+    demo,
+    export,
+    factorize,
+    inspect,
+    measure,
+    prune,
+    quantize,
+    sensitivity,
+    train_quantized,
+)
 from keras_mot.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 
-_COMMANDS = (demo, inspect, prune, cluster, quantize, train_quantized, compress, export, measure)
+_COMMANDS = (
+    demo,
+    inspect,
+    sensitivity,
+    factorize,
+    prune,
+    cluster,
+    quantize,
+    train_quantized,
+    compress,
+    export,
+    measure,
+)
 _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."
 _EPILOG = "The Keras backend is chosen as always: KERAS_BACKEND=tensorflow, jax or torch."
 

@@ -113,6 +113,11 @@ def add_calibration(group):
         help="samples of x_train that ranges are chosen on (default: 512)",
     )
     group.add_argument(
+        "--rounding",
+        choices=("nearest", "gptq", "adaround"),
+        help="how weights are rounded (default: gptq for weights of less than 8 bits that are not trained)",
+    )
+    group.add_argument(
         "--placement",
         choices=("fast", "integer"),
         help="leave in floats what is faster so, or nothing that has a kernel (default: fast for 8 bits, but with "

@@ -22,5 +22,6 @@ def settings_of(options):
         "calibration_samples": options.calibration_samples,
         "skip": options.skip,
         "placement": options.placement,
+        "rounding": options.rounding,
         **of_integer_file(options),
     }

@@ -67,7 +67,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def _check_weights_alone(options):
-    integers = [(f"--{name}", getattr(options, name)) for name in ("skip", "strict", "keras", "placement")]
+    integers = [(f"--{name}", getattr(options, name)) for name in ("skip", "strict", "keras", "placement", "rounding")]
     types = ((f"--{side}-type", getattr(options, f"{side}_type") != "float32") for side in ("input", "output"))
     for name, given in (*integers, *types):
         if given:

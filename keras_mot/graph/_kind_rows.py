@@ -67,13 +67,13 @@ _rows_by_rank(
 )
 _row(Kind("embedding", LOOKS_UP), layers.Embedding)
 _row(Kind("batch_normalization", NORMALIZES, channels_stay=True), layers.BatchNormalization)
-for _name, _layer in (
-    ("layer_normalization", layers.LayerNormalization),
-    ("group_normalization", layers.GroupNormalization),
-    ("rms_normalization", layers.RMSNormalization),
-    ("unit_normalization", layers.UnitNormalization),
+for _name, _layer, _class in (
+    ("layer_normalization", layers.LayerNormalization, "LayerNorm"),
+    ("group_normalization", layers.GroupNormalization, None),
+    ("rms_normalization", layers.RMSNormalization, "RMSNorm"),
+    ("unit_normalization", layers.UnitNormalization, "Normalize"),
 ):
-    _row(Kind(_name, NORMALIZES), _layer)
+    _row(Kind(_name, NORMALIZES), _layer, *([] if _class is None else [_class]))
 _row(Kind("inverse_root", ELEMENTWISE, channels_stay=True, table=True), InverseRoot)
 
 # The same numbers.

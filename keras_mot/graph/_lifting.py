@@ -27,20 +27,24 @@ class Lifted:
         build: function from keyword arguments (`name`, and perhaps `use_bias`) to the layer.
         name: of the operation that it stands for.
         weights: its weights, arrays.
-        trainable: whether they are values of variables that are trained, and no constants.
+        trained: of each of these, whether it is the value of a variable that is trained, or made of such, and no
+            constant.
     """
 
     build: Callable[..., keras.layers.Layer]
     name: str
     weights: tuple[np.ndarray, ...]
-    trainable: bool = True
+    trained: tuple[bool, ...]
 
     def make(self, name: str, inputs: keras.KerasTensor) -> keras.layers.Layer:
         """The layer, built for a symbolic input."""
         layer = self.build(name=name, use_bias=True) if len(self.weights) == 2 else self.build(name=name)
         layer.build(inputs.shape)
         layer.set_weights(self.weights)
-        layer.trainable = self.trainable
+        layer.trainable = any(self.trained)
+        if any(self.trained) and not all(self.trained):
+            for variable, trained in zip(layer.weights, self.trained, strict=True):
+                variable.trainable = trained
         return layer
 
     def is_made_as(self, other: "Lifted") -> bool:
@@ -59,31 +63,42 @@ def lifted(inner: Any) -> Any:
         for item in keras.tree.flatten((call.args, call.kwargs)):
             readers.setdefault(id(item), []).append(call)
     returned = {id(item) for item in keras.tree.flatten(inner.outputs)}
+    trained = {id(item) for item in inner.trained}
     calls, done, fixed = [], set(), {id(variable): variable for variable in inner.fixed}
+    kept, sizes = set(), set()  # ids of variables that layers have; sizes of what layers have that was made of some
     for call in inner.calls:
         if id(call) in done:
             continue
         if _is(call.operation, "Cast") and call.args[0].dtype == call.outputs[0].dtype:
             call = dataclasses.replace(call, operation=_the_same)
-        made = _as_layer(call, inner.fixed) if isinstance(call.operation, keras.Operation) else None
+        made = _as_layer(call, trained) if isinstance(call.operation, keras.Operation) else None
         if made is None:
             for item in keras.tree.flatten((call.args, call.kwargs)):
                 if isinstance(item, keras.Variable):
                     fixed[id(item)] = item
             calls.append(_of_constants(call))
             continue
-        layer, source = made
+        layer, source, values = made
         (output,) = call.outputs
         follower = readers.get(id(output), ())
         if len(follower) == 1 and id(output) not in returned:
-            bias = None if _is_channels_first(call.operation) else _bias_of(follower[0], layer, inner.fixed)
+            bias = None if _is_channels_first(call.operation) else _bias_of(follower[0], layer, trained)
             if bias is not None:
                 done.add(id(follower[0]))
                 (output,) = follower[0].outputs
-                layer = dataclasses.replace(layer, weights=(*layer.weights, bias))
+                weights = (*layer.weights, np.atleast_1d(_array(bias)).reshape(-1))
+                layer = dataclasses.replace(
+                    layer, weights=weights, trained=(*layer.trained, _is_trained(bias, trained))
+                )
+                values = (*values, bias)
+        kept.update(id(item) for item in values if isinstance(item, keras.Variable))
+        sizes.update(int(np.prod(item.shape)) for item in values if id(item) in trained)
         calls.append(type(call)(layer, (source,), {}, (output,)))
-    sizes = {weight.size for call in calls if isinstance(call.operation, Lifted) for weight in call.operation.weights}
-    fixed = tuple(variable for variable in fixed.values() if int(np.prod(variable.shape)) not in sizes)
+
+    def is_kept(variable):
+        return id(variable) in kept or int(np.prod(variable.shape)) in sizes
+
+    fixed = tuple(variable for variable in fixed.values() if not is_kept(variable))
     outputs = keras.tree.map_structure(constant, inner.outputs)
     return dataclasses.replace(inner, calls=tuple(calls), fixed=fixed, outputs=outputs)
 
@@ -103,12 +118,12 @@ def constant(item):
     return _array(item) if isinstance(item, keras.Variable) or ops.is_tensor(item) else item
 
 
-def _as_layer(call, read):
-    """The layer that does what a call of an operation of `keras.ops` does, and its input; or `None`.
+def _as_layer(call, trained):
+    """The layer that does what a call of an operation of `keras.ops` does, its input, and its weights; or `None`.
 
     Args:
         call: the `InnerCall`.
-        read: the variables whose values the calls compute with.
+        trained: ids of the arrays that are made of variables that are trained.
     """
     operands = [*call.args, *call.kwargs.values()]
     if len(operands) != 2:
@@ -122,14 +137,13 @@ def _as_layer(call, read):
     made = rule(call.operation, source, tuple(kernel.shape), call.outputs[0])
     if made is None:
         return None
-    return Lifted(made, type(call.operation).__name__.lower(), (_array(kernel),), _is_trained(kernel, read)), source
+    layer = Lifted(made, type(call.operation).__name__.lower(), (_array(kernel),), (_is_trained(kernel, trained),))
+    return layer, source, (kernel,)
 
 
-def _is_trained(item, read):
-    """Whether something is a variable that is trained, or may be made of the value of one: it has as many numbers."""
-    variables = [item] if isinstance(item, keras.Variable) else read
-    size = int(np.prod(item.shape))
-    return any(variable.trainable and int(np.prod(variable.shape)) == size for variable in variables)
+def _is_trained(item, trained):
+    """Whether something is a variable that is trained, or made of the value of one."""
+    return item.trainable if isinstance(item, keras.Variable) else id(item) in trained
 
 
 def _is_channels_first(operation):
@@ -140,6 +154,14 @@ def _dense(operation, source, shape, output):
     if len(shape) != 2 or len(source.shape) < 2:
         return None
     return lambda name, use_bias=False: layers.Dense(shape[1], use_bias=use_bias, name=name)
+
+
+def _tensordot(operation, source, shape, output):
+    axes, last = operation.axes, len(source.shape) - 1
+    if not isinstance(axes, int):
+        first, second = map(tuple, axes)
+        axes = 1 if first in ((last,), (-1,)) and second in ((0,), (-2,)) else None
+    return _dense(operation, source, shape, output) if axes == 1 else None
 
 
 def _einsum(operation, source, shape, output):
@@ -189,6 +211,7 @@ def _settings(operation):
 _RULES = {
     "Matmul": _dense,
     "Dot": _dense,
+    "Tensordot": _tensordot,
     "Einsum": _einsum,
     "Conv": _convolution,
     "DepthwiseConv": _depthwise,
@@ -196,18 +219,18 @@ _RULES = {
 }
 
 
-def _bias_of(call, layer, read):
-    """The array that a call adds to each channel of what the layer returns; `None` if it does something else."""
+def _bias_of(call, layer, trained):
+    """What a call adds to each channel of what the layer returns; `None` if it does something else."""
     if not _is(call.operation, "Add") or layer.name in ("einsum", "take") or len(call.args) != 2 or call.kwargs:
         return None
     arrays = [item for item in call.args if _is_array(item)]
     channels = layer.weights[0].shape[-1] * (layer.weights[0].shape[-2] if layer.name == "depthwiseconv" else 1)
-    if len(arrays) != 1 or _is_trained(arrays[0], read) != layer.trainable:
-        return None
-    value = np.atleast_1d(_array(arrays[0]))
+    if len(arrays) != 1 or (all(layer.trained) and not _is_trained(arrays[0], trained)):
+        return None  # a constant beside a trained kernel would be trained, too
+    shape = tuple(arrays[0].shape) or (1,)
     (source,) = (item for item in call.args if item is not arrays[0])
-    fits = value.size == channels == value.shape[-1] and value.ndim <= len(source.shape)
-    return value.reshape(-1) if fits else None
+    fits = int(np.prod(shape)) == channels == shape[-1] and len(shape) <= len(source.shape)
+    return arrays[0] if fits else None
 
 
 def _is(operation, name):

@@ -1,12 +1,15 @@
 """What the `call` of a layer does: the layers and operations of `keras.ops` that it calls on its inputs."""
 
 import dataclasses
+import itertools
 import types
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_mot._arrays import numpy_value
 from keras_mot._keras import (
     call_of,
     counted_losses,
@@ -49,6 +52,7 @@ class InnerCalls:
         outputs: what the layer returns, with symbolic tensors in it that stand for results.
         fixed: the variables whose values have become constants of the calls.
         losses: how many losses the layer adds.
+        trained: the arrays in the calls that change with variables that are trained.
         kept: what must live as long as ids are used.
     """
 
@@ -57,11 +61,14 @@ class InnerCalls:
     outputs: Any
     fixed: tuple[keras.Variable, ...] = ()
     losses: int = 0
+    trained: tuple = ()
     kept: tuple = ()
 
 
 _LOOPS = tuple(
-    filter(None, map(operation_class, ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap")))
+    found
+    for found in map(operation_class, ("Scan", "WhileLoop", "ForiLoop", "AssociativeScan", "Map", "VectorizedMap"))
+    if found is not None
 )
 
 
@@ -90,7 +97,7 @@ def inner_calls(layer: keras.layers.Layer, args: tuple, kwargs: dict) -> InnerCa
         kwargs = {**kwargs, "training": None}  # who runs the model decides, whatever the default is
     kwargs = accepted_arguments(layer.call, kwargs)
     try:
-        return _recorded(layer, args, kwargs)
+        return _with_trained(_recorded(layer, args, kwargs), layer, args, kwargs)
     except UntraceableError:
         raise
     except Exception as error:
@@ -98,10 +105,11 @@ def inner_calls(layer: keras.layers.Layer, args: tuple, kwargs: dict) -> InnerCa
             raise UntraceableError(reason_of(error, (args, kwargs))) from error
         reason = error
     try:
-        recorded = _recorded(layer, *_open_batch.closed(args, kwargs))
+        closed = _open_batch.closed(args, kwargs)
+        recorded = _recorded(layer, *closed)
         other = _recorded(layer, *_open_batch.closed(args, kwargs, _open_batch.OTHER_SIZE))
         _open_batch.check_same_numbers(recorded, other)
-        return _open_batch.opened(recorded, (args, kwargs))
+        return _open_batch.opened(_with_trained(recorded, layer, *closed), (args, kwargs))
     except _open_batch.FixedBatchError as error:
         raise UntraceableError(f"its `call` computes with the size of the batch ({error})") from reason
     except UntraceableError:
@@ -122,11 +130,20 @@ def reason_of(error: Exception, arguments: tuple[tuple, dict]) -> str:
 
 
 class _Recording(keras.StatelessScope):
-    """A scope in which no variable changes, that notes which ones are read."""
+    """A scope in which no variable changes, that notes which ones are read.
 
-    def __init__(self):
-        super().__init__(collect_losses=True)
-        self.read = {}
+    Args:
+        values: pairs of a variable and the value that it has in the scope; by default, all have their own.
+    """
+
+    def __init__(self, values=()):
+        super().__init__(list(values), collect_losses=True)
+        self.read, self._given = {}, dict(self.state_mapping)
+
+    def has_changes(self):
+        """Whether a variable was given another value in the scope."""
+        given = self._given
+        return any(key not in given or given[key] is not value for key, value in self.state_mapping.items())
 
     def get_current_value(self, variable):
         """The value that the variable was given in the scope."""
@@ -135,13 +152,45 @@ class _Recording(keras.StatelessScope):
         return value
 
 
-def _recorded(layer, args, kwargs):
+def _with_trained(recorded, layer, args, kwargs):
+    """The `InnerCalls` with the arrays that change with trained variables: found by calling with other values."""
+    variables = [variable for variable in recorded.fixed if variable.trainable and "float" in variable.dtype]
+    leaves = [_leaves(call) for call in recorded.calls]
+    if not variables or not any(map(_is_value, itertools.chain.from_iterable(leaves))):
+        return recorded
+    generator = np.random.default_rng(0)
+    others = []
+    for variable in variables:
+        value = numpy_value(variable) + generator.uniform(0.5, 1.0, variable.shape)
+        others.append((variable, keras.ops.convert_to_tensor(value.astype("float32"), dtype=variable.dtype)))
+    changed = [_leaves(call) for call in _recorded(layer, args, kwargs, others).calls]
+    if list(map(len, changed)) != list(map(len, leaves)):
+        return recorded
+    pairs = zip(*map(itertools.chain.from_iterable, (leaves, changed)), strict=True)
+    trained = tuple(first for first, second in pairs if _is_value(first) and not _is_same(first, second))
+    return dataclasses.replace(recorded, trained=trained)
+
+
+def _leaves(call):
+    return keras.tree.flatten((call.args, call.kwargs))
+
+
+def _is_value(item):
+    array = isinstance(item, np.ndarray) or keras.ops.is_tensor(item)
+    return array and not isinstance(item, keras.Variable)
+
+
+def _is_same(first, second):
+    return np.array_equal(numpy_value(first), numpy_value(second), equal_nan=True)
+
+
+def _recorded(layer, args, kwargs, values=()):
     known = {id(each) for each in flatten_layers(layer)}
     unbuilt = {id(each) for each in flatten_layers(layer) if not each.built}
-    scope = _Recording()
+    scope = _Recording(values)
     with no_gradients(), symbolic_operands(), counted_losses(layer) as losses, scope:
         outputs = layer.call(*args, **kwargs)
-    if scope.state_mapping:
+    if scope.has_changes():
         raise UntraceableError("its `call` draws random numbers, or changes its own state")
     given = [item for item in keras.tree.flatten((args, kwargs)) if isinstance(item, keras.KerasTensor)]
     given += [mask for mask in map(get_keras_mask, given) if mask is not None]
@@ -186,9 +235,10 @@ def check_functions(node: Any) -> None:
         return
     given = [*keras.tree.flatten((node.arguments.args, node.arguments.kwargs)), *vars(operation).values()]
     if any(isinstance(item, types.FunctionType | types.MethodType) for item in given):
+        name = type(operation).__name__
         loop = isinstance(operation, _LOOPS)
         way = "; write the loop in Python, where the number of steps is known" if loop else ""
-        raise UntraceableError(f"its `call` hands functions to '{type(operation).__name__}' of `keras.ops`{way}")
+        raise UntraceableError(f"its `call` hands functions to '{name}' of `keras.ops`{way}")
 
 
 def calls_between(inputs: Any, outputs: Any) -> Iterator[Any]:

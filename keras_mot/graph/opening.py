@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from keras import ops
 from keras_mot._keras import flatten_layers, own_name, run_graph, takes_training
 from keras_mot.graph._exact_shapes import Nothing, exact_shapes
 from keras_mot.graph._lifting import Lifted, constant, lifted
+from keras_mot.graph._unrolling import first_states, is_unrollable, result_of, timesteps_of
 from keras_mot.graph.arguments import pass_mask_on, with_masks, without_default_training
 from keras_mot.graph.functional import as_functional, is_a
 from keras_mot.graph.inner_calls import UntraceableError, inner_calls, reason_of
@@ -61,6 +62,7 @@ def open_model(
     data: Any = None,
     trained: bool = False,
     left: Callable[[Any], bool] = lambda operation: False,
+    shapes: Sequence[tuple] | None = None,
 ) -> OpenedModel:
     """Calls what a model's layers call, instead of the layers, until there is nothing to take apart any more.
 
@@ -75,31 +77,33 @@ def open_model(
         trained: whether the result is going to be trained: what a layer does in training alone is kept if it returns
             its input in inference, and listed as `lost` otherwise.
         left: function from a layer to whether it stays one operation if it does something in training alone.
+        shapes: what the shapes of the inputs of a functional model become, where it leaves sizes open; the batch's size
+            stands in front.
 
     Returns:
-        An `OpenedModel`; its model is the given one if nothing in it can be taken apart.
+        An `OpenedModel`; its model is the given one if nothing in it can be taken apart, and its inputs stay.
 
     Raises:
         ValueError: if the inputs of a subclassed model are not known, or its `call` cannot be traced.
     """
     functional = as_functional(model)
     opening = _Opening(stays, trained=trained, left=left)
-    if functional is not None and not any(map(opening.changes, operations_of(model))):
+    if functional is not None and shapes is None and not any(map(opening.changes, operations_of(model))):
         return OpenedModel(model)
     try:
-        return _opened(model, opening, data)
+        return _opened(model, opening, data, shapes)
     except UnknownInputsError:
         raise
     except Exception:
         # What comes of an array in the place of a tensor may be more than what reads it can take.
-        return _opened(model, _Opening(stays, False, trained, left), data)
+        return _opened(model, _Opening(stays, False, trained, left), data, shapes)
 
 
-def _opened(model, opening, data):
+def _opened(model, opening, data, shapes):
     functional = as_functional(model)
     with exact_shapes(flatten_layers(model)):
         if functional is not None:
-            inputs = new_inputs(model)
+            inputs = new_inputs(model, shapes)
             outputs = opening.run(functional, inputs, None, ())
         else:
             inputs = symbolic_inputs(model, data)
@@ -149,7 +153,10 @@ class _Opening:
 
     def changes(self, operation):
         """Whether an operation, or what it calls for each timestep, may be taken apart."""
-        return self.opens(operation) or (is_a(operation, keras.layers.TimeDistributed) and self.opens(operation.layer))
+        return self.opens(operation) or self._is_distributed(operation) or is_unrollable(operation, self.opens)
+
+    def _is_distributed(self, operation):
+        return is_a(operation, keras.layers.TimeDistributed) and self.opens(operation.layer)
 
     def opens(self, operation):
         """Whether an operation may be taken apart."""
@@ -195,9 +202,11 @@ class _Opening:
             together = ops.reshape(args[0], (-1, *args[0].shape[2:]))
             outputs = self._call(operation.layer, mode, (*around, operation), together)
             return ops.reshape(outputs, (-1, args[0].shape[1], *outputs.shape[1:]))
-        if self.opens(operation):
+        unrolled = is_unrollable(operation, self.opens) and id(operation) not in self._closed
+        if self.opens(operation) or (unrolled and timesteps_of(operation, args, kwargs) is not None):
             try:
-                outputs = self._within(operation, args, kwargs, mode, (*around, operation))
+                run = self._unrolled if unrolled else self._within
+                outputs = run(operation, args, kwargs, mode, (*around, operation))
                 pass_mask_on(operation, args, kwargs, outputs, always=True)
                 return outputs
             except _LeftWholeError:
@@ -211,9 +220,20 @@ class _Opening:
 
     def _distributes(self, operation, args, kwargs):
         """Whether an operation calls a layer that may be taken apart, for all timesteps, which are one batch then."""
-        if self.opens(operation) or not self.changes(operation) or kwargs.get("mask") is not None:
+        if not self._is_distributed(operation) or kwargs.get("mask") is not None:
             return False
         return len(args) == 1 and isinstance(args[0], keras.KerasTensor) and None not in args[0].shape[1:]
+
+    def _unrolled(self, layer, args, kwargs, mode, around):
+        """The results of a recurrent layer, by what its cell calls at each timestep."""
+        steps, outputs = timesteps_of(layer, args, kwargs), []
+        states = first_states(layer, steps[0], kwargs.get("initial_state"))
+        single = not isinstance(layer.cell.state_size, list | tuple)
+        for inputs in steps:
+            output, states = self._within(layer.cell, (inputs, states), {}, mode, (*around, layer.cell))
+            states = [states] if single and isinstance(states, keras.KerasTensor) else states
+            outputs.append(output)
+        return result_of(layer, outputs, states)
 
     def _within(self, layer, args, kwargs, mode, around):
         """The results of a layer, by what it calls."""

@@ -1,6 +1,6 @@
 """Rewriting a model: every operation is called again, or something else in its place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -61,9 +61,18 @@ def call_again(model: keras.Model, call: Callable) -> tuple[Any, Any]:
     return inputs, _run(functional, inputs, call, None)
 
 
-def new_inputs(model: keras.Model) -> Any:
-    """The structure of new symbolic inputs like those of a sequential or functional model."""
-    return keras.tree.map_structure(new_input, as_functional(model).input)
+def new_inputs(model: keras.Model, shapes: Sequence[tuple] | None = None) -> Any:
+    """The structure of new symbolic inputs like those of a sequential or functional model.
+
+    Args:
+        model: the model.
+        shapes: other shapes for them, with the batch's size in front, in their order.
+    """
+    structure = as_functional(model).input
+    if shapes is None:
+        return keras.tree.map_structure(new_input, structure)
+    inputs = [new_input(*each) for each in zip(keras.tree.flatten(structure), shapes, strict=True)]
+    return keras.tree.pack_sequence_as(structure, inputs)
 
 
 def run_on(model: keras.Model, inputs: Any, call: Callable) -> Any:

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot import _tensorflow, _torch
+from keras_mot import _torch
 from keras_mot._keras import calls_anywhere, flatten_layers, producer_of, train_only_while
+from keras_mot.layers.activation_rounding import followed, off_ties, rounded
 from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
 from keras_mot.layers.same_shape import SameShape
 from keras_mot.transforms.fake_quantize import with_gradient_times
@@ -113,9 +114,14 @@ class ActivationQuantizer(SameShape):
 
     def _variable(self, name, value, trainable=False):
         """A number in float32, whatever the policy: the export reads the same one."""
-        start = keras.initializers.Constant(value)
         return self.add_weight(
-            name=name, shape=(), initializer=start, trainable=trainable, dtype="float32", autocast=False
+            name=name,
+            shape=(),
+            # Keras's `Constant` takes three operations for each of the dozens of numbers.
+            initializer=lambda shape, dtype: ops.convert_to_tensor(np.float32(value)),
+            trainable=trainable,
+            dtype="float32",
+            autocast=False,
         )
 
     @property
@@ -157,61 +163,42 @@ class ActivationQuantizer(SameShape):
         """What is rounded: the inputs, unless a subclass does more than an integer kernel can."""
         return inputs
 
-    def rounded(self, inputs, averages=False, known=False):
+    def rounded(self, inputs, averages=False):
         """The inputs rounded to the range that is known, or unchanged; same shape and dtype.
 
         Args:
             inputs: float tensor.
             averages: as of `call`.
-            known: whether the range is known for sure, so that nothing needs to be compiled for the other case. The
-                result has no gradient then.
         """
-        eager = _on_torch_cpu(inputs) and not self.learned
-        if eager and not self.has_range:
-            return inputs
-        if eager and not np.isfinite(self.clipping_range).all():
-            return inputs * float("nan")  # training has diverged: what it reports shall say so
-        low, high = (None, None) if eager else self._nudged()
-        if averages:
-            if eager:
-                least, _, scale = self._known_grid()
-            else:
-                scale, zero = self.grid.scale_and_zero(low, high, ops)
-                least = -zero * scale
-            # The number that integer 0 of the file stands for.
-            middle = 0.0 if self.grid.symmetric else least - self.grid.lowest * scale
-            # A thousandth of a step decides ties, and nothing else: means of few integers are not nearer to one.
-            nudge = ops.where(inputs < ops.cast(middle, inputs.dtype), -1e-3 * scale, 1e-3 * scale)
-            inputs = inputs + ops.cast(nudge, inputs.dtype)
-        if self.learned:
-            return ops.cast(self._rounded_to_learned(ops.cast(inputs, "float32")), inputs.dtype)
-        if eager:
-            floats = ops.cast(inputs, "float32")
-            return ops.cast(_torch.rounded_activations(floats, *self._known_grid()), inputs.dtype)
-        if known:
-            return ops.cast(self._nearest(inputs, low, high), inputs.dtype)
-        if keras.backend.backend() == "tensorflow":
-            known = ops.convert_to_tensor(self._batches.value) > 0
-            floats = ops.cast(inputs, "float32")
-            rounded = _tensorflow.rounded_activations(floats, low, high, self.bits, self.grid.narrow, known)
-            return ops.cast(rounded, inputs.dtype)
-        rounded = self._nearest(inputs, low, high)
-        seen = ops.convert_to_tensor(self._batches.value) > 0
-        return ops.cast(ops.where(seen, ops.cast(rounded, inputs.dtype), inputs), inputs.dtype)
-
-    def _nearest(self, inputs, low, high):
         floats = ops.cast(inputs, "float32")
-        if keras.backend.backend() == "tensorflow":
-            return _tensorflow.nearest(floats, low, high, self.bits, self.grid.narrow)
-        return keras.quantizers.fake_quant_with_min_max_vars(
-            floats, low, high, num_bits=self.bits, narrow_range=self.grid.narrow
-        )
+        if self.learned:
+            if averages:
+                floats = off_ties(floats, *self.grid.scale_and_zero(*self._nudged(), ops), self.grid)
+            return ops.cast(self._rounded_to_learned(floats), inputs.dtype)
+        if _on_torch_cpu(inputs):
+            return ops.cast(self._rounded_eagerly(floats, averages), inputs.dtype)
+        known = (ops.convert_to_tensor(each.value) for each in (self._low, self._high, self._batches))
+        return ops.cast(rounded(floats, *known, self._limits(), self.grid, averages), inputs.dtype)
 
-    def _known_grid(self):
-        """The same as Python numbers, without tensor operations: a dozen of them cost as much as the rounding."""
+    def _rounded_eagerly(self, floats, averages):
+        """The same on PyTorch, in Python numbers: a dozen tensor operations cost as much as the rounding."""
+        if not self.has_range:
+            return floats
+        if not np.isfinite(self.clipping_range).all():
+            return floats * float("nan")  # training has diverged: what it reports shall say so
         parameters = self.parameters()
         low, high = parameters.range
-        return (-high if self.grid.symmetric else low), high, parameters.scale
+        if averages:
+            floats = off_ties(floats, parameters.scale, parameters.zero_point - self.grid.lowest, self.grid)
+        return _torch.rounded_activations(floats, -high if self.grid.symmetric else low, high, parameters.scale)
+
+    def _limits(self):
+        return () if self.limits is None else tuple(np.float32(limit) for limit in self.limits)
+
+    def nudged_range(self) -> tuple[np.float32, np.float32]:
+        """The range, with 0 in it, and not empty."""
+        low, high = self.clipping_range
+        return self.grid.clipping_range(np.float32(low), np.float32(high), self._limits() or None)
 
     def _rounded_to_learned(self, inputs):
         steps = self.grid.steps
@@ -220,7 +207,7 @@ class ActivationQuantizer(SameShape):
             with_gradient_times(ops.convert_to_tensor(end.value), steps**1.5 / math.sqrt(features))
             for end in (self._low, self._high)
         )
-        low, high = self.grid.clipping_range(*ends, self.limits, ops)
+        low, high = self.grid.clipping_range(*ends, self._limits() or None, ops)
         scale, zero = self.grid.scale_and_zero(low, high, ops)
         zero = ops.stop_gradient(zero)
         ratio = inputs / scale
@@ -234,25 +221,26 @@ class ActivationQuantizer(SameShape):
         values = ops.stop_gradient(ops.cast(inputs, "float32"))
         if _on_torch_cpu(values):
             return self._follow_extremes(*_torch.extremes(values))
-        extremes, ends = (ops.min(values), ops.max(values)), (self._low, self._high)
-        batches = ops.convert_to_tensor(self._batches.value)
-        known = tuple(ops.convert_to_tensor(end.value) for end in ends)
-        for variable, end in zip(ends, moved(self.range, known, extremes, batches, ops), strict=True):
+        ends = (self._low, self._high)
+        *known, batches = (ops.convert_to_tensor(each.value) for each in (*ends, self._batches))
+        for variable, end in zip(ends, followed(values, *known, batches, self.range), strict=True):
             variable.assign(end)
         self._batches.assign(batches + 1.0)
 
     def _follow_extremes(self, low, high):
         """The same in Python numbers; `low` and `high` are the extremes of a batch."""
         batches = float(ops.convert_to_numpy(self._batches))
-        ends = moved(self.range, self.clipping_range, (low, high), batches)
+        known = self.clipping_range
+        extremes = (end if math.isinf(value) else value for value, end in zip((low, high), known, strict=True))
+        ends = moved(self.range, known, tuple(extremes), batches)
         for variable, end in zip((self._low, self._high), ends, strict=True):
             variable.assign(float(end))
         self._batches.assign(batches + 1.0)
 
     def _nudged(self):
-        """The range, with 0 in it, and not empty."""
+        """What `nudged_range` returns, as tensors."""
         ends = (ops.convert_to_tensor(end.value) for end in (self._low, self._high))
-        return self.grid.clipping_range(*ends, self.limits, ops)
+        return self.grid.clipping_range(*ends, self._limits() or None, ops)
 
     @property
     def has_range(self) -> bool:

@@ -229,11 +229,12 @@ def _copy_input(tensor, copies):
     return copies[id(layer)][0].output
 
 
-def new_input(tensor):
-    """A symbolic input like the one that `tensor` is."""
+def new_input(tensor, shape=None):
+    """A symbolic input like the one that `tensor` is, or of another shape."""
+    shape = tensor.shape if shape is None else shape
     name = producer_of(tensor).name
     optional = getattr(producer_of(tensor), "optional", False)
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name, optional=optional)
+    return keras.Input(batch_shape=shape, dtype=tensor.dtype, sparse=tensor.sparse, name=name, optional=optional)
 
 
 def _copy_layer(layer, **changes):

@@ -8,9 +8,10 @@ import keras
 from keras_mot.layers.same_shape import SameShape
 
 ASKED, FASTER, UNEVEN = "asked", "faster", "uneven"
-MASKED, ANGLE, NO_KERNEL = "masked", "angle", "no_kernel"
+MASKED, ANGLE, NO_KERNEL, WIDE = "masked", "angle", "no_kernel", "wide"
 """Why something is in floats: its user said so; the target computes it faster so; one scale is too coarse for it;
-nothing in integers stands for what a mask leaves out; it is an angle; or the target has no kernel for it."""
+nothing in integers stands for what a mask leaves out; it is an angle; the target has no kernel for it; or a logarithm
+reads what integers do not hold."""
 
 _MARK = contextvars.ContextVar("float_boundary_mark", default=None)
 
@@ -20,7 +21,7 @@ class FloatBoundary(SameShape):
     """Returns its inputs; what reads them computes in floats, in an exported file too.
 
     Args:
-        reason: why: `ASKED`, `FASTER`, `UNEVEN`, `MASKED`, `ANGLE` or `NO_KERNEL`.
+        reason: why: `ASKED`, `FASTER`, `UNEVEN`, `MASKED`, `ANGLE`, `NO_KERNEL` or `WIDE`.
         **kwargs: arguments of `keras.layers.Layer`.
     """
 

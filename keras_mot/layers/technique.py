@@ -65,6 +65,8 @@ class Technique:
         check_model: function that refuses a whole model with an error.
         wholly: function from settings to whether they judge all their weights together.
         takes_depthwise: function from settings to whether they need depthwise kernels like all others.
+        suits: function from (settings, `FoundWeight`) to whether there is something to choose in the weight. Weights
+            without are left alone, but for those of a layer that is asked for, and where there are no others.
     """
 
     function: str
@@ -77,6 +79,7 @@ class Technique:
     check_model: Callable = lambda model: None
     wholly: Callable = lambda config: False
     takes_depthwise: Callable = lambda config: False
+    suits: Callable = lambda config, weight: True
 
     def apply(self, target, config, overrides=None, inplace=False, input_shape=None, include_depthwise=None):
         """Applies the technique to a model, a layer or a list of layers.
@@ -160,6 +163,11 @@ class Technique:
             check_selectors_match(overrides, found)
         current = {id(weight.variable): weight for weight in transformed_weights(layer)}
         plan = [self._config_for(weight, config, overrides, current, given) for weight in found]
+        suited = [
+            config if asked or config is None or self.suits(config, weight) else None
+            for weight, (config, asked) in zip(found, plan, strict=True)
+        ]
+        plan = suited if any(suited) else [config for config, _ in plan]
         stacks = self._check_plan(layer, found, plan, current)
         for item in left_alone_unknown(left_alone):
             warnings.warn(f"Not {self.done}: layer '{item.path}'. {item.reason}.", stacklevel=4)
@@ -178,21 +186,22 @@ class Technique:
         return target
 
     def _config_for(self, weight, config, overrides, current, given):
+        """The settings of a weight, or `None`; and whether its layer is asked for."""
         attached = current.get(id(weight.variable))
         if attached is not None and attached.transform_of(self.transform_class):
-            return None  # it goes on as it was
+            return None, False  # it goes on as it was
         if not self.allows(weight.owner):
-            return None
+            return None, False
         if weight.techniques is not None and self.verb not in weight.techniques:
-            return None
+            return None, False
         asked = weight.owner is given
         for selector, override in overrides.items():
             if matches(selector, weight):
                 config, asked = override, matches_layer(selector, weight.owner)
                 break
         if config is None or (weight.depthwise and not asked and not self.takes_depthwise(config)):
-            return None
-        return config
+            return None, False
+        return config, asked
 
     def _warn_of_frozen(self, weights):
         frozen = [weight.path for weight in weights if not weight.variable.trainable]

@@ -12,6 +12,7 @@ import keras
 from keras_mot._keras import callback_list_problem, extend, finish_callbacks, model_of
 from keras_mot._messages import describe
 from keras_mot.layers._steps import EpochSteps
+from keras_mot.layers.attaching import weights_by_updater
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.transform_schedule import TransformSchedule
 from keras_mot.layers.transformed import pending_transforms, transformed_weights
@@ -56,6 +57,9 @@ class UpdateTransforms(keras.callbacks.Callback):
                     "of its weights: build the model before `fit`, with an `Input`, `model.build(input_shape)`, or "
                     "a call on data."
                 )
+        for updater, weights in weights_by_updater(transformed_weights(model_of(self))).items():
+            if hasattr(updater, "before_training"):
+                updater.before_training(weights)
         self._schedule = TransformSchedule(model_of(self), before_update=lambda: self.model)
         self._advance_to(0)
 

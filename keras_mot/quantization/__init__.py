@@ -1,11 +1,14 @@
 """Quantization: weights and activations as integers."""
 
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.quantization.algorithms.adaround import AdaRound
 from keras_mot.quantization.algorithms.batch_norm import freeze_batch_norm
 from keras_mot.quantization.algorithms.collaborative import (
     Default8BitClusterPreserveQuantizeScheme,
     Default8BitPrunePreserveQuantizeScheme,
 )
+from keras_mot.quantization.algorithms.gptq import GPTQ
+from keras_mot.quantization.algorithms.second_order_rounding import SecondOrderRounding
 from keras_mot.quantization.aware_training import (
     quantize_annotate_layer,
     quantize_annotate_model,
@@ -50,10 +53,12 @@ from keras_mot.transforms.rounding import Nearest, Rounding
 __all__ = [
     "DYNAMIC_RANGE",
     "FLOAT16",
+    "GPTQ",
     "INT4_WEIGHTS",
     "INT8",
     "INT16X8",
     "ActivationQuantizer",
+    "AdaRound",
     "AllValuesQuantizer",
     "Calibration",
     "Default8BitClusterPreserveQuantizeScheme",
@@ -73,6 +78,7 @@ __all__ = [
     "QuantizeConfig",
     "RangeEstimator",
     "Rounding",
+    "SecondOrderRounding",
     "SeenValues",
     "WeightsScheme",
     "freeze_batch_norm",

@@ -1,5 +1,6 @@
 """Post-training quantization: integers without training, from a few batches of data."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,9 +9,10 @@ import keras
 from keras_mot.quantization.calibration import calibration_of
 from keras_mot.quantization.estimators.fitting import Fitting
 from keras_mot.quantization.quantize_config import QuantizeConfig
-from keras_mot.quantization.schemes import INT8, QuantizationScheme
+from keras_mot.quantization.schemes import INT8, QuantizationScheme, check_rounding
 from keras_mot.quantization.simulation.simulation import quantize
 from keras_mot.targets import LITERT, Target
+from keras_mot.transforms.rounding import Rounding
 
 
 def quantize_post_training(
@@ -22,6 +24,7 @@ def quantize_post_training(
     overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
     target: Target | str = LITERT,
     placement: str | None = None,
+    rounding: Rounding | None = None,
     **settings: Any,
 ) -> keras.Model:
     """Makes a trained model compute as it will in integers, without training.
@@ -50,6 +53,8 @@ def quantize_post_training(
         placement: "fast" leaves in floats what the target computes faster so, such as the products of attention on
             CPUs; "integer" leaves nothing in floats that has a kernel, as NPUs and microcontrollers want it. By
             default, "fast" where the target has `costs` for activations of so many bits.
+        rounding: the `Rounding` that chooses the integers of weights, `GPTQ(damping=0.1)` for example, where neither
+            `scheme` nor `overrides` say it. By default, `GPTQ()` for weights of less than 8 bits.
         **settings: fields of `Calibration`, where `calibration_data` is the data alone.
 
     Returns:
@@ -76,7 +81,19 @@ def quantize_post_training(
             "`quantize_post_training` needs `calibration_data`: some hundred typical inputs, from which the ranges of "
             "activations follow."
         )
+    check_rounding(rounding)
+    if rounding is not None:
+        scheme = _rounded_by(rounding, scheme)
+        if isinstance(overrides, Mapping):
+            overrides = {selector: _rounded_by(rounding, value) for selector, value in overrides.items()}
     fitting = Fitting(calibration)
     return quantize(
         model, scheme, fitting, selected, overrides, "quantize_post_training", target=target, placement=placement
     )
+
+
+def _rounded_by(rounding, scheme):
+    """A scheme with a rounding, if it says none; anything else as it is."""
+    if isinstance(scheme, QuantizationScheme) and scheme.rounding is None:
+        return dataclasses.replace(scheme, rounding=rounding)
+    return scheme

@@ -6,7 +6,7 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot._messages import describe
-from keras_mot.transforms.rounding import NEAREST, Rounding
+from keras_mot.transforms.rounding import Rounding
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -24,8 +24,10 @@ class QuantizationScheme(Config):
             model with masks keeps them in any case.
         preserve_clusters: whether weights of a model without codebooks that have few values, clustered and stripped,
             keep as few. A model with codebooks keeps them in any case.
-        rounding: the `Rounding` that chooses the integers of weights: `Nearest()`, or your own. Weights whose values
-            are shared are rounded to the nearest in any case.
+        rounding: the `Rounding` that chooses the integers of weights: `Nearest()`, `GPTQ()`, `AdaRound()`, or your own.
+            By default, `GPTQ()` for weights of less than 8 bits that are quantized after training with calibration
+            data, and `Nearest()` otherwise. For weights whose values are shared, one that is chosen by data picks the
+            integers of these values; with others they are rounded to the nearest.
     """
 
     weight_bits: int = 8
@@ -34,7 +36,7 @@ class QuantizationScheme(Config):
     learned_scales: bool = False
     preserve_sparsity: bool = False
     preserve_clusters: bool = False
-    rounding: Rounding = NEAREST
+    rounding: Rounding | None = None
 
     def __post_init__(self):
         if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int):
@@ -46,14 +48,17 @@ class QuantizationScheme(Config):
         for name in ("per_channel", "learned_scales", "preserve_sparsity", "preserve_clusters"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"`{name}` should be True or False; received {describe(getattr(self, name))}.")
-        if not isinstance(self.rounding, Rounding):
-            raise TypeError(
-                f"`rounding` should be a `Rounding`, such as `Nearest()`; received {describe(self.rounding)}."
-            )
+        check_rounding(self.rounding)
         if self.learned_scales and self.activation_bits != 8:
             raise ValueError(
                 "`learned_scales` are for activations of 8 bits: with 16, ranges that follow the batches do."
             )
+
+
+def check_rounding(rounding):
+    """Raises an error if this is neither a `Rounding` nor `None`."""
+    if rounding is not None and not isinstance(rounding, Rounding):
+        raise TypeError(f"`rounding` should be a `Rounding`, such as `Nearest()`; received {describe(rounding)}.")
 
 
 @keras.saving.register_keras_serializable("keras_mot")

@@ -9,6 +9,7 @@ from keras_mot.recipes.result import CompressionResult, StageResult
 from keras_mot.recipes.stages import (
     STAGES,
     Cluster,
+    Factorize,
     PostTraining,
     Prune,
     QuantizeAware,
@@ -22,6 +23,7 @@ __all__ = [
     "STAGES",
     "Cluster",
     "CompressionResult",
+    "Factorize",
     "FineTune",
     "PostTraining",
     "Prune",

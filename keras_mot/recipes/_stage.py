@@ -44,6 +44,7 @@ class Stage(Config, abc.ABC):
         kind: `kind` of the transforms that it attaches, such as `keras_mot.transforms.Mask.kind`; or `None`.
         after_kind: the kind that it works on, and ends; or `None`.
         last: whether nothing may follow it.
+        plain: whether it works on models without transforms alone: no mask or codebook may be attached by then.
         rank: its place; 0 for any.
     """
 
@@ -51,6 +52,7 @@ class Stage(Config, abc.ABC):
     kind: ClassVar[str | None] = None
     after_kind: ClassVar[str | None] = None
     last: ClassVar[bool] = False
+    plain: ClassVar[bool] = False
     rank: ClassVar[int] = 0
     # Without types: subclasses declare them as fields, in an order of their own.
     fine_tune = None

@@ -7,10 +7,11 @@ import re
 import yaml
 
 from keras_mot._messages import nearest, shortened
-from keras_mot.quantization import Calibration
+from keras_mot.quantization import Calibration, Rounding
 from keras_mot.recipes._yaml_text import compose
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.quantizing_stages import plain_calibration
+from keras_mot.recipes.rounding_names import plain_rounding
 from keras_mot.recipes.stages import STAGES
 
 
@@ -27,6 +28,8 @@ def _plain(config):
         value = getattr(config, field.name)
         if isinstance(value, Calibration):
             value = plain_calibration(value)
+        elif isinstance(value, Rounding):
+            value = plain_rounding(value)
         elif dataclasses.is_dataclass(value):
             value = _plain(value)
         values[field.name] = list(value) if isinstance(value, tuple) else value

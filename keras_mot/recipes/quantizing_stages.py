@@ -17,6 +17,7 @@ from keras_mot.quantization import (
     MovingAverage,
     Percentile,
     QuantizationScheme,
+    Rounding,
     WeightsScheme,
     quantize_model,
     quantize_post_training,
@@ -25,6 +26,7 @@ from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.quantization.simulation.faster_in_floats import is_fast
 from keras_mot.recipes._stage import Stage, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
+from keras_mot.recipes.rounding_names import rounding_named
 from keras_mot.targets import LITERT
 from keras_mot.transforms import FakeQuantize
 
@@ -58,8 +60,10 @@ class Quantization(Stage):
     strict: bool = False
     calibration: Calibration | None = None
     placement: str | None = None
+    rounding: Rounding | str | Mapping | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "rounding", rounding_named(self.rounding))
         is_fast(self.placement, LITERT, self.scheme().activation_bits)
         object.__setattr__(self, "calibration", _calibration(self.calibration))
         check_whole("calibration_samples", self.calibration_samples, 1)
@@ -76,7 +80,7 @@ class Quantization(Stage):
 
     def scheme(self):
         """The `QuantizationScheme`."""
-        return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel)
+        return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel, rounding=self.rounding)
 
     def export_options(self):
         """What the file takes and returns, and whether anything may stay in floats."""
@@ -109,6 +113,8 @@ class PostTraining(Quantization):
             which an estimator has its name in lower case, `"mean_min_max"` or `{"percentile": {"percent": 99.9}}`.
         placement: "fast" leaves in floats what is faster so, "integer" nothing that has a kernel. By default, the first
             for activations of 8 bits, unless `strict`.
+        rounding: a `Rounding` of weights, its name ("nearest", "gptq", "adaround"), or a dictionary from that to its
+            settings. By default, GPTQ with less than 8 bits.
     """
 
     key: ClassVar[str] = "post_training"
@@ -162,6 +168,7 @@ class QuantizeAware(Quantization):
         strict: whether an operation that stays in floats is an error, before any training.
         calibration: as in `PostTraining`.
         placement: as in `PostTraining`.
+        rounding: as in `PostTraining`; by default, to the nearest integer.
         learned_scales: whether scales are trained too.
         batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
             is folded before training; `None`: it goes on to the end.
@@ -185,7 +192,7 @@ class QuantizeAware(Quantization):
 
     def scheme(self):
         """The `QuantizationScheme`."""
-        return QuantizationScheme(self.weight_bits, self.activation_bits, self.per_channel, self.learned_scales)
+        return dataclasses.replace(super().scheme(), learned_scales=self.learned_scales)
 
     def apply(self, model, run):
         """A quantized copy."""

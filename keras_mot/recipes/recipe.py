@@ -24,9 +24,10 @@ class Recipe(Config):
     """A pipeline: stages in their order.
 
     Args:
-        stages: list of `PruneChannels`, `Prune`, `RemoveChannels`, `Cluster`, `PostTraining`, `StoreWeights`,
-            `QuantizeAware`, `Tune`. They come in this order, with one of the ways to store numbers;
-            `Tune` anywhere, but not after `PostTraining` or `StoreWeights`.
+        stages: list of `Factorize`, `PruneChannels`, `Prune`, `RemoveChannels`, `Cluster`, `PostTraining`,
+            `StoreWeights`, `QuantizeAware`, `Tune`. `Factorize` and `PruneChannels` come where no mask or codebook is
+            attached, pruning before removing channels, that before clustering, and all before one of the ways to store
+            numbers; `Tune` anywhere, but not after `PostTraining` or `StoreWeights`.
         name: of the recipe.
 
     Raises:
@@ -117,6 +118,13 @@ def order_refusal(before, stage):
     last = next((earlier for earlier in before if earlier.last), None)
     if last is not None:
         return f"'{stage.key}' cannot follow '{last.key}', which is the last stage of a recipe."
+    ended = {earlier.after_kind for earlier in before}
+    attached = next((earlier for earlier in before if earlier.kind not in (None, *ended)), None)
+    if stage.plain and attached is not None:
+        return (
+            f"'{stage.key}' cannot follow '{attached.key}', whose choices it would undo: put it before, or behind a "
+            "stage that ends these."
+        )
     for earlier in before:
         if stage.rank and earlier.key == stage.key:
             return f"'{stage.key}' is there twice."

@@ -12,11 +12,26 @@ from keras_mot.layers import copy_model, strip
 from keras_mot.recipes._stage import Stage, check_fine_tune, check_skip
 from keras_mot.recipes.channel_stages import PruneChannels
 from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
+from keras_mot.recipes.low_rank_stage import Factorize
 from keras_mot.recipes.quantizing_stages import PostTraining, QuantizeAware, StoreWeights
-from keras_mot.sparsity import Channel, PolynomialDecay, WholeModel, prune_low_magnitude, remove_pruned_channels
+from keras_mot.sparsity import (
+    Block,
+    Channel,
+    ConstantSparsity,
+    Element,
+    NofM,
+    PerLayer,
+    PolynomialDecay,
+    PruningConfig,
+    WholeModel,
+    prune_at_once,
+    prune_low_magnitude,
+    remove_pruned_channels,
+)
 from keras_mot.sparsity.channels import layers_before_outputs
 from keras_mot.transforms import Mask, PaletteTransform
 
+REFITTED_ON = 1024  # samples
 PRUNING_SHARE = 0.75  # of the training; the rest lets the remaining weights recover
 
 
@@ -65,6 +80,8 @@ class Prune(Stage):
         skip: regular expressions of the layers to leave alone.
         fine_tune: a `FineTune`, or `None` to prune at once.
         include_depthwise: whether depthwise kernels are pruned, too; by default only with `channels`.
+        refit: whether all is pruned at once, and the weights that are left are solved for by least squares, as
+            `keras_mot.sparsity.prune_at_once` does it. With `fine_tune`, training begins from there.
     """
 
     key: ClassVar[str] = "prune"
@@ -81,6 +98,7 @@ class Prune(Stage):
     skip: tuple[str, ...] = ()
     fine_tune: FineTune | None = dataclasses.field(default_factory=lambda: FineTune(2, 1e-3))
     include_depthwise: bool | None = None
+    refit: bool = False
 
     def __post_init__(self):
         for name in ("sparsity", "initial_sparsity"):
@@ -100,8 +118,11 @@ class Prune(Stage):
                 for part in value:
                     check_whole(name, part, 1)
                 object.__setattr__(self, name, tuple(value))
-        if not isinstance(self.channels, bool):
-            raise TypeError(f"`channels` should be True or False; received {describe(self.channels)}.")
+        for name in ("channels", "refit"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"`{name}` should be True or False; received {describe(getattr(self, name))}.")
+        if self.refit and self.initial_sparsity is not None:
+            raise ValueError("`refit` prunes at once: leave `initial_sparsity` out.")
         if sum(map(bool, (self.block, self.n_m, self.channels))) > 1:
             raise ValueError("`block`, `n_m` and `channels` cannot go together: give one of them.")
         if self.scope not in ("layer", "model"):
@@ -117,6 +138,11 @@ class Prune(Stage):
 
     def apply(self, model, run):
         """A copy with masks."""
+        if self.refit:
+            skipped = dict.fromkeys(self._skipped(model))
+            config = PruningConfig(ConstantSparsity(self.sparsity), self._granularity(), scope=self._scope())
+            data = run.calibration(REFITTED_ON)
+            return prune_at_once(model, data, config, overrides=skipped, include_depthwise=self.include_depthwise)
         steps = 0 if self.fine_tune is None else int(run.steps(self.fine_tune) * PRUNING_SHARE)
         return self.pruned(model, steps, min(self.frequency, max(1, steps // 10)))
 
@@ -131,21 +157,31 @@ class Prune(Stage):
         start = min(0.5, self.sparsity) if self.initial_sparsity is None else self.initial_sparsity
         start = start if steps else self.sparsity
         schedule = PolynomialDecay(start, self.sparsity, 0, max(1, steps), frequency=frequency)
-        skipped = [*self.skip, *(layers_before_outputs(model) if self.channels else ())]
         return prune_low_magnitude(
             model,
             schedule,
-            granularity=Channel() if self.channels else None,
-            block_size=self.block or (1, 1),
-            sparsity_m_by_n=self.n_m,
-            scope=WholeModel(self.min_density) if self.scope == "model" else None,
-            overrides=dict.fromkeys(skipped),
+            granularity=self._granularity(),
+            scope=self._scope(),
+            overrides=dict.fromkeys(self._skipped(model)),
             include_depthwise=self.include_depthwise,
         )
 
+    def _granularity(self):
+        if self.channels:
+            return Channel()
+        if self.n_m:
+            return NofM(*self.n_m)
+        return Block(self.block) if self.block else Element()
+
+    def _scope(self):
+        return WholeModel(self.min_density) if self.scope == "model" else PerLayer()
+
+    def _skipped(self, model):
+        return [*self.skip, *(layers_before_outputs(model) if self.channels else ())]
+
     def pruning_epochs(self):
         """The epochs of the schedule."""
-        return 0 if self.fine_tune is None else -(-3 * self.fine_tune.epochs // 4)
+        return 0 if self.fine_tune is None or self.refit else -(-3 * self.fine_tune.epochs // 4)
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -236,6 +272,16 @@ class Cluster(Stage):
 
 STAGES = {
     stage.key: stage
-    for stage in (Tune, PruneChannels, Prune, RemoveChannels, Cluster, PostTraining, StoreWeights, QuantizeAware)
+    for stage in (
+        Tune,
+        Factorize,
+        PruneChannels,
+        Prune,
+        RemoveChannels,
+        Cluster,
+        PostTraining,
+        StoreWeights,
+        QuantizeAware,
+    )
 }
 """The stages by their names in recipe files."""

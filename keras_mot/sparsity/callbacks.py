@@ -4,18 +4,29 @@ from keras_mot._keras import model_of
 from keras_mot.layers import UpdateTransforms
 from keras_mot.layers.summaries import TransformSummaries
 from keras_mot.layers.updates import has_scheduled_transforms
+from keras_mot.sparsity.evidence import PruningEvidence, check_evidence, using
 from keras_mot.sparsity.report import pruning_report
 
 
 class UpdatePruningStep(UpdateTransforms):
     """Updates the pruning masks between the steps of `fit`, and adds `sparsity` to the logs.
 
-    `fit` adds it by itself, before all other callbacks; passing it does no harm. In a custom loop,
-    `update_pruning_step(model)` is simpler.
+    `fit` adds it by itself, before all other callbacks; it needs to be passed for criteria that go by data alone. In a
+    custom loop, `update_pruning_step(model)` is simpler.
+
+    Args:
+        evidence: a `PruningEvidence`, the data that criteria such as `RigL()`, `Movement()` or `Wanda()` go by.
 
     Raises:
-        ValueError: when training begins, if the model has no pruned layers.
+        TypeError: if `evidence` is something else.
+        ValueError: when training begins, if the model has no pruned layers, or a criterion needs data that are not
+            given.
     """
+
+    def __init__(self, evidence: PruningEvidence | None = None):
+        super().__init__()
+        check_evidence(evidence)
+        self._evidence = evidence
 
     def on_train_begin(self, logs=None):
         """Makes the update that is due before the first step."""
@@ -25,6 +36,14 @@ class UpdatePruningStep(UpdateTransforms):
                 "model that `prune_low_magnitude` returned."
             )
         super().on_train_begin(logs)
+
+    def _start(self):
+        with using(model_of(self), self._evidence):
+            super()._start()
+
+    def _advance_to(self, elapsed):
+        with using(model_of(self), self._evidence):
+            super()._advance_to(elapsed)
 
 
 class PruningSummaries(TransformSummaries):

@@ -5,25 +5,20 @@ channels of the next layers. Here it is read off the graph which channels are co
 merges, depthwise convolutions, batch normalization and flattening are passed without a rule for each architecture.
 """
 
-import contextlib
 import warnings
-from collections.abc import Mapping
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_mot._keras import forgetting_calls, sublayers
 from keras_mot._messages import describe
 from keras_mot.graph import rewrite, trace
 from keras_mot.graph.channel_groups import ChannelGroups
+from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins, reasons_text, without_random_numbers
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.model_graph import Graph
-from keras_mot.graph.opening import open_model
-from keras_mot.graph.origins import Origins, copy_with_origins
-from keras_mot.graph.rewrite import everything_of, flatten_with_origins
-from keras_mot.layers import find_weights, transformed_weights
-from keras_mot.layers.finding import require_built
+from keras_mot.graph.rewrite import flatten_with_origins
+from keras_mot.layers import find_weights
 from keras_mot.sparsity._fewer_channels import fewer_channels, fewer_heads
 
 
@@ -88,48 +83,6 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
             stacklevel=2,
         )
     return apart(model)
-
-
-def flat_and_origins(model: keras.Model) -> tuple[keras.Model, Origins]:
-    """A flat copy of a model, without layers that do nothing but call others, and the `Origins` of its operations."""
-    with forgetting_calls(everything_of(model)):
-        opened = open_model(model, _holds_variables)
-        return flatten_with_origins(opened.model, opened.names)
-
-
-def _holds_variables(layer):
-    """Whether a layer has variables of its own, which would become constants if it were taken apart."""
-    within = {id(variable) for part in sublayers(layer) for variable in part.variables}
-    return any(id(variable) not in within for variable in layer.variables)
-
-
-_TOLD = 6  # reasons
-
-
-def check_plain(model: keras.Model, function: str) -> None:
-    """Refuses what is no built Keras model without transforms.
-
-    Raises:
-        TypeError: if it is no Keras model.
-        ValueError: if it is not built, or carries transforms.
-    """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"`{function}` expects a Keras model; received {describe(model)}.")
-    require_built(model, function)
-    if transformed_weights(model):
-        raise ValueError(
-            f"'{model.name}' carries weight transforms: strip it first, as by `keras_mot.sparsity.strip_pruning`."
-        )
-
-
-def reasons_text(reasons: Mapping[str, str]) -> str:
-    """Names of layers with reasons, those of one reason together, and of many the first."""
-    names = {}
-    for name, reason in reasons.items():
-        names.setdefault(reason, []).append(f"'{name}'")
-    texts = [f"{', '.join(found)} ({reason})" for reason, found in names.items()]
-    left = sum(map(len, list(names.values())[_TOLD:]))
-    return "; ".join(texts[:_TOLD]) + (f"; and {left} more layers, for such reasons" if left else "")
 
 
 def layers_before_outputs(model: keras.Model) -> list[keras.layers.Layer]:
@@ -202,7 +155,7 @@ class _Removal:
         if id(operation) not in self._made:
             self._made[id(operation)] = type(operation).from_config({**operation.get_config(), **config})
         layer = self._made[id(operation)]
-        with _without_random_numbers(layer):
+        with without_random_numbers(layer):
             result = layer(*args, **kwargs)
         for name, value in weights.items():
             getattr(layer, name).assign(value)
@@ -218,32 +171,3 @@ class _Removal:
         for variable, value in weights(layer):
             variable.assign(value)
         return result
-
-
-@contextlib.contextmanager
-def _without_random_numbers(*found):
-    """Lets layers be built with zeros: JAX compiles its generators of random numbers anew for each shape."""
-    initializers = [
-        (layer, name, value)
-        for layer in found
-        for name, value in vars(layer).items()
-        if name.endswith("_initializer") and value is not None
-    ]
-    for layer, name, _ in initializers:
-        setattr(layer, name, keras.initializers.Zeros())
-    try:
-        yield
-    finally:
-        for layer, name, value in initializers:
-            setattr(layer, name, value)
-
-
-def apart(model):
-    """A copy of a flat model, whose layers remember no other graph that they were a part of."""
-    with _without_random_numbers(*model.layers):
-        copy, origins = copy_with_origins(model)
-    for layer in copy.layers:
-        for name, value in vars(origins.of(layer)).items():
-            if name.endswith("_initializer") and value is not None:
-                setattr(layer, name, value)
-    return copy

@@ -10,11 +10,16 @@ import numpy as np
 from keras_mot._arrays import numpy_value
 from keras_mot._config import Config, check_hashable
 from keras_mot._messages import describe
+from keras_mot.sparsity._gradients import collect_gradients
+from keras_mot.sparsity._moments import collect_moments
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest_with_floors
 from keras_mot.sparsity.criteria import Criterion, Magnitude
+from keras_mot.sparsity.evidence import GRADIENTS, MOMENTS, WeightEvidence, gathered, require
 from keras_mot.sparsity.granularity import Element, Granularity, NofM
 from keras_mot.sparsity.schedules import ConstantSparsity, PruningSchedule
 from keras_mot.transforms import Mask
+
+_COLLECTORS = {GRADIENTS: collect_gradients, MOMENTS: collect_moments}
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -110,18 +115,22 @@ class PruningConfig(Config):
             step: training steps that have ended.
 
         Raises:
-            ValueError: if a weight is NaN or infinite, which means that training has diverged.
+            ValueError: if a weight is NaN or infinite, which means that training has diverged; or if the criterion
+                needs data, and there are none.
         """
         sparsity = self.sparsity_at(step)
+        evidence = gathered(self.criterion, weights, _COLLECTORS)
         if isinstance(self.scope, PerLayer):
             for weight in weights:
                 # No name for the scores: they are gone before the mask is assigned.
                 mask = self._guarded(
-                    lambda w=weight: self.granularity.select(self._unit_scores(w, step), sparsity), [weight], step
+                    lambda w=weight: self.granularity.select(self._unit_scores(w, step, evidence), sparsity),
+                    [weight],
+                    step,
                 )
                 self._assign(weight, mask)
             return
-        scores = [lambda w=weight: self._unit_scores(w, step) for weight in weights]
+        scores = [lambda w=weight: self._unit_scores(w, step, evidence) for weight in weights]
         sizes = [self.granularity.unit_count(tuple(w.variable.shape), w.axes) for w in weights]
         floors = self._floors(sizes)
         keep = max(sum(sizes) - count_to_zero(sum(sizes), sparsity), sum(floors))
@@ -129,6 +138,20 @@ class PruningConfig(Config):
         for index, weight in enumerate(weights):
             self._assign(weight, masks[index])
             masks[index] = None
+
+    def before_training(self, weights):
+        """Refuses to train without the data that the criterion needs, unless all updates have been made.
+
+        Args:
+            weights: list of `keras_mot.layers.TransformedWeight`.
+
+        Raises:
+            ValueError: naming the criterion.
+        """
+        end, masks = getattr(self.schedule, "end_step", -1), [mask_of(weight) for weight in weights]
+        over = end != -1 and all(mask.updated_at >= 0 and mask.step >= end for mask in masks)
+        if self.criterion.needs and not over:
+            require(self.criterion)
 
     def check(self, weights):
         """Raises a `ValueError` if weights of these shapes cannot be pruned this way.
@@ -199,18 +222,23 @@ class PruningConfig(Config):
         """`{"sparsity": fraction}` of zeros among the weights that have masks."""
         return {"sparsity": _reached([mask_of(weight) for weight in weights])[0]}
 
-    def _unit_scores(self, weight, step):
+    def _unit_scores(self, weight, step, evidence):
         values = numpy_value(weight.value_before(mask_of(weight)))
-        scores = np.asarray(self.criterion.scores(values, weight.path, step))
-        if scores.shape != values.shape or (not self.criterion.signed and scores.min() < 0):
-            raise ValueError(
-                f"{self.criterion!r} should score weight '{weight.path}' with an array of shape {values.shape} without "
-                f"negative numbers; received shape {scores.shape}, minimum {scores.min()}."
-            )
-        return self.granularity.unit_scores(scores, weight.axes)
+        mask = numpy_value(mask_of(weight).mask)
+        known = WeightEvidence(values, weight.path, step, mask, weight.axes, **evidence[id(weight.variable)])
+        return self.criterion.unit_scores(known, lambda scores: self.granularity.unit_scores(scores, weight.axes))
 
     def _assign(self, weight, unit_mask):
-        mask_of(weight).assign(self.granularity.expand(unit_mask, tuple(weight.variable.shape), weight.axes))
+        mask = self.granularity.expand(unit_mask, tuple(weight.variable.shape), weight.axes)
+        anew = getattr(self.criterion, "regrown_value", None)
+        if anew is not None:
+            before = numpy_value(mask_of(weight).mask)
+            regrown = mask & ~before
+            if regrown.any():
+                values = np.array(numpy_value(weight.variable))
+                values[regrown] = anew
+                weight.variable.assign(values)
+        mask_of(weight).assign(mask)
 
     @staticmethod
     def _guarded(select, weights, step):

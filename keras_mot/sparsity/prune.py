@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from keras_mot.layers.technique import Technique, strip_model, transform_name
 from keras_mot.layers.updates import update_due, update_step
 from keras_mot.sparsity.config import PerLayer, PruningConfig, WholeModel, mask_of
 from keras_mot.sparsity.criteria import Criterion, Magnitude
+from keras_mot.sparsity.evidence import PruningEvidence, using
 from keras_mot.sparsity.granularity import Block, Channel, Element, Granularity, NofM
 from keras_mot.sparsity.policies import PruningPolicy
 from keras_mot.sparsity.schedules import ConstantSparsity, PruningSchedule
@@ -103,8 +105,13 @@ PRUNING = Technique(
     wholly=lambda config: isinstance(config.scope, WholeModel),
     # A depthwise channel goes with the one that it reads, and keeps that one from being cut out if it stays.
     takes_depthwise=lambda config: isinstance(config.granularity, Channel),
+    suits=lambda config, weight: not isinstance(config.granularity, Channel) or _channels(weight) > 1,
 )
 """What pruning is, as a `Technique`."""
+
+
+def _channels(weight):
+    return math.prod(weight.variable.shape[axis] for axis in weight.axes.outputs)
 
 
 def _with_policy(policy):
@@ -139,7 +146,7 @@ def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.lay
     return strip_model(model, inplace)
 
 
-def update_pruning_step(model: keras.layers.Layer, steps: int = 1) -> bool:
+def update_pruning_step(model: keras.layers.Layer, steps: int = 1, evidence: PruningEvidence | None = None) -> bool:
     """The one call that a custom training loop makes: after every training step; `keras_mot.update_step`.
 
     Counts the step, and updates the masks where the schedule says so. `fit` does it by itself.
@@ -147,14 +154,15 @@ def update_pruning_step(model: keras.layers.Layer, steps: int = 1) -> bool:
     Args:
         model: a model or layer with pruned weights.
         steps: training steps that have ended since the last call; 0 makes the update that is due before the
-            first step, which also prunes a model in one shot without any training.
+            first step, which also prunes a model in one shot without any training (see `prune_at_once`).
+        evidence: a `PruningEvidence`, for criteria that go by data; the same object for all steps.
 
     Returns:
         Whether masks have been updated. A stateless JAX loop must put its weights into the variables before
         the call, and take the masks from them after it, on the steps where this is true (`pruning_due`).
 
     Raises:
-        ValueError: if nothing in `model` is pruned by a schedule.
+        ValueError: if nothing in `model` is pruned by a schedule, or a criterion needs data that are not given.
 
     Example:
 
@@ -164,7 +172,8 @@ def update_pruning_step(model: keras.layers.Layer, steps: int = 1) -> bool:
         update_pruning_step(pruned)
     ```
     """
-    return update_step(model, steps)
+    with using(model, evidence):
+        return update_step(model, steps)
 
 
 def pruning_due(model: keras.layers.Layer, steps: int = 1) -> bool:

@@ -20,11 +20,11 @@ from keras_mot._keras import attention_projection
 from keras_mot._messages import describe
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.channel_groups import ChannelGroups
+from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins, reasons_text
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import is_kind
 from keras_mot.layers import find_weights
 from keras_mot.layers.selecting import check_each_matches, checked_overrides, matches_layer
-from keras_mot.sparsity.channels import apart, check_plain, flat_and_origins, reasons_text
 
 _OUTPUTS = "the model returns them"
 _LEFT = "`overrides` leave them alone"

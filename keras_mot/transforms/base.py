@@ -52,11 +52,12 @@ class WeightTransform(keras.layers.Layer):
             weights (`keras_mot.layers.TransformedWeight`) whose transforms hold an equal updater. `check(weights)`
             raises an error if weights do not suit it, given (path, shape, axes) of each. The static
             `logs(weights)` returns a dictionary of floats for the logs of `fit`, given the weights of all
-            updaters of its type. Four methods are optional: `initialize(weights)` gives transforms that
+            updaters of its type. Five methods are optional: `initialize(weights)` gives transforms that
             start from the weights' values their first state, when they are attached; `follow(weights, step)` is
             called in place of `update` when a transform before this one in the stack has been updated;
             `keeps_loaded(weights, step)` says whether a state that weights were loaded with, before any update, stays;
-            `before_strip(weights)` raises an error or warns if it is too early to strip.
+            `before_training(weights)` raises an error if `fit` lacks what updates need; `before_strip(weights)` raises
+            an error or warns if it is too early to strip.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Attributes:

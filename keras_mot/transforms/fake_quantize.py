@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_mot import _tensorflow, _torch
 from keras_mot._messages import describe
+from keras_mot.transforms._weight_rounding import rounded_weight, scale_of_largest
 from keras_mot.transforms.base import WeightTransform, by_reference, resolved
 from keras_mot.transforms.grid import LEAST_SCALE, Grid, least_squares_reach
 from keras_mot.transforms.rounding import NEAREST, Rounding
@@ -118,16 +119,18 @@ class FakeQuantize(WeightTransform):
         return weight * ops.cast(ops.convert_to_tensor(self.factors.value), weight.dtype)
 
     def _rounded(self, weight):
-        value = ops.cast(ops.stop_gradient(weight), "float32")
-        scale = self._scale(value)
-        moved = self._moved(value, scale)
-        clips = self.bits < 8 or moved is not value  # otherwise the largest weight is on the grid
+        value = ops.cast(weight, "float32")
+        fixed = ops.stop_gradient(value)
+        scale = self._scale(fixed)
+        clips = self.bits < 8 or self.offsets is not None  # otherwise the largest weight is on the grid
         if keras.backend.backend() == "torch":
-            return _torch.rounded_weight(weight, moved, scale, self.limit if clips else None)
-        integers = self.grid.integers(moved / scale, ops) if clips else ops.round(moved / scale)
+            return _torch.rounded_weight(weight, self._moved(fixed, scale), scale, self.limit if clips else None)
+        offsets = [] if self.offsets is None else [ops.convert_to_tensor(self.offsets.value)]
         if keras.backend.backend() == "tensorflow":
-            return _tensorflow.rounded_weight(weight, ops.cast(integers * scale, weight.dtype))
-        return weight + ops.cast(integers * scale - value, weight.dtype)
+            rounded = rounded_weight(fixed, scale, offsets, self.grid, clips)
+            rounded.set_shape(weight.shape)
+            return _tensorflow.rounded_weight(weight, ops.cast(rounded, weight.dtype))
+        return ops.cast(rounded_weight(value, scale, offsets, self.grid, clips), weight.dtype)
 
     def _moved(self, value, scale):
         """A weight, moved to where the nearest integers are those that were chosen."""
@@ -145,20 +148,20 @@ class FakeQuantize(WeightTransform):
         integers = self.grid.integers(ratio, ops)
         return ops.cast((passed + ops.stop_gradient(integers - passed)) * scale, weight.dtype)
 
-    def fit(self, weight: np.ndarray) -> None:
+    def fit(self, weight: np.ndarray, importance: np.ndarray | None = None) -> None:
         """Sets the scales for a weight, up to the largest magnitude, below 8 bits of least squared error; and rounds.
 
         Args:
             weight: float array of the weight's shape.
+            importance: what the squared error of each weight counts, an array of the same shape; `None`: all the same.
         """
         largest = np.abs(np.asarray(weight, "float32")).max(axis=self.shared_axes, keepdims=True)
-        share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes)
+        share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes, importance)
         reach = np.maximum(largest, 1e-6) * share if self.learned else np.broadcast_to(share, largest.shape)
         self.reach.assign(reach)
         if self.offsets is not None:
             value = np.asarray(weight, "float32")
-            scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(value))))
-            self.round_to(weight, self.rounding.integers(value, scale, self.grid, self.axes))
+            self.round_to(weight, self.rounding.integers(value, self.steps(value), self.grid, self.axes))
 
     def round_to(self, weight: np.ndarray, integers: np.ndarray) -> None:
         """Gives a weight the integers that a `Rounding` has chosen, until `fit` is called again.
@@ -186,7 +189,7 @@ class FakeQuantize(WeightTransform):
                 f"{self.rounding!r} should return whole numbers from {self.grid.lowest} to {self.grid.highest}; it "
                 f"returned {received}. `grid.integers(weight / scale)` gives the nearest ones."
             )
-        scale = np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(weight))), "float64")
+        scale = self.steps(weight).astype("float64")
         self.offsets.assign(np.where(weight == 0, 0.0, chosen - weight / scale).astype("float32"))
 
     def scale_channels(self, factors: np.ndarray) -> None:
@@ -206,11 +209,9 @@ class FakeQuantize(WeightTransform):
         return ops.cast(ops.convert_to_tensor(integers.astype("float32") * scale), weight.dtype)
 
     def _scale(self, value):
-        reach = ops.abs(self._reach())
-        if not self.learned:
-            highest, lowest = (extreme(value, axis=self.shared_axes, keepdims=True) for extreme in (ops.max, ops.min))
-            reach = reach * ops.maximum(highest, -lowest)
-        return self.grid.scale_of(reach, ops)
+        if self.learned:
+            return self.grid.scale_of(ops.abs(self._reach()), ops)
+        return scale_of_largest(value, self._reach(), self.grid, self.shared_axes)
 
     def _reach(self):
         return ops.reshape(ops.convert_to_tensor(self.reach.value), self.reach.shape)
@@ -230,6 +231,10 @@ class FakeQuantize(WeightTransform):
         ratio = ops.convert_to_numpy(self._moved(value, scale) / scale)
         integers = self.grid.integers(ratio).astype("int32")
         return np.where(self.factors_of() == 0, 0, integers), self._with_factors(scale)
+
+    def steps(self, weight: np.ndarray) -> np.ndarray:
+        """The scales without the factors of channels: what a weight, as this transform gets it, is divided by."""
+        return np.asarray(ops.convert_to_numpy(self._scale(ops.convert_to_tensor(np.asarray(weight, "float32")))))
 
     def scales(self, weight: np.ndarray) -> np.ndarray:
         """The scales that `integers` returns."""

@@ -76,7 +76,7 @@ class Grid:
         Args:
             low: least number, a float32 scalar of `array`.
             high: greatest number.
-            limits: (least, greatest) number that it may have, or `None`.
+            limits: (least, greatest) number that it may have, float32 scalars, or `None`.
             array: `numpy` or `keras.ops`.
 
         Returns:
@@ -84,7 +84,7 @@ class Grid:
         """
         low, high = array.where(low >= 0, _ZERO, low), array.where(high <= 0, _ZERO, high)
         if limits is not None:
-            low, high = array.maximum(low, np.float32(limits[0])), array.minimum(high, np.float32(limits[1]))
+            low, high = array.maximum(low, limits[0]), array.minimum(high, limits[1])
         if self.symmetric:
             high = array.maximum(-low, high)
             high = array.where(high <= _LEAST, _ONE, high)
@@ -110,12 +110,19 @@ class Grid:
             high: greatest number.
             limits: (least, greatest) number that the range may have, or `None`.
         """
+        limits = None if limits is None else tuple(map(np.float32, limits))
         scale, zero = self.scale_and_zero(*self.clipping_range(np.float32(low), np.float32(high), limits))
         return QuantizationParameters(float(scale), self.lowest + int(zero), self.bits)
 
-    def scale_of(self, reach, array: Any = np):
-        """The scale of symmetric integers whose highest stands for `reach`, a float32 array or scalar of at least 0."""
-        return array.maximum(reach / self.highest, LEAST_SCALE)
+    def scale_of(self, reach, array: Any = np, highest=None):
+        """The scale of symmetric integers whose highest stands for `reach`, a float32 array or scalar of at least 0.
+
+        Args:
+            reach: of `array`.
+            array: `numpy` or `keras.ops`.
+            highest: the highest integer, if that is a tensor.
+        """
+        return array.maximum(reach / (self.highest if highest is None else highest), LEAST_SCALE)
 
     def integers(self, ratio, array: Any = np):
         """The nearest integers to numbers that were divided by their scale; floats of whole numbers.
@@ -133,13 +140,16 @@ def with_scales_for_zeros(scale: np.ndarray) -> np.ndarray:
     return np.where(known, scale, scale[known].min() if known.any() else 1.0).astype("float32")
 
 
-def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]) -> np.ndarray:
+def least_squares_reach(
+    weight: np.ndarray, limit: int, reduced: tuple[int, ...], importance: np.ndarray | None = None
+) -> np.ndarray:
     """The share of the largest magnitude for which rounding to `limit` steps has the least squared error.
 
     Args:
         weight: float array.
         limit: the largest integer.
         reduced: the axes that share a scale.
+        importance: what the squared error of each weight counts, an array of its shape; `None`: all the same.
 
     Returns:
         float32 array with length 1 at the `reduced` axes.
@@ -150,6 +160,7 @@ def least_squares_reach(weight: np.ndarray, limit: int, reduced: tuple[int, ...]
     for share in np.linspace(1.0, 0.3, 29, dtype="float32"):
         scale = largest * share / limit
         error = (np.clip(np.round(weight / scale), -limit, limit) * scale - weight) ** 2
+        error = error if importance is None else error * importance
         error = error.sum(axis=reduced, keepdims=True, dtype="float64")
         reach, best = np.where(error < best, share, reach), np.minimum(error, best)
     return reach

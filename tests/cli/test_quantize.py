@@ -83,6 +83,7 @@ def test_training_in_integers(run, model, data, tmp_path):
         ("quantize", ["--scheme", "dynamic-range", "--keras"], "computes in floats: leave `--keras` out"),
         ("quantize", ["--scheme", "float16", "--input-type", "int8"], "computes in floats: leave `--input-type` out"),
         ("quantize", ["--scheme", "float16", "--placement", "integer"], "leave `--placement` out"),
+        ("quantize", ["--scheme", "float16", "--rounding", "gptq"], "leave `--rounding` out"),
         ("quantize", ["--scheme", "int7"], "invalid choice: 'int7'"),
         ("quantize", ["--skip", "dense_7"], "No layer matches 'dense_7'"),
         ("quantize", ["-o", "small.keras"], "should end in .tflite"),

@@ -54,6 +54,8 @@ def names():
         "docs/export.md",
         "docs/migration-from-tfmot.md",
         "docs/architecture.md",
+        "docs/low_rank.md",
+        "docs/sensitivity.md",
     ],
 )
 def test_snippets_run(document, names, backend, tmp_path, monkeypatch):

@@ -26,3 +26,15 @@ class Sampling(keras.layers.Layer):
         mean, log_variance = inputs
         noise = keras.random.normal(keras.ops.shape(mean), seed=self.seed_generator)
         return mean + keras.ops.exp(0.5 * log_variance) * noise
+
+
+@keras.saving.register_keras_serializable("export_custom_layers")
+class AddedLoss(keras.layers.Layer):
+    """Adds a loss that is a loop in TensorFlow, and hands the predictions on."""
+
+    def call(self, labels, predictions):
+        ops, count = keras.ops, keras.ops.shape(labels)[0]
+        lengths = ops.full((count,), predictions.shape[1], dtype="int32")
+        sizes = ops.full((count,), labels.shape[1], dtype="int32")
+        self.add_loss(ops.mean(ops.ctc_loss(ops.cast(labels, "int32"), predictions, sizes, lengths)))
+        return predictions

@@ -319,3 +319,26 @@ def test_recurrent_layers_with_dropout(kind, tmp_path):
         layer = keras.layers.Bidirectional(layer)
     model = keras.Sequential([keras.Input((6, 3)), layer, keras.layers.Dense(2)])
     assert export_litert(model, tmp_path / "model.tflite").max_abs_error < 1e-4
+
+
+@only_tensorflow
+def test_a_loss_within_the_model_is_left_out(tmp_path):
+    """The loops of the loss cannot be frozen by TensorFlow, and no output depends on them."""
+    x, labels = keras.Input((5, 3), name="x"), keras.Input((2,), name="labels")
+    outputs = export_custom_layers.AddedLoss()(labels, keras.layers.Dense(4)(x))
+    result = export_litert(keras.Model([x, labels], outputs), tmp_path / "model.tflite")
+    assert result.max_abs_error < 1e-4
+    assert set(result.input_names) == {"x", "labels"}
+
+
+@only_tensorflow
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_pooling_of_volumes(padding, tmp_path):
+    """Its runtime has no kernel for it; two of images do the same."""
+    inputs = keras.Input((5, 6, 4, 2))
+    largest = keras.layers.MaxPooling3D(2, padding=padding)(inputs)
+    mean = keras.layers.AveragePooling3D((3, 2, 1), (2, 2, 1), padding=padding)(inputs)
+    model = keras.Model(inputs, [largest, keras.layers.Conv3D(2, 1)(mean)])
+    result = export_litert(model, tmp_path / "model.tflite")
+    assert result.max_abs_error < 1e-5
+    assert result.batch_size is None

@@ -98,6 +98,19 @@ def test_the_range_is_a_moving_average():
     assert quantizer.parameters().range[1] == pytest.approx(expected, rel=0.01)
 
 
+def test_ranges_do_not_follow_to_infinity():
+    """The logarithm of a number that was rounded to 0 says nothing of the range; NaN says that training diverges."""
+    quantizer = ActivationQuantizer()
+    quantizer.build((4,))
+    quantizer.set_range(-8.0, 2.0)
+    quantizer(ops.convert_to_tensor([-np.inf, -1.0, 0.0, 1.0]), training=True)
+    low, high = quantizer.clipping_range
+    assert low == -8.0
+    assert 1.9 < high < 2.0
+    quantizer(ops.convert_to_tensor([np.nan, 0.0, 0.0, 1.0]), training=True)
+    assert not np.isfinite(quantizer.clipping_range).all()
+
+
 @pytest.mark.parametrize(("bits", "low", "high"), [(8, -1.0, 3.0), (8, 0.0, 6.0), (8, -2.0, -1.0), (4, -1.0, 1.0)])
 def test_rounding_against_the_definition(bits, low, high, rng):
     quantizer = ActivationQuantizer(bits)

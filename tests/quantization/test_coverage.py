@@ -37,8 +37,8 @@ def after_dense(function):
     return functional(lambda x: function(layers.Dense(6)(x)))
 
 
-def self_attention(layer):
-    return functional(lambda x: layers.Dense(3)(layer(x, x)))
+def self_attention(layer, shape=SEQUENCE):
+    return functional(lambda x: layers.Dense(3)(layer(x, x)), shape)
 
 
 def encoder_decoder():
@@ -81,6 +81,21 @@ OTHERS = {
     "einsum, permuted": lambda: chain(layers.EinsumDense("abc,bd->adc", (6, None), bias_axes="d")),
     "attention": lambda: pair(lambda a, b: layers.Attention()([a, b])),
     "multi-head attention": lambda: self_attention(layers.MultiHeadAttention(2, 4, dropout=0.1)),
+    "attention over an image": lambda: self_attention(layers.MultiHeadAttention(2, 4), (2, 3, 4)),
+    "attention along one axis": lambda: self_attention(layers.MultiHeadAttention(2, 4, attention_axes=1), (3, 2, 4)),
+    "softmax along the first axis": lambda: after_dense(lambda x: ops.softmax(x, axis=1)),
+    "softmax over two axes": lambda: after_dense(layers.Softmax((1, 2))),
+    "3D convolution": lambda: chain(
+        *(layers.Conv3D(3, 2, activation="relu"), layers.MaxPooling3D((1, 2, 2)), layers.BatchNormalization()),
+        *(layers.Conv3D(2, (3, 2, 1), 2, "same", dilation_rate=1), layers.GlobalAveragePooling3D(), layers.Dense(2)),
+        shape=(5, 6, 6, 2),
+    ),
+    "3D, other ways": lambda: chain(
+        *(layers.Conv3D(2, 2, dilation_rate=2, padding="same"), layers.UpSampling3D((1, 2, 2))),
+        *(layers.ZeroPadding3D(1), layers.Cropping3D((1, 0, 1)), layers.AveragePooling3D(2, padding="same")),
+        *(layers.GlobalMaxPooling3D(keepdims=True), layers.Flatten(), layers.Dense(3)),
+        shape=(3, 3, 3, 2),
+    ),
     "grouped attention": lambda: self_attention(layers.GroupQueryAttention(4, 4, 2)),
     "dot": lambda: pair(lambda a, b: layers.Dot(axes=2)([a, b])),
     "matrix product": lambda: pair(lambda a, b: ops.matmul(a, ops.swapaxes(b, 1, 2))),
@@ -117,13 +132,8 @@ FLOATS = {
     "a running sum": (lambda: after_dense(lambda x: ops.cumsum(x, axis=1)), "CUMSUM"),
     "division by a tensor": (lambda: pair(lambda a, b: a / (b * b + 1.0)), "DIV"),
     "any number of timesteps": (lambda: chain(layers.LSTM(3), layers.Dense(2), shape=(None, 4)), "WHILE"),
-    "3D convolution": (lambda: chain(layers.Dense(3), layers.Conv3D(2, 2), shape=(3, 3, 3, 2)), "CONV_3D"),
-    "3D, other ways": (
-        lambda: chain(
-            *(layers.Dense(3), layers.Conv3DTranspose(2, 2), layers.UpSampling3D(2)),
-            *(layers.ZeroPadding3D(1), layers.Cropping3D(1), layers.GlobalMaxPooling3D()),
-            shape=(3, 3, 3, 2),
-        ),
+    "3D convolution the other way": (
+        lambda: chain(layers.Dense(3), layers.Conv3DTranspose(2, 2), layers.Dense(2), shape=(3, 3, 3, 2)),
         "CONV_3D_TRANSPOSE",
     ),
     "other normalizations": (

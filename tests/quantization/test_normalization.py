@@ -55,6 +55,23 @@ def test_it_is_broken_down_exactly(name):
     np.testing.assert_allclose(outputs(lowered, x), outputs(model, x), atol=2e-5)
 
 
+GAIN, SHIFT = np.random.default_rng(4).uniform(0.5, 1.5, (2, 8)).astype("float32")
+OPERATIONS = {
+    "LayerNorm": lambda x: ops.layer_normalization(x, GAIN, SHIFT),
+    "RMSNorm": lambda x: ops.rms_normalization(x, GAIN),
+    "Normalize": lambda x: ops.normalize(x),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_are_broken_down_exactly(name):
+    inputs, x = keras.Input(SHAPE), data()
+    model = keras.Model(inputs, layers.Dense(5)(OPERATIONS[name](layers.Dense(8)(inputs))))
+    lowered = lower(flatten(model)).model
+    assert name not in [type(operation).__name__ for operation in lowered.operations]
+    np.testing.assert_allclose(outputs(lowered, x), outputs(model, x), atol=2e-5)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_it_computes_in_integers(name, tmp_path):
     model, x = build(name), data()

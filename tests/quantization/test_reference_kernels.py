@@ -1,5 +1,7 @@
 """Tests of `reference_rounding`: the simulation rounds twice, as LiteRT's reference kernels do."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -153,3 +155,20 @@ def test_it_ends_with_the_context():
 def test_a_float_model_is_refused():
     with pytest.raises(ValueError, match="quantized model"):
         reference_rounding(small_network())
+
+
+@only_tensorflow
+def test_of_sums_of_int8_the_runtime_is_known_to_be_wrong(tmp_path):
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, keras.ops.sum(keras.layers.Dense(6)(inputs), axis=1))
+    x = np.random.default_rng(0).normal(size=(32, 4, 6)).astype("float32")
+    quantized = quantize_post_training(model, calibration_data=x, placement="integer", progress=False)
+    path = export_litert(quantized, tmp_path / "sum.tflite", strict=True).path
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runner = LiteRTRunner(path)
+    (received,) = runner.run(x).values()
+    steps = (received - keras.ops.convert_to_numpy(quantized(x))) / quantized.layers[-1].parameters().scale
+    assert np.abs(steps).max() < 1.1
+    with pytest.warns(UserWarning, match="takes them for unsigned ones"):
+        LiteRTRunner(path, kernels="reference")

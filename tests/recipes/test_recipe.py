@@ -172,6 +172,8 @@ def test_the_place_of_a_stage_follows_from_its_transforms():
         (lambda: Prune(0.5, channels="all"), TypeError, "`channels` should be True or False"),
         (lambda: PruneChannels(1.0), ValueError, "`sparsity` should be below 1"),
         (lambda: PruneChannels(round_to=0), ValueError, "`round_to` should be at least 1"),
+        (lambda: Prune(0.5, refit=1), TypeError, "`refit` should be True or False"),
+        (lambda: Prune(0.5, 0.2, refit=True), ValueError, "leave `initial_sparsity` out"),
         (lambda: RemoveChannels(exact=1), TypeError, "`exact` should be True or False"),
         (lambda: Prune(0.5, n_m=(2, 4), scope="model"), ValueError, "cannot go with `scope`"),
         (lambda: Prune(fine_tune=3), TypeError, "`fine_tune` should be a `FineTune`"),

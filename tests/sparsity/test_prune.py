@@ -529,3 +529,18 @@ def test_nothing_is_left_in_torchs_state(backend):
     for stripped in (strip_pruning(pruned), strip_pruning(pruned, inplace=True)):
         stripped(np.zeros((1, 12), "float32"))
         assert not [name for name in stripped.state_dict() if "mask" in name]
+
+
+def test_weights_of_one_channel_are_left_alone_but_where_they_are_asked_for():
+    inputs = keras.Input((6,))
+    gate = keras.layers.Dense(1, "sigmoid", name="gate")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(4, name="sum")(inputs) * gate)
+    pruned = prune_low_magnitude(model, HALF, granularity=Channel())
+    assert [weight.owner.name for weight in transformed_weights(pruned)] == ["sum"]
+    config = PruningConfig(HALF, Channel())
+    for refused in (
+        lambda: prune_low_magnitude(model.get_layer("gate"), HALF, granularity=Channel()),
+        lambda: prune_low_magnitude(model, HALF, overrides={"gate": config}),
+    ):
+        with pytest.raises(ValueError, match="nothing to choose"):
+            refused()

@@ -145,6 +145,17 @@ def operator_codes(model):
     return [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
 
 
+def reads(operator, kind, model):
+    """Whether a parsed file has operators of this name that read tensors of this type first, such as "SUM", "INT8"."""
+    schema, codes = require("ai_edge_litert.schema_py_generated"), operator_codes(model)
+    code, number = getattr(schema.BuiltinOperator, operator), getattr(schema.TensorType, kind)
+    return any(
+        codes[each.opcodeIndex] == code and graph.tensors[each.inputs[0]].type == number
+        for graph in model.subgraphs
+        for each in graph.operators or ()
+    )
+
+
 def enum_name(enum, value):
     """The name of `value` in one of the schema's enumerations."""
     return next((name for name, number in _public(enum) if number == value), str(value))

@@ -17,9 +17,9 @@ from keras_mot.export.dependencies import require
 from keras_mot.export.litert.litert_file import dense_values, enum_name, operator_codes
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
-from keras_mot.layers.float_boundary import ANGLE, ASKED, FASTER, MASKED, NO_KERNEL, UNEVEN, marked_boundaries
+from keras_mot.layers.float_boundary import ANGLE, ASKED, FASTER, MASKED, NO_KERNEL, UNEVEN, WIDE, marked_boundaries
 
-REASONS = (ASKED, FASTER, UNEVEN, MASKED, ANGLE, NO_KERNEL)
+REASONS = (ASKED, FASTER, UNEVEN, MASKED, ANGLE, NO_KERNEL, WIDE)
 """Why something is in floats, in the order of the numbers of boundaries' marks."""
 
 _STEPS = 255.0  # of a fake quantization of 8 bits

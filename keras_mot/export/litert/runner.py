@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -13,7 +14,7 @@ from keras_mot.data.arrays import is_number
 from keras_mot.data.naming import unique_names
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.isolation import open_interpreter
-from keras_mot.export.litert.litert_file import parse_content, read_content
+from keras_mot.export.litert.litert_file import parse_content, read_content, reads
 
 # Files that take any batch are run on this many samples at a time, which bounds the memory.
 _LARGEST_CHUNK = 64
@@ -46,7 +47,8 @@ class LiteRTRunner:
         input_names: Names of the inputs in the order in which a list of arrays is to be taken; by default that of the
             file, which `export_litert` writes in the order of the model's.
         kernels: "default", the runtime's fast ones with the XNNPACK delegate, or "reference", the slow ones that
-            define what integers compute; with these, `inner_values` can be read.
+            define what integers compute; with these, `inner_values` can be read. Of these, that for sums of int8
+            has a fault (LiteRT's issue 4079), of which a warning tells.
 
     Raises:
         ValueError: The file is not a `.tflite` file, is damaged, or the runtime refuses it or fails at it.
@@ -76,7 +78,13 @@ class LiteRTRunner:
             raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {describe(kernels)}.")
         self._keeps_values = kernels == "reference"
         content, self._label = read_content(source)
-        parse_content(content, self._label)  # what is checked is what runs
+        parsed = parse_content(content, self._label)  # what is checked is what runs
+        if kernels == "reference" and reads("SUM", "INT8", parsed):
+            warnings.warn(
+                f"{self._label} sums numbers of 8 bits. The reference kernel of LiteRT (2.3 and before) takes them for "
+                "unsigned ones (LiteRT's issue 4079), and what follows is wrong; its default kernels compute it right.",
+                stacklevel=2,
+            )
         with self._blaming("load"):
             self._interpreter = open_interpreter(content, num_threads, kernels)
             inputs, outputs = self._interpreter.inputs, self._interpreter.outputs

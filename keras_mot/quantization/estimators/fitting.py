@@ -15,6 +15,7 @@ from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.bias_correction import correct_biases
 from keras_mot.quantization.algorithms.equalization import equalize, find_pairs
+from keras_mot.quantization.algorithms.rounding_in_order import round_in_order, weights_to_round
 from keras_mot.quantization.calibration import Calibration
 from keras_mot.quantization.estimators.calibrating import (
     avoid_ties,
@@ -27,7 +28,7 @@ from keras_mot.quantization.estimators.calibrating import (
 )
 from keras_mot.quantization.estimators.fidelity import warn_if_useless
 from keras_mot.quantization.estimators.loss_aware import check_loss, keep_best, mean_loss
-from keras_mot.quantization.estimators.passes import Passes
+from keras_mot.quantization.estimators.passes import Passes, without_rounding
 from keras_mot.quantization.estimators.ranges import (
     Entropy,
     LeastSquares,
@@ -35,7 +36,7 @@ from keras_mot.quantization.estimators.ranges import (
     MinMax,
     Percentile,
 )
-from keras_mot.quantization.estimators.samples import Samples
+from keras_mot.quantization.estimators.samples import Recorded, Samples
 from keras_mot.quantization.simulation.weights import fit_scales
 from keras_mot.transforms import FakeQuantize
 
@@ -107,17 +108,26 @@ class Fitting:
             _where_it_helps(passes, samples.head, equalize_and_calibrate)
         elif asked.equalize:
             _equalize_and_fit(simulation)
-        if asked.loss is None:
-            calibrated(samples, progress=asked.progress)
-            _refine_ranges(passes, samples, searched=asked.estimator is None)
-        else:
-            self._choose_estimator(passes, samples)
+        expected = passes.outputs(samples.head, rounding=(), floats=True)  # before any bias moves
+        by_data = weights_to_round(simulation)
+        if by_data:
+            samples = Recorded(samples)
+        # Ranges are those of weights in floats: once rounded by data, layers return nearly the same.
+        with without_rounding(by_data):
+            if asked.loss is None:
+                calibrated(samples, progress=asked.progress)
+                _refine_ranges(passes, samples, searched=asked.estimator is None)
+            else:
+                self._choose_estimator(passes, samples)
+        if by_data:
+            round_in_order(simulation, samples.seen, move_biases=asked.correct_biases is not False)
+            passes.weights_changed()
         if asked.correct_biases is None:
-            outputs = _where_it_helps(passes, samples.head, lambda: _correct(simulation, samples.head))
+            outputs = _where_it_helps(passes, samples.head, lambda: _correct(simulation, samples.head), expected)
         else:
-            if asked.correct_biases:
+            if asked.correct_biases and not by_data:
                 _correct(simulation, samples.head)
-            outputs = passes.outputs(samples.head, rounding=(), floats=True), passes.outputs(samples.head)
+            outputs = expected, passes.outputs(samples.head)
         warn_if_useless(passes, samples.head, *outputs, origin, self.trained)
 
     def _choose_estimator(self, passes, samples):
@@ -153,13 +163,20 @@ def _shares_scales(simulation):
     return any(transform is not None and not transform.per_channel for transform in transforms)
 
 
-def _where_it_helps(passes, batches, change):
+def _where_it_helps(passes, batches, change, expected=None):
     """Changes a model, and takes the change back if the outputs are not much nearer to those of the float model.
+
+    Args:
+        passes: the `Passes` of the model.
+        batches: list of inputs as the model takes them.
+        change: function without arguments.
+        expected: the outputs of the float model, if biases are no longer as they were in it.
 
     Returns:
         The outputs of the float model, and those of what the model is now.
     """
-    expected, values = passes.outputs(batches, rounding=(), floats=True), _values(passes.model)
+    expected = passes.outputs(batches, rounding=(), floats=True) if expected is None else expected
+    values = _values(passes.model)
     before = passes.outputs(batches)
     change()
     after = passes.outputs(batches)

@@ -6,6 +6,7 @@ all. Which is run is said by arguments of one compiled function, so that no form
 
 import contextlib
 import functools
+import math
 from typing import Any
 
 import keras
@@ -16,9 +17,12 @@ from keras_mot import _torch
 from keras_mot._keras import compiled_call, no_gradients
 from keras_mot.data.arrays import part
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
+from keras_mot.layers.activation_rounding import rounded_if
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.layers.transformed_weight import evaluated_once
 from keras_mot.transforms import FakeQuantize
+
+_FEW = 3  # batches
 
 
 class Passes:
@@ -53,8 +57,11 @@ class Passes:
             List of (quantizer, least value, greatest value), one for each call of a quantizer without a fixed range.
         """
         kernels = self._kernels()
+        total = getattr(batches, "total", None) or (len(batches) if isinstance(batches, list) else math.inf)
+        # What TensorFlow runs a few times only takes longer to be traced than to be run as it is. JAX compiles either.
+        eager = keras.backend.backend() == "tensorflow" and total <= _FEW
         for batch in batches:
-            _, seen = self._on_batch(batch, kernels, (), watching=True)
+            _, seen = self._on_batch(batch, kernels, (), watching=True, eager=eager)
             yield [(quantizer, *map(float, limits)) for quantizer, limits in zip(self._order, seen, strict=True)]
 
     def outputs(self, batches: list, rounding: Any = None, floats: bool = False) -> list[np.ndarray]:
@@ -89,7 +96,7 @@ class Passes:
         both = zip(left, self._kernels(True), self._kernels(False), strict=True)
         return [floats if is_left else rounded for is_left, floats, rounded in both]
 
-    def _on_batch(self, batch, kernels, rounding, watching=False):
+    def _on_batch(self, batch, kernels, rounding, watching=False, eager=False):
         leaves = keras.tree.flatten(batch)
         size, shapes = len(leaves[0]), [leaf.shape[1:] for leaf in leaves]
         if self._first is None:
@@ -99,33 +106,35 @@ class Passes:
         if compiled and size < most and keras.backend.backend() != "torch":
             places = np.arange(most) % size  # what is repeated changes no extremes
             batch = part(batch, places)
-        active = np.array([any(quantizer is each for each in rounding) for quantizer in self.quantizers], bool)
+        forms = _forms(self.quantizers, rounding, watching)
         with no_gradients():
-            call = self._compiled if compiled else self._eager
+            call = self._compiled if compiled and not eager else self._eager
             # TensorFlow traces twice, without and with what Python knows to be true: quicker than conditions.
             watching = np.array(watching) if keras.backend.backend() == "jax" else watching
-            outputs, seen = call(kernels, active, watching, batch)
+            outputs, seen = call(kernels, forms, watching, batch)
         outputs = [np.asarray(ops.convert_to_numpy(item), "float64") for item in keras.tree.flatten(outputs)]
         outputs = [item[:size] if compiled and item.ndim and len(item) == most else item for item in outputs]
         return outputs, [np.asarray(ops.convert_to_numpy(limits)) for limits in seen] if watching else None
 
-    def _run(self, call, kernels, active, watching, inputs):
-        places = {id(quantizer): place for place, quantizer in enumerate(self.quantizers)}
+    def _run(self, call, kernels, forms, watching, inputs):
+        forms = ops.unstack(forms) if keras.backend.backend() == "tensorflow" else forms
+        form_of = {id(quantizer): forms[5 * place : 5 * place + 5] for place, quantizer in enumerate(self.quantizers)}
         order, seen = [], []
 
         def step(quantizer, values, averages):
-            def untouched():
-                if quantizer.fixed is None:
-                    return values
-                return _choose(watching, lambda: ops.clip(values, *quantizer.fixed), lambda: values)
-
             if quantizer.fixed is None and not averages:
                 order.append(quantizer)
                 seen.append(_limits_if(watching, values))
+            rounds, low, high, *ends = form_of[id(quantizer)]
+            ends = ends if quantizer.fixed is not None and watching is not False else ()
             if watching is True:  # which goes with no rounding
-                return untouched()
-            rounds = active[places[id(quantizer)]]
-            return _choose(rounds, lambda: quantizer.rounded(values, averages, known=True), untouched)
+                return ops.clip(values, *quantizer.fixed) if ends else values
+            if keras.backend.backend() == "torch":
+                return quantizer.rounded(values, averages) if rounds else values
+            if quantizer.learned:
+                return ops.where(rounds > 0, quantizer.rounded(values, averages), values)
+            floats = ops.cast(values, "float32")
+            return ops.cast(rounded_if(floats, rounds, low, high, ends, quantizer.grid, averages), values.dtype)
 
         known = {id(weight.variable): value for weight, value in zip(self._weights, kernels, strict=True)}
         with intercepted(step), evaluated_once(known):
@@ -148,12 +157,16 @@ def without_rounding(weights):
             transform.rounds = True
 
 
-def _choose(flag, then, otherwise):
-    """What one of two functions returns, tensors of one shape and dtype, by a flag that is an argument."""
-    if keras.backend.backend() == "torch" or isinstance(flag, bool):
-        return then() if flag else otherwise()
-    # A condition takes longer to compile than both to compute.
-    return ops.where(flag, then(), otherwise())
+def _forms(quantizers, rounding, watching):
+    """Five numbers of each quantizer: whether it rounds, its range, and where results are cut off if it does not."""
+    forms = []
+    for quantizer in quantizers:
+        fixed = quantizer.fixed if watching and quantizer.fixed is not None else (-math.inf, math.inf)
+        rounds = any(quantizer is each for each in rounding)
+        forms += [rounds, *quantizer.nudged_range(), *fixed]
+    forms = np.array(forms, "float32")
+    # Reading places of an array would be compiled for each of them by JAX, and be one operation for TensorFlow.
+    return list(forms) if keras.backend.backend() == "jax" else forms
 
 
 def _limits_if(flag, values):

@@ -62,6 +62,32 @@ class Samples:
         return (inputs for inputs, _ in itertools.chain(self._kept, self._rest))
 
 
+class Recorded:
+    """Samples that keep what has been iterated over, for who needs it once more.
+
+    Args:
+        samples: the `Samples`.
+        most: how many samples to keep.
+
+    Attributes:
+        seen: list of the batches of inputs that were kept; those of the head, until all have been iterated over.
+    """
+
+    def __init__(self, samples: Samples, most: int = 512):
+        self.head, self.labelled, self.total = samples.head, samples.labelled, samples.total
+        self.seen = self.head
+        self._samples, self._most = samples, most
+
+    def __iter__(self):
+        kept, count = [], 0
+        for inputs in self._samples:
+            if count < self._most:
+                kept.append(inputs)
+                count += sample_count(inputs)
+            yield inputs
+        self.seen = kept
+
+
 def _checked(model, batches, labelled):
     for count, (inputs, labels) in enumerate(batches):
         label = f"batch {count} of the calibration data (counted from 0)"

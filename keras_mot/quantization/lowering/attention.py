@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 from keras import layers, ops
 
@@ -75,7 +76,7 @@ def multi_head(
     attention_mask=None,
     use_causal_mask=False,
 ):
-    """`MultiHeadAttention` or `GroupQueryAttention` on sequences as matrix products, or `None`.
+    """`MultiHeadAttention` or `GroupQueryAttention` as matrix products, or `None`.
 
     A softmax with a mask is left in floats: what stands for minus infinity would leave no integers for the scores.
     """
@@ -86,21 +87,48 @@ def multi_head(
     masks = [(mask, axes) for mask, axes in masks if mask is not None]
     key = value if key is None else key
     tensors = (query, key, value)
-    if _has_extras(layer):
+    axes = tuple(attention_axes(layer) or (1,))
+    if _has_extras(layer) or any(len(tensor.shape) != len(query.shape) for tensor in tensors):
         return None
-    if any(len(tensor.shape) != 3 or None in tensor.shape[1:] for tensor in tensors):
+    if any(None in tensor.shape[1:] for tensor in tensors):
         return None
-    heads = []
+    if len(query.shape) != 3 and (masks or use_causal_mask):  # of several axes
+        return None
+    heads, shape = [], query.shape[:-1]
     for part, tensor in zip(("query", "key", "value"), tensors, strict=True):
         head = _projected(lowering, layer, part, tensor)
         if part != "query" and isinstance(layer, layers.GroupQueryAttention):
             head = ops.repeat(head, layer.num_repeats, axis=2)
-        heads.append(ops.transpose(head, _HEADS_FIRST))
+        heads.append(ops.transpose(_as_sequences(head, axes), _HEADS_FIRST))
     query, key, value = heads
     scores = ops.matmul(query * (1.0 / math.sqrt(query.shape[-1])), ops.transpose(key, (0, 1, 3, 2)))
     weights = _dropped(lowering, layer, _masked_softmax(lowering, layer, scores, masks, bool(use_causal_mask)))
-    mixed = ops.transpose(ops.matmul(weights, value), _HEADS_FIRST)
+    mixed = _from_sequences(ops.transpose(ops.matmul(weights, value), _HEADS_FIRST), axes, shape)
     return _projected(lowering, layer, "output", mixed)
+
+
+def _as_sequences(heads, axes):
+    """(batch, positions, heads, features) of heads with several axes of positions.
+
+    The positions along the axes that are attended to become one sequence, the others part of the batch.
+    """
+    positions = range(1, len(heads.shape) - 2)
+    if len(positions) == 1:
+        return heads
+    others = [axis for axis in positions if axis not in axes]
+    heads = _reordered(heads, (0, *others, *axes, *range(len(heads.shape) - 2, len(heads.shape))))
+    return ops.reshape(heads, (-1, math.prod(heads.shape[1 + len(others) : -2]), *heads.shape[-2:]))
+
+
+def _from_sequences(heads, axes, shape):
+    """The inverse of `_as_sequences`, for a batch and positions of this shape."""
+    positions = range(1, len(shape))
+    if len(positions) == 1:
+        return heads
+    order = (0, *(axis for axis in positions if axis not in axes), *axes)
+    heads = ops.reshape(heads, (-1, *(shape[axis] for axis in order[1:]), *heads.shape[-2:]))
+    order = (*order, *range(len(shape), len(shape) + 2))
+    return _reordered(heads, np.argsort(order).tolist())
 
 
 def projections(layer):
@@ -161,19 +189,81 @@ def _attended(lowering, layer, scores, value, mask, causal):
     return ops.where(ops.expand_dims(ops.cast(of_query, "bool"), -1), mixed, 0.0)
 
 
-def softmax(lowering, layer, inputs, mask=None):
-    """`Softmax` with a mask as one that is left in floats; `None` without one, or along another axis."""
-    axes = tuple(layer.axis) if isinstance(layer.axis, (tuple, list)) else (layer.axis,)
-    if mask is None or axes not in ((-1,), (len(inputs.shape) - 1,)):
+def dot_product(lowering, operation, query, key, value, bias=None, mask=None, scale=None):
+    """`keras.ops.dot_product_attention` as matrix products, or `None`; of keys and values, there may be fewer heads."""
+    heads, groups = query.shape[2], key.shape[2]
+    tensors = query, key, value
+    if operation.attn_logits_soft_cap is not None or not all(map(keras.utils.is_keras_tensor, tensors)):
         return None
-    mask = mask if mask.dtype == "bool" else ops.greater(ops.cast(mask, "float32"), 0.5)
+    if None in (heads, groups, query.shape[3]) or not (scale is None or np.ndim(scale) == 0):
+        return None
+    if heads != groups:
+        key, value = (ops.repeat(tensor, heads // groups, axis=2) for tensor in (key, value))
+    query, key, value = (ops.transpose(tensor, _HEADS_FIRST) for tensor in (query, key, value))
+    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    scores = ops.matmul(query * factor, ops.transpose(key, (0, 1, 3, 2)))
+    if bias is not None:
+        scores = scores + bias
+    masks = [] if mask is None else [(mask, ())]
+    weights = _masked_softmax(lowering, operation, scores, masks, bool(operation.is_causal))
+    return ops.transpose(ops.matmul(weights, value), _HEADS_FIRST)
+
+
+def softmax(lowering, operation, inputs=None, x=None, mask=None):
+    """Softmax of any axes, as layer and as operation, along the last one; with a mask, one that is left in floats.
+
+    Layers call it `inputs`, operations `x`. `None` for the last axis without a mask, or others with one.
+    """
+    inputs = x if inputs is None else inputs
+    if mask is None:
+        return _along_the_last(lowering, operation, inputs, layers.Softmax)
+    if _axes_of(operation, inputs) != (len(inputs.shape) - 1,):
+        return None
+    return _softmax_with_mask(lowering, operation, inputs, mask)
+
+
+def log_softmax(lowering, operation, inputs=None, x=None):
+    """The logarithm of the softmax of any axes, as layer and as operation, along the last one."""
+    inputs = x if inputs is None else inputs
+    return _along_the_last(lowering, operation, inputs, lambda name: layers.Activation("log_softmax", name=name))
+
+
+def _along_the_last(lowering, operation, inputs, build):
+    """What `build(name=)` makes, along the axes of an operation; `None` if it would be that operation itself."""
+    rank, axes = len(inputs.shape), _axes_of(operation, inputs)
+    if getattr(operation, "axis", -1) == -1 or any(inputs.shape[axis] is None for axis in axes):
+        return None
+    if len(axes) > 1 and (0 in axes or None in inputs.shape[1:]):
+        return None
+    step = lowering.make(operation, "last axis", lambda: build(name=operation.name))
+    order = (*(axis for axis in range(rank) if axis not in axes), *axes)
+    moved = _reordered(inputs, order)
+    shape = moved.shape[1:]
+    if len(axes) > 1:
+        moved = ops.reshape(moved, (-1, *shape[: -len(axes)], math.prod(shape[-len(axes) :])))
+    outputs = step(moved)
+    if len(axes) > 1:
+        outputs = ops.reshape(outputs, (-1, *shape))
+    return _reordered(outputs, np.argsort(order).tolist())
+
+
+def _axes_of(operation, inputs):
+    """The axes of a softmax, counted from the front."""
+    axis = getattr(operation, "axis", -1)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    return tuple(sorted(each % len(inputs.shape) for each in axes))
+
+
+def _softmax_with_mask(lowering, layer, inputs, mask):
+    if mask.dtype != "bool":
+        mask = ops.greater(mask, 0.5 if "float" in str(mask.dtype) else 0)  # of integers, the same without floats
     return lowering.make(layer, "softmax", lambda: MaskedSoftmax(name=layer.name))(inputs, mask=mask)
 
 
 def _has_extras(layer):
     """Whether an attention layer does more than attend to all of a sequence."""
     config = layer.get_config()
-    return bool(config.get("use_gate") or config.get("sliding_window")) or tuple(attention_axes(layer) or (1,)) != (1,)
+    return bool(config.get("use_gate") or config.get("sliding_window"))
 
 
 def _softmax(lowering, layer, scores):
@@ -194,7 +284,7 @@ def _masked_softmax(lowering, layer, scores, masks, causal, zeros=None):
     if not masks and not causal:
         return _softmax(lowering, layer, scores)
     # Where everything is left out, Keras's layer has weights of 0 if it drops some of them, and equal ones otherwise.
-    zeros = bool(layer.dropout) if zeros is None else zeros
+    zeros = bool(getattr(layer, "dropout", 0)) if zeros is None else zeros
     settings = {"causal": causal, "zeros": zeros, "name": f"{layer.name}_softmax"}
     softmax = lowering.make(layer, ("softmax", causal), lambda: MaskedSoftmax(**settings))
     total = None
@@ -205,8 +295,11 @@ def _masked_softmax(lowering, layer, scores, masks, causal, zeros=None):
 
 
 def _transposed(tensor, letters, order):
-    axes = [list(letters).index(letter) for letter in order]
-    return tensor if axes == sorted(axes) else ops.transpose(tensor, axes)
+    return _reordered(tensor, [list(letters).index(letter) for letter in order])
+
+
+def _reordered(tensor, axes):
+    return tensor if list(axes) == sorted(axes) else ops.transpose(tensor, axes)
 
 
 def _dropped(lowering, layer, weights):

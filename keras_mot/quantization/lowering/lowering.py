@@ -8,11 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mot._keras import producer_of
+from keras_mot._keras import own_flag, producer_of
 from keras_mot.graph.angles import is_angle
 from keras_mot.graph.arguments import accepts, deciding_arguments
 from keras_mot.graph.functional import operations_between
 from keras_mot.graph.left_out import left_out
+from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import operations_of, rewrite
@@ -59,7 +60,7 @@ def lower(
     lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits, fast)
     graph = Graph(model)
     lowering.angles = {id(call.operation) for call in graph.calls if is_angle(graph, call.operation)}
-    lowering.angles |= left_out(graph)
+    lowering.angles |= left_out(graph) | before_logarithms(graph)
     return Lowered(rewrite(model, lowering), lowering.origins, lowering.joined, lowering.moves)
 
 
@@ -79,7 +80,7 @@ class Lowering:
         bits: of activations, or `None`.
         fast: whether something may be left in floats that has kernels.
         affine: what `affine.py` notes of tensors.
-        angles: ids of the operations whose results are angles, which stay as they are.
+        angles: ids of the operations whose results are angles, or go to logarithms, which stay as they are.
         origins: as of `Lowered`, and so are the others.
     """
 
@@ -174,6 +175,8 @@ class Lowering:
             function: as of `Move`.
         """
         target.assign(function(np.array(ops.convert_to_numpy(source))))
+        if own_flag(target) != own_flag(source):
+            target.trainable = own_flag(source)
         move = Move(source, function)
         self.moves[id(target)] = move.after(self.moves[id(source)]) if id(source) in self.moves else move
 

@@ -7,6 +7,7 @@ than the others, or a few positions.
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -44,6 +45,45 @@ def unit_normalization(lowering, layer, inputs):
     return ops.reshape(_divided(lowering, layer, rows, 1.0, least=_SMALLEST), (-1, *inputs.shape[1:]))
 
 
+def layer_norm(lowering, operation, x, gamma=None, beta=None):
+    """`keras.ops.layer_normalization` by constants over the last axes, or `None`."""
+    size = _size_of_last_axes(operation, x)
+    if size is None or operation.rms_scaling or not _are_constants(size, gamma, beta):
+        return None
+    epsilon = _epsilon(operation)
+    rows = _normalized(lowering, operation, ops.reshape(x, (-1, size)), centered=True, epsilon=epsilon)
+    return ops.reshape(_scaled(lowering, operation, rows, gamma, beta), (-1, *x.shape[1:]))
+
+
+def rms_norm(lowering, operation, x, scale=None):
+    """`keras.ops.rms_normalization` by constants over the last axes, or `None`."""
+    size = _size_of_last_axes(operation, x)
+    if size is None or not _are_constants(size, scale):
+        return None
+    epsilon = _epsilon(operation)
+    rows = _normalized(lowering, operation, ops.reshape(x, (-1, size)), centered=False, epsilon=epsilon)
+    return ops.reshape(_scaled(lowering, operation, rows, scale, None), (-1, *x.shape[1:]))
+
+
+def normalize(lowering, operation, x):
+    """`keras.ops.normalize` by the Euclidean norm over the last axes, or `None`."""
+    size = _size_of_last_axes(operation, x)
+    if size is None or operation.order != 2:
+        return None
+    rows = _divided(lowering, operation, ops.reshape(x, (-1, size)), 1.0, least=_epsilon(operation) ** 2)
+    return ops.reshape(rows, (-1, *x.shape[1:]))
+
+
+def _epsilon(operation):
+    return float(keras.config.epsilon() if operation.epsilon is None else operation.epsilon)
+
+
+def _are_constants(size, *values):
+    """Whether each of the values is an array of a number for each of those that are normalized together, or `None`."""
+    given = [value for value in values if value is not None]
+    return not any(keras.utils.is_keras_tensor(value) or math.prod(value.shape) != size for value in given)
+
+
 def group_normalization(lowering, layer, inputs):
     """`GroupNormalization` of the last axis, or `None`."""
     shape = tuple(inputs.shape)
@@ -65,6 +105,8 @@ def group_normalization(lowering, layer, inputs):
 def _size_of_last_axes(layer, inputs):
     """How many numbers the axes hold that are normalized together; `None` if other axes stand behind them."""
     shape = tuple(inputs.shape)
+    if layer.axis is None:
+        return None
     axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     axes = sorted(axis % len(shape) for axis in axes)
     if axes != list(range(len(shape) - len(axes), len(shape))) or 0 in axes or None in shape[1:]:
@@ -99,4 +141,4 @@ def _scaled(lowering, layer, rows, scale, offset):
         np.asarray(default if each is None else each, "float64")
         for each, default in zip(values, (1.0, 0.0), strict=True)
     )
-    return affine(lowering, layer, rows, -1, scale, offset, trained=layer.trainable)
+    return affine(lowering, layer, rows, -1, scale, offset, trained=getattr(layer, "trainable", False))

@@ -111,9 +111,11 @@ def _add_operation(cut, call, steps, cost, elements, stays, crossing):
         cut.second_costs(id(operation), _ALWAYS)
     else:
         count = _count(call, elements)
-        little = _LITTLE * crossing if has_role(operation, MERGES) else 0.0  # sums are better for it
-        cut.first_costs(id(operation), count * (cost.integers + little))
-        cut.second_costs(id(operation), count * cost.floats)
+        # Sums are better for floats, and inputs that are rescaled may come as integers.
+        little = _LITTLE * crossing if has_role(operation, MERGES) else 0.0
+        of_tensors = len(call.inputs) > 1
+        cut.first_costs(id(operation), count * (cost.integers + little * of_tensors))
+        cut.second_costs(id(operation), count * (cost.floats + little * (not of_tensors)))
 
 
 def _to_cross(costs, elements, tensor):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -25,7 +25,9 @@ class FlatModel:
         operations: the operations that it was made from.
         around: dictionary from the id of one of these to the layers that it is called in, the outermost first.
         fixed: the variables of the user's model that have become constants.
-        closed: pairs of (layer of the user's model, why it could not be taken apart).
+        closed: pairs of a layer of the user's that could not be taken apart, and why.
+        lost: pairs of a layer of the user's, and what it does in training alone, which is not in the copy.
+        apart: the variables of the user's model that a layer holds, and others have as kernels of theirs, too.
     """
 
     model: keras.Model
@@ -34,31 +36,23 @@ class FlatModel:
     operations: tuple
     around: dict[int, tuple]
     fixed: tuple[keras.Variable, ...]
-    closed: tuple[tuple, ...]
+    closed: tuple[tuple[Any, str], ...]
+    lost: tuple[tuple[Any, str], ...]
+    apart: tuple[keras.Variable, ...] = ()
 
 
-def flat_copy(
-    model: keras.Model,
-    given: Origins,
-    data: Any = None,
-    trained: bool = False,
-    left: Callable[[Any], bool] = lambda layer: False,
-) -> FlatModel:
-    """The `FlatModel` of a plain model, whose composite layers are taken apart.
-
-    Warns of what stays one operation though it may be made of others.
+def warn_of(flat: FlatModel, model: keras.Model, asked: Callable[[Any], bool], trained: bool = False) -> None:
+    """Warns of what stays one operation though it may be made of others.
 
     Args:
-        model: a built model without weight transforms, which remembers nothing of it.
-        given: its `Origins` in the user's model; empty, if it is this one.
-        data: calibration data, if there are any.
+        flat: the `FlatModel`.
+        model: the model that it was made of.
+        asked: function from a layer to whether its user left it in floats.
         trained: whether the copy is going to be trained: then it warns of what is not trained any more.
-        left: function from a layer of the user's model to whether it is left in floats: then it stays as it is, if it
-            does something in training alone.
     """
-    flat, opened = _flat(model, given, data, trained, left)
-    if flat.closed:
-        listed = "".join(f"\n  {_described(layer)}: {reason}" for layer, reason in flat.closed)
+    closed = [(layer, reason) for layer, reason in flat.closed if not asked(layer)]
+    if closed:
+        listed = "".join(f"\n  {_described(layer)}: {reason}" for layer, reason in closed)
         warnings.warn(
             f"Some layers of '{model.name}' stay as they are, in floats, since they could not be taken apart:{listed}",
             stacklevel=2,
@@ -70,15 +64,15 @@ def flat_copy(
             f"quantized model, and are not trained: {', '.join(fixed)}.",
             stacklevel=2,
         )
-    apart = _trained_apart(opened) if trained else []
-    if apart:
+    if trained and flat.apart:
         warnings.warn(
-            f"These weights of '{model.name}' are used by a layer that holds them and by others: {', '.join(apart)}. "
-            "The quantized model has a weight for each use; they begin alike, and are trained apart.",
+            f"These weights of '{model.name}' are used by a layer that holds them and by others: "
+            f"{', '.join(variable.path for variable in flat.apart)}. The quantized model has a weight for each use; "
+            "they begin alike, and are trained apart.",
             stacklevel=2,
         )
-    if opened.lost:
-        listed = "".join(f"\n  {_described(given.of(layer))}: {what}" for layer, what in opened.lost)
+    if flat.lost:
+        listed = "".join(f"\n  {_described(layer)}: {what}" for layer, what in flat.lost)
         warnings.warn(
             f"Some layers of '{model.name}' do something in training alone, in their own `call`. The quantized model "
             f"computes what they do in inference, in training too:{listed}\nPut what is for training into a layer of "
@@ -86,23 +80,33 @@ def flat_copy(
             "in floats, by `overrides={layer: None}`.",
             stacklevel=2,
         )
-    return flat
 
 
-def _trained_apart(opened):
-    """Paths of the variables that layers of an opened model hold, and that others have as kernels of theirs, too."""
-    layers = [each for each in operations_of(opened.model) if isinstance(each, keras.layers.Layer)]
-    held = {id(variable) for layer in layers for variable in layer.trainable_variables}
-    read = [variable for key, variable in opened.read.items() if key in held and key not in opened.fixed]
-    return [variable.path for variable in read]
+def flat_copy(
+    model: keras.Model,
+    given: Origins,
+    data: Any = None,
+    shapes: Sequence[tuple] | None = None,
+    trained: bool = False,
+    left: Callable[[Any], bool] = lambda layer: False,
+) -> FlatModel:
+    """The `FlatModel` of a plain model, whose composite layers are taken apart.
 
+    Args:
+        model: a built model without weight transforms, which remembers nothing of it.
+        given: its `Origins` in the user's model; empty, if it is this one.
+        data: calibration data, if there are any.
+        shapes: as of `open_model`.
+        trained: whether the copy is going to be trained.
+        left: function from a layer of the user's model to whether it is left in floats: then it stays as it is, if it
+            does something in training alone.
+    """
 
-def _flat(model, given, data, trained, left):
     def is_left(layer):
         return left(given.of(layer))
 
     with forgetting_calls(everything_of(model)):
-        opened = open_model(model, lambda operation: lowering_of(operation) is not None, data, trained, is_left)
+        opened = open_model(model, _has_lowering, data, trained, is_left, shapes)
 
         def user(operation):
             return given.of(opened.origins.of(operation))
@@ -112,9 +116,19 @@ def _flat(model, given, data, trained, left):
         flat, origins = flatten_with_origins(opened.model, opened.names)
         origins = origins.through(opened.origins)
         fixed = tuple(opened.fixed.values())
-        closed = tuple((given.of(layer), reason) for layer, reason in opened.closed)
-        known = tuple(map(user, operations))
-        return FlatModel(flat, origins.through(given), origins, known, around, fixed, closed), opened
+        closed, lost = (tuple((given.of(layer), why) for layer, why in each) for each in (opened.closed, opened.lost))
+        users, apart = tuple(map(user, operations)), tuple(_trained_apart(opened, operations))
+        return FlatModel(flat, origins.through(given), origins, users, around, fixed, closed, lost, apart)
+
+
+def _trained_apart(opened, operations):
+    layers = [each for each in operations if isinstance(each, keras.layers.Layer)]
+    held = {id(variable) for layer in layers for variable in layer.trainable_variables}
+    return [variable for key, variable in opened.read.items() if key in held and key not in opened.fixed]
+
+
+def _has_lowering(operation):
+    return lowering_of(operation) is not None
 
 
 def _described(layer: Any) -> str:

@@ -8,7 +8,7 @@ from keras_mot._keras import call_of, producer_of
 from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_role, kind_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.float_boundary import ANGLE, ASKED, FASTER, MASKED, NO_KERNEL, FloatBoundary
+from keras_mot.layers.float_boundary import ANGLE, ASKED, MASKED, NO_KERNEL, FloatBoundary
 from keras_mot.layers.masked_softmax import MaskedSoftmax
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
@@ -26,7 +26,7 @@ def quantizer_of(tensor):
 
 
 def place(
-    model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}, target=LITERT, faster=()
+    model, scheme, selected=lambda operation: True, joined=None, asked=lambda operation: {}, target=LITERT, floats=None
 ):
     """Inserts activation quantizers into a lowered model.
 
@@ -37,17 +37,19 @@ def place(
         joined: dictionary from ids of operations to keys: those of equal keys share one quantizer.
         asked: function from an operation to arguments of the `ActivationQuantizer` behind it.
         target: the `Target` whose kernels will compute.
-        faster: ids of operations that are selected, and left in floats since they are faster so.
+        floats: dictionary from ids of operations that are selected, and left in floats nevertheless, to the reason,
+            as a `FloatBoundary` has it.
 
     Returns:
         The model with quantizers, and the list of its layers whose weights shall be quantized.
     """
 
     def in_integers(operation):
-        return selected(operation) and id(operation) not in faster
+        return selected(operation) and id(operation) not in floats
 
+    floats = {} if floats is None else floats
     steps = IntegerSteps(model, target, scheme.activation_bits, in_integers, joined or {})
-    placement = _Placement(steps, scheme, asked, target, faster)
+    placement = _Placement(steps, scheme, asked, target, floats)
     return rewrite(model, placement), list(placement.weighted.values())
 
 
@@ -60,9 +62,9 @@ def _is_masked_softmax(operation, args, kwargs):
 class _Placement:
     """Calls operations on rounded inputs, and a quantizer on their results."""
 
-    def __init__(self, steps, scheme, asked, target, faster):
+    def __init__(self, steps, scheme, asked, target, floats):
         self._steps, self._scheme, self._asked, self._target = steps, scheme, asked, target
-        self._faster = faster
+        self._reasons = floats
         self._bits = scheme.activation_bits
         self._shared = {}  # key -> the quantizer of all operations of this key
         self._prescribing = {}  # key -> an operation of this key whose range the target prescribes
@@ -141,12 +143,13 @@ class _Placement:
 
     def _reason(self, operation, args, kwargs):
         """Why an operation is left in floats."""
-        if id(operation) in self._faster:
-            return FASTER
+        masked = _is_masked_softmax(operation, args, kwargs) or self._steps.is_left_out(operation)
+        if masked and self._steps.selected(operation):
+            return MASKED
+        if id(operation) in self._reasons:
+            return self._reasons[id(operation)]
         if not self._steps.selected(operation):
             return ASKED
-        if _is_masked_softmax(operation, args, kwargs) or self._steps.is_left_out(operation):
-            return MASKED
         return ANGLE if self._steps.is_angle(operation) else NO_KERNEL
 
     def _settings(self, operation):
@@ -218,12 +221,14 @@ class _Placement:
         return self._rounded[id(tensor)][0]
 
     def _behind_boundary(self, tensor, reason):
-        """The tensor for readers in floats, which the exported file does not take for integers."""
-        if id(tensor) not in self._quantized:
+        """The tensor for readers in floats, which the exported file does not take for integers, or the first such."""
+        producer = producer_of(tensor)
+        known = reason == ASKED or id(producer) in self._reasons or self._steps.is_left_out(producer)
+        if id(tensor) not in self._quantized and known:
             return tensor
         key = id(tensor), reason
         if key not in self._floats:
-            self._floats[key] = (self._boundary(producer_of(tensor).name, reason)(tensor), tensor)
+            self._floats[key] = (self._boundary(producer.name, reason)(tensor), tensor)
         return self._floats[key][0]
 
 

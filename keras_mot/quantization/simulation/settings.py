@@ -24,10 +24,12 @@ class LayerSettings:
     Args:
         scheme: its `QuantizationScheme`.
         config: its `QuantizeConfig`, or `None`.
+        asked: whether `overrides` say so, and not only what is said of the whole model.
     """
 
     scheme: QuantizationScheme
     config: QuantizeConfig | None = None
+    asked: bool = False
 
     def for_operation(self, operation):
         """The settings of one operation; `None` if its config leaves it in floats."""
@@ -36,7 +38,7 @@ class LayerSettings:
         config = self.config.for_layer(operation)
         if config is self.config:
             return self
-        return None if config is None else LayerSettings(config.scheme(self.scheme), config)
+        return None if config is None else LayerSettings(config.scheme(self.scheme), config, self.asked)
 
     def transforms_of(self, key):
         """New transforms that come before the rounding of the weight `key` of the operation."""
@@ -167,7 +169,7 @@ def _layer_settings(selector, value, scheme):
             f"`overrides[{selector!r}]` asks for activations of {own.activation_bits} bits in a model with "
             f"{scheme.activation_bits}: kernels take and return activations of one type. Weights may have other bits."
         )
-    return LayerSettings(own, value if config else None)
+    return LayerSettings(own, value if config else None, asked=True)
 
 
 def _matches(selector, operation):

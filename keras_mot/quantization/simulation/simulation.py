@@ -10,6 +10,7 @@ from keras_mot._keras import flatten_layers, forget_torch_parameters, forgetting
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.kinds import is_kind, kernel_of
+from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins, copy_with_origins
 from keras_mot.graph.output_names import output_names, with_output_names
@@ -17,6 +18,7 @@ from keras_mot.graph.preprocessing import calls_lookups, has_lookups, is_lookup
 from keras_mot.graph.rewrite import everything_of
 from keras_mot.graph.tracing import trace
 from keras_mot.layers.finding import find_weights
+from keras_mot.layers.float_boundary import FASTER, WIDE
 from keras_mot.layers.technique import strip_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.collaborative import read_off_transforms
@@ -28,12 +30,18 @@ from keras_mot.quantization.simulation.carrying import carried_through, weights_
 from keras_mot.quantization.simulation.checks import check, check_built
 from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
 from keras_mot.quantization.simulation.kept_class import of_class_of
-from keras_mot.quantization.simulation.opened import flat_copy
+from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
+from keras_mot.quantization.simulation.opened import flat_copy, warn_of
 from keras_mot.quantization.simulation.placement import place, quantizer_of
 from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
 from keras_mot.quantization.simulation.sources import hand_on, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
-from keras_mot.quantization.simulation.weights import attach_transforms, fit_scales, warn_of_merged_values
+from keras_mot.quantization.simulation.weights import (
+    attach_transforms,
+    fit_scales,
+    warn_of_merged_values,
+    with_rounding,
+)
 from keras_mot.targets import LITERT
 from keras_mot.transforms.grid import Grid
 
@@ -75,8 +83,9 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     target = targets.get(target)
     target.check(scheme)
     fast = is_fast(placement, target, scheme.activation_bits)
+    shapes, fitting = shapes_of_data(model, fitting)
     simulation, folds, origin = simulate(
-        model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained
+        model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained, shapes
     )
     _round_slopes(simulation)
     fitting.run(simulation, origin)
@@ -104,18 +113,27 @@ def _traced(model, data, function):
         ) from error
 
 
-def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False, trained=False):
+def simulate(
+    model, scheme, selected=None, overrides=None, target=LITERT, data=None, fast=False, trained=False, shapes=None
+):
     """The simulation, whose activation quantizers have no ranges yet; arguments as of `quantize`.
 
-    With `fast`, what is faster in floats on the target is left in floats.
+    With `fast`, what is faster in floats on the target is left in floats. The shapes are those of the inputs in the
+    data, where the model leaves sizes open.
 
     Returns:
         The model; a dictionary from its layers to the batch normalizations that are a part of their scales; and a
         function from its operations to those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
-    flat = flat_copy(plain, given, data, trained, left_in_floats(overrides))
+    left = left_in_floats(overrides)
+    flat = flat_copy(plain, given, data, None, trained, left)
     settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    waiting = [] if shapes is None else waiting_for_sizes(flat, settings, shapes)
+    if waiting:
+        flat = with_known_sizes(flat, flat_copy(plain, given, data, shapes, trained, left), waiting)
+        settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
+    warn_of(flat, model, settings.is_in_floats, trained)
     parted, parts = move_before_concatenations(
         flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
     )
@@ -137,16 +155,25 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
     def chosen(operation):
         return settings.get(origins.of(lowered.origins.of(operation)))
 
-    faster = set()
+    def is_wide(operation):
+        return id(operation) in wide and not chosen(operation).asked
+
+    def in_integers(operation):
+        return chosen(operation) is not None and not is_wide(operation)
+
+    graph = Graph(lowered.model)
+    wide = before_logarithms(graph) if scheme.activation_bits == 8 else set()
+    floats = {id(call.operation): WIDE for call in graph.calls if chosen(call.operation) and is_wide(call.operation)}
     if fast:
         faster = faster_in_floats(
             lowered.model,
             target,
             scheme.activation_bits,
-            lambda operation: chosen(operation) is not None,
+            in_integers,
             lowered.joined,
             lambda operation: chosen(operation) is not None and chosen(operation).config is not None,
         )
+        floats |= dict.fromkeys(faster, FASTER)
     placed, weighted = place(
         lowered.model,
         scheme,
@@ -154,11 +181,12 @@ def simulate(model, scheme, selected=None, overrides=None, target=LITERT, data=N
         lowered.joined,
         lambda operation: chosen(operation).activation,
         target,
-        faster,
+        floats,
     )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
-    schemes = {id(layer): target.scheme_of(layer, chosen(layer).scheme) for layer in weighted}
+    by_data = data is not None and not trained
+    schemes = {id(layer): with_rounding(target.scheme_of(layer, chosen(layer).scheme), by_data) for layer in weighted}
     carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}

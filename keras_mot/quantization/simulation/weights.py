@@ -1,5 +1,6 @@
 """What is attached to the weights of a quantized model: a rounding, behind the mask and the codebook that it had."""
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 
@@ -10,9 +11,12 @@ from keras_mot._arrays import numpy_value
 from keras_mot.layers.attaching import attach
 from keras_mot.layers.finding import FoundWeight
 from keras_mot.layers.transformed import transformed_weights
+from keras_mot.quantization.algorithms.gptq import GPTQ
+from keras_mot.quantization.algorithms.second_order_rounding import SecondOrderRounding
 from keras_mot.quantization.schemes import QuantizationScheme
 from keras_mot.quantization.simulation.carrying import CarriedWeight
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform, WeightTransform
+from keras_mot.transforms.rounding import NEAREST
 
 
 def attach_transforms(
@@ -58,9 +62,19 @@ def _quantizer(scheme, found, kept, factors):
         scheme.per_channel and not shared,
         scheme.learned_scales,
         scaled_channels=scheme.per_channel and factors is not None and factors.size == channels,
-        rounding=None if palettes else scheme.rounding,
+        rounding=None if palettes and not isinstance(scheme.rounding, SecondOrderRounding) else scheme.rounding,
         name=f"{found.key}_quantize",
     )
+
+
+def with_rounding(scheme: QuantizationScheme, by_data: bool) -> QuantizationScheme:
+    """The scheme with a rounding: by default GPTQ, if there are data to round by and less than 8 bits, or `NEAREST`.
+
+    With 8 bits, what the nearest integers lose is lost in activations.
+    """
+    if scheme.rounding is not None:
+        return scheme
+    return dataclasses.replace(scheme, rounding=GPTQ() if by_data and scheme.weight_bits < 8 else NEAREST)
 
 
 def _take_out(factors, quantize, variable):

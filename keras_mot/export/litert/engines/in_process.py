@@ -11,9 +11,10 @@ from keras_mot._keras import plain_places
 from keras_mot._messages import shortened
 from keras_mot._quiet import quiet
 from keras_mot.data.naming import name_outputs
-from keras_mot.export.litert.engines import random_operations
 from keras_mot.export.litert.engines.conversion import UnsupportedOperationError, convert_with, variables_at
+from keras_mot.export.litert.engines.exchanges import with_kernels
 from keras_mot.export.litert.engines.filling import fill
+from keras_mot.export.litert.engines.loose_ends import without_loose_ends
 from keras_mot.export.litert.engines.stand_ins import StandIns
 from keras_mot.export.litert.engines.tensor_names import name_weights, variables_of_operations
 from keras_mot.export.litert.marking import marked
@@ -169,13 +170,12 @@ def _freeze(model, signature, batch_size, stand_ins):
     unknown = stand_ins.find_readers(constants) if stand_ins is not None else set()
     if unknown:
         return None, list(names), unknown, {}
+    traced = without_loose_ends(traced, order)
     frozen = convert_variables_to_constants_v2(traced)
     by_handle = {id(variable.value.handle): variable for variable in model.variables}
     captured = {inner.op.name: by_handle[id(outer)] for outer, inner in traced.graph.captures if id(outer) in by_handle}
     sources = {**captured, **{constant.op.name: variable for variable, constant in replaced}}
-    graph = frozen.graph
-    if random_operations.draws(graph):
-        graph, frozen = random_operations.with_kernels(frozen, order)
+    graph, frozen = with_kernels(frozen, order)
     readers = variables_of_operations(graph, sources, model.variables)
     return tf.function(call_frozen).get_concrete_function(**specs), list(names), unknown, readers
 

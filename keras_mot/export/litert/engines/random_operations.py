@@ -20,32 +20,12 @@ def draws(graph) -> bool:
     return any(node.op in _DRAWING for nodes in _bodies(definition) for node in nodes)
 
 
-def with_kernels(function, names):
-    """A frozen function whose random operations are those of LiteRT.
-
-    Args:
-        function: a concrete function of TensorFlow without variables.
-        names: the names of its arguments.
-
-    Returns:
-        The graph, and a function of the same keyword arguments that returns a list of tensors.
-    """
-    import tensorflow as tf
-
-    definition = function.graph.as_graph_def()
+def exchange(definition):
+    """Puts operations of LiteRT in place of those that draw random numbers in a `GraphDef`."""
     for nodes in _bodies(definition):
         for node in nodes:
             if node.op in _DRAWING:
                 _exchange(node)
-
-    def imported():
-        tf.graph_util.import_graph_def(definition, name="")
-
-    wrapped = tf.compat.v1.wrap_function(imported, [])
-    inputs = {tensor.op.name: wrapped.graph.get_tensor_by_name(tensor.name) for tensor in function.inputs}
-    outputs = [wrapped.graph.get_tensor_by_name(tensor.name) for tensor in function.outputs]
-    pruned = wrapped.prune([inputs[name] for name in names], outputs)
-    return pruned.graph, lambda **tensors: pruned(*(tensors[name] for name in names))
 
 
 def _bodies(definition):

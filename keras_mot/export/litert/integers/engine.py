@@ -13,7 +13,7 @@ from keras_mot.export.litert.marking import REASONS
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.float_boundary import ANGLE, ASKED, FASTER, MASKED, NO_KERNEL, UNEVEN
+from keras_mot.layers.float_boundary import ANGLE, ASKED, FASTER, MASKED, NO_KERNEL, UNEVEN, WIDE
 from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 
@@ -51,6 +51,7 @@ class IntegerEngine:
             MASKED: "it is a softmax with a mask, or what that reads, and no integer stands for what is left out",
             ANGLE: "it is an angle of many periods, which sine or cosine reads: integers are too coarse for it",
             NO_KERNEL: f"{target.name} has no integer kernel for it",
+            WIDE: "it is by default left in floats: a logarithm reads it, and 8 bits hold too little of small numbers",
         }
         numbers = dict(enumerate([*quantizers, *((why[reason], None) for reason in REASONS)], 1))
         file = to_integers(conversion.dense, numbers, carried, *self._types, target, tables)
@@ -63,6 +64,8 @@ class IntegerEngine:
                 if chosen
                 else ""
             )
+            if any(reason == why[WIDE] for _, _, reason in self.floats):
+                way += "\nA scheme in `overrides` for the layer has in integers what its logarithm reads."
             raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}{way}")
         return dataclasses.replace(conversion, dense=with_static_shapes(file.content))
 

@@ -1,0 +1,207 @@
+"""Accuracy of models that are pruned at once, without any training: masks alone, batch norm anew, refitted in rounds.
+
+KERAS_BACKEND=tensorflow python benchmarks/one_shot_pruning.py resnet8
+"""
+
+import dataclasses
+import time
+
+import keras
+import numpy as np
+from _common import Table, cifar10, environment, load_model, mnist, write_results
+from _common import parser as common_parser
+from _training import speaker_parts
+from pruning_accuracy import DS_CNN_LEFT_ALONE, pruning_of_the_rest
+
+from keras_mot.layers import find_weights
+from keras_mot.sparsity import (
+    ConstantSparsity,
+    NofM,
+    PruningConfig,
+    WholeModel,
+    prune_at_once,
+    prune_low_magnitude,
+    strip_pruning,
+    update_pruning_step,
+)
+
+SPLITS = 3
+ASKED = {("resnet8", "50 %"): 0.8, ("resnet8", "70 %"): 4.0, ("resnet8", "2:4"): 3.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A model with one split of its data.
+
+    Args:
+        model: the float model.
+        calibration: inputs.
+        test: (inputs, labels) that are no part of `calibration`.
+        left_alone: regular expressions of layers that are not pruned.
+    """
+
+    model: keras.Model
+    calibration: np.ndarray
+    test: tuple
+    left_alone: tuple = ()
+
+
+def random_splits(model, train, test, arguments, left_alone=()):
+    for seed in range(arguments.splits):
+        chosen = np.random.default_rng(seed).permutation(len(train[0]))[: arguments.samples]
+        yield Task(model, train[0][chosen], test, left_alone)
+
+
+def resnet8(arguments):
+    return random_splits(
+        load_model("cifar10/resnet8_jpegft.keras"), cifar10("train"), shortened(cifar10("test"), arguments), arguments
+    )
+
+
+def mnist_cnn(arguments):
+    train, test = mnist()
+    return random_splits(load_model("mnist/mnist_cnn.keras"), train, shortened(test, arguments), arguments)
+
+
+def ds_cnn_l(arguments):
+    """Calibrated on some speakers, measured on the others."""
+    model = load_model("kws/ds_cnn_l.keras")
+    for number, train, test in speaker_parts(arguments.splits):
+        chosen = np.random.default_rng(number).permutation(len(train[0]))[: arguments.samples]
+        yield Task(model, train[0][chosen], shortened(test, arguments), DS_CNN_LEFT_ALONE)
+
+
+def shortened(test, arguments):
+    """A random part of the test data, the same for all splits."""
+    if arguments.test_samples is None or arguments.test_samples >= len(test[1]):
+        return test
+    chosen = np.random.default_rng(1).permutation(len(test[1]))[: arguments.test_samples]
+    return test[0][chosen], test[1][chosen]
+
+
+TASKS = {"resnet8": resnet8, "mnist": mnist_cnn, "ds-cnn-l": ds_cnn_l}
+
+
+def settings_of(task):
+    """(`PruningConfig`, overrides) of each way of pruning; shares are those of all kernels."""
+    found = {}
+    for share in (0.5, 0.7):
+        pruning = pruning_of_the_rest(task.model, share, task.left_alone)
+        config = PruningConfig(ConstantSparsity(pruning["sparsity"], 0, 0), scope=WholeModel())
+        found[f"{100 * share:.0f} %"] = config, pruning["overrides"]
+    no_groups = {
+        weight.owner: None
+        for weight in find_weights(task.model)[0]
+        if weight.variable.shape[weight.axes.inputs[0]] % 4 and not weight.depthwise
+    }
+    overrides = {**no_groups, **dict.fromkeys(task.left_alone)}
+    return {**found, "2:4": (PruningConfig(ConstantSparsity(0.5, 0, 0), NofM(2, 4)), overrides)}
+
+
+def with_statistics(small, inputs):
+    """Batch normalization estimated anew, in place: a moving average over the data, gone through several times."""
+    norms = [layer for layer in small.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        layer.momentum = 0.8
+    for _ in range(-(-3072 // len(inputs)) if norms else 0):
+        for start in range(0, len(inputs) - 127, 128):
+            small(inputs[start : start + 128], training=True)
+    return small
+
+
+def accuracy(model, test):
+    return float(np.mean(model.predict(test[0], batch_size=250, verbose=0).argmax(-1) == test[1]))
+
+
+def masked(task, config, overrides):
+    """The model with masks, chosen at once."""
+    pruned = prune_low_magnitude(
+        task.model, config.schedule, granularity=config.granularity, scope=config.scope, overrides=overrides
+    )
+    update_pruning_step(pruned, steps=0)
+    return pruned
+
+
+METHODS = {
+    "masks alone": masked,
+    "batch norm anew": lambda task, *how: with_statistics(strip_pruning(masked(task, *how)), task.calibration),
+    "one round": lambda task, *how: in_rounds(task, *how, rounds=1),
+    "three rounds": lambda task, *how: in_rounds(task, *how, rounds=3),
+}
+
+
+def in_rounds(task, config, overrides, rounds):
+    count = len(task.calibration)
+    return prune_at_once(task.model, task.calibration, config, overrides=overrides, rounds=rounds, samples=count)
+
+
+def run(task, split, methods, known):
+    """Rows of one split; `known` holds what does not depend on the calibration data."""
+
+    def measured(key, make):
+        if key not in known:
+            known[key] = accuracy(make(), task.test)
+        return known[key]
+
+    data = id(task.test[1])
+    base, rows = measured((data, "float"), lambda: task.model), []
+    for name, how in settings_of(task).items():
+        for method in methods:
+            started = time.perf_counter()
+            model = METHODS[method](task, *how)
+            seconds = time.perf_counter() - started
+            always = method == "masks alone"
+            value = measured((data if always else split, name, method), lambda m=model: m)
+            row = {"setting": name, "method": method, "split": split, "accuracy": value, "float": base}
+            rows.append({**row, "drop": 100 * (base - value), "seconds": seconds})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def table_of(task_name, rows):
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    headers = ("pruned", "float, %", *methods, f"spread of {methods[-1]}", "asked at most", "s")
+    table = Table(f"{task_name}: points below float, without training", headers)
+    for name in dict.fromkeys(row["setting"] for row in rows):
+        own = [row for row in rows if row["setting"] == name]
+        drops = [[row["drop"] for row in own if row["method"] == method] for method in methods]
+        seconds = np.mean([row["seconds"] for row in own if row["method"] == methods[-1]])
+        spread = f"{min(drops[-1]):.2f} to {max(drops[-1]):.2f}"
+        base = 100 * np.mean([row["float"] for row in own])
+        asked = ASKED.get((task_name, name), "")
+        table.add(name, f"{base:.2f}", *(f"{np.mean(each):.2f}" for each in drops), spread, asked, f"{seconds:.0f}")
+    return table
+
+
+def main():
+    parser = common_parser(__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", choices=[*TASKS, []], default=list(TASKS))
+    parser.add_argument("--samples", type=int, default=1024, help="inputs to calibrate with")
+    parser.add_argument("--test-samples", type=int, help="of the test data, by default all")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--splits", type=int, default=SPLITS, help="of the data into calibration and test")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.samples, arguments.splits, arguments.test_samples = 128, 2, 500
+    for name in arguments.models:
+        rows, known = [], {}
+        for split, task in enumerate(TASKS[name](arguments)):
+            rows += run(task, split, arguments.methods, known)
+            write(arguments, name, rows)
+
+
+def write(arguments, name, rows):
+    """The results so far."""
+    values = {"model": name, "samples": arguments.samples, "environment": environment(), "rows": rows}
+    tested = "all" if arguments.test_samples is None else arguments.test_samples
+    notes = (
+        f"Means over {len({row['split'] for row in rows})} splits; {arguments.samples} inputs to calibrate with, "
+        f"without labels, none of them in the test data, of which {tested} are measured on. 50 % and 70 % of all "
+        "kernel weights, one ranking over the model by magnitude; 2:4 in all layers with groups of four.",
+    )
+    table = dataclasses.replace(table_of(name, rows), notes=notes)
+    write_results(arguments, f"one_shot_pruning_{name}_{keras.backend.backend()}", values, [table])
+
+
+if __name__ == "__main__":
+    main()

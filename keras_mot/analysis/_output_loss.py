@@ -1,0 +1,68 @@
+"""What the outputs of a changed model are worth beside those of the model: pure array logic, but for users' losses."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+_LEAST = 1e-12  # of a probability
+
+
+def make_measure(expected: Sequence[np.ndarray], loss: Any, labels: Sequence | None) -> tuple[str, Callable]:
+    """What is measured, and the function that measures it.
+
+    Args:
+        expected: the outputs of the model, float64 arrays.
+        loss: `None`, "kl", or a Keras loss, its name, or a function of labels and outputs.
+        labels: of these outputs, for a loss.
+
+    Returns:
+        The name of the measure, and a function from outputs like `expected` to a number of at least 0.
+    """
+    if loss == "kl" or (loss is None and all(map(_are_probabilities, expected))):
+        return "KL divergence", lambda outputs: sum(map(_kl, expected, outputs))
+    if loss is None:
+        return "relative error", lambda outputs: sum(map(relative_noise, expected, outputs)) / len(expected)
+    compute = keras.losses.get(loss)
+
+    def mean(outputs):
+        values = outputs[0] if len(outputs) == 1 else list(outputs)
+        result = compute(labels, np.asarray(values, "float32") if len(outputs) == 1 else values)
+        return float(np.mean(keras.ops.convert_to_numpy(result)))
+
+    before = mean(expected)
+    return "increase of the loss", lambda outputs: max(mean(outputs) - before, 0.0)
+
+
+def relative_noise(expected: np.ndarray, received: np.ndarray) -> float:
+    """The squared error by the variance over samples."""
+    noise = float(np.square(received - expected).sum())
+    signal = float(np.square(expected - expected.mean(axis=0)).sum()) or float(np.square(expected).sum())
+    return noise / max(signal, 1e-300)
+
+
+def decibels(expected: Sequence[np.ndarray], received: Sequence[np.ndarray]) -> float | None:
+    """The ratio of signal to noise of all outputs, in dB; `None` without noise."""
+    ratio = sum(map(relative_noise, expected, received)) / len(expected)
+    return -10 * math.log10(ratio) if ratio > 0 else None
+
+
+def _are_probabilities(outputs):
+    inside = outputs.ndim > 1 and outputs.min() >= 0 and outputs.max() <= 1 + 1e-6
+    return bool(inside) and bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-3) or outputs.shape[-1] == 1)
+
+
+def _kl(expected, received):
+    """The mean divergence of one distribution for each row from another; of one number, that of a yes or no."""
+    wanted, got = (_distributions(each) for each in (expected, received))
+    terms = wanted * (np.log(np.maximum(wanted, _LEAST)) - np.log(np.maximum(got, _LEAST)))
+    return max(float(terms.sum(axis=-1).mean()), 0.0)
+
+
+def _distributions(outputs):
+    if _are_probabilities(outputs):
+        return np.concatenate([outputs, 1 - outputs], axis=-1) if outputs.shape[-1] == 1 else outputs
+    exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
