@@ -144,13 +144,7 @@ class SearchResult(CompressionResult):
         words = []
         for name in excesses:
             cost = costs[name]
-            have = (
-                "was not measured"
-                if cost is None
-                else f"{cost:,.4g}"
-                if name in ("drop", "latency_ms")
-                else f"{cost:,}"
-            )
+            have = "was not measured" if cost is None else f"is {_number(name, cost)}"
             words.append(f"`{name}` {have}, where {getattr(self.budget, name):,g} is the limit")
         return (
             f"No trial keeps to the budget ({self.budget}). The nearest, {self.best_trial.number}, falls short: "
