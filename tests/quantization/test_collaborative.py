@@ -20,6 +20,7 @@ from keras_mot.layers import attach, transformed_weights, update_step
 from keras_mot.quantization import (
     INT4_WEIGHTS,
     INT8,
+    Calibration,
     Default8BitClusterPreserveQuantizeScheme,
     Default8BitPrunePreserveQuantizeScheme,
     MinMax,
@@ -226,7 +227,7 @@ def test_channels_that_batch_norm_switches_off():
         warnings.simplefilter("error", UserWarning)
         warnings.filterwarnings("ignore", message=".*whose weights are clustered")
         clustered = cluster_weights(model, 3)
-        quantized = quantize_model(clustered, calibration_data=x)
+        quantized = quantize_model(clustered, calibration_data=Calibration(x, estimator=MinMax()))
     outputs = quantized.predict(x, verbose=0)
     np.testing.assert_allclose(outputs[..., 1], 0.5, atol=0.02)
     np.testing.assert_allclose(outputs, keras_mot.layers.strip(clustered).predict(x, verbose=0), atol=0.05)
