@@ -17,6 +17,7 @@ EXPORTING = {
     "docs/export.md",
     "docs/quantization.md",
     "docs/recipes.md",
+    "docs/search.md",
 }  # exports: the conversion is the same from every backend, and is tested elsewhere
 
 
@@ -55,6 +56,7 @@ def names():
         "docs/migration-from-tfmot.md",
         "docs/architecture.md",
         "docs/low_rank.md",
+        "docs/search.md",
         "docs/sensitivity.md",
     ],
 )
