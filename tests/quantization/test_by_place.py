@@ -198,3 +198,14 @@ def test_samples_of_several_shapes_are_not_drawn():
     assert sum(len(batch) for (batch,) in drawn.batches()) == 4
     drawn.add((np.zeros((4, 5)),))
     assert drawn.batches() == []
+
+
+def test_what_is_joined_at_the_output_is_whole():
+    """The states of a recurrent layer beside its result: nothing of them is cut off."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((20, 8))
+    model = keras.Model(inputs, layers.Concatenate()([layers.Dense(20, name=name)(inputs) for name in "ab"]))
+    quantized = quantize_post_training(model, INT8, frames()[:, :, :8], **QUICK)
+    chosen = estimators_by_place(quantized)
+    kinds = [type(estimator).__name__ for _, estimator in chosen]
+    assert kinds.count("MinMax") == len(kinds) - 1  # all but the input

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_mot.graph.kinds import SAME, kind_of
+from keras_mot.graph.kinds import JOINS, SAME, has_role, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.float_boundary import FloatBoundary
@@ -116,7 +116,7 @@ def _in_steps(graph, call):
 
 
 def _at_outputs(graph):
-    """The ids of the quantizers between which and an output there is nothing but moves and squashing functions."""
+    """The ids of the quantizers between which and an output there are but moves, joins and squashing functions."""
     found, ahead = set(), list(graph.outputs)
     while ahead:
         call = graph.producer(ahead.pop())
@@ -125,6 +125,9 @@ def _at_outputs(graph):
         operation, kind = call.operation, kind_of(call.operation)
         if isinstance(operation, ActivationQuantizer) and operation.fixed is None:
             found.add(id(operation))
+            source = graph.producer(call.inputs[0])
+            if source is not None and has_role(source.operation, JOINS):
+                ahead += source.inputs
         elif isinstance(operation, ActivationQuantizer | FloatBoundary | NamedOutput) or (
             kind is not None and (kind.ranges == SAME or kind.name in _SQUASHING)
         ):
