@@ -243,7 +243,8 @@ def _train(architecture, model, inputs, outputs, callbacks):
     if architecture.train is not None:
         losses = architecture.train(model, inputs, callbacks)
     else:
-        own = "added_loss" in architecture.traits or ("own_step" in architecture.traits and _trains_itself(model))
+        own = "added_loss" in architecture.traits and _adds_losses(model, inputs)
+        own = own or ("own_step" in architecture.traits and _trains_itself(model))
         options = {} if keras.backend.backend() == "jax" else {"jit_compile": False}
         model.compile(keras.optimizers.SGD(1e-4), None if own else "mse", **options)
         targets = None if own else _targets(model, inputs, outputs)
@@ -252,6 +253,14 @@ def _train(architecture, model, inputs, outputs, callbacks):
         losses = [value for values in history.history.values() for value in values]
     if not np.isfinite(losses).all():
         raise Wrong(f"the loss is {losses}")
+
+
+def _adds_losses(model, inputs):
+    """Whether layers of a model add losses in their call. Those of a quantized one may not: a warning names them."""
+    from _zoo_compare import tensors
+
+    model(tensors(inputs), training=True)
+    return bool(model.losses)
 
 
 def _trains_itself(model):

@@ -72,6 +72,7 @@ RECURRENT = {
     ),
 }
 OTHERS = {
+    "additive attention": lambda: pair(lambda a, b: layers.AdditiveAttention()([a, b])),
     "embedding": lambda: functional(lambda x: layers.Conv1D(3, 2)(layers.Embedding(10, 4)(x)), (5,), "int32"),
     "einsum": lambda: chain(layers.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d", activation="relu")),
     "einsum, to heads and back": lambda: chain(
@@ -142,7 +143,6 @@ FLOATS = {
         ),
         "RSQRT",
     ),
-    "additive attention": (lambda: pair(lambda a, b: layers.AdditiveAttention()([a, b])), "TANH"),
     "recurrent convolution": (
         lambda: chain(layers.ConvLSTM1D(2, 2), layers.Flatten(), layers.Dense(2), shape=(3, 6, 2)),
         "WHILE",
