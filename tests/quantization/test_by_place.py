@@ -78,8 +78,8 @@ def test_what_is_not_rare_is_kept():
     tiles = generator.uniform(-1, 1, (200, 1)) + generator.uniform(-0.1, 0.1, (200, 300))
     seen.add(tiles.astype("float32"))
     low, high = MeanOfSamples().range(seen)
-    assert low == pytest.approx(np.quantile(tiles, 0.01), abs=0.05)
-    assert high == pytest.approx(np.quantile(tiles, 0.99), abs=0.05)
+    # Of numbers that are all over, a hundredth could be cut off, which is not worth it.
+    assert (low, high) == pytest.approx((tiles.min(), tiles.max()))
     assert MeanMinMax().range(seen)[1] < 0.2
 
 
@@ -109,10 +109,10 @@ def test_groups_against_drawing_them():
 def test_one_of_ten_samples_may_be_cut_off_within():
     seen = SeenValues()
     values = np.random.default_rng(0).uniform(0, 1, (100, 1000)).astype("float32")
-    values[:, 0] = np.arange(100) + 1.0
+    values[:, 0] = (np.arange(100) + 1.0) ** 3
     seen.add(values)
     low, high = MostSamples().range(seen)
-    assert high == pytest.approx(np.percentile(np.arange(100) + 1.0, 90))
+    assert high == pytest.approx(np.percentile(values[:, 0], 90))
     assert low == pytest.approx(0.0, abs=0.01)
 
 

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from keras_mot.export import export_litert
 from keras_mot.graph.rewrite import flatten, operations_of
-from keras_mot.quantization import INT8, quantize_post_training
+from keras_mot.quantization import INT8, MinMax, quantize_post_training
 from keras_mot.quantization.lowering.lowering import lower
 
 QUERIES, KEYS, HEADS = 6, 5, 4
@@ -56,7 +56,7 @@ def test_it_is_broken_down_into_products_and_a_softmax(name):
 def test_it_computes_in_integers(tmp_path):
     keras.utils.set_random_seed(0)
     model, x = attending(*FORMS["fewer heads"]), data()
-    quantized = quantize_post_training(model, INT8, x, placement="integer", progress=False)
+    quantized = quantize_post_training(model, INT8, x, placement="integer", progress=False, estimator=MinMax())
     exported = export_litert(quantized, tmp_path / "model.tflite", strict=True)
     assert exported.float_operators == ()
     (received,) = keras.tree.flatten(exported.run(x))

@@ -9,10 +9,11 @@ from keras_mot._keras import producer_of
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.export.litert.litert_file import enum_name, operator_codes, parse_model
 from keras_mot.graph.rewrite import flatten
-from keras_mot.quantization import INT8, quantize_post_training
+from keras_mot.quantization import INT8, MinMax, quantize_post_training
 from keras_mot.quantization.lowering.lowering import lower
 from tests.quantization.test_coverage import only_tensorflow, outputs, random_weights
 
+EXACT = {"equalize": False, "correct_biases": False, "estimator": MinMax()}  # nothing is cut off
 POSITIONS = np.random.default_rng(1).normal(size=(4, 6)).astype("float32")
 CHANNELS = np.array([0.4, -1.5, 0.2, 3.0, 0.01, 1.0], "float32")
 
@@ -88,7 +89,7 @@ def model_of(functions, shape, first):
 def quantized_pair(functions, shape, first):
     model = model_of(functions, shape, first)
     x = np.random.default_rng(4).standard_normal((40, *shape)).astype("float32")
-    quantized = quantize_post_training(model, INT8, x, equalize=False, correct_biases=False, placement="integer")
+    quantized = quantize_post_training(model, INT8, x, **EXACT, placement="integer")
     return model, quantized, x
 
 
@@ -232,7 +233,7 @@ def test_batch_normalization_goes_into_the_parts_of_a_concatenation():
     x = layers.Activation("relu")(layers.BatchNormalization()(layers.Concatenate()(parts)))
     model = settled(keras.Model(inputs, layers.Flatten()(x)))
     x = np.random.default_rng(4).standard_normal((32, *SMALL)).astype("float32")
-    quantized = quantize_post_training(model, INT8, x, equalize=False, correct_biases=False)
+    quantized = quantize_post_training(model, INT8, x, **EXACT)
     expected, received = outputs(model, x), outputs(quantized, x)
     assert np.abs(received - expected).max() < 0.03 * np.abs(expected).max()
     # One convolution has taken its part over; the other is rectified first.
@@ -245,7 +246,7 @@ def test_a_concatenation_that_others_read_stays_before_its_batch_normalization()
     joined = layers.Concatenate()([layers.Conv2D(2, 3)(inputs), layers.Conv2D(3, 3)(inputs)])
     model = settled(keras.Model(inputs, layers.Concatenate()([layers.BatchNormalization()(joined), joined])))
     x = np.random.default_rng(4).standard_normal((16, *SMALL)).astype("float32")
-    quantized = quantize_post_training(model, INT8, x, equalize=False, correct_biases=False)
+    quantized = quantize_post_training(model, INT8, x, **EXACT)
     expected, received = outputs(model, x), outputs(quantized, x)
     assert np.abs(received - expected).max() < 0.05 * np.abs(expected).max()
     assert sum(isinstance(layer, layers.DepthwiseConv2D) for layer in quantized.layers) == 1

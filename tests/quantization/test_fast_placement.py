@@ -13,7 +13,7 @@ from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
 from keras_mot.layers.float_boundary import ASKED, FASTER, FloatBoundary
-from keras_mot.quantization import INT8, INT16X8, quantize_apply, quantize_model, quantize_post_training
+from keras_mot.quantization import INT8, INT16X8, MinMax, quantize_apply, quantize_model, quantize_post_training
 from keras_mot.quantization.aware_training import quantize_annotate_model
 from keras_mot.quantization.simulation.minimum_cut import MinimumCut
 from keras_mot.recipes import PostTraining, QuantizeAware
@@ -42,7 +42,7 @@ def encoder():
 def fast():
     keras.utils.set_random_seed(0)
     model = encoder()
-    return model, quantize_post_training(model, INT8, X, **SETTINGS)
+    return model, quantize_post_training(model, INT8, X, **SETTINGS, estimator=MinMax())
 
 
 def rounded(model):

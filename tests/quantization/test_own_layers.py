@@ -13,6 +13,7 @@ from keras_mot.quantization import (
     INT4_WEIGHTS,
     INT8,
     INT16X8,
+    MinMax,
     QuantizationScheme,
     quantize_model,
     quantize_post_training,
@@ -90,7 +91,7 @@ def test_it_is_rounded_in_one_step_with_what_follows():
     # Behind the input, the first matrix with its ReLU, the square, the second matrix with its ReLU, and the last two.
     assert len(activation_quantizers(quantized)) == 6
     expected = ops.convert_to_numpy(network()(X))
-    received = ops.convert_to_numpy(quantize_post_training(network(), INT8, X)(X))
+    received = ops.convert_to_numpy(quantize_post_training(network(), INT8, X, estimator=MinMax())(X))
     np.testing.assert_allclose(received, expected, atol=0.08 * np.abs(expected).max())
 
 
@@ -155,7 +156,7 @@ register_kind(ScaledShift, Kind("scaled_shift", ELEMENTWISE, steps=_scaled_shift
 def test_steps_of_a_subclass_go_before_those_of_what_it_inherits_from():
     inputs = keras.Input((20,))
     model = keras.Model(inputs, keras.layers.Dense(2)(AveragedSquares()([inputs, inputs])))
-    quantized = quantize_post_training(model, INT8, X)
+    quantized = quantize_post_training(model, INT8, X, estimator=MinMax())
     assert not any(isinstance(layer, AveragedSquares) for layer in quantized.layers)
     expected = ops.convert_to_numpy(model(X))
     np.testing.assert_allclose(ops.convert_to_numpy(quantized(X)), expected, atol=0.05 * np.abs(expected).max())
@@ -165,7 +166,7 @@ def test_steps_of_a_subclass_go_before_those_of_what_it_inherits_from():
 def test_steps_get_the_arguments_of_the_call_or_are_not_taken(arguments):
     inputs = keras.Input((20,))
     model = keras.Model(inputs, keras.layers.Dense(2)(ScaledShift()(inputs, **arguments)))
-    quantized = quantize_post_training(model, INT8, X)
+    quantized = quantize_post_training(model, INT8, X, estimator=MinMax())
     in_floats = any(isinstance(layer, ScaledShift) for layer in quantized.layers)
     assert in_floats == (list(arguments) == ["shift"])
     expected = ops.convert_to_numpy(model(X))

@@ -20,6 +20,7 @@ _MANY = 256
 _FEW = 16  # each of so few features matters
 _CUT_OFF = 0.01  # the share of the values that may lie above a range, and below
 _WHOLE = 0.9  # the share of samples that are not cut off, above or below
+_WORTH = 1.25  # how much wider a range must be for something to be cut off: less resolution is not worth it
 _FEW_BITS = 8  # with more, there is resolution enough for rare values
 _SQUASHING = ("softmax", "sigmoid", "tanh")
 
@@ -76,10 +77,15 @@ def _group_size(seen):
 
 
 def _widened(seen, low, high):
-    """A range that cuts off no more than so large a share of the values; nothing of a sample's few features."""
+    """A range that cuts off no more than so large a share of the values, and nothing where little is won by it.
+
+    Nor does it cut off anything of a sample's few features.
+    """
     if 0 < seen.size <= _FEW:
         return seen.limits
-    return min(low, seen.quantile(_CUT_OFF)), max(high, seen.quantile(1.0 - _CUT_OFF))
+    low, high = min(low, seen.quantile(_CUT_OFF)), max(high, seen.quantile(1.0 - _CUT_OFF))
+    least, greatest = seen.limits
+    return (low, high) if greatest - least > _WORTH * (high - low) else (least, greatest)
 
 
 def estimators_by_place(model) -> list[tuple[ActivationQuantizer, RangeEstimator]]:
