@@ -57,6 +57,7 @@ from keras_mot.quantization import (
     quantize_post_training,
     strip_quantization,
 )
+from keras_mot.quantization.estimators.by_place import MeanOfSamples, MostSamples
 from keras_mot.recipes import (
     STAGES,
     Cluster,
@@ -130,7 +131,10 @@ CLUSTERING = (
     SharedValues(),
     DifferentiableKMeans(),
 )
-ESTIMATORS = (MinMax(), MeanMinMax(), MovingAverage(), Percentile(), LeastSquares(), Entropy())
+ESTIMATORS = (
+    *(MinMax(), MeanMinMax(), MovingAverage(), Percentile(), LeastSquares(), Entropy()),
+    *(MeanOfSamples(), MostSamples()),  # which the default is made of
+)
 SCHEMES = {"INT8": INT8, "INT16X8": INT16X8, "INT4_WEIGHTS": INT4_WEIGHTS}
 TARGETS = ("LITERT",)  # which the schemes are exported for, with these
 ROUNDINGS, FORMATS = (Nearest(), GPTQ(), AdaRound()), ("litert",)
@@ -289,16 +293,20 @@ def test_trains_and_is_stripped(member, tmp_path):
     assert weights
     loaded = through_a_file(model, tmp_path)
     assert [each.path for each in transformed_weights(loaded)] == [each.path for each in weights]
+    regrown = getattr(member, "fraction", 0.0) / 2  # weights that come back begin at zero
     by_path = {variable.path: numpy(variable) for variable in small.variables}
     for weight in weights:
         values = by_path[weight.variable.path]
         if member in PRUNING:
-            assert np.mean(values == 0) == pytest.approx(0.5, abs=0.5 if isinstance(member, WholeModel) else 0.01)
+            tolerance = 0.5 if isinstance(member, WholeModel) else 0.01 + regrown
+            assert np.mean(values == 0) == pytest.approx(0.5, abs=tolerance)
         else:
             assert len(np.unique(values)) <= 4
     kernels = [value for path, value in by_path.items() if path.endswith("kernel") and value.any()]
     if member in PRUNING and len(weights) == len(kernels):
-        assert np.mean(np.concatenate([kernel.ravel() for kernel in kernels]) == 0) == pytest.approx(0.5, abs=0.02)
+        assert np.mean(np.concatenate([kernel.ravel() for kernel in kernels]) == 0) == pytest.approx(
+            0.5, abs=0.02 + regrown
+        )
     soft = isinstance(member, DifferentiableKMeans)  # what it mixes in training, stripping assigns
     atol = 0.05 if soft else 1e-5
     np.testing.assert_allclose(numpy(small(x)), numpy(model(x, training=False)), rtol=1e-4, atol=atol)

@@ -88,7 +88,13 @@ def symbolic_inputs(model: keras.Model, data: Any = None) -> list:
             keras.Input(batch_shape=(None, *np.shape(array)[1:]), dtype=_dtype(array, model), name=name)
             for name, array in zip(names, arrays, strict=True)
         ]
-    specs = input_specs(model)
+    try:
+        specs = input_specs(model)
+    except UnknownInputsError:
+        # A call that cannot be traced, as of lookups on JAX, is not remembered.
+        if not _is_array(data):
+            raise
+        specs = [keras.InputSpec(shape=(None, *np.shape(data)[1:]))]
     one = len(keras.tree.flatten(specs)) == 1
     if data is None and one and any(isinstance(layer, _OF_TEXTS) for layer in flatten_layers(model)):
         specs = keras.tree.map_structure(lambda spec: keras.InputSpec(shape=spec.shape, dtype="string"), specs)

@@ -229,7 +229,7 @@ def find_executor(executor: "Executor | str") -> Executor:
     if not isinstance(executor, str):
         raise TypeError(f"`executor` should be an `Executor` or its name; received {describe(executor)}.")
     if executor not in _EXECUTORS:
-        raise ValueError(f"`executor` should be one of {tuple(_EXECUTORS)}; received {executor!r}.")
+        raise ValueError(f"`executor` should be one of {tuple(_EXECUTORS)}; received {describe(executor)}.")
     return _EXECUTORS[executor]()
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from keras_mot._messages import describe
 from keras_mot._packages import how_to_install, is_installed
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.families import FAMILIES, Proposal
@@ -185,7 +186,7 @@ def families_for(names: Any) -> tuple[str, ...]:
     if names is None:
         return tuple(FAMILIES)
     if isinstance(names, str) or not isinstance(names, list | tuple) or not names:
-        raise TypeError(f"`families` should be a list of some of {', '.join(FAMILIES)}; received {names!r}.")
+        raise TypeError(f"`families` should be a list of some of {', '.join(FAMILIES)}; received {describe(names)}.")
     unknown = [name for name in names if name not in FAMILIES]
     if unknown:
         raise ValueError(f"There is no family {unknown[0]!r}; there are: {', '.join(FAMILIES)}.")
