@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import Recipe
 from keras_mot.recipes.searching.allocation import Option, allocate, undominated
+from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.layer_options import Choice, LayerChoices
 from keras_mot.recipes.stages import Cluster, Factorize, PostTraining, Prune, QuantizeAware, RemoveChannels
 
@@ -77,6 +78,17 @@ def recipe_of(
         tuned = last.fine_tune if stages else long
         stages.append(Cluster(**_split("number_of_clusters", values), fine_tune=tuned))
     return Recipe([*stages, last], name), sum(choice.size for choice in chosen.values())
+
+
+def useful(families: Sequence[str], budget: Budget) -> list[str]:
+    """Those of the families that can help to keep to a budget; all, if none can.
+
+    Zeros and shared values make files smaller once they are zipped, and nothing faster.
+    """
+    if budget.zipped is not None or (budget.bytes is None and budget.latency_ms is None):
+        return list(families)
+    found = [name for name in families if not {"sparsity", "values"} & set(FAMILIES[name])]
+    return found if any(FAMILIES[name] for name in found) else list(families)
 
 
 def smallest(family: str, layers: Sequence[LayerChoices]) -> float:

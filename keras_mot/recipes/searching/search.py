@@ -26,7 +26,7 @@ from keras_mot.recipes.fine_tuning import FineTune, check_whole
 from keras_mot.recipes.recipe import Recipe
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.executors import Executor, LostTrialError, find_executor, first_done
-from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, smallest
+from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, smallest, useful
 from keras_mot.recipes.searching.layer_options import SPARSITIES, VALUES, choices_of
 from keras_mot.recipes.searching.planning import is_new, next_size
 from keras_mot.recipes.searching.result import SearchResult, best_of, front_of, measured
@@ -170,11 +170,11 @@ class _Search:
 
     def prepare(self, arranged, identity, storage, families, seed):
         """Everything that comes before the first trial, in an order in which mistakes show first."""
-        self._families = list(families)
+        self._families = useful(families, self._budget)
         rate = self._fine_tune.learning_rate if self._fine_tune else 1e-3
         known = self._folder / _SENSITIVITY
         # Refuses another search's folder before anything is computed; the sizes follow.
-        self._study = Study(self._folder, storage, self._budget, 1.0, families, rate, seed, identity)
+        self._study = Study(self._folder, storage, self._budget, 1.0, self._families, rate, seed, identity)
         if self._executor.shares_process:
             self._executor.bind(self._run_here)
         else:
@@ -185,7 +185,7 @@ class _Search:
         self._layers = choices_of(self._model, self._losses(known, arranged, seed))
         self._dense = sum(layer.dense for layer in self._layers)
         if not self._dense:
-            self._families = [name for name in self._families if not FAMILIES[name]] or ["dense"]
+            self._families[:] = [name for name in self._families if not FAMILIES[name]] or ["dense"]
             self._dense = 1.0
         self._study.dense = self._dense
 

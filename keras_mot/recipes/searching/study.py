@@ -36,7 +36,7 @@ class Study:
         storage: where trials are kept: what `optuna.create_study` takes, or `None` for a file in the folder.
         budget: the `Budget`.
         dense: bytes of all kernels in 8 bits, zipped.
-        families: those to choose from.
+        families: those to choose from, some of `FAMILIES`.
         learning_rate: around which learning rates are chosen.
         seed: of the sampler.
         identity: dictionary of texts: what a search must have in common with one that it goes on with.
@@ -49,7 +49,7 @@ class Study:
         import optuna
 
         self._optuna, self._folder, self._budget, self.dense = optuna, folder, budget, dense
-        self._rate = learning_rate
+        self._families = families
         with _quiet():
             if storage is None:
                 backend = optuna.storages.journal.JournalFileBackend(str(folder / LOG))
@@ -69,19 +69,21 @@ class Study:
                 f"The search in '{folder}' was begun with another {' and another '.join(different)}: name another "
                 "folder (and another `storage`, if you gave one)."
             )
-        optuna_distributions = optuna.distributions
         self._distributions = {
-            "family": optuna_distributions.CategoricalDistribution(list(families)),
-            "size": optuna_distributions.FloatDistribution(0.02, 1.0, log=True),
-            "learning_rate": optuna_distributions.FloatDistribution(learning_rate / 5, 2 * learning_rate, log=True),
-            "balance": optuna_distributions.FloatDistribution(0.05, 2.0, log=True),
+            # All of them, always: Optuna has one list of choices for all trials of a study.
+            "family": optuna.distributions.CategoricalDistribution(list(FAMILIES)),
+            "size": optuna.distributions.FloatDistribution(0.02, 1.0, log=True),
+            "learning_rate": optuna.distributions.FloatDistribution(learning_rate / 5, 2 * learning_rate, log=True),
+            "balance": optuna.distributions.FloatDistribution(0.05, 2.0, log=True),
         }
         self._give_up_unfinished()
 
     def _give_up_unfinished(self):
         """Trials that an earlier process was killed in the middle of have no result."""
         state = self._optuna.trial.TrialState
-        for trial in self._study.get_trials(deepcopy=False, states=(state.RUNNING, state.WAITING)):
+        while self._study.get_trials(deepcopy=False, states=(state.WAITING,)):  # one that waits cannot be given up
+            self._study.ask(self._distributions)
+        for trial in self._study.get_trials(deepcopy=False, states=(state.RUNNING,)):
             self._study.tell(trial.number, state=state.FAIL)
 
     def _constraints(self, trial):
@@ -121,20 +123,26 @@ class Study:
         """
         with _quiet():
             if proposal is not None:
-                wanted = {
-                    "family": proposal.family,
-                    "size": proposal.kernels / self.dense,
-                    "learning_rate": proposal.learning_rate,
-                    "balance": proposal.balance,
-                }
-                self._study.enqueue_trial({name: self._within(name, value) for name, value in wanted.items()})
+                self._enqueue(
+                    family=proposal.family,
+                    size=proposal.kernels / self.dense,
+                    learning_rate=proposal.learning_rate,
+                    balance=proposal.balance,
+                )
             trial = self._study.ask(self._distributions)
+            if trial.params["family"] not in self._families:  # another call may have asked for other families
+                self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+                self._enqueue(**{**trial.params, "family": self._families[trial.number % len(self._families)]})
+                trial = self._study.ask(self._distributions)
         if proposal is None:
             params = trial.params
             proposal = Proposal(
                 params["family"], params["size"] * self.dense, params["learning_rate"], params["balance"]
             )
         return trial, proposal
+
+    def _enqueue(self, **params):
+        self._study.enqueue_trial({name: self._within(name, value) for name, value in params.items()})
 
     def _within(self, name, value):
         distribution = self._distributions[name]

@@ -4,8 +4,8 @@ import pytest
 from keras import layers
 
 from keras_mot.layers.selecting import matches_layer
-from keras_mot.recipes import Cluster, Factorize, FineTune, PostTraining, Prune, QuantizeAware, RemoveChannels
-from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, smallest
+from keras_mot.recipes import Budget, Cluster, Factorize, FineTune, PostTraining, Prune, QuantizeAware, RemoveChannels
+from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, smallest, useful
 from keras_mot.recipes.searching.layer_options import Choice, LayerChoices, choices_of, kernels_of, zipped_size
 
 SHORT = FineTune(4)
@@ -114,3 +114,12 @@ def test_choices_of_a_model():
     both = recurrent.choices[-1]
     assert (both.sparsity_loss, both.values_loss) == (0.2, 1.0)
     assert both.size < recurrent.dense
+
+
+@pytest.mark.backend_independent
+def test_what_zeros_cannot_do():
+    """Files as they are stored, and their latency, do not depend on zeros and shared values."""
+    assert useful(list(FAMILIES), Budget(zipped=10, bytes=10)) == list(FAMILIES)
+    assert useful(list(FAMILIES), Budget(drop=0.1)) == list(FAMILIES)
+    assert useful(list(FAMILIES), Budget(latency_ms=1.0)) == ["dense", "channels", "low-rank"]
+    assert useful(["dense", "pruned"], Budget(bytes=10)) == ["dense", "pruned"]

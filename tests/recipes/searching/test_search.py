@@ -100,7 +100,9 @@ def test_it_goes_on_where_it_was(result, model, arrays, folder):
     again = searched(model, arrays, folder, Budget(drop=1.0))
     assert [trial.number for trial in again.trials] == [trial.number for trial in result.trials]
     assert again.best_trial.zipped == min(trial.zipped for trial in again.trials)
-    impossible = searched(model, arrays, folder, Budget(zipped=100))
+    more = searched(model, arrays, folder, Budget(zipped=5000), trials=4, families=["dense", "pruned"])  # other ones
+    assert {trial.family for trial in more.trials} >= {"dense", "pruned"}
+    impossible = searched(model, arrays, folder, Budget(zipped=100), trials=4)
     assert not impossible.met
     assert "No trial keeps to the budget (at most 100 bytes, zipped)" in impossible.what_stood_in_the_way()
     assert impossible.what_stood_in_the_way() in " ".join(str(impossible).split())
