@@ -178,9 +178,15 @@ def _copy_structure(layer, copies, by_attributes=False):
 
 def _copy_any_layer(layer, copies, by_attributes):
     """The layer from its configuration or, where that does not say what it is, attribute by attribute."""
-    if not isinstance(layer, keras.layers.Layer) or is_of_keras(layer):
+    if not isinstance(layer, keras.layers.Layer):
         return _copy_layer(layer)
     copied, failures = None, []
+    if is_of_keras(layer):
+        try:
+            return _copy_layer(layer)
+        except NotImplementedError as error:  # as of `Identity(dtype=policy)`, which Keras has no configuration of
+            by_attributes = True
+            failures.append(error)
     if not by_attributes:
         try:
             copied = _copy_layer(layer)

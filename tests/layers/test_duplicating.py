@@ -266,3 +266,18 @@ def test_lambdas_as_arguments(rng):
     copied = copy_model(pruned)
     np.testing.assert_array_equal(*(ops.convert_to_numpy(each(data)) for each in (copied, pruned)))
     assert strip_pruning(copied).layers[0].activation is double
+
+
+def test_a_layer_of_keras_without_configuration():
+    """Keras has none of layers without arguments of their own that are given a policy of types."""
+    inputs = keras.Input((3,))
+    outputs = layers.Identity(dtype=keras.DTypePolicy("float32"))(layers.Dense(2)(inputs))
+    model = keras.Model(inputs, outputs)
+    copied = copy_model(model)
+    assert type(copied.layers[-1]) is layers.Identity
+    assert copied.layers[-1] is not model.layers[-1]
+    x = np.ones((2, 3), "float32")
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(copied(x)),
+        ops.convert_to_numpy(model(x)),
+    )
