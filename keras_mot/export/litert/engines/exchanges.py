@@ -1,6 +1,6 @@
 """Operations of a frozen graph that LiteRT has no kernel for, exchanged for others that it has."""
 
-from keras_mot.export.litert.engines import mask_operations, pooled_volumes, random_operations
+from keras_mot.export.litert.engines import fourier, mask_operations, pooled_volumes, random_operations
 
 
 def with_kernels(function, names):
@@ -16,8 +16,8 @@ def with_kernels(function, names):
     """
     graph = function.graph
     draws, volumes = random_operations.draws(graph), pooled_volumes.known(graph)
-    numbers = mask_operations.known(graph)
-    if not draws and not volumes and not numbers:
+    numbers, transforms = mask_operations.known(graph), fourier.known(graph)
+    if not draws and not volumes and not numbers and not transforms:
         return graph, function
     import tensorflow as tf
 
@@ -26,6 +26,7 @@ def with_kernels(function, names):
         random_operations.exchange(definition)
     pooled_volumes.exchange(definition, volumes)
     mask_operations.exchange(definition, numbers)
+    fourier.exchange(definition, transforms)
 
     def imported():
         tf.graph_util.import_graph_def(definition, name="")
