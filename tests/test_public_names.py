@@ -26,11 +26,11 @@ NAMES = {
         ParameterShare RankRule Spatial Tucker factorize plan_factorization""",
     "quantization": """DYNAMIC_RANGE FLOAT16 GPTQ INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AdaRound
         AllValuesQuantizer Calibration Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme
-        Entropy FixedQuantizer LastValueQuantizer LeastSquares MeanMinMax MinMax MovingAverage MovingAverageQuantizer
-        Nearest Percentile QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding
-        SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer
-        quantize_annotate_model quantize_apply quantize_model quantize_post_training quantize_scope reference_rounding
-        strip_quantization""",
+        Entropy FixedQuantizer LastValueQuantizer LeastSquares MeanMinMax MeanOfSamples MinMax MostSamples MovingAverage
+        MovingAverageQuantizer Nearest Percentile QuantizationParameters QuantizationScheme QuantizeConfig
+        RangeEstimator Rounding SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io
+        quantize_annotate_layer quantize_annotate_model quantize_apply quantize_model quantize_post_training
+        quantize_scope reference_rounding strip_quantization""",
     "recipes": """PRESETS STAGES Budget Cluster CompressionResult Executor Factorize FineTune PostTraining Processes
         Prune PruneChannels QuantizeAware Ray Recipe RemoveChannels SearchResult Stage StageResult StoreWeights Trial
         Tune compress search""",

@@ -13,7 +13,9 @@ from keras_mot.quantization import (
     Entropy,
     LeastSquares,
     MeanMinMax,
+    MeanOfSamples,
     MinMax,
+    MostSamples,
     MovingAverage,
     Percentile,
     QuantizationScheme,
@@ -37,6 +39,8 @@ _TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
 _ESTIMATORS = {
     "min_max": MinMax,
     "mean_min_max": MeanMinMax,
+    "mean_of_samples": MeanOfSamples,
+    "most_samples": MostSamples,
     "moving_average": MovingAverage,
     "percentile": Percentile,
     "least_squares": LeastSquares,

@@ -6,8 +6,10 @@ So ranges go by what most samples take, and are checked by what share of all val
 
 import dataclasses
 
+import keras
 import numpy as np
 
+from keras_mot._config import Config
 from keras_mot.graph.kinds import JOINS, SAME, has_role, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
@@ -25,9 +27,10 @@ _FEW_BITS = 8  # with more, there is resolution enough for rare values
 _SQUASHING = ("softmax", "sigmoid", "tanh")
 
 
+@keras.saving.register_keras_serializable("keras_mot")
 @dataclasses.dataclass(frozen=True)
-class MeanOfSamples(RangeEstimator):
-    """From the mean of the samples' least values to the mean of their greatest, as far as these are rare.
+class MeanOfSamples(Config, RangeEstimator):
+    """From the mean of the samples' least values to that of their greatest, if these are rare: a part of the default.
 
     Where more than a hundredth of the values would be cut off, it is no rare ones: small images are bright all over, or
     dark.
@@ -44,9 +47,13 @@ class MeanOfSamples(RangeEstimator):
         return _widened(seen, -mean_of_groups(-lows, size), mean_of_groups(highs, size))
 
 
+@keras.saving.register_keras_serializable("keras_mot")
 @dataclasses.dataclass(frozen=True)
-class MostSamples(RangeEstimator):
-    """Nine of ten samples are not cut off above, nor below."""
+class MostSamples(Config, RangeEstimator):
+    """Nine of ten samples are not cut off above, nor below; a part of the default.
+
+    At most a hundredth of all values is cut off on a side, and nothing where less than a fifth of the range is won.
+    """
 
     def range(self, seen):
         """See `RangeEstimator.range`."""
