@@ -184,7 +184,11 @@ def _copy_any_layer(layer, copies, by_attributes):
     if is_of_keras(layer):
         try:
             return _copy_layer(layer)
-        except NotImplementedError as error:  # as of `Identity(dtype=policy)`, which Keras has no configuration of
+        except NotImplementedError as error:
+            # `Identity(dtype=policy)` has no configuration, since it takes no arguments of its own; by the name of the
+            # policy it has one, and can be saved.
+            if not layer.variables and plain_class(layer).__init__ is keras.layers.Identity.__init__:
+                return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
             by_attributes = True
             failures.append(error)
     if not by_attributes:

@@ -276,6 +276,7 @@ def test_a_layer_of_keras_without_configuration():
     copied = copy_model(model)
     assert type(copied.layers[-1]) is layers.Identity
     assert copied.layers[-1] is not model.layers[-1]
+    assert copied.layers[-1].get_config()["dtype"]["config"]["name"] == "float32"  # which can be saved
     x = np.ones((2, 3), "float32")
     np.testing.assert_array_equal(
         ops.convert_to_numpy(copied(x)),
