@@ -7,7 +7,6 @@ import math
 import os
 import pathlib
 import tempfile
-import time
 from typing import Any
 
 import keras
@@ -40,6 +39,7 @@ _REPORT = "search.json"
 _SAMPLES = 256  # that sensitivities are measured on
 _HOPELESS = 3  # trials that all fail before one has a result
 _TAUGHT = 0.5
+_RATE = 1e-3  # of recipes that train nothing: it is of no meaning there
 
 
 def search(
@@ -79,8 +79,9 @@ def search(
         output_dir: folder for all trials; by default a new one for temporary files, whose path is in the result.
         trials: how many are made in all, those of earlier calls included.
         fine_tune: how the stages of a recipe train: the one that prunes or clusters so, and the one that quantizes half
-            as long, at a tenth of the learning rate. `None` for no training: post-training quantization alone, and what
-            is left of pruned kernels solved for by least squares.
+            as long, at a tenth of the learning rate. Models that choose one of several classes learn from the float
+            model, too, with a `distillation` of 0.5 unless another one is given. `None` for no training: post-training
+            quantization alone, and what is left of pruned kernels solved for by least squares.
         families: which kinds of recipes to try, of "dense" (8 bits and nothing else), "pruned", "clustered",
             "pruned-clustered", "channels" and "low-rank"; by default all.
         executor: where trials run: "local", in this process, one after the other; "processes", each in one of its own,
@@ -166,15 +167,14 @@ class _Search:
     def __init__(self, model, data, folder, settings, budget, fine_tune, executor, progress):
         self._model, self._data, self._folder, self._settings = model, data, folder, settings
         self._budget, self._fine_tune, self._executor, self._progress = budget, fine_tune, executor, progress
-        self._begun = time.perf_counter()
+        self._rate = self._fine_tune.learning_rate if self._fine_tune else _RATE
 
     def prepare(self, arranged, identity, storage, families, seed):
         """Everything that comes before the first trial, in an order in which mistakes show first."""
         self._families = useful(families, self._budget)
-        rate = self._fine_tune.learning_rate if self._fine_tune else 1e-3
         known = self._folder / _SENSITIVITY
-        # Refuses another search's folder before anything is computed; the sizes follow.
-        self._study = Study(self._folder, storage, self._budget, 1.0, self._families, rate, seed, identity)
+        # Refuses another search's folder before anything is computed.
+        self._study = Study(self._folder, storage, self._budget, self._rate, seed, identity)
         if self._executor.shares_process:
             self._executor.bind(self._run_here)
         else:
@@ -182,12 +182,11 @@ class _Search:
             with replacing(self._folder / MODEL, owned=True) as temporary:
                 self._model.save(temporary)
             write_text(self._folder / SETTINGS, json.dumps(self._settings), owned=True)
-        self._layers = choices_of(self._model, self._losses(known, arranged, seed))
-        self._dense = sum(layer.dense for layer in self._layers)
+        self._choices = choices_of(self._model, self._losses(known, arranged, seed))
+        self._dense = sum(layer.dense for layer in self._choices)
         if not self._dense:
-            self._families[:] = [name for name in self._families if not FAMILIES[name]] or ["dense"]
+            self._families = [name for name in self._families if not FAMILIES[name]] or ["dense"]
             self._dense = 1.0
-        self._study.dense = self._dense
 
     def _losses(self, path, arranged, seed):
         """What the outputs lose by each layer and setting; read from the folder, if they are there."""
@@ -225,10 +224,10 @@ class _Search:
 
     def _begin(self, running):
         proposal = self._planned([place[2] for place in running.values()])
-        trial, proposal = self._study.begin(proposal)
+        trial, proposal = self._study.begin(proposal, self._dense, self._families)
         folder = trial_folder(self._folder, trial.number)
         folder.mkdir(exist_ok=True)
-        recipe, predicted = recipe_of(proposal, self._layers, self._fine_tune, f"search-{trial.number:04d}")
+        recipe, predicted = recipe_of(proposal, self._choices, self._fine_tune, f"search-{trial.number:04d}")
         recipe.to_yaml(folder / RECIPE)
         self._study.note(trial, proposal, predicted)
         return trial.number, (trial, self._executor.submit(self._folder, trial.number), proposal)
@@ -236,23 +235,22 @@ class _Search:
     def _planned(self, running):
         """What to try next, or `None` to leave it to Optuna: first each family, then what is near the budget."""
         done = self._study.trials
-        rate = self._fine_tune.learning_rate if self._fine_tune else 1e-3
         tried = {trial.family for trial in done} | {proposal.family for proposal in running}
         sizes = {family: next_size(self._budget, done, family, self._dense) for family in self._families}
-        least = {family: smallest(family, self._layers) for family in self._families}
+        least = {family: smallest(family, self._choices) for family in self._families}
         some_fit = any(sizes[family] >= least[family] for family in self._families)
         for family in self._families:
             if family in tried or (some_fit and FAMILIES[family] and sizes[family] < least[family]):
                 continue
             size = max(sizes[family], least[family])
-            return Proposal(family, size if FAMILIES[family] else self._dense, rate)
+            return Proposal(family, size if FAMILIES[family] else self._dense, self._rate)
         best = best_of(done, self._budget)
         if best is None or len(done) % 2:
             return None
         size = next_size(self._budget, done, best.family, self._dense)
         if not FAMILIES[best.family] or not is_new(size, done, best.family):
             return None
-        return Proposal(best.family, max(size, smallest(best.family, self._layers)), best.learning_rate)
+        return Proposal(best.family, max(size, smallest(best.family, self._choices)), best.learning_rate)
 
     def _run_here(self, number):
         folder = trial_folder(self._folder, number)

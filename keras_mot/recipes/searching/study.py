@@ -6,7 +6,7 @@ import json
 import logging
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_mot._messages import describe
@@ -35,8 +35,6 @@ class Study:
         folder: of the search.
         storage: where trials are kept: what `optuna.create_study` takes, or `None` for a file in the folder.
         budget: the `Budget`.
-        dense: bytes of all kernels in 8 bits, zipped.
-        families: those to choose from, some of `FAMILIES`.
         learning_rate: around which learning rates are chosen.
         seed: of the sampler.
         identity: dictionary of texts: what a search must have in common with one that it goes on with.
@@ -45,11 +43,10 @@ class Study:
         ValueError: if the study there is of another search.
     """
 
-    def __init__(self, folder, storage, budget: Budget, dense, families, learning_rate, seed, identity):
+    def __init__(self, folder, storage, budget: Budget, learning_rate, seed, identity):
         import optuna
 
-        self._optuna, self._folder, self._budget, self.dense = optuna, folder, budget, dense
-        self._families = families
+        self._optuna, self._folder, self._budget = optuna, folder, budget
         with _quiet():
             if storage is None:
                 backend = optuna.storages.journal.JournalFileBackend(str(folder / LOG))
@@ -115,8 +112,13 @@ class Study:
 
         return trial_folder(self._folder, number)
 
-    def begin(self, proposal: Proposal | None) -> tuple[Any, Proposal]:
+    def begin(self, proposal: Proposal | None, dense: float, families: Sequence[str]) -> tuple[Any, Proposal]:
         """Begins a trial: of a proposal, or of one that the sampler makes from the trials so far.
+
+        Args:
+            proposal: a `Proposal`, or `None`.
+            dense: bytes of all kernels in 8 bits, zipped.
+            families: those to choose from, some of `FAMILIES`.
 
         Returns:
             Optuna's trial, and the `Proposal`.
@@ -125,20 +127,18 @@ class Study:
             if proposal is not None:
                 self._enqueue(
                     family=proposal.family,
-                    size=proposal.kernels / self.dense,
+                    size=proposal.kernels / dense,
                     learning_rate=proposal.learning_rate,
                     balance=proposal.balance,
                 )
             trial = self._study.ask(self._distributions)
-            if trial.params["family"] not in self._families:  # another call may have asked for other families
+            if trial.params["family"] not in families:  # another call may have asked for other families
                 self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-                self._enqueue(**{**trial.params, "family": self._families[trial.number % len(self._families)]})
+                self._enqueue(**{**trial.params, "family": families[trial.number % len(families)]})
                 trial = self._study.ask(self._distributions)
         if proposal is None:
             params = trial.params
-            proposal = Proposal(
-                params["family"], params["size"] * self.dense, params["learning_rate"], params["balance"]
-            )
+            proposal = Proposal(params["family"], params["size"] * dense, params["learning_rate"], params["balance"])
         return trial, proposal
 
     def _enqueue(self, **params):

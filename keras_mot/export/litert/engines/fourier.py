@@ -5,6 +5,8 @@ With F = C - iS, the matrix of the discrete transform of one axis, that of X is 
 
 import numpy as np
 
+from keras_mot.export.litert.engines.graph_nodes import added, constant, replace_by_last
+
 _PARTS = ("Real", "Imag")
 
 
@@ -34,8 +36,7 @@ def exchange(definition, transforms):
     """
     for node in [node for node in definition.node if node.name in transforms]:
         shape, (real, imaginary) = transforms[node.name]
-        name = node.name
-        make = _Maker(definition, name, len(shape))
+        make = _Maker(definition, node.name, len(shape))
         height, width = map(_matrices, shape[-2:])
         first = make("AddV2", make.right(real, width[0]), make.right(imaginary, width[1]))
         second = make("Sub", make.right(imaginary, width[0]), make.right(real, width[1]))
@@ -43,10 +44,7 @@ def exchange(definition, transforms):
             make("AddV2", make.left(height[0], first), make.left(height[1], second))
         else:
             make("Sub", make.left(height[0], second), make.left(height[1], first))
-        # The last one is called as the operation was, so that what reads it need not change.
-        last = definition.node[-1]
-        definition.node.remove(node)
-        last.name = name
+        replace_by_last(definition, node)
 
 
 def _matrices(size):
@@ -64,11 +62,7 @@ class _Maker:
     def __call__(self, kind, *inputs, **types):
         import tensorflow as tf
 
-        self._count += 1
-        node = self._definition.node.add(name=f"{self._prefix}/part_{self._count}", op=kind, input=inputs)
-        for key, value in {"T": tf.float32, **types}.items():
-            node.attr[key].type = value.as_datatype_enum
-        return node.name
+        return added(self._definition, self._name(), kind, inputs, T=tf.float32, **types)
 
     def right(self, source, matrix):
         """A tensor times a matrix."""
@@ -85,10 +79,8 @@ class _Maker:
         return self("Transpose", source, self._constant(np.array(order, "int32")), Tperm=tf.int32)
 
     def _constant(self, values):
-        import tensorflow as tf
+        return constant(self._definition, self._name(), values)
 
+    def _name(self):
         self._count += 1
-        node = self._definition.node.add(name=f"{self._prefix}/constant_{self._count}", op="Const")
-        node.attr["dtype"].type = tf.as_dtype(values.dtype).as_datatype_enum
-        node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))
-        return node.name
+        return f"{self._prefix}/part_{self._count}"

@@ -1,5 +1,9 @@
 """Operations in a graph, such as those of masks, that LiteRT has no kernels for with whole numbers or open sizes."""
 
+import numpy as np
+
+from keras_mot.export.litert.engines.graph_nodes import added, constant, replace_by_last
+
 _SPACED = "StridedSlice"
 
 
@@ -31,23 +35,18 @@ def exchange(definition, names):
         names: what `known` says of its graph.
     """
     for node in [node for node in definition.node if node.name in names]:
-        source, name = node.input[0], node.name
+        source, name, kind = node.input[0], node.name, node.attr["T"].type
         if node.op == _SPACED:
             for number, axis in enumerate(names[name]):
-                source = _expanded(definition, f"{name}/axis_{number}", source, axis, node)
+                source = _expanded(definition, f"{name}/axis_{number}", source, axis, kind)
         elif node.op == "Abs":
-            negative = _added(definition, f"{name}/negative", "Neg", [source], node)
-            source = _added(definition, f"{name}/larger", "Maximum", [source, negative], node)
+            negative = added(definition, f"{name}/negative", "Neg", [source], T=kind)
+            added(definition, f"{name}/larger", "Maximum", [source, negative], T=kind)
         else:
-            low, high = (
-                _constant(definition, f"{name}/{end}", value, node) for end, value in (("low", -1), ("high", 1))
-            )
-            above = _added(definition, f"{name}/above", "Maximum", [source, low], node)
-            source = _added(definition, f"{name}/between", "Minimum", [above, high], node)
-        # The last one is called as the operation was, so that what reads it need not change.
-        last = definition.node[-1]
-        definition.node.remove(node)
-        last.name = name
+            low, high = (_number(definition, f"{name}/{end}", value, kind) for end, value in (("low", -1), ("high", 1)))
+            above = added(definition, f"{name}/above", "Maximum", [source, low], T=kind)
+            added(definition, f"{name}/between", "Minimum", [above, high], T=kind)
+        replace_by_last(definition, node)
 
 
 def _new_axes(operation):
@@ -75,29 +74,14 @@ def _new_axes(operation):
     return (*(place for place in added if place < middle), *behind)
 
 
-def _added(definition, name, kind, inputs, node):
-    added = definition.node.add(name=name, op=kind, input=inputs)
-    added.attr["T"].CopyFrom(node.attr["T"])
-    return name
-
-
-def _expanded(definition, name, source, axis, node):
+def _expanded(definition, name, source, axis, kind):
     import tensorflow as tf
 
-    place = definition.node.add(name=f"{name}/place", op="Const")
-    place.attr["dtype"].type = tf.int32.as_datatype_enum
-    place.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(axis, tf.int32))
-    expanded = definition.node.add(name=name, op="ExpandDims", input=[source, place.name])
-    expanded.attr["T"].CopyFrom(node.attr["T"])
-    expanded.attr["Tdim"].type = tf.int32.as_datatype_enum
-    return name
+    place = constant(definition, f"{name}/place", np.array(axis, "int32"))
+    return added(definition, name, "ExpandDims", [source, place], T=kind, Tdim=tf.int32)
 
 
-def _constant(definition, name, value, node):
+def _number(definition, name, value, kind):
     import tensorflow as tf
 
-    kind = tf.as_dtype(node.attr["T"].type)
-    constant = definition.node.add(name=name, op="Const")
-    constant.attr["dtype"].type = kind.as_datatype_enum
-    constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value, kind))
-    return constant.name
+    return constant(definition, name, np.array(value, tf.as_dtype(kind).as_numpy_dtype))

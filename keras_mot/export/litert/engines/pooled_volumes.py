@@ -1,5 +1,9 @@
 """Pooling of volumes in a graph, which LiteRT has no kernel for: within slices, and then over them."""
 
+import numpy as np
+
+from keras_mot.export.litert.engines.graph_nodes import added, constant, replace_by_last
+
 _POOLING = {"MaxPool3D": "MaxPool", "AvgPool3D": "AvgPool"}
 
 
@@ -35,11 +39,7 @@ def exchange(definition, volumes):
         x = _reshaped(definition, f"{node.name}/rows", x, (-1, depth, high * wide, channels), node)
         x = _pooled(definition, f"{node.name}/over", x, (size, 1), (stride, 1), node)
         _reshaped(definition, f"{node.name}/volume", x, (-1, slices, high, wide, channels), node)
-        # The last one is called as the operation was, so that what reads it need not change.
-        last = definition.node[-1]
-        name = node.name
-        definition.node.remove(node)
-        last.name = name
+        replace_by_last(definition, node)
 
 
 def _pooled(definition, name, source, window, strides, node):
@@ -55,10 +55,5 @@ def _pooled(definition, name, source, window, strides, node):
 def _reshaped(definition, name, source, shape, node):
     import tensorflow as tf
 
-    sizes = definition.node.add(name=f"{name}/shape", op="Const")
-    sizes.attr["dtype"].type = tf.int32.as_datatype_enum
-    sizes.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(shape, tf.int32))
-    reshape = definition.node.add(name=name, op="Reshape", input=[source, sizes.name])
-    reshape.attr["T"].CopyFrom(node.attr["T"])
-    reshape.attr["Tshape"].type = tf.int32.as_datatype_enum
-    return name
+    sizes = constant(definition, f"{name}/shape", np.array(shape, "int32"))
+    return added(definition, name, "Reshape", [source, sizes], T=node.attr["T"].type, Tshape=tf.int32)
