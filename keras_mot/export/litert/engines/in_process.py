@@ -1,6 +1,7 @@
 """The engine that converts through TensorFlow's converter, inside a process whose backend is TensorFlow."""
 
 import contextlib
+import dataclasses
 import logging
 import re
 import tempfile
@@ -12,6 +13,7 @@ from keras_mot._messages import shortened
 from keras_mot._quiet import quiet
 from keras_mot.data.naming import name_outputs
 from keras_mot.export.litert.engines.conversion import UnsupportedOperationError, convert_with, variables_at
+from keras_mot.export.litert.engines.exact_angles import has_rounded_angles, with_exact_angles
 from keras_mot.export.litert.engines.exchanges import with_kernels
 from keras_mot.export.litert.engines.filling import fill
 from keras_mot.export.litert.engines.loose_ends import without_loose_ends
@@ -29,13 +31,22 @@ def convert_in_process(model, signature, request):
         with quiet(), _quiet_loggers():
             if batch_size not in converted:
                 converted.clear()
-                converted[batch_size] = _convert(model, signature, request, batch_size)
+                converted[batch_size] = _convert_exactly(model, signature, request, batch_size)
             content, names = converted[batch_size]
             if sparse:
                 content = encode(content) or _convert_by_itself(model, signature, request, batch_size, True)[0]
             return content, names
 
     return convert_with(convert_one, request)
+
+
+def _convert_exactly(model, signature, request, batch_size):
+    """The content of a file and the names of its outputs; what angles are computed from is never rounded to halves."""
+    content, names = _convert(model, signature, request, batch_size)
+    if request.weights == "float16" and has_rounded_angles(content):
+        floats, _ = _convert(model, signature, dataclasses.replace(request, weights="float32"), batch_size)
+        content = with_exact_angles(content, floats)
+    return content, names
 
 
 def _convert(model, signature, request, batch_size):
