@@ -17,7 +17,7 @@ from keras_mot._arrays import numpy_value
 from keras_mot._keras import get_keras_mask, operation_class, set_keras_mask
 
 _SIZE = 211  # a prime, so that products with it are told from other sizes
-OTHER_SIZE = 223
+_OTHER_SIZE = 223
 
 
 class FixedBatchError(ValueError):
@@ -33,9 +33,25 @@ def _is_open(item):
     return isinstance(item, keras.KerasTensor) and len(item.shape) > 0 and item.shape[0] is None
 
 
-def closed(args: tuple, kwargs: dict, batch_size: int = _SIZE) -> tuple[tuple, dict]:
-    """The arguments, with symbolic tensors of a batch of known size in place of those of an open batch."""
-    made = {}
+def multiples(args: tuple, kwargs: dict) -> list[int]:
+    """Of which numbers the size of the batch may have to be a multiple.
+
+    The windows of an image stand in the batch, too, and a mask that a layer gets has a row for each of them.
+    """
+    arrays = [item for item in keras.tree.flatten((args, kwargs)) if _is_array(item) and len(np.shape(item)) > 1]
+    return sorted({1, *(int(np.shape(item)[0]) for item in arrays)})
+
+
+def closed(args: tuple, kwargs: dict, other: bool = False, multiple: int = 1) -> tuple[tuple, dict]:
+    """The arguments, with symbolic tensors of a batch of known size in place of those of an open batch.
+
+    Args:
+        args: positional arguments.
+        kwargs: the others.
+        other: whether the batch has the second of two sizes.
+        multiple: what its size is a multiple of.
+    """
+    made, batch_size = {}, multiple * (_OTHER_SIZE if other else _SIZE)
 
     def like(item):
         if not isinstance(item, keras.KerasTensor):
@@ -171,7 +187,7 @@ def _has_size(value):
 
 def _repeats(item):
     """Whether something is an array whose rows, one for each sample, are all the same."""
-    if not _is_array(item) or len(np.shape(item)) == 0 or np.shape(item)[0] != _SIZE:
+    if not _is_array(item) or len(np.shape(item)) == 0 or not _is_size(np.shape(item)[0]):
         return False
     value = numpy_value(item)
     return bool((value == value[:1]).all())

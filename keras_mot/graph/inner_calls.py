@@ -102,18 +102,26 @@ def inner_calls(layer: keras.layers.Layer, args: tuple, kwargs: dict) -> InnerCa
         if not _open_batch.is_open((args, kwargs)):
             raise UntraceableError(reason_of(error, (args, kwargs))) from error
         reason = error
-    try:
-        closed = _open_batch.closed(args, kwargs)
-        recorded = _recorded(layer, *closed)
-        other = _recorded(layer, *_open_batch.closed(args, kwargs, _open_batch.OTHER_SIZE))
-        _open_batch.check_same_numbers(recorded, other)
-        return _open_batch.opened(_with_trained(recorded, layer, *closed), (args, kwargs))
-    except _open_batch.FixedBatchError as error:
-        raise UntraceableError(f"its `call` computes with the size of the batch ({error})") from reason
-    except UntraceableError:
-        raise
-    except Exception as error:
-        raise UntraceableError(reason_of(error, (args, kwargs))) from reason
+    first = None
+    for multiple in _open_batch.multiples(args, kwargs):
+        try:
+            return _of_all_batches(layer, args, kwargs, multiple)
+        except UntraceableError:
+            raise
+        except Exception as error:
+            first = error if first is None else first
+    if isinstance(first, _open_batch.FixedBatchError):
+        raise UntraceableError(f"its `call` computes with the size of the batch ({first})") from reason
+    raise UntraceableError(reason_of(first, (args, kwargs))) from reason
+
+
+def _of_all_batches(layer, args, kwargs, multiple):
+    """The calls in a layer on batches of known size, stated for all sizes."""
+    closed = _open_batch.closed(args, kwargs, multiple=multiple)
+    recorded = _recorded(layer, *closed)
+    other = _recorded(layer, *_open_batch.closed(args, kwargs, other=True, multiple=multiple))
+    _open_batch.check_same_numbers(recorded, other)
+    return _open_batch.opened(_with_trained(recorded, layer, *closed), (args, kwargs))
 
 
 def reason_of(error: Exception, arguments: tuple[tuple, dict]) -> str:

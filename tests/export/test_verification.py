@@ -6,15 +6,17 @@ import keras
 import numpy as np
 import pytest
 from export_custom_layers import Sampling
-from keras import layers
+from keras import layers, ops
 
 from keras_mot.data.typical_samples import remember, remembered
 from keras_mot.export import ExportVerificationError, LiteRTRunner, export_litert
-from keras_mot.export.litert.judging import RULES, exactly, judge
+from keras_mot.export.litert.judging import RULES, exactly, judge, log_odds
 from keras_mot.export.litert.random_inputs import fitting_inputs
 from keras_mot.export.litert.signature import read_signature
 from keras_mot.export.litert.verification import Verifier
+from keras_mot.graph.output_kinds import outputs_are_probabilities
 from keras_mot.quantization import quantize_post_training
+from tests.quantization.test_coverage import only_tensorflow
 
 RNG = np.random.default_rng(0)
 
@@ -173,3 +175,40 @@ def test_kernels_that_round_otherwise_are_told_from_files_that_are_wrong(quantiz
     monkeypatch.setattr(verifier, "_is_exact", lambda *arguments: False)
     with pytest.raises(ExportVerificationError, match="differs from the Keras model's"):
         verify(content)
+
+
+@pytest.mark.backend_independent
+def test_probabilities_are_compared_as_what_they_are_made_of():
+    logits = np.array([[-14.7], [-15.2], [-13.9]])
+    near, far = (1 / (1 + np.exp(-logits - shift)) for shift in (0.03, 3.0))
+    expected = 1 / (1 + np.exp(-logits))
+    assert judge(near, expected, RULES["float16"]).problem is not None
+    assert judge(log_odds(near), log_odds(expected), RULES["float16"]).problem is None
+    assert judge(log_odds(far), log_odds(expected), RULES["float16"]).problem is not None
+    assert judge(log_odds(0 * expected), log_odds(expected), RULES["float16"]).problem is not None
+
+
+@only_tensorflow
+def test_a_saturated_sigmoid_is_no_fault_of_a_file(tmp_path):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8,))
+    x = layers.Dense(64, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="out")(x))
+    model.get_layer("out").kernel.assign(-40.0 * np.abs(ops.convert_to_numpy(model.get_layer("out").kernel)))
+    assert outputs_are_probabilities(model) == [True]
+    data = RNG.normal(size=(3, 8)).astype("float32")
+    assert model.predict(data, verbose=0).max() < 1e-6
+    export = export_litert(model, tmp_path / "model.tflite", weights="float16", verification_data=data)
+    np.testing.assert_allclose(export.run(data), model.predict(data, verbose=0), rtol=0.5)
+    with pytest.raises(ExportVerificationError):  # one's own tolerance is kept to
+        export_litert(model, tmp_path / "model.tflite", weights="float16", verification_data=data, tolerance=1e-5)
+
+
+@pytest.mark.backend_independent
+def test_which_outputs_are_probabilities():
+    inputs = keras.Input((4,))
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
+    classes, number = inner(inputs), layers.Dense(2, activation="relu")(inputs)
+    mask = layers.Reshape((2, 1))(ops.sigmoid(number))
+    model = keras.Model(inputs, [classes, number, mask, layers.Activation("sigmoid")(number), ops.exp(number)])
+    assert outputs_are_probabilities(model) == [True, False, True, True, False]

@@ -25,6 +25,47 @@ class ClassToken(layers.Layer):
         return ops.reshape(ops.concatenate([token, inputs], axis=1) + self.positions, (size, (length + 1) * width))
 
 
+class MaskedWindows(layers.Layer):
+    """Scores within the windows of images, which stand in the batch, with a mask that has a row for each window."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(4)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs, mask=None):
+        size, length, _ = ops.shape(inputs)
+        rows = self.dense(inputs)
+        scores = ops.matmul(rows, ops.transpose(rows, (0, 2, 1)))
+        windows = ops.shape(mask)[0]
+        scores = ops.reshape(scores, (size // windows, windows, length, length)) + mask[None]
+        return ops.matmul(ops.softmax(ops.reshape(scores, (-1, length, length))), rows)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 4)
+
+
+class Heads(layers.Layer):
+    """What leaves sizes open between reshapes that say the size of the batch."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.projection = layers.EinsumDense("bsd,dkh->bskh", output_shape=(None, 2, 3))
+
+    def build(self, input_shape):
+        self.projection.build(input_shape)
+
+    def call(self, inputs):
+        heads = self.projection(inputs)
+        pairs = ops.stack(ops.split(ops.concatenate([heads, -heads], axis=-1), 2, axis=-1), axis=-1)
+        return ops.reshape(pairs, (*ops.shape(heads)[:-2], 12))
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 12)
+
+
 class Linear(layers.Layer):
     """Weights of its own, and `keras.ops`."""
 
@@ -396,3 +437,22 @@ def test_sums_over_axes_are_dense_layers(rng):
     model = functional(Contracted(), shape=(4, 6))
     flat = assert_same(open_model(model), model, rng.standard_normal((3, 4, 6)).astype("float32"))
     assert [layer.use_bias for layer in flat.layers if isinstance(layer, layers.Dense)] == [True, False]
+
+
+def test_windows_in_the_batch_are_taken_apart_with_their_mask(rng):
+    inputs = keras.Input((4, 4, 3))
+    windows = ops.reshape(ops.transpose(ops.reshape(inputs, (-1, 2, 2, 2, 2, 3)), (0, 1, 3, 2, 4, 5)), (-1, 4, 3))
+    mask = np.where(rng.random((4, 4, 4)) < 0.3, -100.0, 0.0).astype("float32")
+    rows = MaskedWindows()(windows, mask=mask)
+    model = keras.Model(inputs, ops.reshape(rows, (-1, 4, 4, 4)))
+    opened = open_model(model)
+    assert not opened.closed
+    assert all(type(each) is not MaskedWindows for each in operations_of(opened.model))
+    assert_same(opened, model, rng.standard_normal((3, 4, 4, 3)).astype("float32"))
+
+
+def test_sizes_that_layers_leave_open_are_found_within_a_layer(rng):
+    model = functional(Heads(), layers.Dense(2), shape=(5, 6))
+    opened = open_model(model)
+    assert not opened.closed
+    assert_same(opened, model, rng.standard_normal((3, 5, 6)).astype("float32"))

@@ -337,3 +337,52 @@ def test_variables_of_the_backend_keep_their_values(data):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert_near(model, quantized(model, data), data)
+
+
+class Forgetful(layers.Layer):
+    """It draws random numbers in its `call`, so that it stays whole, and forgets an argument in `get_config`."""
+
+    def __init__(self, units, remembers=False, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.remembers = units, remembers
+        self.dense = layers.Dense(units)
+        self.seed = keras.random.SeedGenerator(3)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, inputs):
+        return self.dense(inputs) + 0.0 * keras.random.normal(ops.shape(inputs)[:-1] + (self.units,), seed=self.seed)
+
+    def get_config(self):
+        known = {"units": self.units, "remembers": True} if self.remembers else {"width": self.units}
+        return {**super().get_config(), **known}
+
+
+@pytest.mark.filterwarnings("ignore:Some layers")
+@pytest.mark.parametrize("remembers", [False, True])
+def test_a_model_that_cannot_be_loaded_is_said_to_be(remembers, data, tmp_path):
+    def make():
+        keras.utils.set_random_seed(2)
+        return functional(layers.Dense(5), Forgetful(4, remembers, name="forgetful"), layers.Dense(2))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        done = quantize_model(make(), INT8, calibration_data=data, **PLAIN)
+    told = [str(warning.message) for warning in caught if "save_weights" in str(warning.message)]
+    scope = keras.saving.custom_object_scope({"Forgetful": Forgetful})
+    done.save(tmp_path / "model.keras")
+    if remembers:
+        with scope:
+            loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+        assert not told
+    else:
+        with scope, pytest.raises(TypeError):
+            keras.models.load_model(tmp_path / "model.keras", compile=False)
+        assert len(told) == 1
+        assert "'forgetful' (Forgetful)" in told[0]
+        # What it says to do.
+        loaded = quantize_model(make(), INT8, calibration_data=data[::-1] * 0.5, **PLAIN)
+        done.save_weights(tmp_path / "model.weights.h5")
+        loaded.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(values(loaded, data), values(done, data), atol=1e-6)

@@ -9,6 +9,7 @@ from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.graph.rewrite import flatten
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
+from keras_mot.layers.transformed import plain_class
 from keras_mot.quantization import INT8, INT16X8, Calibration, MinMax, quantize_model, quantize_post_training
 from keras_mot.quantization.lowering.lowering import lower
 from tests.quantization.models import compiled
@@ -81,6 +82,7 @@ OTHERS = {
     ),
     "einsum, permuted": lambda: chain(layers.EinsumDense("abc,bd->adc", (6, None), bias_axes="d")),
     "attention": lambda: pair(lambda a, b: layers.Attention()([a, b])),
+    "attention with a scale": lambda: pair(lambda a, b: layers.Attention(use_scale=True)([a, b])),
     "multi-head attention": lambda: self_attention(layers.MultiHeadAttention(2, 4, dropout=0.1)),
     "attention over an image": lambda: self_attention(layers.MultiHeadAttention(2, 4), (2, 3, 4)),
     "attention along one axis": lambda: self_attention(layers.MultiHeadAttention(2, 4, attention_axes=1), (3, 2, 4)),
@@ -104,6 +106,13 @@ OTHERS = {
     "negative": lambda: after_dense(lambda x: -x),
     "square": lambda: after_dense(ops.square),
     "absolute": lambda: after_dense(ops.abs),
+    "moments": lambda: after_dense(lambda x: ops.concatenate(ops.moments(x, axes=1, keepdims=True), axis=1)),
+    "moments of a sample": lambda: after_dense(lambda x: ops.stack(ops.moments(x, axes=(1, 2)), axis=1)),
+    "quotient of tensors": lambda: pair(lambda a, b: a / (b * b + 1.0)),
+    "categories": lambda: functional(
+        lambda x: layers.Conv1D(3, 2)(layers.CategoryEncoding(10, output_mode="one_hot")(x)), (5,), "int32"
+    ),
+    "one channel": lambda: chain(layers.BatchNormalization(), layers.Conv2D(3, 2), shape=(5, 5, 1)),
     "sum": lambda: after_dense(lambda x: ops.sum(x, axis=1)),
     "largest": lambda: after_dense(lambda x: ops.max(x, axis=1)),
     "padding": lambda: after_dense(lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 0)))),
@@ -290,3 +299,24 @@ def test_indices_in_floats_are_not_rounded():
     quantized = quantize_post_training(model, calibration_data=data)
     expected, received = (ops.convert_to_numpy(each(data)) for each in (model, quantized))
     assert np.abs(expected - received).max() < 0.1 * np.abs(expected).max()
+
+
+@only_tensorflow
+def test_categories_that_there_are_not_have_zeros(tmp_path):
+    model = chain(layers.CategoryEncoding(4, output_mode="one_hot"), layers.Dense(3), shape=(1,))
+    x = np.array([[0], [1], [2], [3]] * 10, "float32")
+    quantized = quantize_post_training(model, INT8, x, placement="integer")
+    result = export_litert(quantized, tmp_path / "model.tflite")
+    assert "ONE_HOT" not in {kind for kind, _, _ in result.float_operators}
+    odd = np.array([[2], [-1], [4], [90], [0]], "float32")
+    received = result.run(odd)
+    bias = ops.convert_to_numpy(model.layers[-1].bias)
+    np.testing.assert_allclose(received[1:4], np.tile(bias, (3, 1)), atol=0.02)
+    np.testing.assert_allclose(received, outputs(quantized, odd), atol=0.02)
+    assert np.abs(received[0] - bias).max() > 0.1
+
+
+def test_a_single_channel_takes_a_product_and_a_sum():
+    model = random_weights(OTHERS["one channel"]())
+    quantized = quantize_post_training(model, INT8, data(model))
+    assert [plain_class(layer) for layer in quantized.layers if hasattr(layer, "kernel")] == [layers.Conv2D]

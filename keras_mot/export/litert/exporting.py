@@ -27,6 +27,7 @@ from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.export.litert.sparse.choice import choose, is_worth_trying
 from keras_mot.export.litert.verification import ExportVerificationError, Verifier
 from keras_mot.graph.functional import as_functional
+from keras_mot.graph.output_kinds import outputs_are_probabilities
 from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
 from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.sources import hand_on_sources
@@ -212,7 +213,8 @@ def export_litert(
             data, others, source = _verification_inputs(model, signature, verification_data, typical, batch_size)
         kind = "integer" if integers else weights
         rule = RULES[kind] if tolerance is None else exactly(tolerance)
-        verifier = Verifier(model, signature, data, rule, batch_size, _output_steps(model), others)
+        squashed = outputs_are_probabilities(model) if tolerance is None else None
+        verifier = Verifier(model, signature, data, rule, batch_size, _output_steps(model), others, squashed)
         engine = "tensorflow" if keras.backend.backend() == "tensorflow" else "tensorflow-subprocess"
         request = ConversionRequest(
             weights=weights,

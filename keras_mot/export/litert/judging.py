@@ -65,6 +65,12 @@ class Judgement:
     problem: str | None
 
 
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """What a sigmoid makes these probabilities of; 0 and 1 as what float32 has next to them."""
+    values = np.clip(probabilities.astype("float64"), np.finfo("float32").tiny, 1.0 - 2.0**-24)
+    return np.log(values) - np.log1p(-values)
+
+
 def judge(received: np.ndarray, expected: np.ndarray, rule: Rule, step: float = 0.0) -> Judgement:
     """Compares an output of a file with that of the model.
 

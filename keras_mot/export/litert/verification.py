@@ -9,7 +9,7 @@ import numpy as np
 from keras_mot._keras import no_gradients
 from keras_mot.data.arrays import is_finite
 from keras_mot.export.litert.isolation import trust
-from keras_mot.export.litert.judging import RULES, Rule, judge
+from keras_mot.export.litert.judging import RULES, Rule, judge, log_odds
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.quantization.simulation.reference_kernels import reference_rounding
@@ -64,14 +64,17 @@ class Verifier:
         batch_size: Number of samples that the Keras model is called on at a time.
         steps: Of each output, the distance of two of its numbers, or 0.
         others: Other arrays, to be taken if the model's outputs are not finite on the first.
+        probabilities: Of each output, whether it is one of a sigmoid or softmax: what is no more off, as these take it,
+            than their inputs may be is right, however small it is.
 
     Attributes:
         report: The `Report` of the last file.
     """
 
-    def __init__(self, model, signature, arrays, rule, batch_size=None, steps=None, others=None):
+    def __init__(self, model, signature, arrays, rule, batch_size=None, steps=None, others=None, probabilities=None):
         self._model, self._signature = model, signature
         self._arrays, self._rule, self._steps, self._others = arrays, rule, steps, others
+        self._probabilities = probabilities
         self._step = signature.fixed_batch_size or batch_size or _CHUNK
         self._expected = None
         self.report = Report()
@@ -108,6 +111,9 @@ class Verifier:
             step = self._steps[place] if self._steps else 0.0
             try:
                 judged = _compare_output(name, received[name], expected, self._rule, step)
+                if judged.problem is not None and step == 0.0 and self._probabilities and self._probabilities[place]:
+                    odds = judge(log_odds(received[name]), log_odds(expected), self._rule)
+                    judged = dataclasses.replace(judged, problem=odds.problem and judged.problem)
                 if judged.problem is not None:
                     exact = self._is_exact(content, output_names) if exact is None else exact
                     if not exact:

@@ -104,7 +104,10 @@ def multiply(lowering, operation, x1, x2):
 
 
 def divide(lowering, operation, x1, x2):
-    """A division by a constant; `None` for one by a tensor."""
+    """A division by a constant; by a tensor a product with its reciprocal where all is to be in integers, or `None`."""
+    tensors = all(keras.utils.is_keras_tensor(each) and "float" in str(each.dtype) for each in (x1, x2))
+    if tensors and not lowering.fast and id(operation) not in lowering.angles:
+        return x1 * ops.reciprocal(x2)
     return _with_constant(lowering, operation, x1, x2, lambda constant, first: None if first else (1.0 / constant, 0.0))
 
 
@@ -191,12 +194,14 @@ def _note(lowering, tensor, outputs, scale, offset):
 def affine(lowering, layer, inputs, axis, scale, offset, trained=False):
     """channel * scale + offset, as a depthwise convolution of one pixel, which has integer kernels everywhere.
 
-    What is not trained, and is one number for all channels, takes a product and a sum, which are faster by far.
+    What is not trained, and is one number for all channels, takes a product and a sum, which are faster by far. So does
+    what there is one channel of: training it is no more than training what reads it.
     """
     given = inputs
     if "float" not in str(inputs.dtype):
         inputs = ops.cast(inputs, layer.compute_dtype)
-    if not trained and np.size(scale) == np.size(offset) == 1:
+    single = inputs.shape[-1] == 1
+    if (single or not trained) and np.size(scale) == np.size(offset) == 1:
         return _by_numbers(lowering, given, inputs, float(np.max(scale)), float(np.max(offset)))
     shape, rank = tuple(inputs.shape), len(inputs.shape)
     if axis % rank != rank - 1 or rank not in (2, 3, 4, 5) or shape[-1] is None:

@@ -8,6 +8,7 @@ from keras import layers, ops
 
 from keras_mot._keras import attention_axes, attention_projection
 from keras_mot.layers.masked_softmax import MaskedSoftmax
+from keras_mot.quantization.lowering.affine import affine
 from keras_mot.quantization.lowering.weighted import with_activation
 
 _HEADS_FIRST = (0, 2, 1, 3)
@@ -148,10 +149,15 @@ def _projected(lowering, layer, part, inputs):
 
 
 def attention(lowering, layer, inputs, mask=None, use_causal_mask=False):
-    """`Attention` by dot products, not scaled, as matrix products, or `None`."""
+    """`Attention` by dot products as matrix products, or `None`."""
     query, value, key = (*inputs, inputs[1])[:3]
-    if layer.score_mode != "dot" or layer.use_scale or any(len(tensor.shape) != 3 for tensor in inputs):
+    if layer.score_mode != "dot" or any(len(tensor.shape) != 3 for tensor in inputs):
         return None
+    if layer.use_scale:
+        scale = np.full(query.shape[-1], float(ops.convert_to_numpy(layer.scale)))
+        query = affine(lowering, layer, query, -1, scale, np.zeros_like(scale), trained=layer.trainable)
+        if query is None:
+            return None
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
     return _attended(lowering, layer, scores, value, mask, use_causal_mask)
 
@@ -287,13 +293,15 @@ def _masked_softmax(lowering, layer, scores, masks, causal, zeros=None):
         return _softmax(lowering, layer, scores)
     # Where everything is left out, Keras's layer has weights of 0 if it drops some of them, and equal ones otherwise.
     zeros = bool(getattr(layer, "dropout", 0)) if zeros is None else zeros
-    settings = {"causal": causal, "zeros": zeros, "name": f"{layer.name}_softmax"}
+    apart = zeros and not lowering.fast and not causal  # for the fewest operators in floats
+    settings = {"causal": causal, "zeros": zeros and not apart, "name": f"{layer.name}_softmax"}
     softmax = lowering.make(layer, ("softmax", causal), lambda: MaskedSoftmax(**settings))
     total = None
     for mask, axes in masks:
         mask = ops.expand_dims(ops.cast(mask, "bool"), axes) if axes else ops.cast(mask, "bool")
         total = mask if total is None else ops.logical_and(total, mask)
-    return softmax(scores) if total is None else softmax(scores, mask=total)
+    weights = softmax(scores) if total is None else softmax(scores, mask=total)
+    return ops.where(total, weights, 0.0) if apart else weights
 
 
 def _transposed(tensor, letters, order):

@@ -74,6 +74,28 @@ def normalize(lowering, operation, x):
     return ops.reshape(rows, (-1, *x.shape[1:]))
 
 
+def moments(lowering, operation, x):
+    """The mean and the variance along axes of the sample, or `None`."""
+    rank = len(x.shape)
+    axes = operation.axes if isinstance(operation.axes, (list, tuple)) else [operation.axes]
+    axes = sorted(axis % rank for axis in axes)
+    if operation.synchronized or not axes or 0 in axes or None in x.shape[1:] or "float" not in str(x.dtype):
+        return None
+    others = [axis for axis in range(1, rank) if axis not in axes]
+    size = math.prod(x.shape[axis] for axis in axes)
+    if size > _LONGEST:
+        return None
+    mean = ops.mean(x, axis=axes, keepdims=True)
+    order = [0, *others, *axes]
+    centered = x - mean
+    rows = ops.reshape(centered if order == sorted(order) else ops.transpose(centered, order), (-1, size))
+    squares = ops.matmul(ops.reshape(rows, (-1, 1, size)), ops.reshape(rows, (-1, size, 1)))
+    kept = [1 if axis in axes else x.shape[axis] for axis in range(1, rank)]
+    shape = kept if operation.keepdims else [x.shape[axis] for axis in others]
+    variance = ops.reshape(squares * (1.0 / size), (-1, *shape))
+    return mean if operation.keepdims else ops.reshape(mean, (-1, *shape)), variance
+
+
 def _epsilon(operation):
     return float(keras.config.epsilon() if operation.epsilon is None else operation.epsilon)
 

@@ -23,6 +23,7 @@ from keras_mot.quantization.lowering import (
     activations,
     affine,
     attention,
+    categories,
     merges,
     normalization,
     products,
@@ -69,6 +70,7 @@ _LAYERS = {
     layers.GroupNormalization: normalization.group_normalization,
     layers.RMSNormalization: normalization.rms_normalization,
     layers.UnitNormalization: normalization.unit_normalization,
+    layers.CategoryEncoding: categories.one_hot,
     layers.Average: merges.average,
     layers.Add: merges.add,
     layers.Multiply: merges.multiply,
@@ -80,6 +82,7 @@ _LAYERS = {
     operation_class("LayerNorm"): normalization.layer_norm,
     operation_class("RMSNorm"): normalization.rms_norm,
     operation_class("Normalize"): normalization.normalize,
+    operation_class("Moments"): normalization.moments,
     operation_class("Einsum"): products.einsum,
     operation_class("ExtractPatches"): products.patches,
 }

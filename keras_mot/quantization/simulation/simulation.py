@@ -33,6 +33,7 @@ from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
 from keras_mot.quantization.simulation.opened import flat_copy, warn_of
 from keras_mot.quantization.simulation.placement import place, quantizer_of
+from keras_mot.quantization.simulation.saving import warn_of_unsavable
 from keras_mot.quantization.simulation.settings import left_in_floats, settings_of_operations
 from keras_mot.quantization.simulation.sources import hand_on, note_sources
 from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_norm
@@ -96,6 +97,8 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     result = of_class_of(model, unfolded)
     if result is not simulation:
         hand_on(simulation, result)
+    if fitting.trained:
+        warn_of_unsavable(result, model.name)
     return result
 
 

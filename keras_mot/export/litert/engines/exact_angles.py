@@ -1,7 +1,7 @@
 """In a file of float16 weights, keeps in float32 what angles are computed from.
 
-Sine and cosine take angles of many periods, as in embeddings of times and positions: of 600 radians, the 11 bits of a half
-leave steps of half a radian, and what was exact to a thousandth becomes another number altogether.
+Sine and cosine take angles of many periods, as in embeddings of times and positions: of 600 radians, the 11 bits of a
+half leave steps of half a radian, and what was exact to a thousandth becomes another number altogether.
 """
 
 import numpy as np
@@ -47,7 +47,9 @@ def _angles(model, graph):
     names = _names(model)
     halves = _dequantized(model, graph)
     makers = {int(index): operator for operator in graph.operators or [] for index in operator.outputs}
-    waiting = [i for operator in graph.operators or [] if names[operator.opcodeIndex] in _PERIODIC for i in operator.inputs]
+    waiting = [
+        i for operator in graph.operators or [] if names[operator.opcodeIndex] in _PERIODIC for i in operator.inputs
+    ]
     seen = set()
     while waiting:
         index = int(waiting.pop())
