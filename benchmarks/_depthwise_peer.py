@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from _tfmot_script import rebuilt
 
 
 def main():
@@ -24,8 +25,7 @@ def main():
     weights = [arrays[f"weight_{index}"] for index in range(len(arrays) - 4)]
 
     def plain():
-        layers = [getattr(keras.layers, name)(**sizes) for name, sizes in values["layers"]]
-        model = keras.Sequential([keras.layers.Input(arrays["x"].shape[1:]), *layers])
+        model = rebuilt(keras, values["layers"], arrays["x"].shape[1:])
         model.set_weights(weights)
         return model
 

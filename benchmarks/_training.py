@@ -158,6 +158,13 @@ def cut(data, count):
     return tuple(part[:count] if isinstance(part, np.ndarray) else part for part in data)
 
 
+def layer_sizes(layer):
+    """What a layer is made of, as arguments that both Keras 3 and `tf_keras` take."""
+    names = ("filters", "kernel_size", "strides", "padding", "use_bias", "units", "depth_multiplier", "epsilon")
+    config = layer.get_config()
+    return {name: config[name] for name in (*names, "momentum", "scale", "center", "max_value") if name in config}
+
+
 def speaker_parts(count, quick=False):
     """(number, training clips, test clips) of each part of the keyword spotting clips, as pairs of arrays.
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from _common import Table, data_file, environment, load_model, loaders, run_child, write_results
 from _common import parser as common_parser
-from _training import Recipe, cut, fine_tune, speaker_parts, train_by_recipe
+from _training import Recipe, cut, fine_tune, layer_sizes, speaker_parts, train_by_recipe
 from pruning_accuracy import measure
 
 from keras_mot.clustering import cluster_weights, strip_clustering
@@ -89,7 +89,7 @@ def of_the_peer(model, train, test, seed, arguments):
         path = pathlib.Path(folder)
         arrays = {f"weight_{index}": value for index, value in enumerate(model.get_weights())}
         np.savez(path / "data.npz", x=train[0], y=train[1], x_test=test[0], y_test=test[1], **arrays)
-        layers = [(type(layer).__name__, _sizes(layer)) for layer in model.layers[1:]]
+        layers = [(type(layer).__name__, layer_sizes(layer)) for layer in model.layers[1:]]
         recipes = {
             "pruning": dataclasses.asdict(PRUNING) | ({"epochs": 1} if arguments.quick else {}),
             "clustering": dataclasses.asdict(CLUSTERING) | ({"epochs": 1} if arguments.quick else {}),
@@ -98,12 +98,6 @@ def of_the_peer(model, train, test, seed, arguments):
         (path / "model.json").write_text(json.dumps(values))
         child = run_child(PEER, [path], "tensorflow", arguments.peer, {"TF_USE_LEGACY_KERAS": "1"})
     return [{**row, "depthwise": "TFMOT"} for row in child["rows"]]
-
-
-def _sizes(layer):
-    names = ("filters", "kernel_size", "strides", "padding", "use_bias", "units", "depth_multiplier", "epsilon")
-    config = layer.get_config()
-    return {name: config[name] for name in (*names, "momentum", "scale", "center", "max_value") if name in config}
 
 
 def faces():

@@ -13,11 +13,12 @@ from keras import ops
 from keras_mot import _torch
 from keras_mot._keras import calls_anywhere, flatten_layers, producer_of, train_only_while
 from keras_mot.layers.activation_rounding import followed, off_ties, rounded
-from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of
+from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of, typical_extremes
 from keras_mot.layers.same_shape import SameShape
 from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
 
+_MANY = 256  # numbers of a sample; the extremes of fewer are nothing rare
 _FAR = float(np.finfo("float32").max)
 _MODE = contextvars.ContextVar("activation_quantizer_mode", default=(None, False))
 
@@ -59,6 +60,8 @@ class ActivationQuantizer(SameShape):
         limits: (least, greatest) number that a range that follows the data may have, or `None`.
         learned: whether the range is trained, of at most 8 bits; nothing, if it is fixed.
         widening: whether the range takes in all values of all batches, instead of following an average.
+        of_samples: whether a range that follows an average goes by the means of the samples' extremes, where those of
+            all are rare, and a sample has at least 256 numbers.
         symmetric: whether the integer 0 stands for 0, and the range reaches equally far on both sides; by default, with
             16 bits.
         narrow: whether the lowest integer is left out; by default, with 16 bits.
@@ -82,6 +85,7 @@ class ActivationQuantizer(SameShape):
         limits: tuple[float, float] | None = None,
         learned: bool = False,
         widening: bool = False,
+        of_samples: bool = False,
         symmetric: bool | None = None,
         narrow: bool | None = None,
         target: str = "litert",
@@ -92,7 +96,7 @@ class ActivationQuantizer(SameShape):
         self.bits, self.in_training, self.calls = bits, in_training, calls
         fixed = None if fixed is None else tuple(float(value) for value in fixed)
         self.grid = Grid(bits, *(bits == 16 if form is None else form for form in (symmetric, narrow)))
-        self.range = range_of(decay, fixed, calls, learned, widening)
+        self.range = range_of(decay, fixed, calls, learned, widening, of_samples)
         self.target, self.output_name = target, output_name
         self.limits = None if limits is None else tuple(float(value) for value in limits)
         low, high = fixed or (0.0, 0.0)
@@ -219,11 +223,18 @@ class ActivationQuantizer(SameShape):
 
     def _follow(self, inputs):
         values = ops.stop_gradient(ops.cast(inputs, "float32"))
+        kind, features = self.range, math.prod(length or 0 for length in values.shape[1:])
+        if kind.of_samples and features < _MANY:
+            kind = dataclasses.replace(kind, of_samples=False)
+        if kind.of_samples:
+            values = ops.reshape(values, (-1, features))
         if _on_torch_cpu(values):
-            return self._follow_extremes(*_torch.extremes(values))
+            return self._follow_extremes(
+                *(typical_extremes(values, ops) if kind.of_samples else _torch.extremes(values))
+            )
         ends = (self._low, self._high)
         *known, batches = (ops.convert_to_tensor(each.value) for each in (*ends, self._batches))
-        for variable, end in zip(ends, followed(values, *known, batches, self.range), strict=True):
+        for variable, end in zip(ends, followed(values, *known, batches, kind), strict=True):
             variable.assign(end)
         self._batches.assign(batches + 1.0)
 
@@ -231,7 +242,8 @@ class ActivationQuantizer(SameShape):
         """The same in Python numbers; `low` and `high` are the extremes of a batch."""
         batches = float(ops.convert_to_numpy(self._batches))
         known = self.clipping_range
-        extremes = (end if math.isinf(value) else value for value, end in zip((low, high), known, strict=True))
+        found = float(low), float(high)
+        extremes = (end if math.isinf(value) else value for value, end in zip(found, known, strict=True))
         ends = moved(self.range, known, tuple(extremes), batches)
         for variable, end in zip((self._low, self._high), ends, strict=True):
             variable.assign(float(end))
@@ -263,6 +275,11 @@ class ActivationQuantizer(SameShape):
         if self.range.follows:
             self.range = ClippingRange()
         self.set_range(low, high)
+
+    def follow_batches(self) -> None:
+        """Lets training move a range that follows samples by the extremes of all values instead."""
+        if self.range.follows and self.range.of_samples:
+            self.range = dataclasses.replace(self.range, of_samples=False)
 
     def limit_to(self, low: float | None = None, high: float | None = None) -> None:
         """Lets the range reach no further than to `low` and `high`, also in training; `None`: as far as before.

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_mot import _tensorflow
 from keras_mot._traced_once import traced_once
-from keras_mot.layers.clipping_ranges import ClippingRange, moved
+from keras_mot.layers.clipping_ranges import ClippingRange, moved, typical_extremes
 from keras_mot.transforms.grid import Grid
 
 _FAR = np.float32(1e38)  # of which twice is a number, too
@@ -48,7 +48,10 @@ def rounded_if(inputs: Any, rounds: Any, low: Any, high: Any, fixed: tuple, grid
 
 
 def followed(inputs: Any, low: Any, high: Any, batches: Any, kind: ClippingRange) -> tuple[Any, Any]:
-    """The ends of a range once it has followed a batch; arguments as of `rounded`, and `kind`: how it follows."""
+    """The ends of a range once it has followed a batch; arguments as of `rounded`, and `kind`: how it follows.
+
+    A range that follows samples takes inputs of shape (samples, values).
+    """
     low, high = _followed(inputs, low, high, batches, kind=kind)
     return _shaped(low, ()), _shaped(high, ())
 
@@ -96,11 +99,9 @@ def _rounded_if(inputs, rounds, low, high, *fixed, grid, averages):
 
 @traced_once
 def _followed(inputs, low, high, batches, *, kind):
+    found = typical_extremes(inputs, ops) if kind.of_samples else (ops.min(inputs), ops.max(inputs))
     # The logarithm of a number that was rounded to 0 says nothing of the range.
-    extremes = (
-        ops.where(ops.isinf(value), end, value)
-        for value, end in zip((ops.min(inputs), ops.max(inputs)), (low, high), strict=True)
-    )
+    extremes = (ops.where(ops.isinf(value), end, value) for value, end in zip(found, (low, high), strict=True))
     return moved(kind, (low, high), tuple(extremes), batches, ops)
 
 

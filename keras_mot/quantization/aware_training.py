@@ -36,7 +36,7 @@ def quantize_model(
     calibration_data: Any = None,
     selected: Callable | None = None,
     overrides: Mapping[Any, QuantizationScheme | QuantizeConfig | None] | None = None,
-    batch_norm_steps: int | None = 0,
+    batch_norm_steps: int | None = None,
     target: Target | str = LITERT,
     placement: str | None = None,
     **settings: Any,
@@ -48,12 +48,14 @@ def quantize_model(
     it, train it for an epoch or so at a low learning rate (1e-4 or less, for Adam), and export it with
     `keras_mot.export.export_litert`.
 
-    By default batch normalization is folded into the layer before it, with its trained statistics, before training
-    starts: what is trained is what is shipped. Its factors become a part of the scales, so that kernels keep their
-    size, and learning rates that suit the float model go on to do so (with `per_channel=False` they do not: folded
-    kernels can be small, and want a lower rate, or an optimizer such as Lamb). With `batch_norm_steps` it stays behind
-    the rounded kernel as a `TrainedBatchNorm`, goes on with the statistics of the batches, and is folded by the export,
-    or by `freeze_batch_norm`; a scale for each channel makes that exact.
+    By default batch normalization goes on as in the float model: it stays behind the rounded kernel as a
+    `TrainedBatchNorm`, follows the statistics of the batches, and is folded by the export, or by `freeze_batch_norm`; a
+    scale for each channel makes that exact. Frozen from the start, networks learn their training data by heart: the
+    mean and the spread of each channel become something to fit, and what is lost is lost on new data. With
+    `batch_norm_steps=0` it is folded into the layer before it, with its trained statistics, before training starts.
+    Its factors become a part of the scales, so that kernels keep their size, and learning rates that suit the float
+    model go on to do so (with `per_channel=False` they do not: folded kernels can be small, and want a lower rate, or
+    an optimizer such as Lamb).
 
     Masks and codebooks of a pruned or clustered model are kept: what is zero stays zero, what is shared stays shared.
 
@@ -66,10 +68,10 @@ def quantize_model(
         selected: as in `quantize_post_training`.
         overrides: as in `quantize_post_training`: other settings for some layers.
         batch_norm_steps: for how many training steps batch normalization goes on with the statistics of each batch.
-            Then they are frozen, and gamma and beta trained on. 0: it is folded before training; `None`: it goes on as
-            long as training does. Needs a scale for each channel, and goes without equalization. What is not trained in
-            the float model, stands behind dense layers on sequences or layers left in floats, or uses `renorm`, is
-            folded before training all the same.
+            Then they are frozen, and gamma and beta trained on. `None`: it goes on as long as training does. 0: it is
+            folded before training, as with `per_channel=False` and with `equalize=True`, which other numbers do not go
+            with. What is not trained in the float model, stands behind dense layers on sequences or layers left in
+            floats, or uses `renorm`, is folded before training all the same.
         target: as in `quantize_post_training`.
         placement: as in `quantize_post_training`.
         **settings: as in `quantize_post_training`.
@@ -91,30 +93,32 @@ def quantize_model(
     ```
     """
     calibration = calibration_of(calibration_data, settings, "quantize_model")
-    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme), trained=True)
-    return quantize(
-        to_quantize, scheme, fitting, selected, overrides, "quantize_model", batch_norm_steps, target, placement
-    )
+    calibration, steps = _beside_batch_norm(calibration, batch_norm_steps, scheme)
+    fitting = Fitting(calibration, trained=True)
+    return quantize(to_quantize, scheme, fitting, selected, overrides, "quantize_model", steps, target, placement)
 
 
 def _beside_batch_norm(calibration, steps, scheme):
-    """A calibration that goes with batch normalization in training; refuses what does not."""
+    """A calibration that goes with batch normalization in training, and its steps; refuses what does not."""
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
         raise TypeError(
             f"`batch_norm_steps` should be a number of training steps, or `None`; received {describe(steps)}."
         )
-    if steps == 0:
-        return calibration
     if steps is not None and steps < 0:
         raise ValueError(f"`batch_norm_steps` should be at least 0; received {steps}.")
-    if isinstance(scheme, QuantizationScheme) and not scheme.per_channel:
+    shares_scales = isinstance(scheme, QuantizationScheme) and not scheme.per_channel
+    if steps is None and (shares_scales or calibration.equalize):
+        steps = 0
+    if steps == 0:
+        return calibration, 0
+    if shares_scales:
         raise ValueError(
             "`batch_norm_steps` needs a scale for each channel: with `per_channel=False` batch normalization is folded "
             "before training, `batch_norm_steps=0`."
         )
     if calibration.equalize:
         raise ValueError("`equalize=True` rescales folded kernels: it goes with `batch_norm_steps=0` only.")
-    return dataclasses.replace(calibration, equalize=False)
+    return dataclasses.replace(calibration, equalize=False), steps
 
 
 def quantize_annotate_layer(
@@ -176,7 +180,7 @@ def quantize_apply(
     scheme: QuantizationScheme = INT8,
     *,
     calibration_data: Any = None,
-    batch_norm_steps: int | None = 0,
+    batch_norm_steps: int | None = None,
     target: Target | str = LITERT,
     placement: str | None = None,
     **settings: Any,
@@ -212,8 +216,9 @@ def quantize_apply(
     marks = {operation: getattr(operation, _MARK, None) for operation in operations_of(model)}
     overrides = {operation: mark for operation, mark in marks.items() if isinstance(mark, QuantizeConfig)}
     calibration = calibration_of(calibration_data, settings, "quantize_apply")
-    fitting = Fitting(_beside_batch_norm(calibration, batch_norm_steps, scheme), trained=True)
-    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", batch_norm_steps, target, placement)
+    calibration, steps = _beside_batch_norm(calibration, batch_norm_steps, scheme)
+    fitting = Fitting(calibration, trained=True)
+    return quantize(model, scheme, fitting, selected, overrides, "quantize_apply", steps, target, placement)
 
 
 def strip_quantization(model: keras.Model) -> keras.Model:

@@ -45,6 +45,8 @@ class Stage(Config, abc.ABC):
         kind: `kind` of the transforms that it attaches, such as `keras_mot.transforms.Mask.kind`; or `None`.
         after_kind: the kind that it works on, and ends; or `None`.
         last: whether nothing may follow it.
+        taught: whether, by default, it learns from the float model that the recipe began with, where that chooses one
+            of several classes.
         plain: whether it works on models without transforms alone: no mask or codebook may be attached by then.
         rank: its place; 0 for any.
     """
@@ -53,6 +55,7 @@ class Stage(Config, abc.ABC):
     kind: ClassVar[str | None] = None
     after_kind: ClassVar[str | None] = None
     last: ClassVar[bool] = False
+    taught: ClassVar[bool] = True
     plain: ClassVar[bool] = False
     rank: ClassVar[int] = 0
     # Without types: subclasses declare them as fields, in an order of their own.

@@ -209,8 +209,8 @@ class Run:
                     f"Stage '{stage.key}': `distillation` is for models of one output; this one has "
                     f"{list(self.objective.outputs)}. Set it to 0."
                 )
-            kind = self.objective.kinds.get(None)
-            if distils and kind not in ("classes", "one-hot"):
+            if distils and not self.objective.chooses_a_class:
+                kind = self.objective.kinds.get(None)
                 raise ValueError(
                     f"Stage '{stage.key}': `distillation` is for models that choose one of several classes; the labels "
                     f"here are {kind or 'of another kind'}. Set it to 0."
@@ -273,7 +273,7 @@ class Run:
         return result
 
     def _train(self, model, stage, teacher, title):
-        settings = stage.fine_tune
+        settings = stage.fine_tune.settled(stage.taught and self.objective.chooses_a_class)
         by_accuracy = self.metric.name == "accuracy" and "accuracy" in self.objective.fit_metrics
         callbacks = []
         if self.progress:

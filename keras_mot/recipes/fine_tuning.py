@@ -21,6 +21,7 @@ _OPTIMIZERS = {
 }
 _SCHEDULES = ("constant", "cosine", "linear")
 _LEAST_PROBABILITY = 1e-3
+_TAUGHT = 0.5  # the weight of distillation by default
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -39,7 +40,8 @@ class FineTune(Config):
             pruning schedule is still at work do not count.
         distillation: weight, from 0 to 1, of the loss against the outputs of the float model that the recipe began
             with; the rest is that of the loss against the labels (Hinton et al., 2015, "Distilling the Knowledge in a
-            Neural Network", arXiv:1503.02531).
+            Neural Network", arXiv:1503.02531). By default 0.5 in stages that prune, cluster or quantize a model that
+            chooses one of several classes, and 0 in others, and for models of several outputs. 0: labels alone.
         temperature: what distillation divides logits by.
 
     Raises:
@@ -53,7 +55,7 @@ class FineTune(Config):
     schedule: str = "constant"
     batch_size: int = 128
     patience: int | None = None
-    distillation: float = 0.0
+    distillation: float | None = None
     temperature: float = 3.0
 
     def __post_init__(self):
@@ -62,6 +64,8 @@ class FineTune(Config):
         if self.patience is not None:
             check_whole("patience", self.patience, 1)
         for name, largest in (("learning_rate", math.inf), ("temperature", math.inf), ("distillation", 1.0)):
+            if name == "distillation" and self.distillation is None:
+                continue
             check_number(name, getattr(self, name), 0.0, largest)
             if name != "distillation" and not getattr(self, name):
                 raise ValueError(f"`{name}` should be above 0; received 0.")
@@ -72,6 +76,16 @@ class FineTune(Config):
                 f"`optimizer` should be the name of a Keras optimizer, such as 'adam'; received "
                 f"{describe(self.optimizer)}.{nearest(self.optimizer, _OPTIMIZERS)}"
             )
+
+    def settled(self, taught: bool) -> "FineTune":
+        """The same with a weight of distillation, if none was asked for.
+
+        Args:
+            taught: whether there is a float model to learn from, and classes to learn.
+        """
+        if self.distillation is not None:
+            return self
+        return dataclasses.replace(self, distillation=_TAUGHT if taught else 0.0)
 
     def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
         """The optimizer.

@@ -44,6 +44,11 @@ class Objective:
         """Names of the outputs, where there are several."""
         return tuple(name for name in self.kinds if name is not None)
 
+    @property
+    def chooses_a_class(self) -> bool:
+        """Whether the only output says which of several classes it is."""
+        return self.kinds.get(None) in ("classes", "one-hot")
+
 
 def choose_objective(model, name, labels, outputs):
     """The loss that was asked for by name, else the one in the saved file, else one that suits the labels.

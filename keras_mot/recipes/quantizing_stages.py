@@ -187,15 +187,15 @@ class QuantizeAware(Quantization):
         overrides: as in `PostTraining`.
         rounding: as in `PostTraining`; by default, to the nearest integer.
         learned_scales: whether scales are trained too.
-        batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch. 0: it
-            is folded before training; `None`: it goes on to the end.
+        batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch.
+            `None`: it goes on to the end. 0: it is folded before training, as with `per_channel` false.
         fine_tune: a `FineTune`.
     """
 
     key: ClassVar[str] = "quantize_aware"
 
     learned_scales: bool = False
-    batch_norm_steps: int | None = 0
+    batch_norm_steps: int | None = None
     fine_tune: FineTune = dataclasses.field(default_factory=FineTune)
 
     def __post_init__(self):
@@ -204,7 +204,7 @@ class QuantizeAware(Quantization):
             raise TypeError(f"`fine_tune` should be a `FineTune`; received {describe(self.fine_tune)}.")
         if self.batch_norm_steps is not None:
             check_whole("batch_norm_steps", self.batch_norm_steps, 0)
-        if self.batch_norm_steps != 0 and not self.per_channel:
+        if self.batch_norm_steps and not self.per_channel:
             raise ValueError("`batch_norm_steps` needs a scale for each channel: it goes with `per_channel` true.")
 
     def scheme(self, weight_bits: int | None = None):

@@ -173,7 +173,7 @@ PRESETS = {
 - `dynamic-range`: large weights of 8 bits beside float activations. Up to a quarter of the size, without any data.
 - `int8`: post-training quantization. Up to a quarter of the size, in seconds, without training.
 - `int8-qat`: quantization-aware training, where `int8` costs accuracy.
-- `accuracy`: the same, with the float model as the teacher.
+- `accuracy`: the same, for longer, until validation gets no better.
 - `sparse-int8`: 80 % zeros, then quantization-aware training.
 - `clustered-int8`: 32 shared values, then quantization-aware training.
 - `balanced`: 50 % zeros, then quantization-aware training.

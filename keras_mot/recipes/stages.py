@@ -53,10 +53,11 @@ class Tune(Stage):
     """Trains the model as it is; with a teacher, distillation alone.
 
     Args:
-        fine_tune: a `FineTune`.
+        fine_tune: a `FineTune`; without distillation by default, since its first model is the float model itself.
     """
 
     key: ClassVar[str] = "tune"
+    taught: ClassVar[bool] = False
 
     fine_tune: FineTune = dataclasses.field(default_factory=FineTune)
 

@@ -9,9 +9,11 @@ from keras_mot import update_step
 from keras_mot.clustering import cluster_weights, strip_clustering
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
+from keras_mot.layers.clipping_ranges import typical_extremes
 from keras_mot.quantization import (
     INT8,
     INT16X8,
+    MinMax,
     quantize_annotate_layer,
     quantize_annotate_model,
     quantize_apply,
@@ -96,6 +98,42 @@ def test_the_range_is_a_moving_average():
     assert quantizer.parameters().range[1] == pytest.approx(expected, rel=0.01)
     quantizer(np.array([-100.0, 100.0], "float32"), training=False)
     assert quantizer.parameters().range[1] == pytest.approx(expected, rel=0.01)
+
+
+def test_typical_extremes_against_their_definition(rng):
+    samples = rng.uniform(-1.0, 1.0, (8, 500)).astype("float32")
+    samples[0, :2], samples[3, 0] = -100.0, 60.0
+    bright = (
+        rng.uniform(0.0, 1.0, (8, 500)) * np.arange(1, 9)[:, None]
+    )  # many values lie above the mean of the greatest
+    little = rng.uniform(-1.0, 1.0, (8, 500))
+    little[0, 0] = 1.2  # a fifth of the range is not worth it
+    cases = [
+        (samples, (samples.min(-1).mean(), samples.max(-1).mean())),
+        (np.maximum(samples, 0.0), (0.0, np.maximum(samples, 0.0).max(-1).mean())),
+        (bright, (bright.min(), bright.max())),
+        (little, (little.min(), 1.2)),
+    ]
+    for given, expected in cases:
+        received = typical_extremes(ops.convert_to_tensor(given.astype("float32")), ops)
+        assert [float(end) for end in received] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("scheme", "cut"), [(INT8, True), (INT16X8, False)])
+def test_inputs_follow_samples_and_not_their_rare_values(scheme, cut):
+    """As with calibration data, an input's range is the mean of the samples' extremes; all is kept with 16 bits."""
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, (64, 16, 16, 1)).astype("float32")
+    x[::16, 0, 0] = -100.0
+    model = keras.Sequential([keras.Input((16, 16, 1)), layers.Conv2D(2, 3), layers.GlobalMaxPooling2D()])
+    labels = np.arange(64) % 2
+    quantized = quantize_model(model, scheme)
+    compiled(quantized).fit(x, labels, batch_size=16, verbose=0, shuffle=False)
+    first = activation_quantizers(quantized)[0]
+    expected = x.min((1, 2, 3)).mean() if cut else -100.0
+    assert first.parameters().range[0] == pytest.approx(expected, rel=0.02)
+    asked = quantize_model(model, scheme, calibration_data=x, estimator=MinMax())
+    compiled(asked).fit(x, labels, batch_size=16, verbose=0, shuffle=False)
+    assert activation_quantizers(asked)[0].parameters().range[0] == pytest.approx(-100.0, rel=0.02)
 
 
 def test_ranges_do_not_follow_to_infinity():

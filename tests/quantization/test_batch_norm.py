@@ -266,6 +266,14 @@ def test_a_stage_hands_on_the_folded_model():
     assert stage.trained(folded) is folded
 
 
+def test_it_is_trained_unless_channels_share_a_scale_or_kernels_are_equalized():
+    assert len(trained_norms(quantize_model(network()))) == 5
+    assert len(trained_norms(quantize_apply(quantize_annotate_model(network())))) == 5
+    assert not trained_norms(quantize_model(network(), QuantizationScheme(per_channel=False)))
+    assert not trained_norms(quantize_model(network(), equalize=True))
+    assert not trained_norms(quantize_model(network(), batch_norm_steps=0))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -273,7 +281,7 @@ def test_a_stage_hands_on_the_folded_model():
         ({"batch_norm_steps": 1.5}, TypeError, "number of training steps"),
         ({"batch_norm_steps": -1}, ValueError, "at least 0"),
         ({"batch_norm_steps": 5, "equalize": True}, ValueError, "equalize"),
-        ({"batch_norm_steps": None, "scheme": QuantizationScheme(per_channel=False)}, ValueError, "each channel"),
+        ({"batch_norm_steps": 5, "scheme": QuantizationScheme(per_channel=False)}, ValueError, "each channel"),
     ],
 )
 def test_bad_input(options, error, message):
@@ -286,11 +294,11 @@ def test_bad_input_of_other_functions():
     with pytest.raises(TypeError, match="expects a Keras 3 model"):
         freeze_batch_norm([model])
     with pytest.raises(ValueError, match="no batch normalization in training"):
-        freeze_batch_norm(quantize_model(model))
+        freeze_batch_norm(quantize_model(model, batch_norm_steps=0))
     live = quantize_model(model, calibration_data=images(), batch_norm_steps=None, **QUICK)
     with pytest.raises(ValueError, match="freeze_batch_norm"):
         reference_rounding(live)
     with pytest.raises(ValueError, match="each channel"):
-        QuantizeAware(batch_norm_steps=None, per_channel=False)
+        QuantizeAware(batch_norm_steps=5, per_channel=False)
     with pytest.raises(ValueError, match="batch_norm_steps"):
         QuantizeAware(batch_norm_steps=-1)

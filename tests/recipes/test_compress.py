@@ -1,5 +1,6 @@
 import json
 import pathlib
+import sys
 import warnings
 
 import keras
@@ -268,6 +269,39 @@ def test_early_stopping_goes_back_to_the_best_accuracy(distillation, model, arra
     assert spoiler.epochs == 2
     for old, weight in zip(before, trained.trainable_weights, strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(weight), old, atol=1e-5)
+
+
+def weights_of_distillation(model, data, stages, monkeypatch):
+    """The weight with which each stage of a recipe is trained."""
+    found = []
+
+    def noted(trained, settings, data, objective, *, teacher, **others):
+        assert (teacher is not None) == (settings.distillation > 0)
+        found.append(settings.distillation)
+        return train(trained, settings, data, objective, teacher=teacher, **others)
+
+    monkeypatch.setattr(sys.modules["keras_mot.recipes.compress"], "train", noted)
+    run(model, data, Recipe(stages))
+    return found
+
+
+@only_tensorflow
+def test_what_is_compressed_learns_from_the_float_model_by_default(model, arrays, monkeypatch):
+    labels_alone = FineTune(1, 0.01, batch_size=16, distillation=0)
+    stages = [
+        Tune(SHORT),
+        Prune(0.5, fine_tune=SHORT),
+        Cluster(4, fine_tune=labels_alone),
+        QuantizeAware(fine_tune=SHORT),
+    ]
+    assert weights_of_distillation(model, arrays, stages, monkeypatch) == [0.0, 0.5, 0.0, 0.5]
+
+
+@only_tensorflow
+def test_numbers_are_learnt_from_labels_alone(arrays, monkeypatch):
+    network = keras.Sequential([keras.Input((8,)), layers.Dense(4, activation="relu"), layers.Dense(1)])
+    numbers = [(x, x[:, :1] - x[:, 1:2]) for x, _ in arrays]
+    assert weights_of_distillation(network, numbers, [QuantizeAware(fine_tune=SHORT)], monkeypatch) == [0.0]
 
 
 def test_a_teacher_is_followed(model, arrays):

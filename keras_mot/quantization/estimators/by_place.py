@@ -13,6 +13,7 @@ from keras_mot._config import Config
 from keras_mot.graph.kinds import JOINS, SAME, has_role, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.layers.clipping_ranges import CUT_OFF, WORTH
 from keras_mot.layers.float_boundary import FloatBoundary
 from keras_mot.layers.named_output import NamedOutput
 from keras_mot.quantization.estimators.ranges import MinMax, RangeEstimator
@@ -20,9 +21,7 @@ from keras_mot.quantization.estimators.ranges import MinMax, RangeEstimator
 # Extremes of fewer values are nothing rare, and the mean of the samples' extremes would cut off a good part of all.
 _MANY = 256
 _FEW = 16  # each of so few features matters
-_CUT_OFF = 0.01  # the share of the values that may lie above a range, and below
 _WHOLE = 0.9  # the share of samples that are not cut off, above or below
-_WORTH = 1.25  # how much wider a range must be for something to be cut off: less resolution is not worth it
 _FEW_BITS = 8  # with more, there is resolution enough for rare values
 _SQUASHING = ("softmax", "sigmoid", "tanh")
 
@@ -90,9 +89,9 @@ def _widened(seen, low, high):
     """
     if 0 < seen.size <= _FEW:
         return seen.limits
-    low, high = min(low, seen.quantile(_CUT_OFF)), max(high, seen.quantile(1.0 - _CUT_OFF))
+    low, high = min(low, seen.quantile(CUT_OFF)), max(high, seen.quantile(1.0 - CUT_OFF))
     least, greatest = seen.limits
-    return (low, high) if greatest - least > _WORTH * (high - low) else (least, greatest)
+    return (low, high) if greatest - least > WORTH * (high - low) else (least, greatest)
 
 
 def estimators_by_place(model) -> list[tuple[ActivationQuantizer, RangeEstimator]]:

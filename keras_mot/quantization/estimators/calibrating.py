@@ -131,8 +131,12 @@ def _not_finite(count, quantizer):
 
 
 def set_ranges(seen, estimator):
-    """Sets the ranges that an estimator chooses, from what `observe` returned."""
+    """Sets the ranges that an estimator chooses, from what `observe` returned.
+
+    Where one was asked for, training cuts off nothing of its own accord.
+    """
     for quantizer, values in seen:
+        quantizer.follow_batches()
         quantizer.set_range(*_checked_range(estimator, values))
 
 

@@ -214,7 +214,10 @@ class _Placement:
         if id(tensor) in self._quantized or self._steps.is_fused(producer_of(tensor)):
             return tensor
         if id(tensor) not in self._rounded:
-            quantizer = self._new(producer_of(tensor).name)
+            source = producer_of(tensor)
+            # Nobody chose the scales of inputs with 8 bits in mind: rare values must not decide.
+            of_samples = isinstance(source, keras.layers.InputLayer) and self._bits <= 8
+            quantizer = self._new(source.name, of_samples=of_samples)
             rounded = quantizer(tensor)
             self._remember(rounded, quantizer)
             self._rounded[id(tensor)] = (rounded, tensor)

@@ -38,7 +38,6 @@ _SENSITIVITY = "sensitivity.json"
 _REPORT = "search.json"
 _SAMPLES = 256  # that sensitivities are measured on
 _HOPELESS = 3  # trials that all fail before one has a result
-_TAUGHT = 0.5
 _RATE = 1e-3  # of recipes that train nothing: it is of no meaning there
 
 
@@ -80,7 +79,7 @@ def search(
         trials: how many are made in all, those of earlier calls included.
         fine_tune: how the stages of a recipe train: the one that prunes or clusters so, and the one that quantizes half
             as long, at a tenth of the learning rate. Models that choose one of several classes learn from the float
-            model, too, with a `distillation` of 0.5 unless another one is given. `None` for no training: post-training
+            model, too, unless `distillation` is 0. `None` for no training: post-training
             quantization alone, and what is left of pruned kernels solved for by least squares.
         families: which kinds of recipes to try, of "dense" (8 bits and nothing else), "pruned", "clustered",
             "pruned-clustered", "channels" and "low-rank"; by default all.
@@ -137,13 +136,11 @@ def search(
         _check_names(settings)
     data = TrainingData(train_data, validation_data)
     with without_retracing_warnings():
-        arranged, objective, resolved = planned(model, data, loss, metric)
+        arranged, _, resolved = planned(model, data, loss, metric)
     if output_dir is None:
         output_dir = tempfile.mkdtemp(prefix="keras_mot_search_")
     folder = writable_folder(output_dir, parents=True)
     identity = {"model": run_folder.fingerprint(model), "data": arranged.fingerprint(), "metric": resolved.name}
-    if fine_tune is not None and not fine_tune.distillation and objective.kinds.get(None) in ("classes", "one-hot"):
-        fine_tune = dataclasses.replace(fine_tune, distillation=_TAUGHT)
     with locked(folder):
         work = _Search(model, (train_data, validation_data), folder, settings, budget, fine_tune, executor, progress)
         work.prepare(arranged, identity, storage, families, seed)
