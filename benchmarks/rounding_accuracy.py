@@ -8,6 +8,7 @@ row is written as soon as it is measured; what was measured before is kept, unle
 
 import json
 import pathlib
+import sys
 import time
 import warnings
 
@@ -97,7 +98,7 @@ def main():
     parser.add_argument("--samples", type=int, default=SAMPLES, help="to calibrate on")
     parser.add_argument("--most", type=int, help="samples of a split to test on; by default, all")
     parser.add_argument("--again", action="store_true", help="measure again what was measured before")
-    parser.add_argument("--seconds", type=float, help="stop after so many; another run goes on from there")
+    parser.add_argument("--seconds", type=float, help="stop after so many, with exit code 3, to be gone on with")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.splits, arguments.samples, arguments.most = 1, 128, 500
@@ -111,7 +112,7 @@ def main():
             values = {"environment": environment(), "rows": rows}
             write_results(arguments, target, values, [table_of(name, rows)])
             if arguments.seconds and time.perf_counter() - started > arguments.seconds:
-                return
+                sys.exit(3)
 
 
 if __name__ == "__main__":
