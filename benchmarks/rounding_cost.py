@@ -73,7 +73,7 @@ def table_of(rows):
         "Quantization with 4-bit weights: time and memory, calibration included",
         ("model", "parameters", "inputs", "rounding", "s", "asked", "MB more", "largest H, MB", "asked"),
         notes=(
-            "MB more: resident memory at its peak, beyond what was held before, model and inputs. Freed memory goes back",
+            "MB more: resident memory at its peak, beyond that of model and inputs. Freed memory goes back",
             "to the system at once; by default, glibc keeps much of it for later, which then counts, too.",
         ),
     )
