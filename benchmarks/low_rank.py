@@ -46,12 +46,15 @@ def mnist_cells(arguments):
 def mobilenet_cells(arguments):
     """All 1 x 1 convolutions, by shares of their parameters."""
     x, y = loaders().imagenet(160)
-    x, y, data = x[:-128], y[:-128], x[-128:]  # calibrated on other images than it is measured on
-    test = (x[:100], y[:100]) if arguments.quick else (x, y)
+    chosen = np.random.default_rng(0).permutation(len(x))
+    seen, others = chosen[:250], chosen[250:]  # calibrated on other images than it is measured on
+    data, test = x[seen], (x[others], y[others])
+    test = tuple(each[:100] for each in test) if arguments.quick else test
     model = load_model("imagenet/mobilenet_v1_0.50_160_float.keras")
     yield "float", model, test, {}
-    for samples in (None, data):
-        yield from cell(model, 0.75, samples, test)
+    for share in (0.75,) if arguments.quick else (0.9, 0.75):
+        for samples in (None, data):
+            yield from cell(model, share, samples, test)
 
 
 def cnn_s_cells(arguments):

@@ -1,9 +1,14 @@
 """Accuracy of models that are pruned at once, without any training: masks alone, batch norm anew, refitted in rounds.
 
-KERAS_BACKEND=tensorflow python benchmarks/one_shot_pruning.py resnet8
+KERAS_BACKEND=torch python benchmarks/one_shot_pruning.py resnet8
+
+Each row is written as soon as it is measured; what was measured before is kept, unless `--again`.
 """
 
 import dataclasses
+import json
+import pathlib
+import sys
 import time
 
 import keras
@@ -17,6 +22,7 @@ from keras_mot.layers import find_weights
 from keras_mot.sparsity import (
     ConstantSparsity,
     NofM,
+    OptimalBrainSurgeon,
     PruningConfig,
     WholeModel,
     prune_at_once,
@@ -127,7 +133,9 @@ METHODS = {
     "batch norm anew": lambda task, *how: with_statistics(strip_pruning(masked(task, *how)), task.calibration),
     "one round": lambda task, *how: in_rounds(task, *how, rounds=1),
     "three rounds": lambda task, *how: in_rounds(task, *how, rounds=3),
+    "three rounds, by H": lambda task, *how: in_rounds(task, *by_second_moments(*how), rounds=3),
 }
+DEFAULT_METHODS = ("masks alone", "three rounds", "three rounds, by H")
 
 
 def in_rounds(task, config, overrides, rounds):
@@ -135,8 +143,15 @@ def in_rounds(task, config, overrides, rounds):
     return prune_at_once(task.model, task.calibration, config, overrides=overrides, rounds=rounds, samples=count)
 
 
-def run(task, split, methods, known):
-    """Rows of one split; `known` holds what does not depend on the calibration data."""
+def by_second_moments(config, overrides):
+    """The same settings, with what outputs lose without a weight as its score."""
+    how = {"criterion": OptimalBrainSurgeon()}
+    others = {key: each and dataclasses.replace(each, **how) for key, each in overrides.items()}
+    return dataclasses.replace(config, **how), others
+
+
+def run(task, split, arguments, known, rows):
+    """Adds the rows of one split, and yields after each; `known` holds what does not depend on the calibration data."""
 
     def measured(key, make):
         if key not in known:
@@ -144,33 +159,40 @@ def run(task, split, methods, known):
         return known[key]
 
     data = id(task.test[1])
-    base, rows = measured((data, "float"), lambda: task.model), []
+    base = measured((data, "float"), lambda: task.model)
     for name, how in settings_of(task).items():
-        for method in methods:
+        for method in arguments.methods:
+            key = {"setting": name, "method": method, "split": split, "samples": arguments.samples}
+            key["tested"] = len(task.test[1])
+            if any(key.items() <= row.items() for row in rows):
+                continue
             started = time.perf_counter()
             model = METHODS[method](task, *how)
             seconds = time.perf_counter() - started
             always = method == "masks alone"
             value = measured((data if always else split, name, method), lambda m=model: m)
-            row = {"setting": name, "method": method, "split": split, "accuracy": value, "float": base}
-            rows.append({**row, "drop": 100 * (base - value), "seconds": seconds})
-            print(rows[-1], flush=True)
-    return rows
+            row = {**key, "accuracy": value, "float": base, "drop": 100 * (base - value), "seconds": seconds}
+            rows.append(row)
+            print(row, flush=True)
+            yield
 
 
 def table_of(task_name, rows):
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    headers = ("pruned", "float, %", *methods, f"spread of {methods[-1]}", "asked at most", "s")
+    headers = ("pruned", "float, %", *(f"{method}: mean (least, most)" for method in methods), "asked at most", "s")
     table = Table(f"{task_name}: points below float, without training", headers)
     for name in dict.fromkeys(row["setting"] for row in rows):
         own = [row for row in rows if row["setting"] == name]
-        drops = [[row["drop"] for row in own if row["method"] == method] for method in methods]
-        seconds = np.mean([row["seconds"] for row in own if row["method"] == methods[-1]])
-        spread = f"{min(drops[-1]):.2f} to {max(drops[-1]):.2f}"
+        groups = [[row for row in own if row["method"] == method] for method in methods]
+        cells = [_spread([row["drop"] for row in group]) for group in groups]
+        seconds = ", ".join(f"{np.mean([row['seconds'] for row in group]):.0f}" for group in groups if group)
         base = 100 * np.mean([row["float"] for row in own])
-        asked = ASKED.get((task_name, name), "")
-        table.add(name, f"{base:.2f}", *(f"{np.mean(each):.2f}" for each in drops), spread, asked, f"{seconds:.0f}")
+        table.add(name, f"{base:.2f}", *cells, ASKED.get((task_name, name), ""), seconds)
     return table
+
+
+def _spread(drops):
+    return f"{np.mean(drops):.2f} ({min(drops):.2f}, {max(drops):.2f})" if drops else ""
 
 
 def main():
@@ -178,29 +200,41 @@ def main():
     parser.add_argument("models", nargs="*", choices=[*TASKS, []], default=list(TASKS))
     parser.add_argument("--samples", type=int, default=1024, help="inputs to calibrate with")
     parser.add_argument("--test-samples", type=int, help="of the test data, by default all")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(DEFAULT_METHODS))
     parser.add_argument("--splits", type=int, default=SPLITS, help="of the data into calibration and test")
+    parser.add_argument("--again", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--seconds", type=float, help="stop after so many, with exit code 3, to be gone on with")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.samples, arguments.splits, arguments.test_samples = 128, 2, 500
+    started = time.perf_counter()
     for name in arguments.models:
-        rows, known = [], {}
+        path = (arguments.output or pathlib.Path(__file__).parent / "results") / f"{target_of(name)}.json"
+        keep = path.exists() and not arguments.again and not arguments.quick
+        rows, known = json.loads(path.read_text())["rows"] if keep else [], {}
         for split, task in enumerate(TASKS[name](arguments)):
-            rows += run(task, split, arguments.methods, known)
-            write(arguments, name, rows)
+            for _ in run(task, split, arguments, known, rows):
+                write(arguments, name, rows)
+                if arguments.seconds and time.perf_counter() - started > arguments.seconds:
+                    sys.exit(3)
+
+
+def target_of(name):
+    return f"one_shot_pruning_{name}"
 
 
 def write(arguments, name, rows):
     """The results so far."""
     values = {"model": name, "samples": arguments.samples, "environment": environment(), "rows": rows}
-    tested = "all" if arguments.test_samples is None else arguments.test_samples
+    tested = " or ".join(str(each) for each in sorted({row["tested"] for row in rows}))
     notes = (
         f"Means over {len({row['split'] for row in rows})} splits; {arguments.samples} inputs to calibrate with, "
-        f"without labels, none of them in the test data, of which {tested} are measured on. 50 % and 70 % of all "
-        "kernel weights, one ranking over the model by magnitude; 2:4 in all layers with groups of four.",
+        f"without labels, none of them among the {tested} that are measured on. 50 % and 70 % of all kernel weights, "
+        "one ranking over the model, by magnitude or by what outputs lose; 2:4 in all layers with groups of four. "
+        "Seconds: of the methods in turn.",
     )
     table = dataclasses.replace(table_of(name, rows), notes=notes)
-    write_results(arguments, f"one_shot_pruning_{name}_{keras.backend.backend()}", values, [table])
+    write_results(arguments, target_of(name), values, [table])
 
 
 if __name__ == "__main__":

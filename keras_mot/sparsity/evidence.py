@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_mot._messages import describe
 from keras_mot.data.arrays import sample_count
-from keras_mot.data.inputs import labelled_batches
+from keras_mot.data.inputs import checked_inputs, labelled_batches
 from keras_mot.data.pairs import batches as batches_of_pairs
 from keras_mot.graph import trace
 from keras_mot.graph.functional import as_functional
@@ -138,7 +138,11 @@ class PruningEvidence:
             functional = as_functional(trace(model))
         except ValueError:  # whose inputs nobody knows; its `fit` takes such pairs
             return batches_of_pairs(self.data, self.batch_size, "data")
-        return labelled_batches(functional, self.data, self.batch_size, "data")[1]
+        pairs = labelled_batches(functional, self.data, self.batch_size, "data")[1]
+        return (
+            (checked_inputs(functional, inputs, f"batch {number} of the data of `PruningEvidence`"), labels)
+            for number, (inputs, labels) in enumerate(pairs)
+        )
 
 
 def check_evidence(evidence: Any) -> None:

@@ -1,5 +1,7 @@
 """Criteria that see gradients, inputs and the present mask, against formulas and numerical derivatives."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -149,6 +151,19 @@ def test_data_are_taken_in_turn_and_begin_again():
     assert firsts == [[x[0, 0], x[16, 0]], [x[32, 0]], [x[0, 0], x[16, 0]]]
     with pytest.raises(ValueError, match="empty"):
         PruningEvidence([]).next_batches(model)
+
+
+def test_data_come_in_the_structure_of_the_inputs():
+    inputs = keras.Input((12,), name="features")
+    model = keras.Model([inputs], layers.Dense(4)(inputs))  # a list of one
+    x, _ = batches(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as Keras warns of another structure
+        ((given, _),) = PruningEvidence(x).next_batches(model)
+        model(given)
+    assert keras.tree.flatten(given)[0].shape == x.shape
+    with pytest.raises(ValueError, match=r"Batch 0 of the data of `PruningEvidence`.*NaN"):
+        PruningEvidence(np.full_like(x, np.nan)).next_batches(model)
 
 
 @pytest.mark.parametrize(
