@@ -22,6 +22,7 @@ from keras_mot._keras import (
 )
 from keras_mot._messages import shortened
 from keras_mot.graph import _open_batch
+from keras_mot.graph._tensorflow_functions import translated
 from keras_mot.graph.arguments import accepted_arguments
 
 
@@ -197,7 +198,7 @@ def _recorded(layer, args, kwargs, values=()):
     known = {id(each) for each in flatten_layers(layer)}
     unbuilt = {id(each) for each in flatten_layers(layer) if not each.built}
     scope = _Recording(values)
-    with no_gradients(), symbolic_operands(), counted_losses(layer) as losses, scope:
+    with no_gradients(), symbolic_operands(), translated(), counted_losses(layer) as losses, scope:
         outputs = layer.call(*args, **kwargs)
     if scope.has_changes():
         raise UntraceableError("its `call` draws random numbers, or changes its own state")

@@ -456,3 +456,52 @@ def test_sizes_that_layers_leave_open_are_found_within_a_layer(rng):
     opened = open_model(model)
     assert not opened.closed
     assert_same(opened, model, rng.standard_normal((3, 5, 6)).astype("float32"))
+
+
+class WrittenForTensorFlow(layers.Layer):
+    """Functions of TensorFlow alone, with the size of the batch."""
+
+    def build(self, input_shape):
+        self.matrix = self.add_weight(shape=(input_shape[-1], 4), initializer="random_normal", name="matrix")
+
+    def call(self, inputs):
+        import tensorflow as tf
+
+        x = tf.nn.relu(tf.matmul(inputs, self.matrix) + 0.1)
+        x = tf.reshape(x, [tf.shape(x)[0], tf.shape(x)[1], 2, 2])
+        x = tf.concat([tf.transpose(x, perm=[0, 2, 1, 3]), tf.stack([x[:, :, 0], x[:, :, 1]], axis=1)], axis=-1)
+        places = tf.broadcast_to([[[[1, 0], [3, 2], [0, 0]]]], [inputs.shape[0] or tf.shape(inputs)[0], 2, 3, 2])
+        picked = tf.gather(x, places, batch_dims=3)
+        rows = tf.gather(x, [1, 0], axis=1)
+        mean = tf.reduce_mean(rows, axis=[1, 2]) - tf.reduce_max(picked, axis=[1, 2, 3], keepdims=False)[:, None]
+        return tf.sqrt(tf.square(mean, name="squares") + 1.0) / tf.cast(2, "float32")
+
+    def compute_output_shape(self, shape):
+        return (shape[0], 4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="functions of TensorFlow")
+def test_functions_of_tensorflow_become_those_of_keras(rng):
+    import tensorflow as tf
+
+    model = functional(WrittenForTensorFlow(), layers.Dense(2), shape=(3, 6))
+    opened = open_model(model)
+    assert not opened.closed
+    assert all(type(each) is not WrittenForTensorFlow for each in operations_of(opened.model))
+    assert_same(opened, model, rng.standard_normal((4, 3, 6)).astype("float32"))
+    with pytest.raises(ValueError, match="KerasTensor"):  # as before, elsewhere
+        tf.nn.relu(keras.Input((3,)))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="functions of TensorFlow")
+def test_other_functions_of_tensorflow_leave_a_layer_whole(rng):
+    class Cumulated(layers.Layer):
+        def call(self, inputs):
+            import tensorflow as tf
+
+            return tf.cumsum(tf.nn.relu(inputs), axis=1)
+
+    model = functional(Cumulated(), layers.Dense(2))
+    opened = open_model(model)
+    assert [type(layer) for layer, _ in opened.closed] == [Cumulated]
+    assert_same(opened, model, rng.standard_normal((4, 6)).astype("float32"))

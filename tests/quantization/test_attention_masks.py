@@ -50,5 +50,5 @@ def test_in_integers(make):
 
 
 def test_what_has_no_steps_stays():
-    model = model_of(layers.Attention(use_scale=True), True)
+    model = model_of(layers.Attention(score_mode="concat"), True)
     assert any(isinstance(layer, layers.Attention) for layer in lower(model).model.layers)

@@ -38,6 +38,10 @@ def after_dense(function):
     return functional(lambda x: function(layers.Dense(6)(x)))
 
 
+def heads(x):
+    return ops.reshape(x, (-1, x.shape[1], 2, x.shape[2] // 2))
+
+
 def self_attention(layer, shape=SEQUENCE):
     return functional(lambda x: layers.Dense(3)(layer(x, x)), shape)
 
@@ -113,6 +117,12 @@ OTHERS = {
         lambda x: layers.Conv1D(3, 2)(layers.CategoryEncoding(10, output_mode="one_hot")(x)), (5,), "int32"
     ),
     "one channel": lambda: chain(layers.BatchNormalization(), layers.Conv2D(3, 2), shape=(5, 5, 1)),
+    "einsum of an array": lambda: after_dense(
+        lambda x: ops.einsum("aecd,abcd->acbe", np.linspace(-1, 1, 24, dtype="f").reshape(1, 4, 2, 3), heads(x))
+    ),
+    "places along an axis": lambda: after_dense(
+        lambda x: ops.take_along_axis(x, np.array([[[0, -1], [2, 2], [1, 0], [5, 3], [4, 4]]]), axis=-1)
+    ),
     "sum": lambda: after_dense(lambda x: ops.sum(x, axis=1)),
     "largest": lambda: after_dense(lambda x: ops.max(x, axis=1)),
     "padding": lambda: after_dense(lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 0)))),

@@ -194,13 +194,13 @@ def _note(lowering, tensor, outputs, scale, offset):
 def affine(lowering, layer, inputs, axis, scale, offset, trained=False):
     """channel * scale + offset, as a depthwise convolution of one pixel, which has integer kernels everywhere.
 
-    What is not trained, and is one number for all channels, takes a product and a sum, which are faster by far. So does
-    what there is one channel of: training it is no more than training what reads it.
+    What is not trained, and is one number for all channels, takes a product and a sum, which are faster by far. So do
+    images of one channel: training that is no more than training what reads it.
     """
     given = inputs
     if "float" not in str(inputs.dtype):
         inputs = ops.cast(inputs, layer.compute_dtype)
-    single = inputs.shape[-1] == 1
+    single = inputs.shape[-1] == 1 and len(inputs.shape) > 2
     if (single or not trained) and np.size(scale) == np.size(offset) == 1:
         return _by_numbers(lowering, given, inputs, float(np.max(scale)), float(np.max(offset)))
     shape, rank = tuple(inputs.shape), len(inputs.shape)

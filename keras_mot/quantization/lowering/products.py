@@ -5,15 +5,23 @@ import math
 import keras
 from keras import ops
 
+from keras_mot.quantization.lowering.affine import rounded
+
 
 def einsum(lowering, operation, operands):
-    """`keras.ops.einsum` of two tensors; `None` for one, three, or of a form that is no product of matrices."""
-    if len(operands) != 2 or not all(isinstance(each, keras.KerasTensor) for each in operands):
+    """`keras.ops.einsum` of two tensors, or of one and an array, as a product of matrices; `None` for other forms."""
+    symbolic = [isinstance(each, keras.KerasTensor) for each in operands]
+    if len(operands) != 2 or not any(symbolic) or (lowering.bits != 8 and not all(symbolic)):
         return None
     form = _form(operation.subscripts, operands)
     if form is None:
         return None
     first, second, result, batch, left, summed, right = form
+    if not all(symbolic):
+        place = symbolic.index(False)
+        if operands[place].shape[0] != 1 or "float" not in str(operands[place].dtype):
+            return None
+        operands = [rounded(lowering, each) if number == place else each for number, each in enumerate(operands)]
     sizes = dict(zip(first + second, (*operands[0].shape, *operands[1].shape), strict=True))
     matrices = (
         _matrices(operands[0], first, (batch, left, summed), sizes),

@@ -26,6 +26,7 @@ from keras_mot.quantization.lowering import (
     categories,
     merges,
     normalization,
+    picking,
     products,
     recurrent,
     volumes,
@@ -85,6 +86,7 @@ _LAYERS = {
     operation_class("Moments"): normalization.moments,
     operation_class("Einsum"): products.einsum,
     operation_class("ExtractPatches"): products.patches,
+    operation_class("TakeAlongAxis"): picking.take_along_axis,
 }
 # The layers within one that are broken down by themselves, and may have settings of their own.
 _PARTS = {
