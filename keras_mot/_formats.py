@@ -60,7 +60,15 @@ class Format:
 FORMATS = {
     "litert": Format(
         "litert", "LiteRT", ".tflite", ("tensorflow",), ("ai_edge_litert",), "keras_mot.export.litert.file_format"
-    )
+    ),
+    "onnx": Format(
+        "onnx",
+        "ONNX",
+        ".onnx",
+        ("tensorflow", "ai_edge_litert", "onnx"),
+        ("onnx", "onnxruntime"),
+        "keras_mot.export.onnx.file_format",
+    ),
 }
 DEFAULT = FORMATS["litert"]
 """The format of recipes, and of what the command line writes beside models."""

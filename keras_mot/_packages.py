@@ -2,7 +2,7 @@
 
 import importlib.util
 
-_DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "sklearn": "scikit-learn"}
+_DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "sklearn": "scikit-learn", "tflite_micro": "tflite-micro"}
 """Names of the distributions, where they are not those of the modules."""
 _NOTES = {"tensorflow": " (or tensorflow-cpu)"}
 

@@ -136,8 +136,8 @@ ESTIMATORS = (
     *(MeanOfSamples(), MostSamples()),  # which the default is made of
 )
 SCHEMES = {"INT8": INT8, "INT16X8": INT16X8, "INT4_WEIGHTS": INT4_WEIGHTS}
-TARGETS = ("LITERT",)  # which the schemes are exported for, with these
-ROUNDINGS, FORMATS = (Nearest(), GPTQ(), AdaRound()), ("litert",)
+TARGETS = ("LITERT", "MICRO")  # which the schemes are exported for, with these
+ROUNDINGS, FORMATS = (Nearest(), GPTQ(), AdaRound()), ("litert", "onnx")
 WEIGHTS_SCHEMES = {"FLOAT16": FLOAT16, "DYNAMIC_RANGE": DYNAMIC_RANGE}
 RECIPES = (
     Recipe([Tune(SHORT), Prune(0.5, channels=True, fine_tune=SHORT), RemoveChannels(), Cluster(8, fine_tune=None)]),

@@ -18,7 +18,8 @@ NAMES = {
     "clustering": """CentroidInitialization ClusteringConfig ClusteringMethod ClusteringReport ClusteringSummaries
         DensityBased DifferentiableKMeans ExactKMeans KMeansPlusPlus Linear Random SharedValues cluster_scope
         cluster_weights clustering_report strip_clustering""",
-    "export": "Export ExportVerificationError LiteRTExport LiteRTRunner export_litert",
+    "export": """Export ExportVerificationError LiteRTExport LiteRTRunner MicroRunner OnnxExport OnnxRunner Package
+        export_litert export_onnx pack unpack""",
     "graph": "Call Graph Kind fold_batch_norm register_kind rewrite split_preprocessing trace",
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
         transformed_weights update_step""",
@@ -39,7 +40,7 @@ NAMES = {
         PruningConfig PruningEvidence PruningPolicy PruningReport PruningSchedule PruningSummaries Random Regrow RigL
         Taylor UpdatePruningStep Wanda WeightEvidence WholeModel prune_at_once prune_channels prune_low_magnitude
         prune_scope pruning_due pruning_report refit remove_pruned_channels strip_pruning update_pruning_step""",
-    "targets": "LITERT Cost Costs Target get register target_of",
+    "targets": "LITERT MICRO Cost Costs Target get register target_of",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }
 TFMOT = [

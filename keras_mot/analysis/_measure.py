@@ -39,7 +39,7 @@ def measure(
     would invite a comparison of the two.
 
     Args:
-        *subjects: Keras models, paths of `.keras` or `.tflite` files, or results of `export_litert`; or one
+        *subjects: Keras models, paths of `.keras`, `.tflite` or `.onnx` files, or results of `export_litert`; or one
             dictionary of names and these.
         data: A tuple (x, y) of arrays, or an iterable of batches (x, y), which is gone through once. For
             several inputs, x is a list in the model's order or a dictionary of input names, and for several outputs so
@@ -97,7 +97,7 @@ def tensor_stats(subject: Subject) -> tuple[TensorStats, ...]:
     """Counts the zeros of every weight tensor.
 
     Args:
-        subject: A Keras model, the path of a `.keras` or `.tflite` file, or the result of an export.
+        subject: A Keras model, the path of a `.keras`, `.tflite` or `.onnx` file, or the result of an export.
 
     Returns:
         A tuple of `TensorStats`.
@@ -118,7 +118,7 @@ def sparsity(subject: Subject, kernels_only: bool = True) -> float:
     """Share of zeros among the weights, from 0 to 1.
 
     Args:
-        subject: A Keras model, the path of a `.keras` or `.tflite` file, or the result of an export.
+        subject: A Keras model, the path of a `.keras`, `.tflite` or `.onnx` file, or the result of an export.
         kernels_only: Whether to count only weights of two or more dimensions (kernels and embeddings), as
             pruning targets are stated, or all parameters. Defaults to True.
 

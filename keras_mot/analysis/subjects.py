@@ -122,7 +122,7 @@ def collect(subjects):
         pairs = [(subject.name, subject) for subject in opened]
     if not pairs:
         raise ValueError(
-            "Nothing to measure. Pass one or more Keras models, paths of `.keras` or `.tflite` files, or "
+            "Nothing to measure. Pass one or more Keras models, paths of `.keras`, `.tflite` or `.onnx` files, or "
             "results of an export, or a dictionary of names and these."
         )
     result, count = [], {}
@@ -146,7 +146,7 @@ def open_subject(item):
         return FileSubject(format_of_content(path) or DEFAULT, path, item.input_names, item.output_names)
     if not isinstance(item, (str, os.PathLike)):
         raise TypeError(
-            f"Expected a Keras model, the path of a `.keras` or `.tflite` file, or the result of an export; "
+            f"Expected a Keras model, the path of a `.keras`, `.tflite` or `.onnx` file, or the result of an export; "
             f"received {describe(item)} of type {type(item).__name__}."
         )
     path = _existing_file(pathlib.Path(item))
@@ -158,5 +158,5 @@ def open_subject(item):
 
 def _existing_file(path):
     if not path.is_file():
-        raise ValueError(f"Expected the path of a `.keras` or `.tflite` file; received '{path}', not a file.")
+        raise ValueError(f"Expected the path of a `.keras`, `.tflite` or `.onnx` file; received '{path}', not a file.")
     return path

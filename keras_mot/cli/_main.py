@@ -21,6 +21,7 @@ from keras_mot.cli import (
     factorize,
     inspect,
     measure,
+    pack,
     prune,
     quantize,
     search,
@@ -42,6 +43,7 @@ _COMMANDS = (
     search,
     export,
     measure,
+    pack,
 )
 _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."
 _EPILOG = "The Keras backend is chosen as always: KERAS_BACKEND=tensorflow, jax or torch."

@@ -93,7 +93,9 @@ def add_integer_file(parser):
     group = parser.add_argument_group("integer files")
     for side in ("input", "output"):
         group.add_argument(
-            f"--{side}-type", choices=_TYPES, default="float32", help=f"type of the file's {side}s (default: float32)"
+            f"--{side}-type",
+            choices=_TYPES,
+            help=f"type of the file's {side}s (default: float32; int8 for microcontrollers)",
         )
     group.add_argument("--strict", action="store_true", help="refuse a file that computes partly in floats")
 
@@ -101,6 +103,16 @@ def add_integer_file(parser):
 def of_integer_file(options) -> dict:
     """These options, as arguments of `export_litert`."""
     return {name: getattr(options, name) for name in ("input_type", "output_type", "strict")}
+
+
+def add_target(group, default="litert"):
+    """Adds the runtime that a quantized model is made for."""
+    group.add_argument(
+        "--target",
+        default=default,
+        choices=("litert", "micro"),
+        help="runtime of the file: LiteRT, or LiteRT for Microcontrollers (default: litert)",
+    )
 
 
 def add_calibration(group):

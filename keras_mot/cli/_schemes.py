@@ -23,5 +23,6 @@ def settings_of(options):
         "skip": options.skip,
         "placement": options.placement,
         "rounding": options.rounding,
+        "target": options.target,
         **of_integer_file(options),
     }

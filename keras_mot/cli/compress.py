@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from keras_mot.cli import _options
 from keras_mot.cli._errors import FailedError, UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
 from keras_mot.cli._options import by_output, check_inputs
@@ -52,6 +53,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     integers.add_argument("--input-type", choices=types, help="what the file takes (default: that of the recipe)")
     integers.add_argument("--output-type", choices=types, help="what it returns (default: that of the recipe)")
     integers.add_argument("--strict", action="store_true", help="refuse what would be computed in floats")
+    _options.add_target(integers, default=None)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument("--restart", action="store_true", help="begin anew, and remove the old files of a run in DIR")
     parser.add_argument("--show", metavar="RECIPE", help="print a recipe as YAML, and do nothing else")
@@ -131,7 +133,7 @@ def _with_integers(recipe, options):
 
     from keras_mot.recipes.quantizing_stages import Quantization
 
-    names = [name for name in ("input_type", "output_type", "strict") if getattr(options, name)]
+    names = [name for name in ("input_type", "output_type", "strict", "target") if getattr(options, name)]
     if not names:
         return recipe
     if not recipe.quantizes:

@@ -1,18 +1,18 @@
-"""`keras-mot export`: writes a saved model as a file for LiteRT."""
+"""`keras-mot export`: writes a saved model as a file for LiteRT, or for ONNX runtimes."""
 
 import argparse
 import dataclasses
 
-from keras_mot._formats import DEFAULT
+from keras_mot._formats import DEFAULT, format_of_name, suffixes
 from keras_mot.cli import _options
-from keras_mot.cli._errors import blamed_on_input
+from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
 
 _DESCRIPTION = """\
-Writes a saved Keras model as a file for LiteRT, runs it in the runtime, and
-compares its outputs with the model's. A quantized model becomes a file that
-computes in integers."""
+Writes a saved Keras model as a file for LiteRT, or as ONNX if OUT ends in .onnx,
+runs it in the runtime, and compares its outputs with the model's. A quantized
+model becomes a file that computes in integers."""
 
 _EPILOG = """\
 With `--data` the two are compared on samples of the data, else on random ones.
@@ -20,6 +20,7 @@ With `--data` the two are compared on samples of the data, else on random ones.
 example:
   keras-mot export model.keras --weights float16 -o model.tflite"""
 
+_SUFFIXES = suffixes()
 _SPARSE = {"auto": "auto", "yes": True, "no": False}
 
 
@@ -28,13 +29,13 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser = commands.add_parser(
         "export",
         parents=[common],
-        help="write a saved model as a .tflite file",
+        help="write a saved model as a .tflite or .onnx file",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
-    _options.add_output(parser, "file to write, .tflite")
+    _options.add_output(parser, "file to write, .tflite or .onnx")
     _options.add_data(parser, "arrays to compare on", required=False)
     parser.add_argument(
         "--weights",
@@ -58,26 +59,28 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     _options.check_inputs(options)
-    _options.output_paths(options, (DEFAULT.suffix,))
+    (path,) = _options.output_paths(options, _SUFFIXES)
+    if path.suffix != DEFAULT.suffix:
+        types = (f"--{side}-type" for side in ("input", "output") if getattr(options, f"{side}_type") is not None)
+        others = ("--weights",) * (options.weights != "float32") + ("--sparse",) * (options.sparse != "auto")
+        for name in (*types, *others):
+            raise UsageError(f"`{name}` is for `{DEFAULT.suffix}` files: leave it out.")
 
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
-    (path,) = _options.output_paths(options, (DEFAULT.suffix,))
-    DEFAULT.check_written()
+    (path,) = _options.output_paths(options, _SUFFIXES)
+    format = format_of_name(path)
+    format.check_written()
     samples, model = _loaded(options)
-    import keras_mot
-
+    arguments = {"batch_size": options.batch_size, "verification_data": samples}
+    if format is DEFAULT:
+        arguments |= {"weights": options.weights, "sparse_encoding": _SPARSE[options.sparse]}
+        arguments |= _options.of_integer_file(options)
+    else:
+        arguments["strict"] = options.strict
     with blamed_on_input():
-        exported = keras_mot.export.export_litert(
-            model,
-            path,
-            weights=options.weights,
-            sparse_encoding=_SPARSE[options.sparse],
-            batch_size=options.batch_size,
-            verification_data=samples,
-            **_options.of_integer_file(options),
-        )
+        exported = format.functions.export(model, path, **arguments)
     return Result(str(exported), {**dataclasses.asdict(exported), "path": str(path)})
 
 

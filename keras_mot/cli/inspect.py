@@ -1,4 +1,4 @@
-"""`keras-mot inspect`: what a `.keras` or `.tflite` file holds."""
+"""`keras-mot inspect`: what a `.keras`, `.tflite` or `.onnx` file holds."""
 
 import argparse
 import pathlib
@@ -11,7 +11,8 @@ from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
 
 _DESCRIPTION = """\
-Shows parameters, sizes and the sparsity of each tensor of a .keras or .tflite file.
+Shows parameters, sizes and the sparsity of each tensor of a .keras, .tflite or
+.onnx file.
 Of a model saved in the middle of pruning or clustering it also shows how far that is."""
 
 _ENTROPY = (
@@ -30,15 +31,15 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         epilog="example:\n  keras-mot inspect small.tflite",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="a .keras or .tflite file")
+    parser.add_argument("file", metavar="FILE", help="a .keras, .tflite or .onnx file")
     parser.set_defaults(run=run, check=check)
 
 
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
-    path = existing_file(options.file, "a `.keras` or `.tflite` file")
+    path = existing_file(options.file, "a `.keras`, `.tflite` or `.onnx` file")
     if path.suffix != KERAS and format_of_name(path) is None:
-        raise UsageError(f"'{path}' is neither a `.keras` nor a `.tflite` file.")
+        raise UsageError(f"'{path}' is no `.keras`, `.tflite` or `.onnx` file.")
 
 
 def run(options: argparse.Namespace) -> Result:

@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help=".keras and .tflite files")
+    parser.add_argument("files", metavar="FILE", nargs="+", help=".keras, .tflite and .onnx files")
     _options.add_data(parser, "arrays to evaluate on", required=False)
     parser.add_argument(
         "--metric",
@@ -44,7 +44,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         type=_options.at_least(0),
         default=50,
         metavar="N",
-        help="timed runs of each .tflite file; 0 for none (default: 50)",
+        help="timed runs of each exported file; 0 for none (default: 50)",
     )
     parser.add_argument(
         "--threads", type=_options.at_least(1), default=1, metavar="N", help="of the runtime (default: 1)"
@@ -55,9 +55,9 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     for file in options.files:
-        path = existing_file(file, "a `.keras` or `.tflite` file")
+        path = existing_file(file, "a `.keras`, `.tflite` or `.onnx` file")
         if path.suffix != KERAS and format_of_name(path) is None:
-            raise UsageError(f"'{file}' is neither a `.keras` nor a `.tflite` file.")
+            raise UsageError(f"'{file}' is no `.keras`, `.tflite` or `.onnx` file.")
     if options.data is not None:
         existing_file(options.data, "a `.npz` file of arrays")
     elif options.metric is not None:

@@ -48,6 +48,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--keras", action="store_true", help="write the quantized Keras model beside it")
     how = parser.add_argument_group("how it is quantized")
     how.add_argument("--scheme", choices=(*TRAINED, *WEIGHTS_ALONE), default="int8", help="(default: int8)")
+    _options.add_target(how)
     _options.add_calibration(how)
     _options.add_skip(how)
     _options.add_seed(how)
@@ -68,8 +69,10 @@ def check(options: argparse.Namespace) -> None:
 
 def _check_weights_alone(options):
     integers = [(f"--{name}", getattr(options, name)) for name in ("skip", "strict", "keras", "placement", "rounding")]
-    types = ((f"--{side}-type", getattr(options, f"{side}_type") != "float32") for side in ("input", "output"))
-    for name, given in (*integers, *types):
+    types = [
+        (f"--{side}-type", getattr(options, f"{side}_type") not in (None, "float32")) for side in ("input", "output")
+    ]
+    for name, given in (*integers, *types, ("--target", options.target != "litert")):
         if given:
             raise UsageError(f"`--scheme {options.scheme}` computes in floats: leave `{name}` out.")
 

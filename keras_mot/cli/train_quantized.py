@@ -39,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     how = parser.add_argument_group("how it is quantized")
     how.add_argument("--scheme", choices=TRAINED, default="int8", help="(default: int8)")
     how.add_argument("--learned-scales", action="store_true", help="train the scales too; for activations of 8 bits")
+    _options.add_target(how)
     _options.add_calibration(how)
     _options.add_skip(how)
     _options.add_training(parser, epochs=1, learning_rate=1e-4)

@@ -4,6 +4,9 @@ import importlib
 
 from keras_mot._packages import how_to_install, is_installed
 
+_RUNTIMES = {"micro": ("tflite_micro",)}
+"""Packages that run files, beside that of LiteRT, by the runtimes of targets."""
+
 
 def require(module):
     """Imports an optional module, or raises ImportError with the command that installs it."""
@@ -23,6 +26,11 @@ def check_installed(*modules, purpose="LiteRT files"):
     missing = [module for module in modules if not is_installed(module)]
     if missing:
         raise _missing(missing, purpose)
+
+
+def check_runtime(target):
+    """Raises ImportError if files for a `Target` cannot be proved here, for want of its runtime."""
+    check_installed(*_RUNTIMES.get(target.runtime, ()), purpose="proving files for microcontrollers")
 
 
 def _missing(modules, purpose="LiteRT files"):

@@ -20,6 +20,7 @@ from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_names
 from keras_mot.data.arrangement import input_arrangement, with_outputs
 from keras_mot.data.inputs import fixed_batch_size
+from keras_mot.export.dependencies import check_runtime
 from keras_mot.layers import copy_model, transformed_weights, update_step
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.technique import strip_model
@@ -45,6 +46,7 @@ from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
 from keras_mot.recipes.training_data import TrainingData
+from keras_mot.targets import get
 
 _REHEARSED_ON = 32  # samples
 
@@ -354,7 +356,9 @@ def _export_options(stages):
 def _rehearse_export(stage, model):
     """Exports what may be refused, if a stage asks for more than any export can give."""
     options = stage.export_options()
-    if options.get("strict") or {options.get(f"{side}_type", "float32") for side in ("input", "output")} != {"float32"}:
+    types = {options.get(f"{side}_type") or "float32" for side in ("input", "output")}
+    check_runtime(get(options.get("target", DEFAULT.name)))
+    if options.get("strict") or types != {"float32"} or options.get("target", DEFAULT.name) != DEFAULT.name:
         with tempfile.TemporaryDirectory(prefix="keras_mot_") as directory:
             path = pathlib.Path(directory) / f"rehearsed{DEFAULT.suffix}"
             DEFAULT.functions.export(_plain(model), path, verify=False, **options)

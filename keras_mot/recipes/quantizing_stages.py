@@ -29,7 +29,7 @@ from keras_mot.quantization.simulation.faster_in_floats import is_fast
 from keras_mot.recipes._stage import Stage, check_overrides, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
 from keras_mot.recipes.rounding_names import rounding_named
-from keras_mot.targets import LITERT
+from keras_mot.targets import LITERT, get
 from keras_mot.transforms import FakeQuantize
 
 _TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
@@ -59,24 +59,27 @@ class Quantization(Stage):
     per_channel: bool = True
     calibration_samples: int = 512
     skip: tuple[str, ...] = ()
-    input_type: str = "float32"
-    output_type: str = "float32"
+    input_type: str | None = None
+    output_type: str | None = None
     strict: bool = False
     calibration: Calibration | None = None
     placement: str | None = None
     overrides: Mapping[str, int] | None = None
     rounding: Rounding | str | Mapping | None = None
+    target: str = LITERT.name
 
     def __post_init__(self):
         object.__setattr__(self, "rounding", rounding_named(self.rounding))
-        is_fast(self.placement, LITERT, self.scheme().activation_bits)
+        get(self.target).check(self.scheme())
+        object.__setattr__(self, "target", get(self.target).name)
+        is_fast(self.placement, get(self.target), self.scheme().activation_bits)
         object.__setattr__(self, "calibration", _calibration(self.calibration))
         check_whole("calibration_samples", self.calibration_samples, 1)
         check_skip(self)
         check_overrides(self, lambda name, value: self.scheme(value))
         for name in ("input_type", "output_type"):
             types = _TYPES[self.activation_bits]
-            if getattr(self, name) not in types:
+            if getattr(self, name) not in (None, *types):
                 raise ValueError(
                     f"`{name}` should be one of {types} with activations of {self.activation_bits} bits; received "
                     f"{describe(getattr(self, name))}."
@@ -91,7 +94,8 @@ class Quantization(Stage):
 
     def export_options(self):
         """What the file takes and returns, and whether anything may stay in floats."""
-        return {"input_type": self.input_type, "output_type": self.output_type, "strict": self.strict}
+        types = {"input_type": self.input_type, "output_type": self.output_type}
+        return {**types, "strict": self.strict, "target": self.target}
 
     def _quantized(self, function, model, run, by_loss=False, **options):
         calibration = dataclasses.replace(self.calibration or Calibration(), progress=run.progress)
@@ -103,6 +107,7 @@ class Quantization(Stage):
         placement = "integer" if self.placement is None and self.strict else self.placement
         others = {expression: self.scheme(bits) for expression, bits in (self.overrides or {}).items()}
         options = {**options, "overrides": dict.fromkeys(self.skip) | others, "placement": placement}
+        options["target"] = self.target
         return function(model, self.scheme(), calibration_data=calibration, **options)
 
 
@@ -120,7 +125,8 @@ class PostTraining(Quantization):
         per_channel: whether each output channel has a scale of its own.
         calibration_samples: samples of the validation data, or else of the training data, that ranges are chosen on.
         skip: regular expressions of the layers to leave in floats.
-        input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits).
+        input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits). By
+            default, what the target takes.
         output_type: what it returns, the same way.
         strict: whether an operation that stays in floats is an error, before any training.
         calibration: a `Calibration` without data or loss, how the samples are used; or a dictionary of its fields, in
@@ -131,6 +137,7 @@ class PostTraining(Quantization):
             applies, after `skip`.
         rounding: a `Rounding` of weights, its name ("nearest", "gptq", "adaround"), or a dictionary from that to its
             settings. By default, GPTQ with less than 8 bits.
+        target: name of the `keras_mot.targets.Target` that the file is for: "litert", "micro", or one of your own.
     """
 
     key: ClassVar[str] = "post_training"
@@ -179,13 +186,15 @@ class QuantizeAware(Quantization):
         per_channel: whether each output channel has a scale of its own.
         calibration_samples: samples of the training data that ranges start from.
         skip: regular expressions of the layers to leave in floats.
-        input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits).
+        input_type: what the file takes: "float32", or the integers "int8", "uint8" (8 bits) or "int16" (16 bits). By
+            default, what the target takes.
         output_type: what it returns, the same way.
         strict: whether an operation that stays in floats is an error, before any training.
         calibration: as in `PostTraining`.
         placement: as in `PostTraining`.
         overrides: as in `PostTraining`.
         rounding: as in `PostTraining`; by default, to the nearest integer.
+        target: as in `PostTraining`.
         learned_scales: whether scales are trained too.
         batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch.
             `None`: it goes on to the end. 0: it is folded before training, as with `per_channel` false.

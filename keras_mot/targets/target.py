@@ -12,6 +12,9 @@ from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.targets.costs import Cost, Costs
 from keras_mot.transforms.grid import Grid
 
+RUNTIMES = ("litert", "micro")
+"""The runtimes that files can be proved in."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BiasForm:
@@ -65,6 +68,12 @@ class Target:
         tables: the bits of activations for which files may hold what becomes of each integer: so computes any function
             of each element (`keras_mot.graph.kinds.Kind.table`) that there is no kernel for.
         open_batch: whether files may leave the batch size open.
+        floats: whether what has no kernel for integers may compute in floats. Where it may not, models with such are
+            refused, but for what the user leaves in floats.
+        file_type: the type of the inputs and outputs of files, where no other is asked for.
+        operators: names of the operators that its runtime has, as files know them, or `None` for all.
+        most_axes: by the names of operators, how many axes the tensors that they read may have, where that is limited.
+        runtime: which runtime files are proved in: "litert", or "micro" for the interpreter of microcontrollers.
         costs: by the bits of activations, the `Costs` of integers beside floats, where these are known: by default,
             models for the target compute in floats what is faster so. Without, all that has kernels is in integers.
 
@@ -90,6 +99,11 @@ class Target:
     rounded_once: frozenset[str] = frozenset()
     tables: frozenset[int] = frozenset()
     open_batch: bool = True
+    floats: bool = True
+    file_type: str = "float32"
+    operators: frozenset[str] | None = None
+    most_axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    runtime: str = "litert"
     costs: Mapping[int, Costs] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -120,6 +134,11 @@ class Target:
                         f"Target '{self.name}': `saturation[{bits}]['{kind}']` should be above 0; received "
                         f"{describe(reach)}."
                     )
+        if self.runtime not in RUNTIMES:
+            raise ValueError(
+                f"Target '{self.name}': `runtime` should be one of {', '.join(map(repr, RUNTIMES))}; received "
+                f"{describe(self.runtime)}."
+            )
         for bits, costs in self.costs.items():
             if bits not in self.kernels or not isinstance(costs, Costs):
                 raise ValueError(

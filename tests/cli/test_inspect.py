@@ -85,7 +85,7 @@ def test_model_before_the_first_step_of_pruning(run, tmp_path):
     ("name", "content", "message"),
     [
         ("missing.keras", None, "does not exist"),
-        ("model.h5", b"x", "is neither a `.keras` nor a `.tflite` file"),
+        ("model.h5", b"x", "is no `.keras`, `.tflite` or `.onnx` file"),
         ("broken.keras", b"x", "is damaged"),
         ("broken.tflite", b"not a flatbuffer at all", "broken.tflite"),
         ("empty.tflite", b"", "empty.tflite"),

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_mot._packages import is_installed
 from keras_mot.graph import kinds
 from keras_mot.layers import _weights
 from keras_mot.targets import target
@@ -69,7 +70,8 @@ def test_snippets_run(document, names, backend, tmp_path, monkeypatch):
     text = (ROOT / document).read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     for index, block in enumerate(blocks):
-        wanted = re.match(r"# backend: (\w+)", block)
-        if wanted is None or wanted[1] == backend:
+        wanted, needed = re.match(r"# backend: (\w+)", block), re.match(r"# needs: (.+)", block)
+        installed = needed is None or all(map(is_installed, needed[1].split(", ")))
+        if installed and (wanted is None or wanted[1] == backend):
             exec(compile(block, f"{document}[{index}]", "exec"), names)
     assert blocks or document != "README.md"

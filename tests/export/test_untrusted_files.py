@@ -251,7 +251,7 @@ def test_measured_in_the_child(two_inputs, tmp_path):
 
 def test_what_ends_the_child_is_an_error(two_inputs, two_input_data, tmp_path):
     runner = LiteRTRunner(elsewhere(two_inputs, tmp_path))
-    runner._interpreter._child.kill()
+    runner._interpreter._process._child.kill()
     for _ in range(2):
         with pytest.raises(ValueError, match=r"cannot run '.*elsewhere\.tflite': it ended the process that ran it"):
             runner.run(two_input_data)

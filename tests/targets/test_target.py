@@ -250,3 +250,8 @@ def test_what_a_target_cannot_do_is_refused_at_once():
     four = variant("four", weight_bits=(4,))
     with pytest.raises(ValueError, match="weights in at most 4 bits; the scheme asks for 8"):
         quantize_post_training(network(), INT8, X, target=four)
+
+
+def test_runtimes_are_known():
+    with pytest.raises(ValueError, match=r"`runtime` should be one of 'litert', 'micro'; received 'server'"):
+        dataclasses.replace(LITERT, name="elsewhere", runtime="server")

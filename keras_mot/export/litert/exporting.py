@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import pathlib
 from typing import Any, Literal
 
 import keras
@@ -12,108 +11,34 @@ import numpy as np
 from keras_mot._files import write_bytes
 from keras_mot._messages import describe, shortened
 from keras_mot.data.typical_samples import remembered
-from keras_mot.export.dependencies import check_installed
+from keras_mot.export.dependencies import check_installed, check_runtime
 from keras_mot.export.litert import checks
 from keras_mot.export.litert.engines.conversion import ConversionRequest
 from keras_mot.export.litert.engines.in_child import convert_in_child
 from keras_mot.export.litert.engines.in_process import convert_in_process
 from keras_mot.export.litert.engines.tensor_order import in_model_order
 from keras_mot.export.litert.integers.engine import IntegerEngine
+from keras_mot.export.litert.integers.operators import operators_of
 from keras_mot.export.litert.judging import RULES, exactly
+from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.export.litert.precision import check_precision, full_precision
 from keras_mot.export.litert.random_inputs import fitting_inputs, positive
-from keras_mot.export.litert.runner import LiteRTRunner
+from keras_mot.export.litert.result import LiteRTExport
 from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.export.litert.sparse.choice import choose, is_worth_trying
 from keras_mot.export.litert.verification import ExportVerificationError, Verifier
+from keras_mot.export.micro.verification import MicroVerifier
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.output_kinds import outputs_are_probabilities
 from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
 from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.sources import hand_on_sources
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
-from keras_mot.targets import target_of
+from keras_mot.targets import LITERT, Target, get, target_of
 
 # An engine takes a model, its signature and a `ConversionRequest`, and returns a `Conversion`.
 _ENGINES = {"tensorflow": convert_in_process, "tensorflow-subprocess": convert_in_child}
 _VERIFICATION_SAMPLES = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class LiteRTExport:
-    """What an export wrote; an `Export`.
-
-    Attributes:
-        path: Path of the file.
-        bytes: Size of the file.
-        weights: Data type of the weights, "float32", "float16", "int8", or "integer" for a quantized model.
-        sparse_encoding: Whether zeros are stored compactly.
-        sparse_reason: Why sparse encoding was used or not.
-        max_abs_error: Largest absolute difference between the file's outputs and the Keras model's on the
-            verification data, or None if it was not verified.
-        verification: What was compared, on what, and how near it is, in words.
-        batch_size: Batch size that the file takes, or None for any.
-        batch_reason: Why the batch size is what it is.
-        engine: The engine that converted.
-        input_names: Names of the file's inputs in the order of the Keras model's.
-        output_names: Names of the file's outputs in the order of the Keras model's.
-        float_operators: Of a quantized model, the operators that still compute in floats: (operator, the layer of
-            yours that it belongs to, reason) of each; of a model that was loaded, the layer of the quantized one.
-
-    `structure`, an argument alone, is the structure in which `run` returns the outputs.
-    """
-
-    path: pathlib.Path
-    bytes: int
-    weights: str
-    sparse_encoding: bool
-    sparse_reason: str
-    max_abs_error: float | None
-    batch_size: int | None
-    batch_reason: str
-    engine: str
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    float_operators: tuple[tuple[str, str, str], ...] = ()
-    verification: str = ""
-    structure: dataclasses.InitVar[Any] = None
-
-    def __post_init__(self, structure):
-        object.__setattr__(self, "_structure", structure)
-
-    def run(self, inputs: Any) -> Any:
-        """The outputs of the file for a batch, computed by the LiteRT runtime.
-
-        Args:
-            inputs: as the Keras model takes them, or a list in the order of `input_names`, or a dictionary of these
-                names; the batch first. A file of a fixed batch size is run as often as the batch needs.
-
-        Returns:
-            NumPy arrays in the structure of the Keras model's outputs, integers as the floats they stand for.
-
-        Raises:
-            ValueError: the file is not there any more or another one, or the inputs do not fit it.
-        """
-        runner = LiteRTRunner(self.path, input_names=self.input_names)
-        if not (isinstance(inputs, dict) and set(inputs) == set(self.input_names)):
-            inputs = keras.tree.flatten(inputs)
-        outputs = runner.run(inputs)
-        flat = [outputs[name] for name in self.output_names]
-        if self._structure is None:
-            return flat[0] if len(flat) == 1 else flat
-        return keras.tree.pack_sequence_as(self._structure, flat)
-
-    def __str__(self) -> str:
-        verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"
-        verified = self.verification or verified
-        batch = "any" if self.batch_size is None else str(self.batch_size)
-        return (
-            f"{self.path}: {self.bytes:,} bytes, {self.weights} weights, {verified}\n"
-            f"  sparse encoding: {'yes' if self.sparse_encoding else 'no'} ({self.sparse_reason})\n"
-            f"  batch size: {batch} ({self.batch_reason})\n"
-            f"  engine: {self.engine}"
-            + "".join(f"\n  in floats: {name} ({result}): {reason}" for name, result, reason in self.float_operators)
-        )
 
 
 def export_litert(
@@ -127,9 +52,10 @@ def export_litert(
     verify: bool = True,
     verification_data: Any = None,
     tolerance: float | None = None,
-    input_type: Literal["float32", "int8", "uint8", "int16"] = "float32",
-    output_type: Literal["float32", "int8", "uint8", "int16"] = "float32",
+    input_type: Literal["float32", "int8", "uint8", "int16"] | None = None,
+    output_type: Literal["float32", "int8", "uint8", "int16"] | None = None,
     strict: bool = False,
+    target: Target | str | None = None,
 ) -> LiteRTExport:
     """Exports a Keras model to a `.tflite` file and proves it by running it in the LiteRT runtime.
 
@@ -149,6 +75,11 @@ def export_litert(
     the model simulates; it needs no data. Batch normalization that it trains is folded, as by `freeze_batch_norm`.
     What the runtime has no integer kernel for stays in floats, is listed in the result, and is an error with
     `strict=True`.
+
+    A model that is quantized for microcontrollers (`target="micro"`) becomes a file of batch size 1 that takes and
+    returns int8. It is proved in TFLM's own interpreter, of the package `tflite-micro`: the result says which share of
+    the outputs is equal to the model's (as it computes within `keras_mot.quantization.reference_rounding`), which
+    tensor is the first that differs if not all are, and how large an arena the file needs.
 
     Args:
         model: A built Keras model without weight transforms (strip a pruned model first), or a quantized one.
@@ -175,9 +106,12 @@ def export_litert(
             variance; single values may differ more, as those do that are rounded another way. It finds broken files,
             not lost accuracy.
         input_type: Of a quantized model, the type of the file's inputs: "float32", or an integer type to be given
-            numbers as the first quantizer rounds them.
+            numbers as the first quantizer rounds them. By default, what the target takes: int8 on microcontrollers,
+            else floats.
         output_type: The same for its outputs.
         strict: Whether a quantized model must compute in integers throughout.
+        target: The target that a quantized model was made for, where that shall be checked; by default it is what the
+            model says.
 
     Returns:
         A `LiteRTExport`.
@@ -185,10 +119,11 @@ def export_litert(
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: An argument has a wrong value, no file can be written at `path`, the model cannot be exported
-            (not built, transforms not stripped, weights not finite, an operation that LiteRT lacks), or
-            `sparse_encoding=True` cannot be fulfilled.
+            (not built, transforms not stripped, weights not finite, an operation that LiteRT or the target lacks),
+            it was made for another target, or `sparse_encoding=True` cannot be fulfilled.
         ExportVerificationError: The file does not compute what the model computes.
-        ImportError: TensorFlow or ai-edge-litert is not installed.
+        ImportError: TensorFlow or ai-edge-litert is not installed, or, to verify a file for microcontrollers,
+            tflite-micro.
 
     Example:
 
@@ -200,21 +135,27 @@ def export_litert(
     path = checks.check_path(path)
     checks.check_model(model)
     check_precision(model)
-    integers = _check_integers(model, weights, sparse_encoding, input_type, output_type)
+    target = _target(model, target)
+    types = tuple(target.file_type if kind is None else kind for kind in (input_type, output_type))
+    integers = _check_integers(model, weights, sparse_encoding, *types)
     check_installed("tensorflow", "ai_edge_litert")
+    on_micro = target.runtime == "micro"
+    if verify:
+        check_runtime(target)
     given, typical = model, remembered(model)
     model = fold_trained_batch_norm(model)
     hand_on_sources(given, model)
     with full_precision(model):
         signature = read_signature(model, input_signature)
-        batch_sizes = _plan_batch_sizes(signature, batch_size, not integers or target_of(model).open_batch)
+        batch_sizes = _plan_batch_sizes(signature, batch_size, target)
         data, others, source = None, None, ""
         if verify:
-            data, others, source = _verification_inputs(model, signature, verification_data, typical, batch_size)
+            data, others, source = verification_inputs(model, signature, verification_data, typical, batch_size)
         kind = "integer" if integers else weights
         rule = RULES[kind] if tolerance is None else exactly(tolerance)
         squashed = outputs_are_probabilities(model) if tolerance is None else None
-        verifier = Verifier(model, signature, data, rule, batch_size, _output_steps(model), others, squashed)
+        proves = MicroVerifier if on_micro and verify else Verifier
+        verifier = proves(model, signature, data, rule, batch_size, output_steps(model), others, squashed)
         engine = "tensorflow" if keras.backend.backend() == "tensorflow" else "tensorflow-subprocess"
         request = ConversionRequest(
             weights=weights,
@@ -226,7 +167,7 @@ def export_litert(
         )
         convert = _ENGINES[engine]
         if integers:
-            convert = IntegerEngine(convert, input_type, output_type, strict)
+            convert = IntegerEngine(convert, *types, strict)
             sparse_encoding = False
         conversion, choice = _convert_and_choose(convert, model, signature, request, sparse_encoding, verifier)
     write_bytes(path, choice.content)
@@ -244,8 +185,24 @@ def export_litert(
         output_names=conversion.output_names,
         float_operators=convert.floats if integers else (),
         verification=verifier.report.describe(source),
+        target=target.name,
+        arena_bytes=getattr(verifier, "arena_bytes", None),
+        activation_bytes=getattr(verifier, "activation_bytes", None),
+        operators=operators_of(parse_model(choice.content)) if on_micro else (),
         structure=_structure(model, conversion.output_names),
     )
+
+
+def _target(model, asked):
+    """The target of a quantized model, `LITERT` for others; raises a ValueError if another one was asked for."""
+    own = target_of(model) if is_quantized(model) else LITERT
+    if asked is not None and get(asked) != own:
+        made = f"was quantized for the target '{own.name}'" if is_quantized(model) else "is not quantized"
+        raise ValueError(
+            f"'{model.name}' {made}, and cannot be exported for '{get(asked).name}': quantize the float model with "
+            f"`target='{get(asked).name}'`."
+        )
+    return own
 
 
 def _structure(model, names):
@@ -297,7 +254,7 @@ def _convert_and_choose(engine, model, signature, request, sparse_encoding, veri
     return conversion, choose(conversion, sparse_encoding, verifier.named(conversion.output_names))
 
 
-def _plan_batch_sizes(signature, batch_size, may_be_open):
+def _plan_batch_sizes(signature, batch_size, target):
     """Batch sizes to try, in order."""
     fixed = signature.fixed_batch_size
     if fixed is not None and batch_size not in (None, fixed):
@@ -305,9 +262,14 @@ def _plan_batch_sizes(signature, batch_size, may_be_open):
             f"The model prescribes a batch size of {fixed}. Expected: batch_size={fixed} or None. Received: "
             f"{batch_size}. Build the model with an open batch dimension to choose another."
         )
+    if target.runtime == "micro" and (fixed or batch_size or 1) != 1:
+        raise ValueError(
+            f"Target '{target.name}' takes one sample at a time: `batch_size` should be 1 or None; received "
+            f"{fixed or batch_size}."
+        )
     if fixed is not None or batch_size is not None:
         return (fixed or batch_size,)
-    return (None, 1) if may_be_open else (1,)
+    return (None, 1) if target.open_batch else (1,)
 
 
 def _batch_reason(signature, asked, conversion):
@@ -323,7 +285,7 @@ def _batch_reason(signature, asked, conversion):
     return f"an open batch dimension, which recurrent layers usually do not take, fails: {failure}"
 
 
-def _verification_inputs(model, signature, data, typical, batch_size):
+def verification_inputs(model, signature, data, typical, batch_size):
     """Flat arrays to verify on, others if the model is not finite on these (or `None`), and what they are in words."""
     if data is not None:
         return check_inputs(signature, signature.flatten(data)), None, "of your samples"
@@ -343,7 +305,7 @@ def _of_batches(signature, arrays, batch_size):
     return [array[chosen] for array in arrays], None, "samples of the calibration data"
 
 
-def _output_steps(model):
+def output_steps(model):
     """The distance of two numbers of each output of a quantized model, 0 where it is not rounded; `None` for others."""
     if not is_quantized(model) or as_functional(model) is None:
         return None

@@ -6,8 +6,10 @@ return, each as a length, JSON of that length, and the bytes of the arrays that 
 
 import json
 import os
+import runpy
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -62,7 +64,7 @@ class LocalInterpreter:
         """Details of all tensors."""
         return [_plain(details) for details in self._interpreter.get_tensor_details()]
 
-    def set_inputs(self, indices: list[int], arrays: list[np.ndarray]) -> None:
+    def set_inputs(self, indices: list[int], arrays: Sequence[np.ndarray] = ()) -> None:
         """Writes arrays into the inputs of these indices, which are resized where need be."""
         shapes = [array.shape for array in arrays]
         if shapes != self._shapes:
@@ -145,8 +147,14 @@ def _read(stream, size):
     return content
 
 
-def serve(calls: BinaryIO, answers: BinaryIO) -> None:
-    """Answers calls until no more come."""
+def serve(calls: BinaryIO, answers: BinaryIO, make: Callable = LocalInterpreter) -> None:
+    """Answers calls of methods until no more come.
+
+    Args:
+        calls: stream of (name of the method, its arguments); arrays, if there are any, are its last argument.
+        answers: stream of (error or `None`, what the method returned); arrays, or a list of them, come beside it.
+        make: what "open" makes, of the bytes of a file and arguments.
+    """
     interpreter = None
     while True:
         try:
@@ -155,31 +163,42 @@ def serve(calls: BinaryIO, answers: BinaryIO) -> None:
             return
         try:
             if name == "open":
-                interpreter = LocalInterpreter(arrays[0].tobytes(), *arguments)
-                returned, values = [interpreter.inputs, interpreter.outputs], []
-            elif name == "values":
-                returned, values = None, [interpreter.values(*arguments)]
-            elif name == "set_inputs":
-                returned, values = interpreter.set_inputs(*arguments, arrays), []
-            elif name == "timed_invoke":
-                interpreter.invoke()  # waiting for the call has left the caches to others
-                returned, values = interpreter.timed_invoke(), []
+                interpreter = make(arrays[0].tobytes(), *arguments)
+                returned = [interpreter.inputs, interpreter.outputs]
             else:
-                returned, values = getattr(interpreter, name)(*arguments), []
-            send(answers, [None, returned], values)
+                if name == "timed_invoke":
+                    interpreter.invoke()  # waiting for the call has left the caches to others
+                returned = getattr(interpreter, name)(*arguments, *([arrays] if arrays else []))
+            values = [returned] if isinstance(returned, np.ndarray | np.generic) else returned
+            if (
+                isinstance(values, list)
+                and values
+                and all(isinstance(value, np.ndarray | np.generic) for value in values)
+            ):
+                send(answers, [None, None], values)
+            else:
+                send(answers, [None, returned], [])
         except Exception as error:
             send(answers, [str(error)[:_LONGEST_ERROR] or type(error).__name__, None], [])
 
 
 def main() -> None:
-    """Serves on the standard streams."""
+    """Serves on the standard streams.
+
+    Arguments: bytes of memory, or nothing for any; of another runtime, a script and the class in it to serve.
+    """
     answers = os.fdopen(os.dup(1), "wb")
     silence = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):  # what native code writes
         os.dup2(silence, descriptor)
-    if len(sys.argv) > 1:
-        _limit_memory(int(sys.argv[1]))
-    serve(sys.stdin.buffer, answers)
+    memory, *other = sys.argv[1:]
+    if memory:
+        _limit_memory(int(memory))
+    make = LocalInterpreter
+    if other:
+        script, name = other
+        make = runpy.run_path(script)[name]
+    serve(sys.stdin.buffer, answers, make)
 
 
 def _limit_memory(available):

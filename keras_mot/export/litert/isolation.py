@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,68 @@ def _digest(content):
     return hashlib.sha256(content).digest()
 
 
+class ChildProcess:
+    """A process that holds an interpreter, and answers calls of its methods.
+
+    Every call raises a ValueError if it fails, ends the process, or takes too long. The process ends with this object.
+
+    Args:
+        *runtime: nothing for LiteRT's; of another runtime, the path of a script and the name of the class in it.
+    """
+
+    def __init__(self, *runtime: str):
+        self._seconds, self._ending = _seconds(), None
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        memory = available_bytes()
+        # As a script, since importing this package would load Keras and its backend.
+        # The limit is one of addresses: libraries alone take hundreds of megabytes of them.
+        limit = "" if memory is None else str(max(memory, _LEAST_MEMORY))
+        command = [sys.executable, "-P", str(_SCRIPT), limit, *runtime]
+        self._child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self._end = weakref.finalize(self, _end, self._child)
+
+    def call(
+        self, name: str, *arguments: Any, arrays: Sequence[np.ndarray] = (), samples: int = 1
+    ) -> tuple[Any, list[np.ndarray]]:
+        """What a method returned, and arrays that it returned instead.
+
+        Args:
+            name: of the method.
+            *arguments: JSON values.
+            arrays: arrays that it is given, in one list behind these.
+            samples: how many samples it computes with, each of which may take its time.
+        """
+        if self._ending:
+            raise ValueError(self._ending)
+        late = threading.Event()
+        timer = threading.Timer(self._seconds * max(1, samples), lambda: (late.set(), self._child.kill()))
+        timer.daemon = True
+        timer.start()
+        try:
+            send(self._child.stdin, [name, arguments], list(arrays))
+            (error, returned), values = receive(self._child.stdout)
+        except (EOFError, OSError):  # Windows has no `BrokenPipeError` here
+            status = self._child.wait()
+            self._ending = self._too_late() if late.is_set() else _reason(status)
+            raise ValueError(self._ending) from None
+        except BaseException:  # interrupted: what comes next would be the answer to this call
+            self._ending = "its process was interrupted."
+            self._end()
+            raise
+        finally:
+            timer.cancel()
+        if error is not None:
+            raise ValueError(error)
+        return returned, values
+
+    def _too_late(self):
+        return (
+            f"it takes more than {self._seconds:g} seconds for a sample. Set {_SECONDS_VARIABLE} to more if it should."
+        )
+
+
 class RemoteInterpreter:
     """A `LocalInterpreter` in a child process of its own, which ends with this object.
 
@@ -54,18 +117,9 @@ class RemoteInterpreter:
     """
 
     def __init__(self, content: bytes, num_threads: int, kernels: str):
-        self._seconds, self._samples, self._ending = _seconds(), 1, None
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        memory = available_bytes()
-        # As a script, since importing this package would load Keras and its backend.
-        # The limit is one of addresses: libraries alone take hundreds of megabytes of them.
-        limit = [] if memory is None else [str(max(memory, _LEAST_MEMORY))]
-        command = [sys.executable, "-P", str(_SCRIPT), *limit]
-        self._child = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        self._end = weakref.finalize(self, _end, self._child)
-        (self.inputs, self.outputs), _ = self._call("open", num_threads, kernels, arrays=[np.frombuffer(content, "u1")])
+        self._process, self._samples = ChildProcess(), 1
+        opened, _ = self._process.call("open", num_threads, kernels, arrays=[np.frombuffer(content, "u1")])
+        self.inputs, self.outputs = opened
 
     def tensors(self) -> list[dict[str, Any]]:
         """Details of all tensors."""
@@ -91,33 +145,7 @@ class RemoteInterpreter:
         return self._call("values", index)[1][0]
 
     def _call(self, name, *arguments, arrays=()):
-        if self._ending:
-            raise ValueError(self._ending)
-        late = threading.Event()
-        timer = threading.Timer(self._seconds * max(1, self._samples), lambda: (late.set(), self._child.kill()))
-        timer.daemon = True
-        timer.start()
-        try:
-            send(self._child.stdin, [name, arguments], list(arrays))
-            (error, returned), values = receive(self._child.stdout)
-        except (EOFError, OSError):  # Windows has no `BrokenPipeError` here
-            status = self._child.wait()
-            self._ending = self._too_late() if late.is_set() else _reason(status)
-            raise ValueError(self._ending) from None
-        except BaseException:  # interrupted: what comes next would be the answer to this call
-            self._ending = "its process was interrupted."
-            self._end()
-            raise
-        finally:
-            timer.cancel()
-        if error is not None:
-            raise ValueError(error)
-        return returned, values
-
-    def _too_late(self):
-        return (
-            f"it takes more than {self._seconds:g} seconds for a sample. Set {_SECONDS_VARIABLE} to more if it should."
-        )
+        return self._process.call(name, *arguments, arrays=arrays, samples=self._samples)
 
 
 def _end(child):

@@ -1,7 +1,6 @@
 """Runs a `.tflite` file in the LiteRT runtime."""
 
 import contextlib
-import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,28 +9,16 @@ from typing import Literal
 import numpy as np
 
 from keras_mot._messages import describe, shortened
-from keras_mot.data.arrays import is_number
-from keras_mot.data.naming import unique_names
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.isolation import open_interpreter
 from keras_mot.export.litert.litert_file import parse_content, read_content, reads
+from keras_mot.export.running import FileRunner, RunnerTensor
 
 # Files that take any batch are run on this many samples at a time, which bounds the memory.
 _LARGEST_CHUNK = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class RunnerTensor:
-    """An input or output of a file: name, shape (`None` where open), dtype, and (scale, zero point)."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-    quantization: tuple[float, int]
-    index: int
-
-
-class LiteRTRunner:
+class LiteRTRunner(FileRunner):
     """Runs a `.tflite` file on batches of NumPy arrays.
 
     A file with an open batch dimension is resized to the batch it is given; a file with a fixed one is run
@@ -61,9 +48,6 @@ class LiteRTRunner:
         probabilities = runner.run(images)["dense_1"]
     """
 
-    inputs: tuple[RunnerTensor, ...]
-    outputs: tuple[RunnerTensor, ...]
-
     def __init__(
         self,
         source: str | os.PathLike | bytes,
@@ -90,14 +74,7 @@ class LiteRTRunner:
             inputs, outputs = self._interpreter.inputs, self._interpreter.outputs
             self.inputs = tuple(_describe(name, details) for name, details in inputs.items())
             self.outputs = tuple(_describe(name, details) for name, details in outputs.items())
-        if input_names is not None:
-            by_name = {tensor.name: tensor for tensor in self.inputs}
-            if sorted(by_name) != sorted(input_names):
-                raise ValueError(
-                    f"`input_names` must name the inputs of {self._label}. Expected: {sorted(by_name)}. "
-                    f"Received: {list(input_names)}."
-                )
-            self.inputs = tuple(by_name[name] for name in input_names)
+        self._order_inputs(input_names)
 
     @property
     def batch_size(self) -> int | None:
@@ -173,43 +150,6 @@ class LiteRTRunner:
         except Exception as error:
             raise ValueError(f"The LiteRT runtime cannot {action} {self._label}: {shortened(error)}") from error
 
-    def _arrange(self, inputs):
-        """Brings the user's inputs into the order of `self.inputs`."""
-        names = [tensor.name for tensor in self.inputs]
-        if isinstance(inputs, Mapping):
-            if set(inputs) != set(names):  # those of the model may have characters that files do not
-                inputs = dict(zip(unique_names(inputs), inputs.values(), strict=True))
-            if set(inputs) != set(names):
-                raise ValueError(
-                    f"The names of the inputs do not match {self._label}. Expected: {names}. Received: {list(inputs)}."
-                )
-            return [np.asarray(inputs[name]) for name in names]
-        arrays = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        if len(arrays) != len(names):
-            raise ValueError(
-                f"{self._label} takes {len(names)} input(s), {names}. Received: {len(arrays)}. Pass one "
-                f"array for each, in this order, or a dictionary of these names."
-            )
-        return [np.asarray(array) for array in arrays]
-
-    def _count(self, arrays):
-        for array, tensor in zip(arrays, self.inputs, strict=True):
-            expected = tensor.shape[1:]
-            fits = array.ndim == len(tensor.shape) and all(
-                size in (None, given) for size, given in zip(expected, array.shape[1:], strict=True)
-            )
-            if not fits:
-                raise ValueError(
-                    f"Input '{tensor.name}' of {self._label} has another shape. Expected: (batch, "
-                    f"{', '.join(str(size) for size in expected)}). Received: {array.shape}."
-                )
-        counts = {len(array) for array in arrays if array.ndim}
-        if len(counts) > 1 or counts == {0}:
-            raise ValueError(
-                f"All inputs must hold the same number of samples, one or more. Received: {sorted(counts)}."
-            )
-        return counts.pop() if counts else 1
-
     def _invoke(self, arrays, step):
         with self._blaming("run"):
             self._set([self._pad(array, step) for array in arrays])
@@ -225,31 +165,9 @@ class LiteRTRunner:
     def _set(self, arrays):
         self._interpreter.set_inputs([tensor.index for tensor in self.inputs], arrays)
 
-    def _quantize(self, array, tensor):
-        scale, zero_point = tensor.quantization
-        if scale and np.issubdtype(array.dtype, np.floating):
-            limits = np.iinfo(tensor.dtype)
-            array = np.clip(np.round(array / scale) + zero_point, limits.min, limits.max)
-        return self._of_type(array, tensor)
-
-    def _of_type(self, array, tensor):
-        """The array in the type of an input; raises a ValueError where that would make other numbers of it."""
-        if array.dtype == tensor.dtype or tensor.dtype == "object":
-            return array
-        if is_number(array):
-            with np.errstate(invalid="ignore"):
-                converted = array.astype(tensor.dtype)
-            if np.issubdtype(converted.dtype, np.floating) or np.array_equal(converted, array):
-                return converted
-        raise ValueError(
-            f"Input '{tensor.name}' of {self._label} takes {tensor.dtype}. Received: {array.dtype}, with values that "
-            f"are not of that type."
-        )
-
     def _dequantize(self, tensor):
         array = self._interpreter.values(tensor.index)
-        scale, zero_point = tensor.quantization
-        return (array.astype("float32") - zero_point) * np.float32(scale) if scale else array
+        return tensor.in_floats(array)
 
 
 def _describe(name, details):

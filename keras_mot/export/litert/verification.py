@@ -33,6 +33,7 @@ class Report:
         decibels: Of signal to difference, of the output with the least.
         samples: On how many samples.
         random: Names of the outputs that differ from call to call, and were not compared.
+        remark: What else was found, in words.
     """
 
     error: float | None = None
@@ -40,6 +41,7 @@ class Report:
     decibels: float = float("inf")
     samples: int = 0
     random: tuple[str, ...] = ()
+    remark: str = ""
 
     def describe(self, source):
         """The report in words, with what the samples are."""
@@ -50,7 +52,7 @@ class Report:
             return f"not verified, as {drawn}"
         noise = "" if self.decibels == float("inf") else f", {self.decibels:.0f} dB"
         compared = f"max error {self.error:.3g} on {self.samples} {source} ({self.share:.1%} agree{noise})"
-        return compared + (f"; {drawn}" if self.random else "")
+        return compared + (f"; {drawn}" if self.random else "") + (f"; {self.remark}" if self.remark else "")
 
 
 class Verifier:
@@ -68,11 +70,12 @@ class Verifier:
             than their inputs may be is right, however small it is.
 
     Attributes:
+        model: The Keras model.
         report: The `Report` of the last file.
     """
 
     def __init__(self, model, signature, arrays, rule, batch_size=None, steps=None, others=None, probabilities=None):
-        self._model, self._signature = model, signature
+        self.model, self._signature = model, signature
         self._arrays, self._rule, self._steps, self._others = arrays, rule, steps, others
         self._probabilities = probabilities
         self._step = signature.fixed_batch_size or batch_size or _CHUNK
@@ -91,12 +94,24 @@ class Verifier:
             self.report = Report()
             if self._arrays is None:
                 if must_load:
-                    LiteRTRunner(content)
+                    self._load(content)
                 return None
             self.report = self._compare(content, output_names)
             return self.report.error
 
         return verify
+
+    def _load(self, content):
+        """Raises a ValueError if the runtime does not take the file."""
+        LiteRTRunner(content)
+
+    def _received(self, content):
+        """The outputs of the file by their names."""
+        return LiteRTRunner(content, input_names=self._input_names).run(self._arrays)
+
+    @property
+    def _input_names(self):
+        return [tensor.name for tensor in self._signature.inputs]
 
     def _compare(self, content, output_names):
         if self._expected is None:
@@ -104,8 +119,7 @@ class Verifier:
             if self._others is not None and not all(map(is_finite, self._expected)):
                 self._arrays = self._others
                 self._expected = self._keras_outputs()
-        names = [tensor.name for tensor in self._signature.inputs]
-        received = LiteRTRunner(content, input_names=names).run(self._arrays)
+        received = self._received(content)
         found, random, again, exact = [], [], None, None
         for place, (name, expected) in enumerate(zip(output_names, self._expected, strict=True)):
             step = self._steps[place] if self._steps else 0.0
@@ -134,14 +148,13 @@ class Verifier:
 
     def _is_exact(self, content, output_names):
         """Whether the file does on reference kernels what a quantized model does that rounds as these do."""
-        if self._rule is not RULES["integer"] or not is_quantized(self._model):
+        if self._rule is not RULES["integer"] or not is_quantized(self.model):
             return False
         few = self._arrays if self._signature.fixed_batch_size else [array[:_FEW] for array in self._arrays]
         try:
-            with reference_rounding(self._model):
-                expected = _keras_outputs(self._model, self._signature, few, self._step)
-            names = [tensor.name for tensor in self._signature.inputs]
-            received = LiteRTRunner(content, kernels="reference", input_names=names).run(few)
+            with reference_rounding(self.model):
+                expected = keras_outputs(self.model, self._signature, few, self._step)
+            received = LiteRTRunner(content, kernels="reference", input_names=self._input_names).run(few)
         except ValueError:  # there is no such rounding, or there are no such kernels
             return False
         steps = self._steps or [0.0] * len(expected)
@@ -154,7 +167,7 @@ class Verifier:
 
     def _warn_of_amplified(self, judged):
         warnings.warn(
-            f"On reference kernels, the file does what '{self._model.name}' does. On this machine's kernels, which "
+            f"On reference kernels, the file does what '{self.model.name}' does. On this machine's kernels, which "
             f"round in other places, outputs differ by up to {judged.error:.3g} where the largest is "
             f"{judged.magnitude:.3g} ({judged.decibels:.0f} dB): the model makes much of single steps of rounding. "
             "Measure its accuracy with `LiteRTRunner`; more bits (`INT16X8`) or layers in floats make it steadier.",
@@ -162,10 +175,10 @@ class Verifier:
         )
 
     def _keras_outputs(self):
-        return _keras_outputs(self._model, self._signature, self._arrays, self._step)
+        return keras_outputs(self.model, self._signature, self._arrays, self._step)
 
 
-def _keras_outputs(model, signature, arrays, step):
+def keras_outputs(model, signature, arrays, step):
     """The flat outputs of the Keras model in inference mode as NumPy arrays."""
     chunks = []
     with no_gradients():

@@ -235,7 +235,10 @@ def _of_products(call, scales, scale, target):
     if is_kind(operation, "multiply", "matmul", "dot"):
         if len(scales) == 1:
             scales = [*scales, np.float32(Grid(8).scale_of(_largest_constant(call)))]
-        return _Rescaling(float(scales[0]) * float(scales[1]), scales[0] * scales[1] / scale)
+        product = float(scales[0]) * float(scales[1])
+        # LiteRT multiplies scales in float32, TFLM in float64.
+        in_float64 = target.runtime == "micro" and is_kind(operation, "multiply")
+        return _Rescaling(product, product / float(scale) if in_float64 else scales[0] * scales[1] / scale)
     if is_kind(operation, "leaky_relu"):
         return _leaky(float(getattr(operation, "negative_slope", 0.2)), float(scales[0]), float(scale))
     if is_kind(operation, "sum") or is_fused_activation(operation, target):
@@ -260,8 +263,12 @@ class _Rescaling:
 
     def __init__(self, unit, factor, count=1):
         self._unit = unit
-        share, self._shift = np.frexp(np.asarray(factor, "float64"))
-        self._multiplier = np.rint(share * 2**31).astype("int64")
+        share, shift = np.frexp(np.asarray(factor, "float64"))
+        multiplier = np.rint(share * 2**31).astype("int64")
+        full = multiplier == 2**31  # 1 is half of 2
+        multiplier, shift = np.where(full, 2**30, multiplier), np.where(full, shift + 1, shift)
+        # A factor next to nothing is 0: such has the product of a zero, for one.
+        self._multiplier, self._shift = np.where(shift < -31, 0, multiplier), np.where(shift < -31, 0, shift)
         if count > 1:
             # Divided by the count in the multiplication, and by the next lower power of 2 in the division.
             bits = int(np.minimum(min(count.bit_length() - 1, 32), 31 + self._shift))

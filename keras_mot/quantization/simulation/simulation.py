@@ -29,6 +29,7 @@ from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check, check_built
 from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
+from keras_mot.quantization.simulation.integers_only import check_integers
 from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
 from keras_mot.quantization.simulation.opened import flat_copy, warn_of
@@ -186,6 +187,16 @@ def simulate(
         target,
         floats,
     )
+    if not target.floats:
+        check_integers(
+            placed,
+            model,
+            target,
+            scheme.activation_bits,
+            chosen,
+            lambda operation: origins.of(lowered.origins.of(operation)),
+            floats,
+        )
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     by_data = data is not None and not trained

@@ -6,7 +6,9 @@ from keras_mot._arrays import numpy_value
 from keras_mot.export.litert.engines.conversion import places_of
 from keras_mot.export.litert.integers.constants import QuantizedWeight
 from keras_mot.export.litert.integers.integer_file import to_integers
+from keras_mot.export.litert.integers.operators import check_operators
 from keras_mot.export.litert.integers.static_shapes import with_static_shapes
+from keras_mot.export.litert.integers.substitutes import with_substitutes
 from keras_mot.export.litert.integers.tables import with_table_marks
 from keras_mot.export.litert.integers.user_layers import UserLayers
 from keras_mot.export.litert.marking import REASONS
@@ -55,7 +57,10 @@ class IntegerEngine:
         }
         numbers = dict(enumerate([*quantizers, *((why[reason], None) for reason in REASONS)], 1))
         file = to_integers(conversion.dense, numbers, carried, *self._types, target, tables)
-        self.floats = UserLayers(model, conversion.output_names, why[ASKED]).explained(file.floats)
+        layers = UserLayers(model, conversion.output_names, why[ASKED])
+        self.floats = layers.explained(file.floats)
+        content = with_substitutes(file.content, target)
+        check_operators(content, target, layers, model.name)
         if self._strict and self.floats:
             parts = "\n".join(f"  {name} ({result}): {reason}" for name, result, reason in self.floats)
             chosen = any(reason in (why[FASTER], why[UNEVEN]) for _, _, reason in self.floats)
@@ -67,7 +72,7 @@ class IntegerEngine:
             if any(reason == why[WIDE] for _, _, reason in self.floats):
                 way += "\nA scheme in `overrides` for the layer has in integers what its logarithm reads."
             raise ValueError(f"`strict=True`, but not all of '{model.name}' can be computed in integers:\n{parts}{way}")
-        return dataclasses.replace(conversion, dense=with_static_shapes(file.content))
+        return dataclasses.replace(conversion, dense=with_static_shapes(content))
 
 
 def _quantized(model):

@@ -139,7 +139,7 @@ class FileGraph:
         operator.opcodeIndex = self._code(name, version_of(name, bits) if version is None else version)
         operator.inputs, operator.outputs = inputs, outputs
         if options:
-            kind = f"{name.title()}Options"
+            kind = f"{name.title().replace('_', '')}Options"
             operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, kind)
             operator.builtinOptions = getattr(self.schema, f"{kind}T")()
             for field, value in options.items():

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
-from keras_mot._keras import call_of, producer_of
+from keras_mot._keras import call_of, calls_anywhere, producer_of
 from keras_mot.export.litert.integers.rewriting import BEHIND_FLOATS, NO_RANGE, FloatOperator
 from keras_mot.export.litert.integers.rules import LOOP
 from keras_mot.graph.functional import as_functional
-from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
 from keras_mot.layers.transformed import plain_class
 from keras_mot.quantization.simulation.sources import Source, sources_of
 from keras_mot.targets import target_of
@@ -44,7 +44,16 @@ class UserLayers:
 
     def _made_by(self, label):
         """The name of the operation of the quantized model that a tensor of this name comes from, or `None`."""
-        return self._outputs.get(label) or next(filter(None, map(self._operation, label.split(";"))), None)
+        known = self._outputs.get(label) or self._before_quantizer(label)
+        return known or next(filter(None, map(self._operation, label.split(";"))), None)
+
+    def _before_quantizer(self, label):
+        """The name of the operation whose results the quantizer of this name rounds, or `None`."""
+        quantizer = self._operations.get(label.split(":")[0])
+        if not isinstance(quantizer, ActivationQuantizer):
+            return None
+        tensors = [tensor for node in calls_anywhere(quantizer) for tensor in node.arguments.keras_tensors]
+        return _computing(tensors[0]).name if tensors else None
 
     def _operation(self, label):
         """The name of the operation in whose scope something stands; that of the outermost one."""

@@ -1,0 +1,257 @@
+"""Packages of a file for the way to devices: compressed, or as what is different from an older version there.
+
+A package is: the bytes `KMOT` and a version; a length of 4 bytes; a header of that length in JSON, which says what is
+packed how, with checksums (SHA-256); the content. It is compressed by Brotli (RFC 7932). A difference is that of bsdiff
+(Percival, 2003, "Naive differences of executable code"): bytes of the older file, with differences added to them, and
+bytes between. Where weights are few different values, and most of them stay, most differences are zeros.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from keras_mot._files import writable_file, write_bytes
+from keras_mot._messages import describe, shortened
+from keras_mot.export.dependencies import check_installed, require
+
+SUFFIX = ".kmot"
+_MAGIC, _VERSION = b"KMOT", 1
+_LONGEST_HEADER = 2**16
+_CHUNK = 2**16
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """What is packed in a file.
+
+    Attributes:
+        path: path of the package.
+        bytes: its size.
+        name: name of the file that is packed.
+        original_bytes: size of that file.
+        sha256: its checksum, in hexadecimal digits.
+        method: "brotli" for the whole file, "delta" for what is different from an older one.
+        base_sha256: the checksum of the older file; `None` without one.
+    """
+
+    path: pathlib.Path
+    bytes: int
+    name: str
+    original_bytes: int
+    sha256: str
+    method: str
+    base_sha256: str | None = None
+
+    def __str__(self) -> str:
+        share = f"{self.bytes / self.original_bytes:.1%} of " if self.original_bytes else ""
+        beside = "" if self.base_sha256 is None else f", needs the file of checksum {self.base_sha256[:12]}..."
+        return (
+            f"{self.path}: {self.bytes:,} bytes, {share}'{self.name}' ({self.original_bytes:,}), {self.method}{beside}"
+        )
+
+
+def pack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.PathLike | None = None) -> Package:
+    """Packs a file, of any kind, for download.
+
+    Args:
+        path: of the file.
+        output: path of the package to write, `.kmot`.
+        base: an older version of the file that devices have: the package then holds what is different, if that is less.
+
+    Returns:
+        A `Package`.
+
+    Raises:
+        ValueError: a file is not there, or no file can be written at `output`.
+        ImportError: `brotli`, or `bsdiff4` with `base`, is not installed.
+
+    Example:
+
+        pack("new.tflite", "update.kmot", base="old.tflite")
+    """
+    check_installed("brotli", *(() if base is None else ("bsdiff4",)), purpose="packages")
+    source, output = _existing(path, "path"), writable_file(output, (SUFFIX,), "output", exact=True)
+    content, older = source.read_bytes(), None if base is None else _existing(base, "base").read_bytes()
+    header = {"name": source.name, "bytes": len(content), "sha256": _digest(content), "method": "brotli"}
+    packed = _package(header, [content])
+    if older is not None:
+        origin = {"method": "delta", "base_bytes": len(older), "base_sha256": _digest(older)}
+        packed = min(packed, _package({**header, **origin}, _difference(older, content)), key=len)
+    write_bytes(output, packed)
+    return package_of(output)
+
+
+def unpack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.PathLike | None = None) -> pathlib.Path:
+    """Writes the file that is packed in a package, if all checksums are right; else nothing.
+
+    Args:
+        path: of the package.
+        output: path of the file to write.
+        base: the older version that the package is a difference from, if it is one.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: the package is damaged, or `base` is missing or another file than the one it was made from, or no
+            file can be written at `output`.
+        ImportError: `brotli`, or `bsdiff4` for a difference, is not installed.
+
+    Example:
+
+        unpack("update.kmot", "new.tflite", base="old.tflite")
+    """
+    check_installed("brotli", purpose="packages")
+    source, output = _existing(path, "path"), writable_file(output, argument="output")
+    header, stored = _read(source)
+    try:
+        parts = _parts(header, stored)
+    except ValueError as error:
+        raise _damaged(source, error) from error
+    if header["method"] == "delta":
+        check_installed("bsdiff4", purpose="packages of differences")
+        content = _patched(source, header, parts, base)
+    else:
+        (content,) = parts
+    if len(content) != header["bytes"] or _digest(content) != header["sha256"]:
+        raise _damaged(source, "what it holds has another checksum than it says")
+    write_bytes(output, content)
+    return output
+
+
+def package_of(path: str | os.PathLike) -> Package:
+    """What a package says that it holds; its content is not read.
+
+    Raises:
+        ValueError: it is no package, or a damaged one.
+    """
+    source = _existing(path, "path")
+    header, _ = _read(source)
+    return Package(
+        source,
+        source.stat().st_size,
+        header["name"],
+        header["bytes"],
+        header["sha256"],
+        header["method"],
+        header.get("base_sha256"),
+    )
+
+
+def _existing(path, argument):
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{argument}` must be the path of a file. Received: {describe(path)}.")
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"`{argument}` must be the path of a file. Received: '{path}', which is none.")
+    return path
+
+
+def _digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def _package(header, parts):
+    """The bytes of a package of these parts."""
+    brotli = require("brotli")
+    packed = [brotli.compress(part, quality=11, lgwin=24) for part in parts]
+    stored = b"".join(packed)
+    sizes = {"parts": [[len(part), len(small)] for part, small in zip(parts, packed, strict=True)]}
+    text = json.dumps({**header, **sizes, "stored_sha256": _digest(stored)}, separators=(",", ":")).encode()
+    return b"".join((_MAGIC, bytes([_VERSION]), len(text).to_bytes(4, "little"), text, stored))
+
+
+def _difference(older, content):
+    """What makes a file of an older one: where bytes come from, what is added to them, and bytes between."""
+    return list(require("bsdiff4.core").diff(older, content))
+
+
+def _patched(source, header, parts, base):
+    if base is None:
+        raise ValueError(
+            f"'{source}' holds the difference from an older file: pass that as `base`. Its checksum begins with "
+            f"{header['base_sha256'][:12]}."
+        )
+    older = _existing(base, "base").read_bytes()
+    if len(older) != header["base_bytes"] or _digest(older) != header["base_sha256"]:
+        raise ValueError(
+            f"'{source}' is the difference from another file than '{base}': it wants one of {header['base_bytes']:,} "
+            f"bytes whose checksum begins with {header['base_sha256'][:12]}; this one has {len(older):,} bytes and "
+            f"{_digest(older)[:12]}."
+        )
+    try:
+        return require("bsdiff4.core").patch(older, header["bytes"], *parts)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a wrong difference makes of the package that applies it
+        raise _damaged(source, error) from error
+
+
+def _read(source) -> tuple[dict[str, Any], bytes]:
+    """The header of a package, checked, and what is stored behind it."""
+    content = source.read_bytes()
+    start = len(_MAGIC) + 5
+    if content[: len(_MAGIC)] != _MAGIC or len(content) < start:
+        raise ValueError(f"'{source}' is no package of `pack`: it does not begin as one.")
+    if content[len(_MAGIC)] != _VERSION:
+        raise ValueError(f"'{source}' is a package of version {content[len(_MAGIC)]}; this is for version {_VERSION}.")
+    length = int.from_bytes(content[start - 4 : start], "little")
+    if length > min(_LONGEST_HEADER, len(content) - start):
+        raise _damaged(source, "it ends too early")
+    try:
+        header = json.loads(content[start : start + length])
+        _check_header(header)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _damaged(source, f"its header is not what it should be ({error})") from error
+    return header, content[start + length :]
+
+
+def _check_header(header):
+    texts = ["name", "sha256", "method", "stored_sha256"]
+    numbers = ["bytes"]
+    if header["method"] == "delta":
+        texts, numbers = [*texts, "base_sha256"], [*numbers, "base_bytes"]
+    elif header["method"] != "brotli":
+        raise ValueError(f"an unknown method, {describe(header['method'])}")
+    sizes = [header[name] for name in numbers] + [size for pair in header["parts"] for size in pair]
+    if not all(isinstance(header[name], str) for name in texts):
+        raise ValueError("a text is none")
+    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ValueError("a size is none")
+    if [len(pair) for pair in header["parts"]] != [2] * (3 if header["method"] == "delta" else 1):
+        raise ValueError("another number of parts")
+
+
+def _parts(header, stored):
+    """The parts of a package, decompressed; raises a ValueError if anything is not as the header says."""
+    if sum(small for _, small in header["parts"]) != len(stored) or _digest(stored) != header["stored_sha256"]:
+        raise ValueError("what is stored has another checksum than it says")
+    parts, start = [], 0
+    for size, small in header["parts"]:
+        parts.append(_decompressed(stored[start : start + small], size))
+        start += small
+    return parts
+
+
+def _decompressed(stored, size):
+    """Decompresses no more than `size` bytes."""
+    brotli = require("brotli")
+    decompressor, found, length = brotli.Decompressor(), [], 0
+    try:
+        for start in range(0, len(stored), _CHUNK):
+            found.append(decompressor.process(stored[start : start + _CHUNK]))
+            length += len(found[-1])
+            if length > size:
+                raise ValueError("it holds more than it says")
+    except brotli.error as error:
+        raise ValueError(f"it cannot be decompressed ({error})") from error
+    if length != size or not decompressor.is_finished():
+        raise ValueError("it holds less than it says")
+    return b"".join(found)
+
+
+def _damaged(source, reason):
+    return ValueError(f"The package '{source}' is damaged: {shortened(str(reason))}. Nothing was written.")

@@ -1,0 +1,140 @@
+"""Packages: they come back as they were, differences are small, and whatever is wrong leaves nothing behind."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_mot.export.dependencies
+from keras_mot._packages import is_installed
+from keras_mot.cli import main
+from keras_mot.export.packing import pack, package_of, unpack
+
+pytestmark = [
+    pytest.mark.backend_independent,
+    pytest.mark.skipif(
+        not (is_installed("brotli") and is_installed("bsdiff4")), reason="needs the extra 'pack' (brotli, bsdiff4)"
+    ),
+]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """An older file of few values, and a newer one that differs from it in one of a hundred."""
+    generator = np.random.default_rng(0)
+    older = generator.integers(0, 16, 50_000).astype("uint8")
+    newer = older.copy()
+    newer[generator.permutation(50_000)[:500]] ^= 1
+    paths = tmp_path / "old.tflite", tmp_path / "new.tflite"
+    for path, values in zip(paths, (older, newer), strict=True):
+        path.write_bytes(values.tobytes())
+    return paths
+
+
+def test_files_come_back(files, tmp_path):
+    _, newer = files
+    package = pack(newer, tmp_path / "new.kmot")
+    assert package.method == "brotli"
+    assert package.bytes == (tmp_path / "new.kmot").stat().st_size < 0.55 * 50_000
+    assert package == package_of(tmp_path / "new.kmot")
+    assert unpack(tmp_path / "new.kmot", tmp_path / "back.tflite").read_bytes() == newer.read_bytes()
+    assert "brotli" in str(package)
+
+
+def test_differences_are_small_and_want_their_base(files, tmp_path):
+    older, newer = files
+    whole, package = pack(newer, tmp_path / "whole.kmot"), pack(newer, tmp_path / "new.kmot", base=older)
+    assert package.method == "delta"
+    assert package.bytes < whole.bytes / 10
+    output = tmp_path / "back.tflite"
+    with pytest.raises(ValueError, match="pass that as `base`"):
+        unpack(package.path, output)
+    with pytest.raises(ValueError, match="the difference from another file"):
+        unpack(package.path, output, base=newer)
+    assert not output.exists()
+    assert unpack(package.path, output, base=older).read_bytes() == newer.read_bytes()
+
+
+def test_a_difference_that_is_no_smaller_is_not_kept(tmp_path):
+    generator = np.random.default_rng(1)
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(generator.integers(0, 256, 5_000, "uint8").tobytes())
+    assert pack(tmp_path / "new", tmp_path / "new.kmot", base=tmp_path / "old").method == "brotli"
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    pack(tmp_path / "empty", tmp_path / "empty.kmot")
+    assert unpack(tmp_path / "empty.kmot", tmp_path / "back").read_bytes() == b""
+
+
+@pytest.mark.parametrize("base", [False, True], ids=["whole", "difference"])
+def test_damaged_packages_write_nothing(base, files, tmp_path):
+    older, newer = files
+    base = older if base else None
+    path, output = pack(newer, tmp_path / "new.kmot", base=base).path, tmp_path / "back.tflite"
+    whole = path.read_bytes()
+    for place in [*range(0, 300, 7), *range(300, len(whole), max(1, len(whole) // 40))]:
+        damaged = bytearray(whole)
+        damaged[place % len(whole)] ^= 0x11
+        path.write_bytes(damaged)
+        try:
+            unpack(path, output, base=base)
+        except ValueError as error:
+            assert "new.kmot" in str(error)  # noqa: PT017
+            assert not output.exists()
+        else:  # the name alone is nobody's checksum
+            assert output.read_bytes() == newer.read_bytes()
+            output.unlink()
+    for length in (0, 3, 8, 40, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"new\.kmot"):
+            unpack(path, output, base=base)
+    assert not output.exists()
+
+
+def test_packages_that_say_less_than_they_hold(tmp_path):
+    import brotli
+
+    (tmp_path / "zeros").write_bytes(bytes(10_000_000))
+    path = pack(tmp_path / "zeros", tmp_path / "zeros.kmot").path
+    content = path.read_bytes()
+    length = int.from_bytes(content[5:9], "little")
+    header, stored = json.loads(content[9 : 9 + length]), content[9 + length :]
+    assert brotli.decompress(stored) == bytes(10_000_000)
+    header["parts"][0][0] = header["bytes"] = 100
+    text = json.dumps(header).encode()
+    path.write_bytes(content[:5] + len(text).to_bytes(4, "little") + text + stored)
+    with pytest.raises(ValueError, match="more than it says"):
+        unpack(path, tmp_path / "back")
+
+
+def test_what_is_no_package(files, tmp_path):
+    with pytest.raises(ValueError, match="is no package"):
+        unpack(files[0], tmp_path / "back")
+    with pytest.raises(ValueError, match=r"should end in \.kmot"):
+        pack(files[0], tmp_path / "new.zip2")
+    with pytest.raises(ValueError, match="which is none"):
+        pack(tmp_path / "missing", tmp_path / "new.kmot")
+
+
+def test_a_missing_package_is_named(files, tmp_path, monkeypatch):
+    known = keras_mot.export.dependencies.is_installed
+    for missing, base in (("brotli", None), ("bsdiff4", files[0])):
+        monkeypatch.setattr(
+            keras_mot.export.dependencies, "is_installed", lambda name, lost=missing: name != lost and known(name)
+        )
+        with pytest.raises(ImportError, match=f"pip install {missing}"):
+            pack(files[1], tmp_path / "new.kmot", base=base)
+
+
+def test_the_command_line(files, tmp_path, capsys):
+    older, newer = map(str, files)
+    package, back = str(tmp_path / "update.kmot"), tmp_path / "back.tflite"
+    assert main(["pack", newer, "--base", older, "-o", package]) == 0
+    assert "delta" in capsys.readouterr().out
+    assert main(["unpack", package, "-o", str(back)]) == 2
+    assert not back.exists()
+    assert main(["unpack", package, "--base", older, "-o", str(back)]) == 0
+    assert back.read_bytes() == files[1].read_bytes()
+    assert main(["pack", newer, "-o", str(tmp_path / "update.zip")]) == 2
