@@ -124,9 +124,13 @@ LED_TO = {
     "analysis.Report",
     "clustering.ClusteringReport",
     "export.LiteRTExport",
+    "export.OnnxExport",
+    "export.OnnxRunner",
+    "export.Package",
     "recipes.CompressionResult",
     "quantization.QuantizationParameters",
     "sparsity.PruningReport",
+    "targets.MICRO",  # asked for by its name, "micro"
     "targets.target_of",
     "targets.BiasForm",  # what those who extend the toolkit need beside a class that guides name
     "targets.register",
