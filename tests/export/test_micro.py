@@ -210,6 +210,17 @@ def test_what_is_repeated_is_joined(count, tmp_path):
 
 
 @in_tflm
+@pytest.mark.parametrize("function", [ops.relu6, ops.relu, ops.gelu, ops.exp], ids=lambda function: function.__name__)
+def test_activations_by_themselves(function, tmp_path):
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((6, 4))
+    x = function(layers.Dense(6, kernel_initializer=keras.initializers.RandomNormal(stddev=2.0), name="first")(inputs))
+    quantized = quantize_post_training(keras.Model(inputs, x), INT8, CLIPS, target="micro")
+    exported = export_litert(quantized, tmp_path / "activation.tflite", verification_data=CLIPS[:8])
+    assert "100.00% equal in TFLM" in exported.verification
+
+
+@in_tflm
 def test_embeddings_take_numbers(tmp_path):
     keras.utils.set_random_seed(6)
     model = keras.Sequential([keras.Input((5,), dtype="int32"), layers.Embedding(10, 4), layers.Conv1D(3, 2)])
