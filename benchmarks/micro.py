@@ -17,7 +17,7 @@ from keras_mot._keras import no_gradients
 from keras_mot.export import MicroRunner, export_litert
 from keras_mot.quantization import INT8, quantize_post_training, reference_rounding
 
-MODELS = ("ds_cnn_s", "ds_cnn_l", "cnn_s", "gru_s", "resnet8", "mnist")
+MODELS = ("cnn_s", "ds_cnn_s", "gru_s", "resnet8", "mnist", "ds_cnn_l")
 
 
 def outputs(model, x):
@@ -90,8 +90,9 @@ def main():
             str(len(row["operators"])),
         )
         keras.backend.clear_session()
-    values = {"environment": environment(), "samples": samples, "rows": rows}
-    write_results(arguments, f"micro_{keras.backend.backend()}", values, [table])
+        # After each model: what was measured is kept if a later one is interrupted.
+        values = {"environment": environment(), "samples": samples, "rows": rows}
+        write_results(arguments, f"micro_{keras.backend.backend()}", values, [table])
 
 
 if __name__ == "__main__":

@@ -100,6 +100,18 @@ def test_recurrent_models(layer, tmp_path):
 
 
 @in_tflm
+def test_states_that_are_handed_on(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 4))
+    _, *states = layers.LSTM(3, return_state=True)(inputs)
+    x = layers.LSTM(3, return_sequences=True)(inputs, initial_state=states)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    quantized = quantize_post_training(model, INT8, CLIPS, target="micro")
+    exported = export_litert(quantized, tmp_path / "states.tflite", verification_data=CLIPS[:16])
+    assert "100.00% equal in TFLM" in exported.verification
+
+
+@in_tflm
 def test_the_tensor_that_differs_is_named(done):
     quantized, exported = done
     content = exported.path.read_bytes()
@@ -195,6 +207,17 @@ def test_what_is_repeated_is_joined(count, tmp_path):
     exported = export_litert(quantized, tmp_path / "tiled.tflite", verification_data=CLIPS[:8])
     assert "100.00% equal in TFLM" in exported.verification
     assert "CONCATENATION" in exported.operators
+
+
+@in_tflm
+@pytest.mark.parametrize("function", [ops.relu6, ops.relu, ops.gelu, ops.exp], ids=lambda function: function.__name__)
+def test_activations_by_themselves(function, tmp_path):
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((6, 4))
+    x = function(layers.Dense(6, kernel_initializer=keras.initializers.RandomNormal(stddev=2.0), name="first")(inputs))
+    quantized = quantize_post_training(keras.Model(inputs, x), INT8, CLIPS, target="micro")
+    exported = export_litert(quantized, tmp_path / "activation.tflite", verification_data=CLIPS[:8])
+    assert "100.00% equal in TFLM" in exported.verification
 
 
 @in_tflm

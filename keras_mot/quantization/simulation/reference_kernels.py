@@ -233,8 +233,11 @@ def _of_products(call, scales, scale, target):
         count = int(np.prod(inputs[0].shape[1:]) / np.prod(tensor.shape[1:]))
         return _Rescaling(float(scales[0]) / count, float(scales[0]) / float(scale), count)
     if is_kind(operation, "multiply", "matmul", "dot"):
+        if len(scales) == 1 and is_kind(operation, "multiply") and all((each == 1).all() for each in _constants(call)):
+            return _Rescaling(float(scales[0]), float(scales[0]) / float(scale))  # nothing is left of it in the file
         if len(scales) == 1:
-            scales = [*scales, np.float32(Grid(8).scale_of(_largest_constant(call)))]
+            largest = max(np.abs(each).max() for each in _constants(call))
+            scales = [*scales, np.float32(Grid(8).scale_of(largest))]
         product = float(scales[0]) * float(scales[1])
         # LiteRT multiplies scales in float32, TFLM in float64.
         in_float64 = target.runtime == "micro" and is_kind(operation, "multiply")
@@ -292,10 +295,11 @@ def _half_away(values):
     return np.sign(values) * np.floor(np.abs(values) + np.float32(0.5))
 
 
-def _largest_constant(call):
+def _constants(call):
+    """The constants among the arguments of a call, in float32."""
     arguments = keras.tree.flatten((call.args, call.kwargs))
     constants = [item for item in arguments if item is not None and not keras.utils.is_keras_tensor(item)]
-    return max(np.abs(np.asarray(item, "float32")).max() for item in constants)
+    return [np.asarray(item, "float32") for item in constants]
 
 
 def _weight_scales(layer):

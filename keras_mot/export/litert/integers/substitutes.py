@@ -12,7 +12,7 @@ _MOST_JOINED = 10  # inputs that TFLM's CONCATENATION takes
 def with_substitutes(content: bytes, target: Target) -> bytes:
     """The file with what the target's runtime lacks replaced, where that is possible.
 
-    TILE becomes CONCATENATION, and SELECT of tensors of one shape SELECT_V2, or products.
+    TILE becomes CONCATENATION, SELECT of tensors of one shape SELECT_V2, or products, and RELU6 QUANTIZE.
 
     Args:
         content: a file.
@@ -100,4 +100,19 @@ def _select(graph, operator):
     return True
 
 
-_SUBSTITUTES = {"TILE": _tile, "SELECT": _select}
+def _relu6(graph, operator):
+    """A conversion, where integers end at 0 and at 6: TFLM's kernel takes the result for one of the input's scale."""
+    result = int(operator.outputs[0])
+    quantization = graph.graph.tensors[result].quantization
+    if quantization is None or graph.graph.tensors[result].type != graph.schema.TensorType.INT8:
+        return False
+    scale, zero_point = float(quantization.scale[0]), int(quantization.zeroPoint[0])
+    if zero_point != -128 or 255 * scale > 6.0 + scale / 2:
+        return False
+    graph.set_kind(operator, "QUANTIZE", 8)
+    operator.builtinOptions, operator.builtinOptionsType = None, 0
+    graph.operators.append(operator)
+    return True
+
+
+_SUBSTITUTES = {"TILE": _tile, "SELECT": _select, "RELU6": _relu6}
