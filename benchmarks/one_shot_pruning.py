@@ -32,6 +32,7 @@ from keras_mot.sparsity import (
 )
 
 SPLITS = 3
+SETTINGS = ("50 %", "70 %", "2:4")
 ASKED = {("resnet8", "50 %"): 0.8, ("resnet8", "70 %"): 4.0, ("resnet8", "2:4"): 3.0}
 
 
@@ -161,7 +162,7 @@ def run(task, split, arguments, known, rows):
     data = id(task.test[1])
     base = measured((data, "float"), lambda: task.model)
     for name, how in settings_of(task).items():
-        for method in arguments.methods:
+        for method in arguments.methods if name in arguments.settings else ():
             key = {"setting": name, "method": method, "split": split, "samples": arguments.samples}
             key["tested"] = len(task.test[1])
             if any(key.items() <= row.items() for row in rows):
@@ -201,6 +202,7 @@ def main():
     parser.add_argument("--samples", type=int, default=1024, help="inputs to calibrate with")
     parser.add_argument("--test-samples", type=int, help="of the test data, by default all")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(DEFAULT_METHODS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
     parser.add_argument("--splits", type=int, default=SPLITS, help="of the data into calibration and test")
     parser.add_argument("--again", action="store_true", help="measure again what was measured before")
     parser.add_argument("--seconds", type=float, help="stop after so many, with exit code 3, to be gone on with")
