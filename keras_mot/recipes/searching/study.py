@@ -72,6 +72,8 @@ class Study:
             "size": optuna.distributions.FloatDistribution(0.02, 1.0, log=True),
             "learning_rate": optuna.distributions.FloatDistribution(learning_rate / 5, 2 * learning_rate, log=True),
             "balance": optuna.distributions.FloatDistribution(0.05, 2.0, log=True),
+            "gradual": optuna.distributions.CategoricalDistribution([False, True]),
+            "cut": optuna.distributions.FloatDistribution(0.2, 0.9),
         }
         self._give_up_unfinished()
 
@@ -112,33 +114,34 @@ class Study:
 
         return trial_folder(self._folder, number)
 
-    def begin(self, proposal: Proposal | None, dense: float, families: Sequence[str]) -> tuple[Any, Proposal]:
+    def begin(
+        self, proposal: Proposal | None, dense: float, families: Sequence[str], kernels: float | None = None
+    ) -> tuple[Any, Proposal]:
         """Begins a trial: of a proposal, or of one that the sampler makes from the trials so far.
 
         Args:
             proposal: a `Proposal`, or `None`.
             dense: bytes of all kernels in 8 bits, zipped.
             families: those to choose from, some of `FAMILIES`.
+            kernels: bytes of all kernels, if the sampler is to choose all but this.
 
         Returns:
             Optuna's trial, and the `Proposal`.
         """
         with _quiet():
             if proposal is not None:
-                self._enqueue(
-                    family=proposal.family,
-                    size=proposal.kernels / dense,
-                    learning_rate=proposal.learning_rate,
-                    balance=proposal.balance,
-                )
+                own = {name: getattr(proposal, name) for name in self._distributions if name != "size"}
+                self._enqueue(size=proposal.kernels / dense, **own)
+            elif kernels is not None:
+                self._enqueue(size=kernels / dense)
             trial = self._study.ask(self._distributions)
             if trial.params["family"] not in families:  # another call may have asked for other families
                 self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
                 self._enqueue(**{**trial.params, "family": families[trial.number % len(families)]})
                 trial = self._study.ask(self._distributions)
         if proposal is None:
-            params = trial.params
-            proposal = Proposal(params["family"], params["size"] * dense, params["learning_rate"], params["balance"])
+            params = {**trial.params}
+            proposal = Proposal(kernels=params.pop("size") * dense, **params)
         return trial, proposal
 
     def _enqueue(self, **params):
@@ -146,12 +149,13 @@ class Study:
 
     def _within(self, name, value):
         distribution = self._distributions[name]
-        return value if name == "family" else min(max(value, distribution.low), distribution.high)
+        return value if hasattr(distribution, "choices") else min(max(value, distribution.low), distribution.high)
 
     def note(self, trial: Any, proposal: Proposal, predicted: float) -> None:
         """Keeps what a trial is of."""
-        known = {"family": proposal.family, "asked": proposal.kernels, "predicted": predicted}
-        trial.set_user_attr(_PROPOSAL, json.dumps({**known, "learning_rate": proposal.learning_rate}))
+        known = dataclasses.asdict(proposal)
+        known = {"asked": known.pop("kernels"), "predicted": predicted, **known}
+        trial.set_user_attr(_PROPOSAL, json.dumps(known))
 
     def finish(self, trial: Any, values: dict[str, Any]) -> None:
         """Keeps the result of a trial: what `Trial` has of it."""
