@@ -199,7 +199,7 @@ def families_for(names: Any) -> tuple[str, ...]:
         return tuple(FAMILIES)
     if isinstance(names, str) or not isinstance(names, list | tuple) or not names:
         raise TypeError(f"`families` should be a list of some of {', '.join(FAMILIES)}; received {describe(names)}.")
-    unknown = [name for name in names if name not in FAMILIES]
+    unknown = [name for name in names if not isinstance(name, str) or name not in FAMILIES]
     if unknown:
         raise ValueError(f"There is no family {unknown[0]!r}; there are: {', '.join(FAMILIES)}.")
     return tuple(dict.fromkeys(names))

@@ -220,6 +220,7 @@ def test_nothing_but_failures(model, arrays, tmp_path):
         ({"time_limit": -1.0}, ValueError, "`time_limit` should be at least 0"),
         ({"time_limit": "20m"}, TypeError, "`time_limit` should be a number"),
         ({"families": ["small"]}, ValueError, "There is no family 'small'"),
+        ({"families": [["dense"]]}, ValueError, r"There is no family \['dense'\]"),
         ({"families": "dense"}, TypeError, "`families` should be a list"),
         ({"executor": "cloud"}, ValueError, "`executor` should be one of"),
         ({"executor": 2}, TypeError, "`executor` should be an `Executor`"),
