@@ -40,14 +40,14 @@ class Study:
         identity: dictionary of texts: what a search must have in common with one that it goes on with.
 
     Raises:
-        ValueError: if the study there is of another search.
+        ValueError: if the study there is of another search, or damaged, or none can be kept there.
     """
 
     def __init__(self, folder, storage, budget: Budget, learning_rate, seed, identity):
         import optuna
 
         self._optuna, self._folder, self._budget = optuna, folder, budget
-        with _quiet():
+        with _quiet(), _explaining(folder / LOG if storage is None else storage):
             if storage is None:
                 backend = optuna.storages.journal.JournalFileBackend(str(folder / LOG))
                 storage = optuna.storages.JournalStorage(backend)
@@ -168,6 +168,20 @@ class Study:
         trial.set_user_attr(_RESULT, json.dumps({"failure": reason}))
         with _quiet():
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+
+
+@contextlib.contextmanager
+def _explaining(place):
+    """Where trials cannot be read or kept, whatever Optuna or a data base raises is an error that says where."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"No trials can be kept in {describe(place)}: {type(error).__name__}: {str(error)[:300]} Name another "
+            "folder (or `storage`, such as 'sqlite:///search.db')."
+        ) from error
 
 
 def _replaced(trial, **changes):

@@ -236,6 +236,20 @@ def test_mistakes(model, arrays, tmp_path, settings, error, words):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("storage", [3, "nonsense", "sqlite:////no/such/folder/search.db"])
+@only_tensorflow
+def test_no_place_for_trials(model, arrays, tmp_path, storage):
+    with pytest.raises(ValueError, match="No trials can be kept in"):
+        searched(model, arrays, tmp_path, Budget(zipped=5000), storage=storage)
+
+
+@only_tensorflow
+def test_a_damaged_log_of_trials(model, arrays, tmp_path):
+    (tmp_path / "study.log").write_text("garbage\n")
+    with pytest.raises(ValueError, match=r"No trials can be kept in .*study\.log.*JSONDecodeError"):
+        searched(model, arrays, tmp_path, Budget(zipped=5000))
+
+
 @only_tensorflow
 def test_batches_cannot_go_to_other_processes(model, arrays, tmp_path):
     x, y = arrays[0]
