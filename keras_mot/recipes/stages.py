@@ -153,7 +153,7 @@ class Prune(Stage):
 
     def apply(self, model, run):
         """A copy with masks."""
-        if self.refit:
+        if self.refit and not run.rehearsing:  # it takes a minute, and masks show what does not fit
             others = self._overrides(model, 0, 1)
             config = PruningConfig(ConstantSparsity(self.sparsity), self._granularity(), scope=self._scope())
             if self.n_m:
