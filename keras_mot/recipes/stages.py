@@ -55,7 +55,7 @@ class Tune(Stage):
     """Trains the model as it is; with a teacher, distillation alone.
 
     Args:
-        fine_tune: a `FineTune`; without distillation by default, since what it trains is most often the float model itself.
+        fine_tune: a `FineTune`; without distillation by default: most often it trains the float model itself.
     """
 
     key: ClassVar[str] = "tune"
