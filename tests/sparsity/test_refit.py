@@ -1,6 +1,7 @@
 """Refitting: the weights that are left make the outputs what they were, by least squares, for all kinds of layers."""
 
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -204,6 +205,19 @@ def test_few_samples_and_unknown_layers_are_said():
         refit(pruned, x)
 
 
+@pytest.mark.parametrize("x", [np.zeros((20, 8)), np.random.default_rng(3).normal(size=(1, 8))], ids=["zeros", "one"])
+def test_samples_that_never_vary(x):
+    """They say nothing of weights: what is left of a kernel stays what it was."""
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(16, activation="relu"), layers.Dense(3)])
+    kernel = ops.convert_to_numpy(model.layers[0].kernel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruned = strip_pruning(prune_at_once(model, x.astype("float32"), 0.5))
+    left = ops.convert_to_numpy(pruned.layers[0].kernel)
+    assert 0.3 < np.mean(left == 0) < 0.7
+    np.testing.assert_allclose(left[left != 0], kernel[left != 0], rtol=1e-5)
+
+
 def test_pruning_at_once(network):
     x = images()
     y = np.random.default_rng(0).integers(0, 5, len(x))
@@ -266,7 +280,7 @@ def test_zeros_of_patterns_move_to_where_less_is_lost(network):
 
 def test_as_a_stage_of_recipes(network):
     x, seen = images(), []
-    run = types.SimpleNamespace(calibration=lambda samples: seen.append(samples) or x)
+    run = types.SimpleNamespace(calibration=lambda samples: seen.append(samples) or x, rehearsing=False)
     stage = Prune(n_m=(2, 4), skip=["head"], refit=True)
     result = stage.apply(network, run)
     assert seen == [1024]
@@ -279,7 +293,7 @@ def test_as_a_stage_of_recipes(network):
 def test_a_pattern_of_a_stage_goes_by_magnitudes_where_inputs_are_unknown():
     model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(8, 8), layers.Dense(4, name="dense")])
     x = np.random.default_rng(0).integers(0, 8, (64, 6)).astype("int32")
-    run = types.SimpleNamespace(calibration=lambda samples: x)
+    run = types.SimpleNamespace(calibration=lambda samples: x, rehearsing=False)
     with pytest.warns(UserWarning, match="embeddings"):
         result = strip_pruning(Prune(n_m=(2, 4), refit=True).apply(model, run))
     table, original = (numpy(each.layers[0].embeddings) for each in (result, model))
