@@ -49,6 +49,7 @@ from keras_mot.recipes.training_data import TrainingData
 from keras_mot.targets import get
 
 _REHEARSED_ON = 32  # samples
+_TOLD_FROM_CHANCE = 0.1  # of the way from guessing to knowing: less than that nobody learns from
 
 
 def compress(
@@ -256,7 +257,8 @@ class Run:
             model = self._applied(stage, model)
             _seed_layers(model, (self.seed, number))
             if stage.fine_tune is not None:
-                self._train(model, stage, teacher, f"stage {number}, {stage.key}")
+                taught = stage.taught and self._teaches(teacher, model, folder.stages[0].metric)
+                self._train(model, stage.fine_tune.settled(taught), stage, teacher, f"stage {number}, {stage.key}")
                 model = stage.trained(model)
             seconds = time.perf_counter() - start
             self._finish(name, model, folder, seconds, _export_options(self.recipe.stages[:number]))
@@ -274,9 +276,15 @@ class Run:
         warn_of_collapse(result)
         return result
 
-    def _train(self, model, stage, teacher, title):
-        taught = stage.taught and self.objective.chooses_a_class and can_teach(teacher, model)
-        settings = stage.fine_tune.settled(taught)
+    def _teaches(self, teacher, model, accuracy):
+        """Whether models learn from the float one by default: where classes are chosen, and it knows something of them."""
+        if not self.objective.chooses_a_class or not can_teach(teacher, model):
+            return False
+        outputs = getattr(teacher, "outputs", None) or ()
+        chance = 1 / max([2, *(each.shape[-1] or 2 for each in outputs)])
+        return self.metric.name != "accuracy" or accuracy > chance + _TOLD_FROM_CHANCE * (1 - chance)
+
+    def _train(self, model, settings, stage, teacher, title):
         by_accuracy = self.metric.name == "accuracy" and "accuracy" in self.objective.fit_metrics
         callbacks = []
         if self.progress:

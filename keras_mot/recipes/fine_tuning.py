@@ -40,8 +40,8 @@ class FineTune(Config):
             pruning schedule is still at work do not count.
         distillation: weight, from 0 to 1, of the loss against the outputs of the float model that the recipe began
             with; the rest is that of the loss against the labels (Hinton et al., 2015, "Distilling the Knowledge in a
-            Neural Network", arXiv:1503.02531). By default 0.5 in stages that prune, cluster or quantize a model that
-            chooses one of several classes, and 0 in others, and for models of several outputs. 0: labels alone.
+            Neural Network", arXiv:1503.02531). By default 0.5 in all stages but `Tune` for models that choose one of
+            several classes, better than by chance; 0 in others, and for models of several outputs. 0: labels alone.
         temperature: what distillation divides logits by.
 
     Raises:

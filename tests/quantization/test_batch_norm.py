@@ -253,7 +253,7 @@ def test_a_stage_hands_on_the_folded_model():
     x = images()
 
     class Run:
-        progress = False
+        progress = rehearsing = False
 
         def calibration(self, samples):
             return x[:samples]

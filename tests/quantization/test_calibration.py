@@ -115,7 +115,7 @@ def test_a_recipe_calibrates_so(model, rng):
     x = rng.standard_normal((64, 6)).astype("float32")
 
     class Run:
-        progress = False
+        progress = rehearsing = False
 
         def calibration(self, samples):
             return x[:samples]
@@ -130,7 +130,7 @@ def test_a_recipe_chooses_by_the_loss_on_labels_that_no_training_has_seen(model,
     data, loss = TrainingData((x[:8], y[:8]), (x, y)), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     class Run:
-        progress = False
+        progress = rehearsing = False
 
         def labelled(self, samples):
             return data.unseen(samples, seed=0), loss
