@@ -98,7 +98,10 @@ def run(arguments: argparse.Namespace):
         steps = steps_of(Augmented(*train, 0, recipe, (4, 4)), recipe)
         rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
         pruned.compile(
-            keras.optimizers.Adam(rate), soft_cross_entropy(recipe.temperature, False), ["accuracy"], jit_compile=False
+            keras.optimizers.Adam(rate),
+            soft_cross_entropy(recipe.temperature, False),
+            metrics=["accuracy"],
+            jit_compile=False,
         )
     if not trained_on(pruned, model, train, recipe, arguments, state, arguments.folder):
         sys.exit(3)

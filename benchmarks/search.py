@@ -1,7 +1,7 @@
 """What `recipes.search` finds from a budget alone, beside recipes that were made by hand.
 
 KERAS_BACKEND=tensorflow python benchmarks/search.py mnist
-KERAS_BACKEND=tensorflow python benchmarks/search.py resnet8 ds_cnn_l --trials 12 --folder /tmp/searches
+KERAS_BACKEND=tensorflow python benchmarks/search.py resnet8 ds_cnn_l --minutes 20 --folder /tmp/searches
 
 Trials are compared on a part of the training data that nothing is trained on; the test set comes last.
 A search that was stopped goes on in the folder.
@@ -48,7 +48,9 @@ _VALIDATION = 0.1
 def main():
     parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="*", default=["mnist"], help=f"of {', '.join(ASKED)}")
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--minutes", type=float, help="of each search; all trials by default")
+    parser.add_argument("--families", help="some of them, with commas between; all by default")
     parser.add_argument("--folder", type=pathlib.Path, help="of the searches, to go on with them")
     parser.add_argument("--executor", default="local", choices=("local", "processes", "ray"))
     parser.add_argument("--seed", type=int, default=0)
@@ -82,6 +84,8 @@ def _run(name, arguments):
         budget=asked.budget,
         output_dir=folder / name,
         trials=trials,
+        time_limit=None if arguments.minutes is None else 60 * arguments.minutes,
+        families=arguments.families.split(",") if arguments.families else None,
         fine_tune=fine_tune,
         executor=arguments.executor,
         seed=arguments.seed,
@@ -99,9 +103,10 @@ def _run(name, arguments):
     float_accuracy = measure({"file": result.stages[0].artifact}, data=test)["file"].metric
     table = Table(
         f"{name}: {asked.budget}; asked: at most {asked.drop:.2%} below float on the test set",
-        ("trial", "recipe", "bytes", "zipped", "validation", "test", "below float"),
+        ("trial", "recipe", "epochs", "bytes", "zipped", "validation", "test", "below float"),
         notes=(
-            f"Float: {float_accuracy:.2%} on the test set. {len(result.trials)} trials, {seconds:.0f} s in this call.",
+            f"Float: {float_accuracy:.2%} on the test set. {len(result.trials)} trials, {result.seconds:.0f} s in all, "
+            f"{seconds:.0f} s in this call.",
         ),
     )
     for trial in result.front:
@@ -111,6 +116,7 @@ def _run(name, arguments):
         table.add(
             f"{trial.number}{' (best)' if trial == result.best_trial else ''}",
             trial.family,
+            trial.epochs,
             f"{trial.bytes:,}",
             f"{trial.zipped:,}",
             f"{trial.metric:.2%}",

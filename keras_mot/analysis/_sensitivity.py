@@ -102,6 +102,9 @@ def sensitivity(
         "rank": rank,
     }
     asked = _checked(asked, estimate_below)
+    for name, value in (("max_samples", max_samples), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` should be a positive integer; received {describe(value)}.")
     if isinstance(model, keras.Model) and is_quantized(model):
         samples = _samples(model, data, loss, max_samples, batch_size)
         return quantized_rows(model, *samples, loss)

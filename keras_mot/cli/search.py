@@ -9,9 +9,10 @@ from keras_mot.cli._result import Result
 
 _DESCRIPTION = """\
 Finds the recipe for a budget: the most accurate model of a size or latency, or
-the smallest of an accuracy. Recipes are tried one after the other, and each
-trial corrects the next. A search that was stopped goes on when it is started
-again, also with another budget or more trials."""
+the smallest of an accuracy. Recipes are tried without training first; the
+better ones are trained, for a short time, and the best of them in full. A
+search that was stopped goes on when it is started again, also with another
+budget, more trials or more time."""
 
 _EPILOG = """\
 The data are the arrays x_train and y_train, and x_val and y_val (or x_test and
@@ -23,6 +24,7 @@ example:
   keras-mot search model.keras --data data.npz --zipped 40kB --drop 0.01 -o found"""
 
 _UNITS = {"kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20, "b": 1.0, "": 1.0}
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -46,9 +48,10 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         "--drop", type=_fall, metavar="D", help="how much the metric may fall; 0.01 is a point of accuracy"
     )
     how = parser.add_argument_group("what is tried")
-    how.add_argument("--trials", type=positive(int), default=16, metavar="N", help="in all (default: 16)")
+    how.add_argument("--trials", type=positive(int), default=24, metavar="N", help="in all (default: 24)")
+    how.add_argument("--time", type=_duration, metavar="T", help="that this call may take: 90s, 20m, 1.5h")
     how.add_argument(
-        "--epochs", type=at_least(0), default=4, metavar="N", help="of a stage (default: 4; 0: no training)"
+        "--epochs", type=at_least(0), default=4, metavar="N", help="of a stage, in full (default: 4; 0: no training)"
     )
     how.add_argument("--learning-rate", type=positive(float), default=1e-3, metavar="R", help="(default: 0.001)")
     how.add_argument("--batch-size", type=positive(int), default=128, metavar="N", help="(default: 128)")
@@ -63,19 +66,33 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 
 
 def _size(text):
-    number = text.strip().lower()
-    unit = number.lstrip("0123456789._e+-")
-    try:
-        value = float(number.removesuffix(unit)) * _UNITS[unit.strip()]
-    except (KeyError, ValueError):
-        raise argparse.ArgumentTypeError(f"a size such as 40000, 40kB or 1.5MB; received {text!r}") from None
-    if not 0 < value < 2**60:
+    value = _with_unit(text, _UNITS, "a size such as 40000, 40kB or 1.5MB")
+    if not 1 <= value < 2**60:
         raise argparse.ArgumentTypeError(f"a size above 0; received {text!r}")
     return int(value)
 
 
+def _duration(text):
+    value = _with_unit(text, _SECONDS, "a time such as 90s, 20m or 1.5h")
+    if not 0 < value < 2**31:
+        raise argparse.ArgumentTypeError(f"a time above 0; received {text!r}")
+    return value
+
+
+def _with_unit(text, units, what):
+    number = text.strip().lower()
+    unit = number.lstrip("0123456789._e+-")
+    try:
+        return float(number.removesuffix(unit)) * units[unit.strip()]
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"{what}; received {text!r}") from None
+
+
 def _fall(text):
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number such as 0.01; received {text!r}") from None
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"should be 0 or more; received {text}")
     return value
@@ -115,6 +132,7 @@ def run(options: argparse.Namespace) -> Result:
                 budget=Budget(options.bytes, options.zipped, options.latency_ms, options.drop),
                 output_dir=options.output,
                 trials=options.trials,
+                time_limit=options.time,
                 fine_tune=fine_tune,
                 families=options.families.split(",") if options.families else None,
                 executor=executor,

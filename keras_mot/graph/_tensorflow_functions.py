@@ -10,6 +10,7 @@ import inspect
 import threading
 
 import keras
+import numpy as np
 from keras import ops
 
 _WITHIN = threading.local()
@@ -46,7 +47,7 @@ def _register():
             function = table.get(inspect.unwrap(op))
             try:
                 result = None if function is None else function(*args, **kwargs)
-            except TypeError:  # an argument that has no counterpart
+            except (TypeError, ValueError):  # an argument that has no counterpart
                 return self.NOT_SUPPORTED
             return self.NOT_SUPPORTED if result is None else result
 
@@ -56,7 +57,7 @@ def _register():
 def _table(tf):
     """Dictionary from functions of TensorFlow, without what they are wrapped in, to what takes their arguments."""
     renamed = {
-        tf.reshape: lambda tensor, shape: ops.reshape(tensor, shape),
+        tf.reshape: lambda tensor, shape: ops.reshape(tensor, [int(length) for length in shape]),
         tf.transpose: lambda a, perm=None: ops.transpose(a, perm),
         tf.matmul: _matmul,
         tf.concat: lambda values, axis: ops.concatenate(values, axis=axis),
@@ -86,8 +87,8 @@ def _without_name(function, *args, name=None, **kwargs):
 
 
 def _of_one(function, *args, **kwargs):
-    (x,) = (*args, *kwargs.values())
-    return function(x)
+    given = (*args, *kwargs.values())
+    return function(*given) if len(given) == 1 else None
 
 
 def _of_two(function, x, y):
@@ -95,7 +96,8 @@ def _of_two(function, x, y):
 
 
 def _reduced(function, input_tensor, axis=None, keepdims=False):
-    return function(input_tensor, axis=axis, keepdims=keepdims)
+    whole = keras.backend.is_int_dtype(input_tensor.dtype)  # TensorFlow's mean of whole numbers is a whole number
+    return None if whole and function is ops.mean else function(input_tensor, axis=axis, keepdims=keepdims)
 
 
 def _matmul(a, b, transpose_a=False, transpose_b=False):
@@ -103,15 +105,19 @@ def _matmul(a, b, transpose_a=False, transpose_b=False):
 
 
 def _shape(input):
-    """The sizes, if all are known; else there is nothing that stands for an open one."""
-    return None if None in input.shape else tuple(input.shape)
+    """The sizes, if all are known, as an array to compute with; nothing stands for an open one."""
+    return None if None in input.shape else np.array(input.shape, "int32")
 
 
-def _gather(params, indices, axis=None, batch_dims=0):
+def _gather(params, indices, validate_indices=None, axis=None, batch_dims=0):
     """Rows by their numbers, of all samples or of each; `None` for other forms."""
     rank = len(params.shape)
     axis = batch_dims if axis is None else axis
     if batch_dims == 0:
         return ops.take(params, indices, axis=axis)
     along = batch_dims % rank == axis % rank == rank - 1
-    return ops.take_along_axis(params, indices, axis=axis) if along and len(indices.shape) == rank else None
+    return ops.take_along_axis(params, indices, axis=axis) if along and _rank(indices) == rank else None
+
+
+def _rank(array):
+    return len(array.shape) if hasattr(array, "shape") else np.ndim(array)

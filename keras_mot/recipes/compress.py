@@ -41,7 +41,7 @@ from keras_mot.recipes._collapse import collapsed, warn_of_collapse
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
-from keras_mot.recipes.fine_tuning import FineTune, train
+from keras_mot.recipes.fine_tuning import FineTune, can_teach, train
 from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
@@ -275,7 +275,8 @@ class Run:
         return result
 
     def _train(self, model, stage, teacher, title):
-        settings = stage.fine_tune.settled(stage.taught and self.objective.chooses_a_class)
+        taught = stage.taught and self.objective.chooses_a_class and can_teach(teacher, model)
+        settings = stage.fine_tune.settled(taught)
         by_accuracy = self.metric.name == "accuracy" and "accuracy" in self.objective.fit_metrics
         callbacks = []
         if self.progress:

@@ -126,6 +126,17 @@ class SoftTargets(keras.distillation.LogitsDistillation):
         return ops.log(ops.maximum(outputs, _LEAST_PROBABILITY)) if self._probabilities else outputs
 
 
+def can_teach(teacher: keras.Model, student: keras.Model) -> bool:
+    """Whether two models have inputs and outputs of the same ranks and types, where these are known."""
+    for name in ("inputs", "outputs"):
+        ours, theirs = (getattr(model, name, None) for model in (teacher, student))
+        if ours is None or theirs is None:
+            continue
+        if [(len(each.shape), each.dtype) for each in ours] != [(len(each.shape), each.dtype) for each in theirs]:
+            return False
+    return True
+
+
 def train(model, settings, data, objective, *, teacher=None, watched="loss", start_of_patience=0, callbacks=()):
     """Trains a model in place.
 

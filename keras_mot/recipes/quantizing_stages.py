@@ -17,6 +17,7 @@ from keras_mot.quantization import (
     MinMax,
     MostSamples,
     MovingAverage,
+    Nearest,
     Percentile,
     QuantizationScheme,
     Rounding,
@@ -105,10 +106,12 @@ class Quantization(Stage):
         else:
             calibration = dataclasses.replace(calibration, data=labelled[0], loss=labelled[1])
         placement = "integer" if self.placement is None and self.strict else self.placement
-        others = {expression: self.scheme(bits) for expression, bits in (self.overrides or {}).items()}
+        # Which integers by default, is of no meaning yet in a rehearsal, and rounding by data takes time.
+        stage = dataclasses.replace(self, rounding=Nearest()) if run.rehearsing and self.rounding is None else self
+        others = {expression: stage.scheme(bits) for expression, bits in (self.overrides or {}).items()}
         options = {**options, "overrides": dict.fromkeys(self.skip) | others, "placement": placement}
         options["target"] = self.target
-        return function(model, self.scheme(), calibration_data=calibration, **options)
+        return function(model, stage.scheme(), calibration_data=calibration, **options)
 
 
 @keras.saving.register_keras_serializable("keras_mot")

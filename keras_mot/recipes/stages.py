@@ -21,6 +21,7 @@ from keras_mot.sparsity import (
     ConstantSparsity,
     Element,
     NofM,
+    OptimalBrainSurgeon,
     PerLayer,
     PolynomialDecay,
     PruningConfig,
@@ -30,6 +31,7 @@ from keras_mot.sparsity import (
     remove_pruned_channels,
 )
 from keras_mot.sparsity.channels import layers_before_outputs
+from keras_mot.sparsity.criteria_by_inputs import layers_of_unknown_inputs
 from keras_mot.transforms import Mask, PaletteTransform
 
 REFITTED_ON = 1024  # samples
@@ -53,7 +55,7 @@ class Tune(Stage):
     """Trains the model as it is; with a teacher, distillation alone.
 
     Args:
-        fine_tune: a `FineTune`; without distillation by default, since its first model is the float model itself.
+        fine_tune: a `FineTune`; without distillation by default: most often it trains the float model itself.
     """
 
     key: ClassVar[str] = "tune"
@@ -91,7 +93,8 @@ class Prune(Stage):
         overrides: dictionary from regular expressions of layers to another sparsity for these; not with `n_m`. The
             first that matches applies, after `skip`. Such layers are ranked by themselves, whatever `scope` says.
         refit: whether all is pruned at once, and the weights that are left are solved for by least squares, as
-            `keras_mot.sparsity.prune_at_once` does it. With `fine_tune`, training begins from there.
+            `keras_mot.sparsity.prune_at_once` does it. With `fine_tune`, training begins from there. With `n_m`, the
+            places of zeros are chosen by `OptimalBrainSurgeon`.
     """
 
     key: ClassVar[str] = "prune"
@@ -150,9 +153,13 @@ class Prune(Stage):
 
     def apply(self, model, run):
         """A copy with masks."""
-        if self.refit:
+        if self.refit and not run.rehearsing:  # it takes a minute, and masks show what does not fit
             others = self._overrides(model, 0, 1)
             config = PruningConfig(ConstantSparsity(self.sparsity), self._granularity(), scope=self._scope())
+            if self.n_m:
+                # Within a group it counts what outputs lose; ranked over the model, that says less than magnitudes.
+                others |= dict.fromkeys(layers_of_unknown_inputs(model), config)
+                config = dataclasses.replace(config, criterion=OptimalBrainSurgeon())
             data = run.calibration(REFITTED_ON)
             return prune_at_once(model, data, config, overrides=others, include_depthwise=self.include_depthwise)
         steps = 0 if self.fine_tune is None else int(run.steps(self.fine_tune) * PRUNING_SHARE)

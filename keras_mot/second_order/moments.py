@@ -12,6 +12,7 @@ from keras_mot._keras import no_gradients
 from keras_mot.second_order.matrices import WeightMatrices
 from keras_mot.second_order.walking import Walk, shown_calls, unrolled
 
+_ROUNDING = 1e-6  # the error of a sum in float32, as a share of it
 _MOST_IN_DOUBLE = 4096  # rows up to which sums are kept in double precision
 
 
@@ -56,13 +57,21 @@ class Moments:
         return self.first / max(self.count, 1)
 
     def centered(self) -> "Moments":
-        """The moments about the means: what counts where a bias takes the mean of the outputs up."""
+        """The moments about the means: what counts where a bias takes the mean of the outputs up.
+
+        Of inputs that never vary, nothing is left but rounding errors, which have no inverse: they are 0.
+        """
         result = Moments.__new__(Moments)
         result.second = self.second - self.first[:, :, None] * self.means[:, None, :]
         result.cross = None
         if self.cross is not None:
             means = (self.first_crossed / max(self.count, 1))[:, None, :]
             result.cross = self.cross - self.first[:, :, None] * means
+        whole, rest = (np.diagonal(each, axis1=1, axis2=2) for each in (self.second, result.second))
+        varying = rest > _ROUNDING * whole
+        result.second *= varying[:, :, None] & varying[:, None, :]
+        if result.cross is not None:
+            result.cross *= varying[:, :, None]
         result.first, result.count = np.zeros_like(self.first), self.count
         result.first_crossed = None if self.first_crossed is None else np.zeros_like(self.first_crossed)
         return result

@@ -6,6 +6,9 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config
+from keras_mot._keras import flatten_layers
+from keras_mot.layers import find_weights
+from keras_mot.second_order import matrices_of
 from keras_mot.sparsity.criteria import InformedCriterion
 from keras_mot.sparsity.evidence import WeightEvidence
 
@@ -39,3 +42,14 @@ class OptimalBrainSurgeon(InformedCriterion, Config):
     def scores_from(self, evidence: WeightEvidence) -> np.ndarray:
         """w² / [H⁻¹]jj."""
         return np.square(evidence.weight) / evidence.inverse_moment
+
+
+def layers_of_unknown_inputs(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers with weights of which nobody knows what they are multiplied by: no such criterion can score them.
+
+    Args:
+        model: a built model.
+    """
+    known = {id(each.variable) for layer in flatten_layers(model) for each in matrices_of(layer)}
+    unknown = [weight.owner for weight in find_weights(model)[0] if id(weight.variable) not in known]
+    return list({id(layer): layer for layer in unknown}.values())

@@ -14,6 +14,7 @@ from keras_mot.layers import strip
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.selecting import checked_overrides
 from keras_mot.sparsity.config import PruningConfig, WholeModel
+from keras_mot.sparsity.criteria_by_inputs import OptimalBrainSurgeon
 from keras_mot.sparsity.evidence import PruningEvidence
 from keras_mot.sparsity.granularity import NofM
 from keras_mot.sparsity.prune import PRUNING, update_pruning_step
@@ -45,7 +46,8 @@ def prune_at_once(
         loss: a Keras loss, its name, or a function of labels and outputs, for criteria that go by gradients; by
             default, that of the compiled model.
         rounds: in how many steps the sparsity is reached; after each, what is left is refitted, and ranked anew for the
-            next, since weights that have taken over from others are worth more. N:M patterns take N at most.
+            next, since weights that have taken over from others are worth more. N:M patterns take N at most; with
+            `OptimalBrainSurgeon`, their zeros are moved within their groups in the last one.
         samples: how many samples are used at most, as of `refit`.
         damping: as of `refit`.
 
@@ -61,7 +63,8 @@ def prune_at_once(
 
     ```python
     small = strip_pruning(prune_at_once(model, x_train[:1024], 0.5))
-    pattern = prune_at_once(model, x_train[:1024], PruningConfig(granularity=NofM(2, 4)), overrides={"conv2d$": None})
+    two_of_four = PruningConfig(granularity=NofM(2, 4), criterion=OptimalBrainSurgeon())
+    pattern = prune_at_once(model, x_train[:1024], two_of_four, overrides={"conv2d$": None})
     ```
     """
     check_layer(model, "prune_at_once")
@@ -82,7 +85,15 @@ def prune_at_once(
             include_depthwise=include_depthwise,
         )
         update_pruning_step(masked, 0, evidence)
-        masked = refit(masked, calibration_data, reference=model, samples=samples, damping=damping, inplace=True)
+        masked = refit(
+            masked,
+            calibration_data,
+            reference=model,
+            samples=samples,
+            damping=damping,
+            move_zeros=number == rounds and isinstance(config.criterion, OptimalBrainSurgeon),
+            inplace=True,
+        )
         if number < rounds:
             work = strip(masked, inplace=True)
     return masked

@@ -20,10 +20,12 @@ from keras_mot.graph.functional import as_functional
 from keras_mot.layers import copy_model, find_weights, strip, transformed_weights
 from keras_mot.layers.finding import check_layer, require_built
 from keras_mot.layers.transformed import is_transformed
-from keras_mot.second_order import are_few, matrices_of, visit_in_order, warn_of_few_samples
+from keras_mot.second_order import are_few, least_squares, matrices_of, visit_in_order, warn_of_few_samples
+from keras_mot.sparsity._elimination import chosen_places
 from keras_mot.sparsity._least_squares import masked_least_squares
 from keras_mot.sparsity._offsets import Offsets
 from keras_mot.sparsity._samples import affordable, input_batches, thinned
+from keras_mot.sparsity.granularity import NofM
 from keras_mot.transforms import Mask
 
 
@@ -35,6 +37,7 @@ def refit(
     samples: int = 1024,
     damping: float = 0.01,
     batch_size: int = 64,
+    move_zeros: bool = False,
     inplace: bool = False,
 ) -> keras.Model:
     """Solves for the weights that pruning has left, so that the model computes what it did before, as nearly as it can.
@@ -52,6 +55,8 @@ def refit(
             than a gigabyte: those at one place of the graph are in memory.
         damping: ridge towards the original weights, as a share of the mean square of a layer's inputs.
         batch_size: how many samples are run at a time.
+        move_zeros: whether the zeros of N:M patterns are first moved within their groups, where the rest makes up for
+            them better there. Layers for which that would take minutes keep theirs.
         inplace: whether to change the given model itself.
 
     Returns:
@@ -87,9 +92,12 @@ def refit(
             "`update_pruning_step(pruned, steps=0)` after `prune_low_magnitude`, or training."
         )
     _start_from(plain, original, masks)
-    _fit(plain, original, masks, calibration_data, samples, damping, batch_size)
+    groups = _groups(model, plain) if move_zeros else {}
+    _fit(plain, original, masks, groups, calibration_data, samples, damping, batch_size)
     result = model if inplace else copy_model(model)
     _take_over(result, plain, masks)
+    if groups:
+        _move_masks(result, plain, masks, groups)
     if inplace:
         forget_compilation(result)
     return result
@@ -160,8 +168,21 @@ def _start_from(plain, original, masks):
             own.assign(np.array(numpy_value(other)))
 
 
-def _fit(plain, original, masks, data, samples, damping, batch_size):
-    """Solves for the weights of the plain model, in place."""
+def _groups(model, plain):
+    """Dictionary from the ids of variables of the plain model to the numbers of the groups of weights with patterns."""
+    attached, found = {id(weight.variable): weight.transform_of(Mask) for weight in transformed_weights(model)}, {}
+    for weight, own in zip(find_weights(model)[0], find_weights(plain)[0], strict=True):
+        pattern = getattr(getattr(attached.get(id(weight.variable)), "updater", None), "granularity", None)
+        if isinstance(pattern, NofM):
+            shape = tuple(weight.variable.shape)
+            units = pattern.unit_scores(np.zeros(shape), weight.axes).shape
+            numbers = np.arange(int(np.prod(units)) // units[2]).reshape(units[0], units[1], 1, units[3])
+            found[id(own.variable)] = pattern.expand(np.broadcast_to(numbers, units), shape, weight.axes)
+    return found
+
+
+def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
+    """Solves for the weights of the plain model, in place; where zeros move, the masks change."""
     functional = as_functional(trace(plain))
     batches = input_batches(functional, data, batch_size, affordable(functional, samples))
     weights, partners = (
@@ -186,6 +207,10 @@ def _fit(plain, original, masks, data, samples, damping, batch_size):
             if are_few(moments):
                 few.append(weight.path)
             after = np.stack([_solved(centered, mask, goal, group, damping) for group in range(len(goal))])
+            if id(weight.variable) in groups:
+                numbers = weight.to_matrices(groups[id(weight.variable)])
+                after, mask = _with_moved_zeros(centered, mask, goal, numbers, after, damping)
+                masks[id(weight.variable)] = weight.from_matrices(mask, masks[id(weight.variable)])
             kernel = weight.from_matrices(after, numpy_value(weight.variable))
             weight.variable.assign(kernel.astype(numpy_value(weight.variable).dtype))
         shift = np.einsum("gr,grc->gc", moments.first_crossed, goal) - np.einsum("gr,grc->gc", moments.first, after)
@@ -200,6 +225,21 @@ def _fit(plain, original, masks, data, samples, damping, batch_size):
 def _solved(moments, mask, goal, group, damping):
     products = moments.cross[group].astype("float64") @ goal[group]
     return masked_least_squares(moments.second[group], products, mask[group], goal[group], damping)
+
+
+def _with_moved_zeros(moments, mask, goal, numbers, after, damping):
+    """The weights and the mask, with those columns whose zeros are better elsewhere."""
+    after, mask = after.copy(), mask.copy()
+    for group in range(len(goal)):
+        second = moments.second[group]
+        change = moments.cross[group].astype("float64") @ goal[group] - second @ goal[group]
+        free = goal[group] + least_squares(second, change, damping).value  # without any zeros
+        places = chosen_places(second, free, mask[group], numbers[group], damping)
+        other = _solved(moments, places[None].repeat(len(goal), axis=0), goal, group, damping)
+        errors = [np.sum((second @ off) * off, axis=0) for off in (after[group] - free, other - free)]
+        better = errors[1] < errors[0]
+        after[group][:, better], mask[group][:, better] = other[:, better], places[:, better]
+    return after, mask
 
 
 def _warn_of_unknown(plain, weights, masks):
@@ -223,3 +263,11 @@ def _take_over(result, plain, masks):
         if id(source) in masks:
             values = np.where(masks[id(source)], values, numpy_value(target))
         target.assign(values)
+
+
+def _move_masks(result, plain, masks, groups):
+    """Sets the masks whose zeros have moved."""
+    attached = {id(weight.variable): weight.transform_of(Mask) for weight in transformed_weights(result)}
+    for weight, own in zip(find_weights(result)[0], find_weights(plain)[0], strict=True):
+        if id(own.variable) in groups and id(own.variable) in masks:
+            attached[id(weight.variable)].assign(masks[id(own.variable)])

@@ -210,6 +210,9 @@ def test_refusals(model):
         sensitivity(model, X, weight_bits=8)
     with pytest.raises(ValueError, match="`estimate_below` should be a share"):
         sensitivity(model, X, weight_bits=(8,), estimate_below=3)
+    for wrong in ({"batch_size": 0}, {"batch_size": 1.5}, {"max_samples": 0}, {"max_samples": "all"}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` should be a positive integer"):
+            sensitivity(model, X, weight_bits=(8,), **wrong)
     with pytest.raises(ValueError, match="has no labels, which `loss` needs"):
         sensitivity(model, X, weight_bits=(8,), loss="mse")
     with pytest.raises(TypeError, match="expects a Keras model"):

@@ -474,7 +474,8 @@ class WrittenForTensorFlow(layers.Layer):
         picked = tf.gather(x, places, batch_dims=3)
         rows = tf.gather(x, [1, 0], axis=1)
         mean = tf.reduce_mean(rows, axis=[1, 2]) - tf.reduce_max(picked, axis=[1, 2, 3], keepdims=False)[:, None]
-        return tf.sqrt(tf.square(mean, name="squares") + 1.0) / tf.cast(2, "float32")
+        halves = tf.cast(tf.shape(x)[1:3] / 2, "float32")  # numbers to compute with, not a tuple
+        return tf.sqrt(tf.square(mean, name="squares") + halves[0]) / tf.cast(2, "float32")
 
     def compute_output_shape(self, shape):
         return (shape[0], 4)
@@ -494,12 +495,13 @@ def test_functions_of_tensorflow_become_those_of_keras(rng):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="functions of TensorFlow")
-def test_other_functions_of_tensorflow_leave_a_layer_whole(rng):
+@pytest.mark.parametrize("function", ["cumsum", "silu"])
+def test_other_functions_of_tensorflow_leave_a_layer_whole(function, rng):
     class Cumulated(layers.Layer):
         def call(self, inputs):
             import tensorflow as tf
 
-            return tf.cumsum(tf.nn.relu(inputs), axis=1)
+            return tf.cumsum(tf.nn.relu(inputs), axis=1) if function == "cumsum" else tf.nn.silu(inputs, beta=2.0)
 
     model = functional(Cumulated(), layers.Dense(2))
     opened = open_model(model)

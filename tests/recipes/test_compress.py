@@ -22,7 +22,7 @@ from keras_mot.recipes import (
     Tune,
 )
 from keras_mot.recipes.compress import Run
-from keras_mot.recipes.fine_tuning import SoftTargets, train
+from keras_mot.recipes.fine_tuning import SoftTargets, can_teach, train
 from keras_mot.recipes.objective import choose_objective
 from keras_mot.recipes.training_data import TrainingData
 from tests.quantization.test_coverage import only_tensorflow
@@ -302,6 +302,13 @@ def test_numbers_are_learnt_from_labels_alone(arrays, monkeypatch):
     network = keras.Sequential([keras.Input((8,)), layers.Dense(4, activation="relu"), layers.Dense(1)])
     numbers = [(x, x[:, :1] - x[:, 1:2]) for x, _ in arrays]
     assert weights_of_distillation(network, numbers, [QuantizeAware(fine_tune=SHORT)], monkeypatch) == [0.0]
+
+
+def test_teachers_have_the_same_inputs_and_outputs(model):
+    inputs = keras.Input((8,), dtype="float16")
+    assert can_teach(model, keras_mot.layers.copy_model(model))
+    assert not can_teach(model, keras.Model(inputs, model(inputs)))
+    assert not can_teach(model, keras.Sequential([keras.Input((8,)), layers.Dense(3), layers.Reshape((1, 3))]))
 
 
 def test_a_teacher_is_followed(model, arrays):

@@ -1,6 +1,7 @@
 """Refitting: the weights that are left make the outputs what they were, by least squares, for all kinds of layers."""
 
 import types
+import warnings
 
 import keras
 import numpy as np
@@ -204,6 +205,19 @@ def test_few_samples_and_unknown_layers_are_said():
         refit(pruned, x)
 
 
+@pytest.mark.parametrize("x", [np.zeros((20, 8)), np.random.default_rng(3).normal(size=(1, 8))], ids=["zeros", "one"])
+def test_samples_that_never_vary(x):
+    """They say nothing of weights: what is left of a kernel stays what it was."""
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(16, activation="relu"), layers.Dense(3)])
+    kernel = ops.convert_to_numpy(model.layers[0].kernel)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruned = strip_pruning(prune_at_once(model, x.astype("float32"), 0.5))
+    left = ops.convert_to_numpy(pruned.layers[0].kernel)
+    assert 0.3 < np.mean(left == 0) < 0.7
+    np.testing.assert_allclose(left[left != 0], kernel[left != 0], rtol=1e-5)
+
+
 def test_pruning_at_once(network):
     x = images()
     y = np.random.default_rng(0).integers(0, 5, len(x))
@@ -244,15 +258,49 @@ def test_in_rounds_with_layers_left_alone(network):
         prune_at_once(network, x, "half")
 
 
+def test_zeros_of_patterns_move_to_where_less_is_lost(network):
+    x = images()
+    masked = pruned_at_once(network, granularity=NofM(2, 4), overrides={"head": None})
+    stay, move = (refit(masked, x, move_zeros=each) for each in (False, True))
+    errors = [np.square(numpy(each(x)) - numpy(network(x))).mean() for each in (stay, move)]
+    assert errors[1] < 0.9 * errors[0]
+    plain = strip_pruning(move)
+    for weight in transformed_weights(move):
+        mask = numpy(weight.transforms[0].mask)
+        kernel = numpy(plain.get_layer(weight.owner.name).kernel)
+        np.testing.assert_array_equal(kernel != 0, mask)
+        groups = np.moveaxis(mask, -2, -1).reshape(-1, 4)  # the inputs of each output, at each position
+        assert (groups.sum(axis=1) == 2).all()
+    moved = [
+        (numpy(old.transforms[0].mask) != numpy(new.transforms[0].mask)).any()
+        for old, new in zip(transformed_weights(stay), transformed_weights(move), strict=True)
+    ]
+    assert any(moved)
+
+
 def test_as_a_stage_of_recipes(network):
     x, seen = images(), []
-    run = types.SimpleNamespace(calibration=lambda samples: seen.append(samples) or x)
+    run = types.SimpleNamespace(calibration=lambda samples: seen.append(samples) or x, rehearsing=False)
     stage = Prune(n_m=(2, 4), skip=["head"], refit=True)
     result = stage.apply(network, run)
     assert seen == [1024]
     assert numpy(strip_pruning(result).get_layer("head").kernel).all()
-    once = prune_at_once(network, x, PruningConfig(granularity=NofM(2, 4)), overrides={"head": None})
+    how = PruningConfig(granularity=NofM(2, 4), criterion=OptimalBrainSurgeon())
+    once = prune_at_once(network, x, how, overrides={"head": None})
     np.testing.assert_allclose(numpy(result(x)), numpy(once(x)), atol=1e-5)
+
+
+def test_a_pattern_of_a_stage_goes_by_magnitudes_where_inputs_are_unknown():
+    model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(8, 8), layers.Dense(4, name="dense")])
+    x = np.random.default_rng(0).integers(0, 8, (64, 6)).astype("int32")
+    run = types.SimpleNamespace(calibration=lambda samples: x, rehearsing=False)
+    with pytest.warns(UserWarning, match="embeddings"):
+        result = strip_pruning(Prune(n_m=(2, 4), refit=True).apply(model, run))
+    table, original = (numpy(each.layers[0].embeddings) for each in (result, model))
+    groups = np.sort(np.abs(original).T.reshape(-1, 4), axis=1)
+    assert np.count_nonzero(table) == table.size // 2
+    np.testing.assert_allclose(np.abs(table).sum(), groups[:, 2:].sum(), rtol=1e-5)
+    assert np.count_nonzero(numpy(result.get_layer("dense").kernel)) == 16
 
 
 def test_memory_bounds_the_samples():

@@ -43,7 +43,8 @@ def _problem_with(layer):
     """Why a layer cannot be made again; `None` if it can be."""
     classes = {plain_class(part).__name__: plain_class(part) for part in flatten_layers(layer)}
     try:
-        with keras.saving.custom_object_scope(classes):
+        with keras.saving.custom_object_scope(classes), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # this is a trial
             keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer), safe_mode=False)
     except Exception as error:  # whatever the user's classes raise
         return shortened(" ".join(str(error).split()), 300)

@@ -11,9 +11,12 @@ import numpy as np
 from keras_mot._arrays import numpy_value
 from keras_mot.clustering import ExactKMeans
 from keras_mot.layers.finding import find_weights
+from keras_mot.transforms.grid import Grid, least_squares_reach
 
-SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 VALUES = (8, 16, 32, 64)
+BITS = (4,)
+"""Bits of weights to choose from, besides 8."""
 _LARGEST = 65536  # weights of a kernel that are packed to see how far they shrink; of larger ones, a part
 
 
@@ -44,13 +47,14 @@ def kernels_of(model: keras.Model) -> list[Kernel]:
     return found
 
 
-def zipped_size(values: np.ndarray, sparsity: float = 0.0, clusters: int | None = None) -> float:
-    """Bytes that a kernel takes in a zip archive when it is pruned, clustered and stored in 8 bits.
+def zipped_size(values: np.ndarray, sparsity: float = 0.0, clusters: int | None = None, bits: int = 8) -> float:
+    """Bytes that a kernel takes in a zip archive when it is pruned, clustered and quantized.
 
     Args:
         values: float array, output channels last.
         sparsity: share of zeros.
-        clusters: how many different values; `None` for all of 8 bits.
+        clusters: how many different values; `None` for all that the bits have.
+        bits: 8 or 4 of each weight; two weights of 4 bits make a byte.
 
     Returns:
         The bytes; of kernels of more than 65,536 weights, estimated from a part.
@@ -64,12 +68,18 @@ def zipped_size(values: np.ndarray, sparsity: float = 0.0, clusters: int | None 
         kept[np.abs(kept) <= border] = 0.0
     if clusters is not None:
         kept = _clustered(kept, clusters, bool(sparsity))
-        scale = np.abs(kept).max() / 127  # shared values stay so few under one scale alone
+        reach = np.abs(kept).max()  # shared values stay so few under one scale alone
     else:
-        scale = np.abs(kept).max(axis=0, keepdims=True) / 127
-    integers = np.round(kept / np.where(scale == 0, 1, scale)).astype("int8")
-    # Files hold kernels with output channels first.
-    return len(zlib.compress(np.ascontiguousarray(integers.T).tobytes(), 9)) * len(kernel) / len(part)
+        reach = np.abs(kept).max(axis=0, keepdims=True)
+    highest = Grid(bits).highest
+    if bits < 8:
+        reach = reach * least_squares_reach(kept, highest, 0)
+    integers = np.clip(np.round(kept / np.where(reach == 0, 1, reach / highest)), -highest, highest).astype("int8")
+    stored = integers.T.reshape(-1)  # files hold kernels with output channels first
+    if bits <= 4:
+        first, second = np.pad(stored, (0, len(stored) % 2)).view("uint8").reshape(-1, 2).T
+        stored = (first & 15) | (second << 4)
+    return len(zlib.compress(np.ascontiguousarray(stored).tobytes(), 9)) * len(kernel) / len(part)
 
 
 def _clustered(kernel, clusters, sparse):
@@ -88,10 +98,11 @@ class Choice:
 
     Args:
         sparsity: share of zeros.
-        values: how many different values; `None` for all of 8 bits.
+        values: how many different values; `None` for all that the bits have.
         size: bytes that the kernels take, zipped.
         sparsity_loss: what the model loses by these zeros alone, untrained.
-        values_loss: what it loses by these values alone, untrained.
+        values_loss: what it loses by these values, or these bits, alone, untrained.
+        bits: of a weight.
     """
 
     sparsity: float
@@ -99,6 +110,7 @@ class Choice:
     size: float
     sparsity_loss: float = 0.0
     values_loss: float = 0.0
+    bits: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,16 +132,21 @@ class LayerChoices:
 
 
 def choices_of(
-    model: keras.Model, losses: Mapping[tuple[str, str, float], float], sparsities=SPARSITIES, values=VALUES
+    model: keras.Model,
+    losses: Mapping[tuple[str, str, float], float],
+    sparsities=SPARSITIES,
+    values=VALUES,
+    bits=BITS,
 ) -> tuple[LayerChoices, ...]:
     """The ways to store each layer.
 
     Args:
         model: a model.
-        losses: dictionary from (path of a layer, "sparsity" or "values", setting) to what the model loses when this
-            layer alone is changed so. A layer without any is left in 8 bits.
+        losses: dictionary from (path of a layer, "sparsity", "values" or "weight_bits", setting) to what the model
+            loses when this layer alone is changed so. A layer without any is left in 8 bits.
         sparsities: shares of zeros to choose from, besides none.
         values: numbers of values to choose from, besides all.
+        bits: bits of weights to choose from, besides 8; such weights keep all values that they have.
 
     Returns:
         Tuple of `LayerChoices`.
@@ -146,12 +163,13 @@ def choices_of(
         choices = [Choice(0.0, None, sum(map(zipped_size, kernels)))]
         for sparsity in (0.0, *sparsities):
             lost = losses.get((layer, "sparsity", sparsity)) if sparsity else 0.0
-            for clusters in (None, *values):
-                also = losses.get((layer, "values", clusters)) if clusters else 0.0
-                if None in (lost, also) or (not sparsity and clusters is None):
+            ways = [(None, 8, 0.0), *((each, 8, losses.get((layer, "values", each))) for each in values)]
+            ways += [(None, each, losses.get((layer, "weight_bits", each))) for each in bits]
+            for clusters, stored, also in ways:
+                if None in (lost, also) or (not sparsity and clusters is None and stored == 8):
                     continue
-                size = sum(zipped_size(kernel, sparsity, clusters) for kernel in kernels)
-                choices.append(Choice(sparsity, clusters, size, lost, also))
+                size = sum(zipped_size(kernel, sparsity, clusters, stored) for kernel in kernels)
+                choices.append(Choice(sparsity, clusters, size, lost, also, stored))
         # Stages that rebuild a model leave its name out of the paths.
         found.append(LayerChoices(f"^({re.escape(prefix)})?{re.escape(layer)}$", tuple(choices)))
     return tuple(found)

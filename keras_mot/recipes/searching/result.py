@@ -32,6 +32,11 @@ class Trial:
         excess: by how much it is above the limits of the budget, the largest share of one; 0 if it keeps to all.
         folder: with its files and `report.json`.
         failure: why there is no result; empty if there is one.
+        balance: what losses by zeros counted beside others when it was planned.
+        cut: how much of the way low rank or fewer channels went, where other techniques follow; see `Proposal`.
+        gradual: whether zeros came little by little in training.
+        epochs: of its longer stages; 0 if nothing was trained.
+        after: number of the trial that it is the longer form of; `None` if it is a new one.
     """
 
     number: int
@@ -48,6 +53,11 @@ class Trial:
     excess: float = math.inf
     folder: pathlib.Path | None = None
     failure: str = ""
+    balance: float = 0.25
+    cut: float = 0.5
+    gradual: bool = False
+    epochs: int = 0
+    after: int | None = None
 
     def costs(self) -> dict[str, float | None]:
         """What a `Budget` limits."""
@@ -183,6 +193,7 @@ class SearchResult(CompressionResult):
         columns = {
             "trial": [f"{trial.number}{' *' if trial == self.best_trial else ''}" for trial in shown],
             "recipe": [trial.family for trial in shown],
+            "epochs": [str(trial.epochs) for trial in shown],
             self.metric_name.split(" of ")[0]: [f"{trial.metric:.4f}" for trial in shown],
             "drop": [f"{trial.drop:.4f}" for trial in shown],
             "bytes": [f"{trial.bytes:,}" for trial in shown],

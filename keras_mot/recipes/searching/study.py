@@ -40,14 +40,14 @@ class Study:
         identity: dictionary of texts: what a search must have in common with one that it goes on with.
 
     Raises:
-        ValueError: if the study there is of another search.
+        ValueError: if the study there is of another search, or damaged, or none can be kept there.
     """
 
     def __init__(self, folder, storage, budget: Budget, learning_rate, seed, identity):
         import optuna
 
         self._optuna, self._folder, self._budget = optuna, folder, budget
-        with _quiet():
+        with _quiet(), _explaining(folder / LOG if storage is None else storage):
             if storage is None:
                 backend = optuna.storages.journal.JournalFileBackend(str(folder / LOG))
                 storage = optuna.storages.JournalStorage(backend)
@@ -72,6 +72,8 @@ class Study:
             "size": optuna.distributions.FloatDistribution(0.02, 1.0, log=True),
             "learning_rate": optuna.distributions.FloatDistribution(learning_rate / 5, 2 * learning_rate, log=True),
             "balance": optuna.distributions.FloatDistribution(0.05, 2.0, log=True),
+            "gradual": optuna.distributions.CategoricalDistribution([False, True]),
+            "cut": optuna.distributions.FloatDistribution(0.2, 0.9),
         }
         self._give_up_unfinished()
 
@@ -112,33 +114,34 @@ class Study:
 
         return trial_folder(self._folder, number)
 
-    def begin(self, proposal: Proposal | None, dense: float, families: Sequence[str]) -> tuple[Any, Proposal]:
+    def begin(
+        self, proposal: Proposal | None, dense: float, families: Sequence[str], kernels: float | None = None
+    ) -> tuple[Any, Proposal]:
         """Begins a trial: of a proposal, or of one that the sampler makes from the trials so far.
 
         Args:
             proposal: a `Proposal`, or `None`.
             dense: bytes of all kernels in 8 bits, zipped.
             families: those to choose from, some of `FAMILIES`.
+            kernels: bytes of all kernels, if the sampler is to choose all but this.
 
         Returns:
             Optuna's trial, and the `Proposal`.
         """
         with _quiet():
             if proposal is not None:
-                self._enqueue(
-                    family=proposal.family,
-                    size=proposal.kernels / dense,
-                    learning_rate=proposal.learning_rate,
-                    balance=proposal.balance,
-                )
+                own = {name: getattr(proposal, name) for name in self._distributions if name != "size"}
+                self._enqueue(size=proposal.kernels / dense, **own)
+            elif kernels is not None:
+                self._enqueue(size=kernels / dense)
             trial = self._study.ask(self._distributions)
             if trial.params["family"] not in families:  # another call may have asked for other families
                 self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
                 self._enqueue(**{**trial.params, "family": families[trial.number % len(families)]})
                 trial = self._study.ask(self._distributions)
         if proposal is None:
-            params = trial.params
-            proposal = Proposal(params["family"], params["size"] * dense, params["learning_rate"], params["balance"])
+            params = {**trial.params}
+            proposal = Proposal(kernels=params.pop("size") * dense, **params)
         return trial, proposal
 
     def _enqueue(self, **params):
@@ -146,12 +149,13 @@ class Study:
 
     def _within(self, name, value):
         distribution = self._distributions[name]
-        return value if name == "family" else min(max(value, distribution.low), distribution.high)
+        return value if hasattr(distribution, "choices") else min(max(value, distribution.low), distribution.high)
 
     def note(self, trial: Any, proposal: Proposal, predicted: float) -> None:
         """Keeps what a trial is of."""
-        known = {"family": proposal.family, "asked": proposal.kernels, "predicted": predicted}
-        trial.set_user_attr(_PROPOSAL, json.dumps({**known, "learning_rate": proposal.learning_rate}))
+        known = dataclasses.asdict(proposal)
+        known = {"asked": known.pop("kernels"), "predicted": predicted, **known}
+        trial.set_user_attr(_PROPOSAL, json.dumps(known))
 
     def finish(self, trial: Any, values: dict[str, Any]) -> None:
         """Keeps the result of a trial: what `Trial` has of it."""
@@ -164,6 +168,20 @@ class Study:
         trial.set_user_attr(_RESULT, json.dumps({"failure": reason}))
         with _quiet():
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+
+
+@contextlib.contextmanager
+def _explaining(place):
+    """Where trials cannot be read or kept, whatever Optuna or a data base raises is an error that says where."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"No trials can be kept in {describe(place)}: {type(error).__name__}: {str(error)[:300]} Name another "
+            "folder (or `storage`, such as 'sqlite:///search.db')."
+        ) from error
 
 
 def _replaced(trial, **changes):
@@ -195,7 +213,7 @@ def families_for(names: Any) -> tuple[str, ...]:
         return tuple(FAMILIES)
     if isinstance(names, str) or not isinstance(names, list | tuple) or not names:
         raise TypeError(f"`families` should be a list of some of {', '.join(FAMILIES)}; received {describe(names)}.")
-    unknown = [name for name in names if name not in FAMILIES]
+    unknown = [name for name in names if not isinstance(name, str) or name not in FAMILIES]
     if unknown:
         raise ValueError(f"There is no family {unknown[0]!r}; there are: {', '.join(FAMILIES)}.")
     return tuple(dict.fromkeys(names))

@@ -4,7 +4,17 @@ import pytest
 from keras import layers
 
 from keras_mot.layers.selecting import matches_layer
-from keras_mot.recipes import Budget, Cluster, Factorize, FineTune, PostTraining, Prune, QuantizeAware, RemoveChannels
+from keras_mot.recipes import (
+    Budget,
+    Cluster,
+    Factorize,
+    FineTune,
+    PostTraining,
+    Prune,
+    PruneChannels,
+    QuantizeAware,
+    RemoveChannels,
+)
 from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, smallest, useful
 from keras_mot.recipes.searching.layer_options import Choice, LayerChoices, choices_of, kernels_of, zipped_size
 
@@ -25,19 +35,22 @@ LAYERS = (
 
 @pytest.mark.backend_independent
 def test_sparsities_and_values_of_each_layer():
-    recipe, predicted = recipe_of(Proposal("pruned-clustered", 450, 2e-3, 1.0), LAYERS, SHORT, "a")
+    recipe, predicted = recipe_of(Proposal("pruned-clustered", 450, 2e-3, 1.0, epochs=4), LAYERS, SHORT, "a")
     prune, cluster, last = recipe.stages
     assert predicted == 400  # the second layer is too sensitive
     assert (prune.sparsity, prune.overrides, prune.skip) == (0.5, None, ("block/second",))
     assert (cluster.number_of_clusters, cluster.skip) == (16, prune.skip)
     assert isinstance(last, QuantizeAware)
     assert prune.fine_tune.learning_rate == 2e-3
+    assert prune.refit
+    gradual = recipe_of(Proposal("pruned-clustered", 450, 2e-3, 1.0, gradual=True, epochs=4), LAYERS, SHORT, "a")[0]
+    assert not gradual.stages[0].refit
     assert (last.fine_tune.learning_rate, last.fine_tune.epochs) == (2e-4, 2)
 
 
 @pytest.mark.backend_independent
 def test_layers_with_other_settings():
-    prune, _ = recipe_of(Proposal("pruned", 630), LAYERS, SHORT, "a")[0].stages
+    prune, _ = recipe_of(Proposal("pruned", 630, epochs=4), LAYERS, SHORT, "a")[0].stages
     assert prune.overrides == {"block/second": 0.9} or prune.overrides == {"first": 0.5}
     assert not prune.skip
 
@@ -45,8 +58,8 @@ def test_layers_with_other_settings():
 @pytest.mark.backend_independent
 def test_what_zeros_cost_beside_values():
     """With zeros that count little, the first layer is pruned; with zeros that count much, it is clustered."""
-    light, _ = recipe_of(Proposal("pruned-clustered", 700, balance=0.5), LAYERS, SHORT, "a")
-    heavy, _ = recipe_of(Proposal("pruned-clustered", 700, balance=10.0), LAYERS, SHORT, "a")
+    light, _ = recipe_of(Proposal("pruned-clustered", 700, balance=0.5, epochs=4), LAYERS, SHORT, "a")
+    heavy, _ = recipe_of(Proposal("pruned-clustered", 700, balance=10.0, epochs=4), LAYERS, SHORT, "a")
     assert isinstance(light.stages[0], Prune)
     assert isinstance(heavy.stages[0], Cluster)
 
@@ -61,13 +74,62 @@ def test_without_training():
 
 @pytest.mark.backend_independent
 def test_other_families():
-    channels = recipe_of(Proposal("channels", 275), LAYERS, SHORT, "a")[0].stages
+    channels = recipe_of(Proposal("channels", 275, epochs=4), LAYERS, SHORT, "a")[0].stages
     assert [type(stage) for stage in channels] == [Prune, RemoveChannels, QuantizeAware]
     assert channels[0].sparsity == pytest.approx(0.5)  # a quarter of the kernels: half of inputs and outputs
-    low_rank = recipe_of(Proposal("low-rank", 275), LAYERS, SHORT, "a")[0].stages
+    low_rank = recipe_of(Proposal("low-rank", 275, epochs=4), LAYERS, SHORT, "a")[0].stages
     assert [type(stage) for stage in low_rank] == [Factorize, QuantizeAware]
     assert low_rank[0].parameters == pytest.approx(0.25)
-    assert [type(stage) for stage in recipe_of(Proposal("dense", 1), LAYERS, SHORT, "a")[0].stages] == [QuantizeAware]
+    assert [type(stage) for stage in recipe_of(Proposal("dense", 1, epochs=4), LAYERS, SHORT, "a")[0].stages] == [
+        QuantizeAware
+    ]
+
+
+BITS = (
+    LayerChoices(
+        "first",
+        (Choice(0.0, None, 1000.0), Choice(0.0, None, 480.0, 0.0, 0.3, 4), Choice(0.5, None, 300.0, 0.1, 0.3, 4)),
+    ),
+    LayerChoices("block/second", (Choice(0.0, None, 400.0), Choice(0.0, None, 190.0, 0.0, 5.0, 4))),
+)
+
+
+@pytest.mark.backend_independent
+def test_bits_of_each_layer():
+    """The layer that suffers less gets 4 bits; both do where the size asks for it."""
+    mixed, size = recipe_of(Proposal("bits", 900, epochs=4), BITS, SHORT, "a")
+    assert size == 880
+    (last,) = mixed.stages
+    assert isinstance(last, QuantizeAware)
+    assert (last.weight_bits, last.overrides) == (8, {"first": 4})
+    assert recipe_of(Proposal("bits", 5000), BITS, SHORT, "a")[0].stages[0].overrides is None
+    both, size = recipe_of(Proposal("bits", 700), BITS, SHORT, "a")
+    assert size == 670
+    assert isinstance(both.stages[0], PostTraining)  # which rounds by GPTQ below 8 bits
+    assert both.stages[0].overrides == {"first": 4, "block/second": 4}
+    pruned, size = recipe_of(Proposal("pruned-bits", 700), BITS, SHORT, "a")
+    assert [type(stage) for stage in pruned.stages] == [Prune, PostTraining]
+    assert size == 700
+    assert smallest("bits", BITS) == 670
+    assert smallest("clustered", BITS) == 1400
+
+
+@pytest.mark.backend_independent
+def test_structure_and_what_follows():
+    """Layers get other names by low rank: one setting for all, the gentlest that fits into what structure leaves."""
+    several = Proposal("low-rank-pruned-clustered", 176, epochs=4)
+    recipe, size = recipe_of(several, LAYERS, SHORT, "a")
+    factorize, prune, cluster, last = recipe.stages
+    assert [type(stage) for stage in recipe.stages] == [Factorize, Prune, Cluster, QuantizeAware]
+    assert factorize.parameters == pytest.approx(0.4)  # both go half of the way, in ratios: 0.4 * 0.4 * 1100 bytes
+    assert size == pytest.approx(0.4 * 400)  # the first layer as small as it goes, the second as it is
+    assert (prune.sparsity, cluster.number_of_clusters) == (0.5, 16)
+    assert factorize.fine_tune is None
+    assert (prune.fine_tune.epochs, cluster.fine_tune.epochs, last.fine_tune.epochs) == (4, 2, 2)
+    thin = recipe_of(Proposal("channels-pruned-clustered", 69, cut=1.0), LAYERS, SHORT, "a")[0].stages
+    assert [type(stage) for stage in thin] == [PruneChannels, Prune, Cluster, PostTraining]
+    assert thin[0].sparsity == pytest.approx(0.75, rel=0.01)  # all by structure: a quarter of inputs and outputs
+    assert thin[1].refit
 
 
 @pytest.mark.backend_independent
@@ -85,6 +147,9 @@ def test_zipped_sizes():
     assert zipped_size(kernel, 0.9) < 0.25 * dense
     assert zipped_size(kernel, 0.0, 4) < 0.35 * dense
     assert zipped_size(kernel, 0.9, 4) < zipped_size(kernel, 0.9)
+    assert 0.4 * 64 * 64 < zipped_size(kernel, bits=4) <= 0.51 * 64 * 64  # two weights in a byte
+    assert zipped_size(kernel[:, :1], bits=4) < 0.6 * 64 + 20  # an odd number of them, too
+    assert zipped_size(kernel, 0.8, bits=4) < 0.6 * zipped_size(kernel, bits=4)
 
 
 @pytest.mark.backend_independent
@@ -105,9 +170,12 @@ def test_choices_of_a_model():
         ("pointwise", "sparsity", 0.5): 0.1,
         ("recurrent", "sparsity", 0.5): 0.2,
         ("recurrent", "values", 16): 1.0,
+        ("pointwise", "weight_bits", 4): 0.4,
     }
     pointwise, recurrent = choices_of(model, losses)
-    assert [(each.sparsity, each.values) for each in pointwise.choices] == [(0.0, None), (0.5, None)]
+    settings = [(each.sparsity, each.values, each.bits) for each in pointwise.choices]
+    assert settings == [(0.0, None, 8), (0.0, None, 4), (0.5, None, 8), (0.5, None, 4)]
+    assert (pointwise.choices[-1].sparsity_loss, pointwise.choices[-1].values_loss) == (0.1, 0.4)
     assert len(recurrent.choices) == 4
     assert matches_layer(recurrent.selector, model.get_layer("recurrent"))
     assert not matches_layer(recurrent.selector, model.get_layer("pointwise"))
@@ -122,4 +190,5 @@ def test_what_zeros_cannot_do():
     assert useful(list(FAMILIES), Budget(zipped=10, bytes=10)) == list(FAMILIES)
     assert useful(list(FAMILIES), Budget(drop=0.1)) == list(FAMILIES)
     assert useful(list(FAMILIES), Budget(latency_ms=1.0)) == ["dense", "channels", "low-rank"]
+    assert useful(list(FAMILIES), Budget(bytes=10)) == ["dense", "bits", "channels", "low-rank"]
     assert useful(["dense", "pruned"], Budget(bytes=10)) == ["dense", "pruned"]

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from keras_mot.recipes import Budget, Trial
-from keras_mot.recipes.searching.planning import is_new, next_size, overhead
+from keras_mot.recipes.searching.planning import is_new, kernels_within, next_size
 from keras_mot.recipes.searching.result import best_of, front_of
 
 pytestmark = pytest.mark.backend_independent
@@ -17,18 +17,25 @@ def trial(number, zipped, drop, family="pruned", predicted=None, budget=None, **
 
 
 def test_the_rest_of_a_file():
-    assert overhead([], "pruned") is None
-    assert overhead([trial(0, 500, 0.0, "dense", 350)], "pruned") == 150
+    assert kernels_within(400, [], "pruned") == 400
+    assert kernels_within(400, [trial(0, 500, 0.0, "dense", 350)], "pruned") == 250
     known = [trial(0, 500, 0.0, "dense", 350), trial(1, 300, 0.0, "pruned", 250)]
-    assert overhead(known, "pruned") == 50
-    assert overhead(known, "clustered") == 50  # of the latest
+    assert kernels_within(400, known, "pruned") == 350
+    assert kernels_within(400, known, "clustered") == 350  # of the latest
+
+
+def test_kernels_that_were_predicted_too_large():
+    """By a share: three per cent of a large file are more than all of a small one."""
+    known = [trial(0, 3_000_000, 0.0, "dense", 3_100_000)]
+    assert kernels_within(60_000, known, "pruned") == 60_000  # nothing is known of others
+    assert kernels_within(60_000, known, "dense") == pytest.approx(62_000)
 
 
 def test_sizes_for_a_limit_of_size():
     known = [trial(0, 500, 0.0, "dense", 350)]
-    assert next_size(Budget(zipped=300), known, "pruned", 350) == 150
+    assert next_size(Budget(zipped=300), known, "pruned", 350) == 0.995 * 300 - 150
     assert next_size(Budget(zipped=10_000), known, "pruned", 350) == 350
-    assert next_size(Budget(bytes=600), known, "pruned", 350) == 150  # files shrink by half
+    assert next_size(Budget(bytes=600), known, "pruned", 350) == 0.995 * 300 - 150  # files shrink by half
 
 
 def test_sizes_for_a_limit_of_the_drop():
@@ -41,6 +48,15 @@ def test_sizes_for_a_limit_of_the_drop():
     assert next_size(budget, known, "pruned", 800) == 200
     known += [trial(2, 300, 0.02, predicted=200, budget=budget)]
     assert next_size(budget, known, "pruned", 800) == pytest.approx((200 * 400) ** 0.5)
+
+
+def test_too_little_training_says_nothing_of_more():
+    budget = Budget(drop=0.01)
+    untrained = trial(0, 500, 0.05, predicted=400, budget=budget)
+    assert next_size(budget, [untrained], "pruned", 800) == pytest.approx((400 * 800) ** 0.5)  # larger
+    assert next_size(budget, [untrained], "pruned", 800, epochs=4) == 400  # as large as at first
+    good = trial(1, 500, 0.005, predicted=400, budget=budget)
+    assert next_size(budget, [good], "pruned", 800, epochs=4) == 200  # what is good enough untrained is so trained
 
 
 def test_sizes_for_a_limit_of_the_latency():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_mot.recipes import Budget, FineTune, Processes, search
+from keras_mot.recipes import Budget, FineTune, Processes, Recipe, search
 from keras_mot.recipes.searching.executors import Executor, find_executor
 from keras_mot.recipes.searching.stored_data import load_data, store_data
 from keras_mot.recipes.searching.worker import trial_folder
@@ -109,6 +109,49 @@ def test_it_goes_on_where_it_was(result, model, arrays, folder):
 
 
 @only_tensorflow
+def test_first_without_training_then_the_best_with_it(model, arrays, tmp_path):
+    result = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=4)
+    assert [trial.epochs for trial in result.trials] == [0, 0, 0, 1]
+    longest = result.trials[-1]
+    begun = result.trials[longest.after]
+    assert (begun.family, begun.epochs, begun.balance) == (longest.family, 0, longest.balance)
+    assert "fine_tune" in (longest.folder / "recipe.yaml").read_text()
+    assert "post_training" in (begun.folder / "recipe.yaml").read_text()
+
+
+@only_tensorflow
+def test_a_limit_of_time(model, arrays, tmp_path):
+    """One trial is always made, and its result is there; a call with more time goes on."""
+    result = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=30, time_limit=0.0)
+    assert len(result.trials) == 1
+    assert result.artifact.is_file()
+    assert "No trial keeps to the budget" in result.what_stood_in_the_way()
+    again = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=30, time_limit=0.0)
+    assert len(again.trials) == 1
+    more = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=30, time_limit=4 * result.seconds)
+    assert 1 < len(more.trials) < 30
+    assert any(trial.epochs for trial in more.trials)  # half of the time is for training
+
+
+@only_tensorflow
+def test_bits_of_each_layer(model, arrays, tmp_path):
+    """Files as they are stored become smaller by bits, not by zeros."""
+    families = ["dense", "bits", "pruned-clustered"]
+    settings = {"families": families, "fine_tune": None}
+    dense = searched(model, arrays, tmp_path, Budget(bytes=100), trials=1, **settings)
+    limit = dense.best_trial.bytes - 1000  # less than all layers would save: 2,400
+    result = searched(model, arrays, tmp_path, Budget(bytes=limit), trials=4, **settings)
+    assert {trial.family for trial in result.trials} == {"dense", "bits"}
+    assert result.met
+    assert result.best_trial.family == "bits"
+    stage = Recipe.from_yaml(result.best_trial.folder / "recipe.yaml").stages[-1]
+    assert stage.weight_bits == 8
+    assert set(stage.overrides.values()) == {4}
+    assert 1 <= len(stage.overrides) < 3  # some layers keep 8 bits
+    assert result.stages[-1].bytes <= limit
+
+
+@only_tensorflow
 def test_another_model_is_refused(result, model, arrays, folder):
     other = keras.models.clone_model(model)
     other.set_weights([weight + 1 for weight in model.get_weights()])
@@ -174,7 +217,10 @@ def test_nothing_but_failures(model, arrays, tmp_path):
     [
         ({"budget": 40_000}, TypeError, "`budget` should be a `Budget`"),
         ({"trials": 0}, ValueError, "`trials` should be at least 1"),
+        ({"time_limit": -1.0}, ValueError, "`time_limit` should be at least 0"),
+        ({"time_limit": "20m"}, TypeError, "`time_limit` should be a number"),
         ({"families": ["small"]}, ValueError, "There is no family 'small'"),
+        ({"families": [["dense"]]}, ValueError, r"There is no family \['dense'\]"),
         ({"families": "dense"}, TypeError, "`families` should be a list"),
         ({"executor": "cloud"}, ValueError, "`executor` should be one of"),
         ({"executor": 2}, TypeError, "`executor` should be an `Executor`"),
@@ -188,6 +234,20 @@ def test_mistakes(model, arrays, tmp_path, settings, error, words):
     with pytest.raises(error, match=words):
         searched(model, arrays, tmp_path / "none", **{"budget": Budget(zipped=5000), **settings})
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("storage", [3, "nonsense", "sqlite:////no/such/folder/search.db"])
+@only_tensorflow
+def test_no_place_for_trials(model, arrays, tmp_path, storage):
+    with pytest.raises(ValueError, match="No trials can be kept in"):
+        searched(model, arrays, tmp_path, Budget(zipped=5000), storage=storage)
+
+
+@only_tensorflow
+def test_a_damaged_log_of_trials(model, arrays, tmp_path):
+    (tmp_path / "study.log").write_text("garbage\n")
+    with pytest.raises(ValueError, match=r"No trials can be kept in .*study\.log.*JSONDecodeError"):
+        searched(model, arrays, tmp_path, Budget(zipped=5000))
 
 
 @only_tensorflow
@@ -219,3 +279,27 @@ def test_executors_by_name(tmp_path):
     assert find_executor("processes").workers == 2
     assert trial_folder(tmp_path, 3) == tmp_path / "trial-0003"
     shutil.rmtree(tmp_path)
+
+
+@only_tensorflow
+def test_the_float_model_is_measured_once(result, model, arrays, folder):
+    """Files of it are one on the disk; a run that finds them damaged measures it again."""
+    first, last = (trial.folder / "report.json" for trial in (result.trials[0], result.trials[-1]))
+    floats = [json.loads(path.read_text())["stages"][0] for path in (first, last)]
+    assert floats[0]["metric"] == floats[1]["metric"]
+    assert floats[0]["keras_metric"] == floats[1]["keras_metric"]
+    assert (folder / "float" / "00-float.tflite").is_file()
+    assert result.best_trial.number > 0
+    kept = result.best_trial.folder / "00-float.tflite"
+    assert kept.samefile(folder / "float" / "00-float.tflite")
+
+
+@only_tensorflow
+def test_a_damaged_float_model_is_made_again(model, arrays, tmp_path):
+    searched(model, arrays, tmp_path, Budget(zipped=5000), trials=1, fine_tune=None)
+    kept = tmp_path / "float" / "00-float.tflite"
+    kept.unlink()
+    kept.write_bytes(b"nothing")
+    more = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=2, fine_tune=None)
+    assert not more.trials[-1].failure
+    assert (more.trials[-1].folder / "00-float.tflite").stat().st_size > 1000

@@ -1,6 +1,12 @@
 """Operations of a frozen graph that LiteRT has no kernel for, exchanged for others that it has."""
 
-from keras_mot.export.litert.engines import fourier, mask_operations, pooled_volumes, random_operations
+from keras_mot.export.litert.engines import (
+    bicubic_resizing,
+    fourier,
+    mask_operations,
+    pooled_volumes,
+    random_operations,
+)
 
 
 def with_kernels(function, names):
@@ -17,7 +23,8 @@ def with_kernels(function, names):
     graph = function.graph
     draws, volumes = random_operations.draws(graph), pooled_volumes.known(graph)
     numbers, transforms = mask_operations.known(graph), fourier.known(graph)
-    if not draws and not volumes and not numbers and not transforms:
+    resized = bicubic_resizing.known(graph)
+    if not any((draws, volumes, numbers, transforms, resized)):
         return graph, function
     import tensorflow as tf
 
@@ -27,6 +34,7 @@ def with_kernels(function, names):
     pooled_volumes.exchange(definition, volumes)
     mask_operations.exchange(definition, numbers)
     fourier.exchange(definition, transforms)
+    bicubic_resizing.exchange(definition, resized)
 
     def imported():
         tf.graph_util.import_graph_def(definition, name="")

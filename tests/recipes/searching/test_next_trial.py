@@ -1,0 +1,65 @@
+import dataclasses
+
+import pytest
+
+from keras_mot.recipes import Budget
+from keras_mot.recipes.searching.families import Proposal
+from keras_mot.recipes.searching.layer_options import Choice, LayerChoices
+from keras_mot.recipes.searching.next_trial import NextTrial
+from tests.recipes.searching.test_planning import trial
+
+pytestmark = pytest.mark.backend_independent
+LAYERS = (LayerChoices("first", (Choice(0.0, None, 1000.0), Choice(0.9, None, 200.0, 0.1))),)
+NEXT = NextTrial(Budget(zipped=400), ("dense", "bits", "pruned"), LAYERS, 1e-3, (0, 2, 8), 30)
+PRUNED = dataclasses.replace(NEXT, families=("pruned",))
+
+
+def test_families_that_can_be_small_enough_come_first():
+    assert NEXT.choose([], [], 0.0) == Proposal("dense", 1000.0, 1e-3)  # what surrounds the kernels shows there
+    dense = trial(0, 1100, 0.0, "dense", 1000)
+    assert NEXT.choose([dense], [], 0.0) == Proposal("pruned", 298.0, 1e-3)  # bits cannot be
+    impossible = dataclasses.replace(NEXT, budget=Budget(zipped=10))
+    assert impossible.choose([dense], [], 0.0).family == "bits"  # all are tried
+
+
+def test_a_size_is_corrected():
+    done = [trial(0, 1100, 0.0, "dense", 1000), trial(1, 450, 0.1, "pruned", 300)]
+    again = NEXT.choose(done, [], 0.0)
+    assert (again.family, again.kernels, again.epochs, again.after) == ("pruned", 398.0 - 150.0, 0, None)
+    assert NEXT.choose(done, [again], 0.0).family is None  # the sampler's, meanwhile
+
+
+def test_the_rest_is_left_to_the_sampler():
+    done = [trial(0, 1100, 0.0, "dense", 1000), trial(1, 390, 0.1, "pruned", 300)]
+    proposal = NEXT.choose(done, [], 0.0)
+    assert (proposal.family, proposal.kernels, proposal.epochs) == (None, 308.0, 0)
+    unlimited = dataclasses.replace(NEXT, budget=Budget(drop=0.5), families=("pruned",))
+    assert unlimited.choose(done[1:], [], 0.0).kernels is None
+
+
+def test_longer_forms():
+    done = [trial(number, 390, 0.1 + number / 100, "pruned", 300, balance=0.5, gradual=True) for number in range(3)]
+    proposal = PRUNED.choose(done, [], 0.0)
+    assert (proposal.after, proposal.epochs, proposal.balance, proposal.gradual) == (0, 2, 0.5, True)
+    assert proposal.kernels == 308.0
+
+
+def test_late_the_best_is_trained_as_long_as_there_is_time():
+    timed = dataclasses.replace(PRUNED, time=100.0)
+    done = [dataclasses.replace(trial(0, 390, 0.1, "pruned", 300), seconds=10.0)]
+    assert timed.choose(done, [], 40.0).family is None
+    late = timed.choose(done, [], 60.0)
+    assert (late.after, late.epochs) == (0, 1)  # nobody knows how long an epoch takes
+    done += [dataclasses.replace(trial(1, 390, 0.1, "pruned", 300, epochs=2, after=0), seconds=20.0)]  # 5 s each
+    long = timed.choose(done, [], 55.0)
+    assert (long.after, long.epochs) == (1, 7)  # 45 s are left
+    assert timed.choose(done, [], 85.0).epochs == 0  # 15 s: no more than the short training; another untrained one
+    assert timed.choose(done, [], 95.0) is None
+    assert timed.choose([], [], 1000.0) is not None  # one result, at least
+
+
+def test_the_last_trial_is_the_best_one_in_full():
+    few = dataclasses.replace(NEXT, count=3, epochs=(0, 8))
+    done = [trial(0, 1100, 0.0, "dense", 1000), trial(1, 390, 0.1, "pruned", 300)]
+    assert few.choose(done, [], 0.0).after == 1
+    assert few.choose(done, [], 0.0).epochs == 8
