@@ -8,13 +8,13 @@ import pytest
 from keras import layers, ops
 
 import keras_mot.export.dependencies
-import keras_mot.export.micro.verification
+import keras_mot.export.litert.micro.verification
 from keras_mot._keras import no_gradients
 from keras_mot._packages import is_installed
 from keras_mot.cli import main
 from keras_mot.export import MicroRunner, export_litert
 from keras_mot.export.litert.litert_file import parse_model
-from keras_mot.export.micro.differences import Difference, first_difference
+from keras_mot.export.litert.micro.differences import Difference, first_difference
 from keras_mot.layers import transformed_weights
 from keras_mot.quantization import INT8, INT16X8, quantize_model, quantize_post_training, reference_rounding
 from keras_mot.quantization.simulation.reference_kernels import _Rescaling, half_away
@@ -219,8 +219,8 @@ def test_shares_are_rounded_down(done, tmp_path):
     quantized, _ = done
     assert "99.99% equal" in str(Difference("name", 0.999999, 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras_mot.export.micro.verification, "_same", _all_but_one)
-        patch.setattr(keras_mot.export.micro.verification, "first_difference", _no_memory)
+        patch.setattr(keras_mot.export.litert.micro.verification, "_same", _all_but_one)
+        patch.setattr(keras_mot.export.litert.micro.verification, "first_difference", _no_memory)
         exported = export_litert(quantized, tmp_path / "network.tflite", verification_data=X[np.arange(6400) % 64])
     assert exported.verification.endswith("99.99% equal in TFLM")
 

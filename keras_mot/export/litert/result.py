@@ -4,8 +4,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.runner import LiteRTRunner
-from keras_mot.export.micro.runner import MicroRunner
 from keras_mot.export.running import run_like_model
 from keras_mot.targets import LITERT, get
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_mot.export.micro.runner import MicroRunner
+from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.layers.activation_quantizer import intercepted
 from keras_mot.quantization.simulation.reference_kernels import ReferenceRounding
 

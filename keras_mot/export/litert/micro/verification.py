@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from keras_mot.export.litert.micro.differences import first_difference
+from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.verification import Verifier, keras_outputs
-from keras_mot.export.micro.differences import first_difference
-from keras_mot.export.micro.runner import MicroRunner
 from keras_mot.quantization.simulation.reference_kernels import reference_rounding
 
 
