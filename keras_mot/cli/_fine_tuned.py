@@ -57,6 +57,7 @@ class StageRun:
     seed: int
     quantizes: bool = False
     progress: bool | None = None
+    rehearsing: bool = False
 
     def steps(self, fine_tune):
         """Training steps."""

@@ -9,7 +9,7 @@ from keras_mot.cli._errors import blamed_on_input
 from keras_mot.cli._files import existing_file, writable_file
 from keras_mot.cli._result import Result
 
-_SUFFIX = ".kmot"
+_SUFFIX = ".kmot"  # as `packing.SUFFIX`, which comes with a backend
 
 _PACK = """\
 Packs a file for download: compressed by Brotli or, with `--base`, as what is

@@ -1,10 +1,10 @@
 """Export to the files that real runtimes run."""
 
 from keras_mot.export.litert.exporting import export_litert
+from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.result import LiteRTExport
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.verification import ExportVerificationError
-from keras_mot.export.micro.runner import MicroRunner
 from keras_mot.export.onnx.exporting import OnnxExport, export_onnx
 from keras_mot.export.onnx.runner import OnnxRunner
 from keras_mot.export.packing import Package, pack, unpack

@@ -13,7 +13,10 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from keras_mot._files import writable_file, write_bytes
+from keras_mot._memory import available_bytes
 from keras_mot._messages import describe, shortened
 from keras_mot.export.dependencies import check_installed, require
 
@@ -21,6 +24,7 @@ SUFFIX = ".kmot"
 _MAGIC, _VERSION = b"KMOT", 1
 _LONGEST_HEADER = 2**16
 _CHUNK = 2**16
+_BSDIFF = "1.3.2"  # earlier ones give the lengths in lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +69,7 @@ def pack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.Path
         A `Package`.
 
     Raises:
-        ValueError: a file is not there, or no file can be written at `output`.
+        ValueError: a file is not there, or no file can be written at `output`, or that is one of the others.
         ImportError: `brotli`, or `bsdiff4` with `base`, is not installed.
 
     Example:
@@ -74,8 +78,13 @@ def pack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.Path
     """
     check_installed("brotli", *(() if base is None else ("bsdiff4",)), purpose="packages")
     source, output = _existing(path, "path"), writable_file(output, (SUFFIX,), "output", exact=True)
-    content, older = source.read_bytes(), None if base is None else _existing(base, "base").read_bytes()
-    header = {"name": source.name, "bytes": len(content), "sha256": _digest(content), "method": "brotli"}
+    base = None if base is None else _existing(base, "base")
+    for argument, existing in (("path", source), ("base", base)):
+        if existing is not None and output.exists() and output.samefile(existing):
+            raise ValueError(f"`output` is `{argument}`, '{existing}', which would be lost: name another file.")
+    content, older = source.read_bytes(), None if base is None else base.read_bytes()
+    name = "".join(letter if letter.isprintable() else "_" for letter in source.name)
+    header = {"name": name, "bytes": len(content), "sha256": _digest(content), "method": "brotli"}
     packed = _package(header, [content])
     if older is not None:
         origin = {"method": "delta", "base_bytes": len(older), "base_sha256": _digest(older)}
@@ -96,8 +105,8 @@ def unpack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.Pa
         The path of the file.
 
     Raises:
-        ValueError: the package is damaged, or `base` is missing or another file than the one it was made from, or no
-            file can be written at `output`.
+        ValueError: the package is damaged, or holds more than there is memory for; or `base` is missing or another file
+            than the one it was made from; or no file can be written at `output`.
         ImportError: `brotli`, or `bsdiff4` for a difference, is not installed.
 
     Example:
@@ -166,7 +175,23 @@ def _package(header, parts):
 
 def _difference(older, content):
     """What makes a file of an older one: where bytes come from, what is added to them, and bytes between."""
-    return list(require("bsdiff4.core").diff(older, content))
+    parts = list(require("bsdiff4.core").diff(older, content))
+    if [type(part) for part in parts] != [bytes] * 3 or not _fits(parts, len(content)):
+        raise ImportError(f"bsdiff4 gives differences in another form: install bsdiff4 {_BSDIFF} or later.")
+    return parts
+
+
+def _fits(parts, size):
+    """Whether the lengths in a difference, each a number of 8 bytes with a bit for the sign, are those of its parts."""
+    control, added, between = parts
+    if len(control) % (3 * 8):
+        return False
+    lengths = np.frombuffer(control, "<u8").reshape(-1, 3)[:, :2]
+    if (lengths > size).any():  # negative ones are larger than all files
+        return False
+    return [sum(map(int, column)) for column in lengths.T] == [len(added), len(between)] and (
+        len(added) + len(between) == size
+    )
 
 
 def _patched(source, header, parts, base):
@@ -182,6 +207,8 @@ def _patched(source, header, parts, base):
             f"bytes whose checksum begins with {header['base_sha256'][:12]}; this one has {len(older):,} bytes and "
             f"{_digest(older)[:12]}."
         )
+    if not _fits(parts, header["bytes"]):
+        raise _damaged(source, "the lengths in it are wrong")
     try:
         return require("bsdiff4.core").patch(older, header["bytes"], *parts)
     except ImportError:
@@ -217,9 +244,9 @@ def _check_header(header):
     elif header["method"] != "brotli":
         raise ValueError(f"an unknown method, {describe(header['method'])}")
     sizes = [header[name] for name in numbers] + [size for pair in header["parts"] for size in pair]
-    if not all(isinstance(header[name], str) for name in texts):
+    if not all(isinstance(header[name], str) and header[name].isprintable() for name in texts):
         raise ValueError("a text is none")
-    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+    if not all(type(size) is int and size >= 0 for size in sizes):
         raise ValueError("a size is none")
     if [len(pair) for pair in header["parts"]] != [2] * (3 if header["method"] == "delta" else 1):
         raise ValueError("another number of parts")
@@ -229,6 +256,9 @@ def _parts(header, stored):
     """The parts of a package, decompressed; raises a ValueError if anything is not as the header says."""
     if sum(small for _, small in header["parts"]) != len(stored) or _digest(stored) != header["stored_sha256"]:
         raise ValueError("what is stored has another checksum than it says")
+    wanted, available = header["bytes"] + sum(size for size, _ in header["parts"]), available_bytes()
+    if available is not None and wanted > available:
+        raise ValueError(f"it says that it takes {wanted:,} bytes of memory; there are {available:,}")
     parts, start = [], 0
     for size, small in header["parts"]:
         parts.append(_decompressed(stored[start : start + small], size))
@@ -237,18 +267,23 @@ def _parts(header, stored):
 
 
 def _decompressed(stored, size):
-    """Decompresses no more than `size` bytes."""
+    """Decompresses `size` bytes, or hardly more than that of what holds more, and raises a ValueError."""
     brotli = require("brotli")
-    decompressor, found, length = brotli.Decompressor(), [], 0
+    decompressor, found, length, start = brotli.Decompressor(), [], 0, 0
     try:
-        for start in range(0, len(stored), _CHUNK):
-            found.append(decompressor.process(stored[start : start + _CHUNK]))
+        while not decompressor.is_finished() and length <= size:
+            chunk = b""
+            if decompressor.can_accept_more_data():
+                chunk, start = stored[start : start + _CHUNK], start + _CHUNK
+                if not chunk:
+                    break
+            found.append(decompressor.process(chunk, output_buffer_limit=_CHUNK))
             length += len(found[-1])
-            if length > size:
-                raise ValueError("it holds more than it says")
     except brotli.error as error:
         raise ValueError(f"it cannot be decompressed ({error})") from error
-    if length != size or not decompressor.is_finished():
+    if length > size:
+        raise ValueError("it holds more than it says")
+    if length != size or not decompressor.is_finished() or start < len(stored):
         raise ValueError("it holds less than it says")
     return b"".join(found)
 

@@ -1,10 +1,15 @@
 """What runners of exported files have in common: which arrays become which inputs of a file, and in what numbers."""
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
+from keras_mot._messages import describe
 from keras_mot.data.arrays import is_number
 from keras_mot.data.naming import unique_names
 
@@ -25,6 +30,48 @@ class RunnerTensor:
         return (array.astype("float32") - zero_point) * np.float32(scale) if scale else array
 
 
+def content_of(source: str | os.PathLike | bytes, suffix: str) -> tuple[bytes, str]:
+    """The bytes of a file, and what to call it in messages.
+
+    Args:
+        source: path of a file, or its content.
+        suffix: that of its format.
+
+    Raises:
+        TypeError: `source` is neither.
+        ValueError: there is no such file.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), "the given bytes"
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            f"Expected the path or the bytes of a `{suffix}` file. Received: {describe(source)} of type "
+            f"{type(source).__name__}."
+        )
+    path = pathlib.Path(source)
+    if not path.is_file():
+        raise ValueError(f"Expected the path of a `{suffix}` file. Received: '{path}', which is not a file.")
+    return path.read_bytes(), f"'{path}'"
+
+
+def run_like_model(runner: "FileRunner", inputs: Any, output_names: Sequence[str], structure: Any) -> Any:
+    """The outputs of a file for inputs as the Keras model takes them.
+
+    Args:
+        runner: of the file, its inputs in the order of the model's.
+        inputs: as the model takes them, or a list in the order of the runner's, or a dictionary of their names.
+        output_names: names of the outputs in the order of the model's.
+        structure: the structure in which the model returns its outputs, or `None` for an array or a list.
+    """
+    if not (isinstance(inputs, dict) and set(inputs) == {tensor.name for tensor in runner.inputs}):
+        inputs = keras.tree.flatten(inputs)
+    outputs = runner.run(inputs)
+    flat = [outputs[name] for name in output_names]
+    if structure is None:
+        return flat[0] if len(flat) == 1 else flat
+    return keras.tree.pack_sequence_as(structure, flat)
+
+
 class FileRunner:
     """Puts arrays into the inputs of a file; its children run it.
 
@@ -36,6 +83,17 @@ class FileRunner:
     inputs: tuple[RunnerTensor, ...]
     outputs: tuple[RunnerTensor, ...]
     _label: str  # of the file, in messages
+
+    @property
+    def batch_size(self) -> int | None:
+        """The batch size that the file prescribes, or None if it takes any."""
+        sizes = {tensor.shape[0] for tensor in self.inputs if tensor.shape}
+        return next((size for size in sizes if size is not None), None)
+
+    def _filled(self, array):
+        """An array, its last sample repeated until the batch is full."""
+        missing = 0 if self.batch_size is None or not array.ndim else self.batch_size - len(array)
+        return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing > 0 else array
 
     def _order_inputs(self, names: Sequence[str] | None) -> None:
         """Brings `inputs` into the order of these names; raises a ValueError if they name others."""

@@ -1,7 +1,7 @@
 """What a runtime demands of a quantized model: a `Target`, and the list of those that are known by name."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from keras_mot.transforms.grid import Grid
 
 RUNTIMES = ("litert", "micro")
 """The runtimes that files can be proved in."""
+_FILE_TYPES = ("float32", "int8", "uint8", "int16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,10 +135,27 @@ class Target:
                         f"Target '{self.name}': `saturation[{bits}]['{kind}']` should be above 0; received "
                         f"{describe(reach)}."
                     )
-        if self.runtime not in RUNTIMES:
+        for field, known in (("runtime", RUNTIMES), ("file_type", _FILE_TYPES)):
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"Target '{self.name}': `{field}` should be one of {', '.join(map(repr, known))}; received "
+                    f"{describe(getattr(self, field))}."
+                )
+        for field in ("open_batch", "floats"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(
+                    f"Target '{self.name}': `{field}` should be True or False; received "
+                    f"{describe(getattr(self, field))}."
+                )
+        if self.operators is not None and not _holds(self.operators, str):
             raise ValueError(
-                f"Target '{self.name}': `runtime` should be one of {', '.join(map(repr, RUNTIMES))}; received "
-                f"{describe(self.runtime)}."
+                f"Target '{self.name}': `operators` should be a set of names, or None; received "
+                f"{describe(self.operators)}."
+            )
+        if not (isinstance(self.most_axes, Mapping) and _holds(self.most_axes.values(), int)):
+            raise ValueError(
+                f"Target '{self.name}': `most_axes` should have a number of axes for each name; received "
+                f"{describe(self.most_axes)}."
             )
         for bits, costs in self.costs.items():
             if bits not in self.kernels or not isinstance(costs, Costs):
@@ -209,6 +227,12 @@ class Target:
                 f"Target '{self.name}' has kernels for activations of {sorted(self.kernels)} bits; the scheme asks for "
                 f"{scheme.activation_bits}."
             )
+
+
+def _holds(values, kind):
+    """Whether there are several values, and all of a type."""
+    several = isinstance(values, Collection) and not isinstance(values, str)
+    return several and all(isinstance(each, kind) and not isinstance(each, bool) for each in values)
 
 
 _TARGETS = {}

@@ -8,17 +8,19 @@ import pytest
 from keras import layers, ops
 
 import keras_mot.export.dependencies
+import keras_mot.export.litert.micro.verification
 from keras_mot._keras import no_gradients
 from keras_mot._packages import is_installed
 from keras_mot.cli import main
 from keras_mot.export import MicroRunner, export_litert
 from keras_mot.export.litert.litert_file import parse_model
-from keras_mot.export.micro.differences import first_difference
+from keras_mot.export.litert.micro.differences import Difference, first_difference
 from keras_mot.layers import transformed_weights
 from keras_mot.quantization import INT8, INT16X8, quantize_model, quantize_post_training, reference_rounding
-from keras_mot.quantization.simulation.reference_kernels import _Rescaling
+from keras_mot.quantization.simulation.reference_kernels import _Rescaling, half_away
 from keras_mot.recipes import PostTraining, Recipe, compress
 from keras_mot.targets import MICRO, register, target_of
+from tests.quantization.test_coverage import only_tensorflow
 
 in_tflm = pytest.mark.skipif(not is_installed("tflite_micro"), reason="needs the extra 'micro' (tflite-micro)")
 X = np.random.default_rng(0).standard_normal((64, 8, 8, 3)).astype("float32")
@@ -151,7 +153,7 @@ def test_what_has_no_kernel_is_named_before_anything_is_calibrated():
         raise AssertionError("the data were read")
         yield
 
-    with pytest.raises(ValueError, match=r"'micro' computes in integers .*\n.*cumsum|running") as caught:
+    with pytest.raises(ValueError, match=r"'micro' computes in integers .*\n.*(cumsum|running)") as caught:
         quantize_post_training(model, INT8, data, target="micro")
     assert "overrides" in str(caught.value)
 
@@ -196,6 +198,43 @@ def test_operators_that_the_runtime_lacks_are_named(tmp_path):
         export_litert(quantized, tmp_path / "model.tflite", verify=False)
 
 
+@only_tensorflow
+def test_operators_in_loops_are_counted_and_named(tmp_path):
+    """The body of a loop is a graph of its own, with tensors of its own numbers."""
+    quantized = quantize_post_training(
+        recurrent(layers.GRU(5, name="gru")), INT8, CLIPS, target="micro", overrides={"gru": None}
+    )
+    with pytest.raises(ValueError, match=r"no operator for .*\n(.*\n)*  WHILE \('gru'\)"):
+        export_litert(quantized, tmp_path / "loop.tflite", input_type="float32", verify=False)
+    known = register(dataclasses.replace(MICRO, name="with-loops", operators=None))
+    quantized = quantize_post_training(
+        recurrent(layers.GRU(5, name="gru")), INT8, CLIPS, target=known, overrides={"gru": None}
+    )
+    exported = export_litert(quantized, tmp_path / "loop.tflite", input_type="float32", verify=False)
+    assert {"WHILE", "LESS"} <= set(exported.operators)
+
+
+@in_tflm
+def test_shares_are_rounded_down(done, tmp_path):
+    quantized, _ = done
+    assert "99.99% equal" in str(Difference("name", 0.999999, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras_mot.export.litert.micro.verification, "_same", _all_but_one)
+        patch.setattr(keras_mot.export.litert.micro.verification, "first_difference", _no_memory)
+        exported = export_litert(quantized, tmp_path / "network.tflite", verification_data=X[np.arange(6400) % 64])
+    assert exported.verification.endswith("99.99% equal in TFLM")
+
+
+def _all_but_one(received, expected, step):
+    same = np.ones(received.shape, bool)
+    same[3, 0] = False
+    return same
+
+
+def _no_memory(*args):
+    raise ValueError("there is not so much memory")
+
+
 @in_tflm
 @pytest.mark.parametrize("count", [3, 10, 11, 20, 27])
 def test_what_is_repeated_is_joined(count, tmp_path):
@@ -232,10 +271,17 @@ def test_embeddings_take_numbers(tmp_path):
 
 
 @in_tflm
-@pytest.mark.parametrize("arena", ["much", True, 0])
-def test_arenas_that_are_no_sizes(arena, done):
-    with pytest.raises(ValueError if arena == 0 and arena is not True else TypeError, match="`arena_bytes` must be"):
+@pytest.mark.parametrize(("arena", "error"), [("much", TypeError), (True, TypeError), (0, ValueError)])
+def test_arenas_that_are_no_sizes(arena, error, done):
+    with pytest.raises(error, match="`arena_bytes` must be"):
         MicroRunner(done[1].path, arena_bytes=arena)
+
+
+def test_halves_are_rounded_away_from_zero_and_nothing_below_them():
+    below = np.nextafter(np.float32(0.5), np.float32(0))
+    odd = np.float32(2**23 + 1)  # to which a half cannot be added in float32
+    values = np.array([0.5, below, -0.5, -below, 1.5, 2.5, -2.5, odd, -odd], "float32")
+    np.testing.assert_array_equal(half_away(values), [1, 0, -1, 0, 2, 3, -3, odd, -odd])
 
 
 @pytest.mark.parametrize("factor", [2.0**-60, 1e-40, 0.0])

@@ -6,11 +6,16 @@ import pytest
 from keras import layers, ops
 
 import keras_mot.export.dependencies
+import keras_mot.export.onnx.exporting
 from keras_mot import analysis
 from keras_mot._arrays import numpy_value
 from keras_mot._packages import is_installed
 from keras_mot.cli import main
-from keras_mot.export import OnnxRunner, export_onnx
+from keras_mot.export import ExportVerificationError, OnnxRunner, export_litert, export_onnx
+from keras_mot.export.litert.litert_file import parse_model
+from keras_mot.export.onnx.operators import TABLE
+from keras_mot.export.onnx.translation import Translation
+from keras_mot.export.onnx.windows import fused
 from keras_mot.layers import transformed_weights
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.quantization import INT8, INT16X8, quantize_post_training
@@ -190,3 +195,158 @@ def test_the_command_line(done, tmp_path, capsys):
     assert "`--input-type` is for `.tflite` files" in capsys.readouterr().err
     assert main(["export", str(saved), "-o", str(path)]) == 0
     np.testing.assert_array_equal(OnnxRunner(path).run(X)["head"], exported.run(X))
+
+
+def tables_of_images():
+    """With as many rows and columns as channels, so that a wrong order of axes has a shape that fits."""
+    inputs = keras.Input((4, 4, 4))
+    x = layers.Conv2D(4, 3, padding="same", activation="softplus")(inputs)
+    x = layers.MaxPooling2D(2, 1, padding="same")(x)
+    x = layers.Activation("mish")(layers.Conv2D(4, 1)(x))
+    return keras.Model(inputs, layers.Activation("selu")(layers.Conv2D(4, 3, padding="same")(x)))
+
+
+@only_tensorflow
+@pytest.mark.parametrize(
+    "build",
+    [tables_of_images, lambda: chain(layers.Dense(4, "softplus"), layers.Dense(6, "mish"), shape=(6, 4))],
+    ids=["images", "sequences"],
+)
+def test_tables_of_functions(build, tmp_path):
+    keras.utils.set_random_seed(7)
+    model = build()
+    x = np.random.default_rng(3).standard_normal((32, *model.input_shape[1:])).astype("float32")
+    quantized = quantize_post_training(model, INT8, x, placement="integer")
+    exported = export_onnx(quantized, tmp_path / "model.onnx", verify=False)
+    assert len([each for each in constants(exported.path) if each.shape == (256,)]) >= 2
+    expected = ops.convert_to_numpy(quantized(x, training=False))
+    step = quantized.layers[-1].parameters().scale
+    assert np.mean(np.abs(exported.run(x) - expected) < 1.5 * step) > 0.98
+
+
+@only_tensorflow
+def test_outputs_that_are_called_like_inputs(tmp_path):
+    keras.utils.set_random_seed(8)
+    first, second = keras.Input((6,), name="image"), keras.Input((3,), name="more")
+    hidden = layers.Dense(4, "relu")(layers.Concatenate()([first, second]))
+    model = keras.Model([first, second], {"image": layers.Dense(6)(hidden), "more_1": layers.Dense(2)(hidden)})
+    x = [np.random.default_rng(4).standard_normal((9, size)).astype("float32") for size in (6, 3)]
+    exported = export_onnx(model, tmp_path / "model.onnx", verification_data=x)
+    assert exported.input_names == ("image", "more")
+    assert exported.output_names == ("image_1", "more_1")
+    expected, received = model(x, training=False), exported.run(x)
+    assert set(received) == {"image", "more_1"}
+    for name, values in received.items():
+        np.testing.assert_allclose(values, ops.convert_to_numpy(expected[name]), atol=1e-5)
+    by_name = OnnxRunner(exported.path).run({"more": x[1], "image": x[0]})
+    np.testing.assert_array_equal(by_name["image_1"], received["image"])
+
+
+@only_tensorflow
+@pytest.mark.parametrize("kind", ["nearest", "bilinear"])
+@pytest.mark.parametrize("size", [14, 31])
+def test_images_of_another_size(kind, size, tmp_path):
+    """7 times what float32 has for 31 / 7 is less than 31."""
+    model = chain(layers.Resizing(size, size, interpolation=kind), shape=(7, 7, 2))
+    x = np.random.default_rng(5).standard_normal((5, 7, 7, 2)).astype("float32")
+    for batch_size in (None, 5):
+        exported = export_onnx(model, tmp_path / "model.onnx", verification_data=x, batch_size=batch_size)
+        np.testing.assert_allclose(exported.run(x), ops.convert_to_numpy(model(x)), atol=1e-5)
+
+
+@only_tensorflow
+def test_probabilities_next_to_nothing(tmp_path, monkeypatch):
+    """What kernels make of numbers near 0 is judged by log odds, as in LiteRT files."""
+    weights = {"kernel_initializer": keras.initializers.Constant(0.3)}
+    model = chain(
+        layers.Dense(1, "sigmoid", bias_initializer=keras.initializers.Constant(-11.5), **weights), shape=(3,)
+    )
+    x = np.random.default_rng(6).standard_normal((64, 3)).astype("float32")
+    exported = export_onnx(model, tmp_path / "model.onnx", verification_data=x)
+    assert exported.max_abs_error < 2e-7
+    monkeypatch.setattr(keras_mot.export.onnx.exporting, "outputs_are_probabilities", lambda model: [False])
+    with pytest.raises(ExportVerificationError, match="of its values are within"):
+        export_onnx(model, tmp_path / "model.onnx", verification_data=x)
+
+
+def test_constants_keep_their_scales(done, tmp_path):
+    """Kernels with a scale for each channel, and biases, wherever they are read as numbers."""
+    exported = export_litert(done[0], tmp_path / "network.tflite", verify=False)
+    translation = Translation(parse_model(exported.path))
+    kinds = set()
+    for index, tensor in enumerate(translation.graph.tensors):
+        found = translation.scales(index)
+        if found is None or translation.constant(index) is None or translation.grid(index) is not None:
+            continue
+        kinds.add((translation.type_of(index), int(tensor.quantization.quantizedDimension)))
+        read = translation.onnx.numpy_helper.to_array(translation.initializers[translation.read(index)])
+        for channel, scale in enumerate(found[0]):
+            place = (slice(None),) * tensor.quantization.quantizedDimension + (channel,)
+            np.testing.assert_allclose(read[place], translation.constant(index)[place] * scale, rtol=1e-6)
+    assert kinds >= {("INT8", 0), ("INT8", 3), ("INT32", 0)}
+
+
+@only_tensorflow
+def test_what_fails_leaves_the_file_that_is_there(tmp_path, monkeypatch):
+    import onnx
+
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"older")
+
+    def refuse(*args, **kwargs):
+        raise onnx.checker.ValidationError("it does not like it")
+
+    with pytest.raises(ExportVerificationError):
+        export_onnx(network(), path, verification_data=X, tolerance=1e-12)
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(ValueError, match=r"'network' cannot be written as one ONNX file: .*does not like"):
+        export_onnx(network(), path)
+    monkeypatch.setitem(TABLE, "CONV_2D", lambda *args: {}[4])
+    with pytest.raises(ValueError, match=r"cannot write CONV_2D, which computes '.*': KeyError: 4"):
+        export_onnx(network(), path)
+    assert path.read_bytes() == b"older"
+
+
+def test_data_are_checked_before_anything_is_converted(tmp_path, monkeypatch):
+    def convert(*args, **kwargs):
+        raise AssertionError("it was converted")
+
+    monkeypatch.setattr(keras_mot.export.onnx.exporting, "export_litert", convert)
+    with pytest.raises(ValueError, match="another shape than the model's input"):
+        export_onnx(network(), tmp_path / "model.onnx", verification_data=X[:, :4])
+
+
+def test_other_activations_in_the_same_step_are_refused():
+    with pytest.raises(ValueError, match="activation 4 of LiteRT"):
+        fused(None, "value", 4, 0)
+
+
+def made(kind, path):
+    """A file that turns an input of a type into float32."""
+    import onnx
+
+    helper, types = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["y"], to=types.FLOAT)],
+        "made",
+        [helper.make_tensor_value_info("x", getattr(types, kind), ["batch", 3])],
+        [helper.make_tensor_value_info("y", types.FLOAT, ["batch", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["DOUBLE", "FLOAT16", "INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "BOOL"]
+)
+def test_files_of_other_types(kind, tmp_path):
+    path = made(kind, tmp_path / "made.onnx")
+    values = np.array([[0, 1, 1], [1, 0, 0]], "int64")
+    np.testing.assert_array_equal(OnnxRunner(path).run(values)["y"], values)
+    row = analysis.measure(path, latency_runs=1, progress=False)["made.onnx"]
+    assert row.latency_ms > 0
+
+
+def test_files_of_types_that_numpy_lacks(tmp_path):
+    with pytest.raises(ValueError, match=r"made\.onnx.*'x' is of type tensor\(bfloat16\)"):
+        OnnxRunner(made("BFLOAT16", tmp_path / "made.onnx"))

@@ -1,11 +1,13 @@
 """Packages: they come back as they were, differences are small, and whatever is wrong leaves nothing behind."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import keras_mot.export.dependencies
+import keras_mot.export.packing
 from keras_mot._packages import is_installed
 from keras_mot.cli import main
 from keras_mot.export.packing import pack, package_of, unpack
@@ -105,8 +107,69 @@ def test_packages_that_say_less_than_they_hold(tmp_path):
     header["parts"][0][0] = header["bytes"] = 100
     text = json.dumps(header).encode()
     path.write_bytes(content[:5] + len(text).to_bytes(4, "little") + text + stored)
-    with pytest.raises(ValueError, match="more than it says"):
-        unpack(path, tmp_path / "back")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="more than it says"):
+            unpack(path, tmp_path / "back")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # the ten million were not made
+    finally:
+        tracemalloc.stop()
+
+
+def test_packages_of_more_than_there_is_memory_for(files, tmp_path, monkeypatch):
+    older, newer = files
+    path = pack(newer, tmp_path / "new.kmot", base=older).path
+    monkeypatch.setattr(keras_mot.export.packing, "available_bytes", lambda: 60_000)
+    with pytest.raises(ValueError, match=r"takes 1\d\d,\d{3} bytes of memory; there are 60,000"):
+        unpack(path, tmp_path / "back", base=older)
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("damage", ["negative", "beyond", "cut"])
+def test_lengths_in_a_difference_that_are_wrong(damage, files, tmp_path, monkeypatch):
+    older, newer = files
+    before = keras_mot.export.packing._difference
+
+    def difference(*contents):
+        control, *others = before(*contents)
+        lengths = np.frombuffer(control, "<u8").copy()
+        lengths[0] = {"negative": lengths[0] | np.uint64(2**63), "beyond": 60_000, "cut": lengths[0]}[damage]
+        return [lengths.tobytes()[: -1 if damage == "cut" else None], *others]
+
+    monkeypatch.setattr(keras_mot.export.packing, "_difference", difference)
+    path = pack(newer, tmp_path / "new.kmot", base=older).path
+    with pytest.raises(ValueError, match="the lengths in it are wrong"):
+        unpack(path, tmp_path / "back", base=older)
+
+
+def test_another_form_of_differences_is_found_before_it_is_packed(files, tmp_path, monkeypatch):
+    import bsdiff4.core
+
+    older, newer = files
+    known = bsdiff4.core.diff
+    monkeypatch.setattr(bsdiff4.core, "diff", lambda *contents: ([(1, 2, 3)], *known(*contents)[1:]))
+    with pytest.raises(ImportError, match=r"install bsdiff4 1\.3\.2 or later"):
+        pack(newer, tmp_path / "new.kmot", base=older)
+
+
+def test_what_is_packed_stays(files, tmp_path):
+    older, newer = (each.rename(each.with_suffix(".kmot")) for each in files)
+    known = older.read_bytes(), newer.read_bytes()
+    with pytest.raises(ValueError, match="`output` is `path`"):
+        pack(newer, newer)
+    with pytest.raises(ValueError, match="`output` is `base`"):
+        pack(newer, older, base=older)
+    assert (older.read_bytes(), newer.read_bytes()) == known
+
+
+def test_names_that_do_not_print(tmp_path):
+    (tmp_path / "two\nlines").write_bytes(b"abc")
+    package = pack(tmp_path / "two\nlines", tmp_path / "new.kmot")
+    assert package.name == "two_lines"
+    content = package.path.read_bytes()
+    package.path.write_bytes(content.replace(b'"two_lines"', b'"two\\nline"'))
+    with pytest.raises(ValueError, match="is damaged"):
+        package_of(package.path)
 
 
 def test_what_is_no_package(files, tmp_path):

@@ -255,3 +255,22 @@ def test_what_a_target_cannot_do_is_refused_at_once():
 def test_runtimes_are_known():
     with pytest.raises(ValueError, match=r"`runtime` should be one of 'litert', 'micro'; received 'server'"):
         dataclasses.replace(LITERT, name="elsewhere", runtime="server")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"file_type": "int9"},
+        {"open_batch": "no"},
+        {"floats": 0},
+        {"operators": "ADD CONV_2D"},
+        {"operators": [1]},
+        {"most_axes": {"ADD": "four"}},
+        {"most_axes": {"ADD": True}},
+    ],
+    ids=str,
+)
+def test_what_files_may_be_is_checked(wrong):
+    (field,) = wrong
+    with pytest.raises(ValueError, match=f"Target 'elsewhere': `{field}` should"):
+        dataclasses.replace(LITERT, name="elsewhere", **wrong)

@@ -21,13 +21,13 @@ from keras_mot.export.litert.integers.engine import IntegerEngine
 from keras_mot.export.litert.integers.operators import operators_of
 from keras_mot.export.litert.judging import RULES, exactly
 from keras_mot.export.litert.litert_file import parse_model
+from keras_mot.export.litert.micro.verification import MicroVerifier
 from keras_mot.export.litert.precision import check_precision, full_precision
 from keras_mot.export.litert.random_inputs import fitting_inputs, positive
 from keras_mot.export.litert.result import LiteRTExport
 from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.export.litert.sparse.choice import choose, is_worth_trying
 from keras_mot.export.litert.verification import ExportVerificationError, Verifier
-from keras_mot.export.micro.verification import MicroVerifier
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.output_kinds import outputs_are_probabilities
 from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized

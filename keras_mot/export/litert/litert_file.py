@@ -6,8 +6,6 @@ generates from it.
 
 import dataclasses
 import math
-import os
-import pathlib
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from keras_mot._messages import describe, shortened
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.file_checks import check_model
 from keras_mot.export.litert.flatbuffer import verify
+from keras_mot.export.running import content_of
 
 _IDENTIFIER = b"TFL3"
 # Tensors of these types are parameters whatever else is said about them; an int32 tensor is a parameter (a
@@ -61,18 +60,7 @@ def is_litert(content: bytes) -> bool:
 
 def read_content(path_or_content):
     """Returns the bytes of a `.tflite` file and what to call it in messages, after a check of its header."""
-    if isinstance(path_or_content, (bytes, bytearray, memoryview)):
-        content, label = bytes(path_or_content), "the given bytes"
-    elif isinstance(path_or_content, (str, os.PathLike)):
-        path = pathlib.Path(path_or_content)
-        if not path.is_file():
-            raise ValueError(f"Expected the path of a `.tflite` file. Received: '{path}', which is not a file.")
-        content, label = path.read_bytes(), f"'{path}'"
-    else:
-        raise TypeError(
-            f"Expected the path or the bytes of a `.tflite` file. Received: {describe(path_or_content)} of type "
-            f"{type(path_or_content).__name__}."
-        )
+    content, label = content_of(path_or_content, ".tflite")
     if len(content) < 32 or not is_litert(content):
         raise ValueError(
             f"Not a `.tflite` file: {label} ({len(content)} bytes). Expected the identifier 'TFL3' at byte "

@@ -4,10 +4,9 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import keras
-
+from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.runner import LiteRTRunner
-from keras_mot.export.micro.runner import MicroRunner
+from keras_mot.export.running import run_like_model
 from keras_mot.targets import LITERT, get
 
 
@@ -82,13 +81,7 @@ class LiteRTExport:
         """
         runs = MicroRunner if get(self.target).runtime == "micro" else LiteRTRunner
         runner = runs(self.path, input_names=self.input_names)
-        if not (isinstance(inputs, dict) and set(inputs) == set(self.input_names)):
-            inputs = keras.tree.flatten(inputs)
-        outputs = runner.run(inputs)
-        flat = [outputs[name] for name in self.output_names]
-        if self._form is None:
-            return flat[0] if len(flat) == 1 else flat
-        return keras.tree.pack_sequence_as(self._form, flat)
+        return run_like_model(runner, inputs, self.output_names, self._form)
 
     def __str__(self) -> str:
         verified = "not verified" if self.max_abs_error is None else f"max error {self.max_abs_error:.3g}"

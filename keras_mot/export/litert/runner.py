@@ -76,12 +76,6 @@ class LiteRTRunner(FileRunner):
             self.outputs = tuple(_describe(name, details) for name, details in outputs.items())
         self._order_inputs(input_names)
 
-    @property
-    def batch_size(self) -> int | None:
-        """The batch size that the file prescribes, or None if it takes any."""
-        sizes = {tensor.shape[0] for tensor in self.inputs if tensor.shape}
-        return next((size for size in sizes if size is not None), None)
-
     def run(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the model on a batch.
 
@@ -99,7 +93,7 @@ class LiteRTRunner(FileRunner):
         arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
         count = self._count(arrays)
         step = self.batch_size or min(count, _LARGEST_CHUNK)
-        chunks = [self._invoke([a[i : i + step] for a in arrays], step) for i in range(0, count, step)]
+        chunks = [self._invoke([a[i : i + step] for a in arrays]) for i in range(0, count, step)]
         outputs = {}
         for tensor in self.outputs:
             parts = [chunk[tensor.name] for chunk in chunks]
@@ -112,7 +106,7 @@ class LiteRTRunner(FileRunner):
         """Writes one batch into the runtime, resizing its inputs, for repeated `invoke`."""
         arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
         with self._blaming("run"):
-            self._set([self._pad(array, self.batch_size or len(array)) for array in arrays])
+            self._set([self._filled(array) for array in arrays])
 
     def invoke(self) -> None:
         """Runs the runtime once on the inputs that it holds."""
@@ -150,17 +144,11 @@ class LiteRTRunner(FileRunner):
         except Exception as error:
             raise ValueError(f"The LiteRT runtime cannot {action} {self._label}: {shortened(error)}") from error
 
-    def _invoke(self, arrays, step):
+    def _invoke(self, arrays):
         with self._blaming("run"):
-            self._set([self._pad(array, step) for array in arrays])
+            self._set([self._filled(array) for array in arrays])  # the surplus is cut off the outputs
             self._interpreter.invoke()
             return {tensor.name: self._dequantize(tensor) for tensor in self.outputs}
-
-    def _pad(self, array, step):
-        """Repeats the last sample until the batch is full; the surplus is cut off the outputs."""
-        if array.ndim == 0 or self.batch_size is None or len(array) == step:
-            return array
-        return np.concatenate([array, np.repeat(array[-1:], step - len(array), axis=0)])
 
     def _set(self, arrays):
         self._interpreter.set_inputs([tensor.index for tensor in self.inputs], arrays)

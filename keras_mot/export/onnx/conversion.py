@@ -1,7 +1,8 @@
 """A LiteRT file becomes an ONNX file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from keras_mot._messages import shortened
 from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.export.onnx.operators import TABLE
 from keras_mot.export.onnx.translation import Translation
@@ -10,23 +11,25 @@ _IR_VERSIONS = {17: 8, 21: 10}
 PRODUCER = "keras-mot"
 
 
-def to_onnx(content: bytes, input_names: Sequence[str], output_names: Sequence[str], name: str = "model") -> bytes:
+def to_onnx(content: bytes, input_names: Sequence[str], output_names: Mapping[str, str], name: str = "model") -> bytes:
     """An ONNX file that computes what a LiteRT file computes, with the same integers.
 
     Args:
         content: a LiteRT file whose inputs and outputs are floats, or whole numbers that are no quantized ones.
         input_names: names of its inputs, which have these names in the ONNX file too.
-        output_names: names of its outputs.
+        output_names: by the names of its outputs, those that they have in the ONNX file, where inputs and outputs have
+            no name in common.
         name: of the graph.
 
     Raises:
-        ValueError: an operator has no translation; all such are named, with the tensors that they compute.
+        ValueError: an operator has no translation (all such are named, with the tensors that they compute), or ONNX has
+            no such file.
     """
     file = parse_model(content)
     translation = Translation(file)
     _check(translation)
     inputs = [translation.reserve(each) for each in input_names]
-    outputs = [translation.reserve(each) for each in output_names]
+    outputs = [translation.reserve(each) for each in output_names.values()]
     helper = translation.onnx.helper
     by_name = _indices(file, "inputs")
     for each in inputs:
@@ -35,11 +38,13 @@ def to_onnx(content: bytes, input_names: Sequence[str], output_names: Sequence[s
         arguments, results = ([int(index) for index in part] for part in (operator.inputs, operator.outputs))
         try:
             TABLE[kind](translation, arguments, results, operator.builtinOptions)
-        except ValueError as error:
+        except Exception as error:  # of a form of the operator that its function does not know
+            reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
             raise ValueError(
-                f"ONNX export cannot write {kind}, which computes '{translation.label(results[0])}': {error}."
+                f"ONNX export cannot write {kind}, which computes '{translation.label(results[0])}': {reason}."
             ) from error
-    ends = _indices(file, "outputs")
+    by_file = _indices(file, "outputs")
+    ends = {new: by_file[old] for old, new in output_names.items()}
     for each in outputs:
         translation.nodes.append(helper.make_node("Identity", [translation.read(ends[each])], [each], name=each))
     graph = helper.make_graph(
@@ -56,8 +61,11 @@ def to_onnx(content: bytes, input_names: Sequence[str], output_names: Sequence[s
         opset_imports=[helper.make_opsetid("", opset)],
         ir_version=_IR_VERSIONS[opset],
     )
-    translation.onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    try:
+        translation.onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString()
+    except Exception as error:  # the checker's own, and those of protocol buffers, which hold 2 GB at most
+        raise ValueError(f"'{name}' cannot be written as one ONNX file: {shortened(error)}") from error
 
 
 def _check(translation):

@@ -9,17 +9,19 @@ from typing import Any
 import keras
 
 from keras_mot._files import writable_file, write_bytes
+from keras_mot.data.naming import unique_names
 from keras_mot.data.typical_samples import remembered
 from keras_mot.export.dependencies import check_installed
 from keras_mot.export.litert import checks
 from keras_mot.export.litert.exporting import export_litert, output_steps, verification_inputs
 from keras_mot.export.litert.judging import RULES, exactly
-from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.export.litert.precision import full_precision
-from keras_mot.export.litert.signature import read_signature
+from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.export.litert.verification import Verifier
 from keras_mot.export.onnx.conversion import to_onnx
 from keras_mot.export.onnx.runner import OnnxRunner
+from keras_mot.export.running import run_like_model
+from keras_mot.graph.output_kinds import outputs_are_probabilities
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.quantization.simulation.sources import hand_on_sources
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
@@ -40,7 +42,8 @@ class OnnxExport:
         verification: what was compared, on what, and how near it is, in words.
         batch_size: batch size that the file takes, or None for any.
         input_names: names of the file's inputs in the order of the Keras model's.
-        output_names: names of the file's outputs in the order of the Keras model's.
+        output_names: names of the file's outputs in the order of the Keras model's; one that is called like an input
+            there has a number behind its name, as ONNX wants it.
         float_operators: of a quantized model, what is in floats: (operator, layer, reason) of each.
 
     `structure`, an argument alone, is the structure in which `run` returns the outputs.
@@ -74,13 +77,7 @@ class OnnxExport:
             ValueError: the file is not there any more or another one, or the inputs do not fit it.
         """
         runner = OnnxRunner(self.path, input_names=self.input_names)
-        if not (isinstance(inputs, dict) and set(inputs) == set(self.input_names)):
-            inputs = keras.tree.flatten(inputs)
-        outputs = runner.run(inputs)
-        flat = [outputs[name] for name in self.output_names]
-        if self._form is None:
-            return flat[0] if len(flat) == 1 else flat
-        return keras.tree.pack_sequence_as(self._form, flat)
+        return run_like_model(runner, inputs, self.output_names, self._form)
 
     def __str__(self) -> str:
         batch = "any" if self.batch_size is None else str(self.batch_size)
@@ -155,6 +152,10 @@ def export_onnx(
     path = writable_file(path, SUFFIXES)
     checks.check_model(model)
     check_installed("tensorflow", "ai_edge_litert", "onnx", *(("onnxruntime",) if verify else ()), purpose="ONNX files")
+    if verify and verification_data is not None:
+        with full_precision(model):
+            signature = read_signature(model, input_signature)
+            check_inputs(signature, signature.flatten(verification_data))
     with tempfile.TemporaryDirectory(prefix="keras_mot_") as folder:
         exported = export_litert(
             model,
@@ -168,10 +169,10 @@ def export_onnx(
             strict=strict,
         )
         litert = exported.path.read_bytes()
-    names = [item.name.decode() for item in parse_model(litert).signatureDefs[0].outputs]
-    content = to_onnx(litert, exported.input_names, exported.output_names or names, model.name)
+    output_names = _output_names(exported)
+    content = to_onnx(litert, exported.input_names, output_names, model.name)
     verifier = _verifier(model, exported, verify, verification_data, tolerance, input_signature)
-    error = verifier.named(exported.output_names)(content, must_load=verify)
+    error = verifier.named(tuple(output_names.values()))(content, must_load=verify)
     write_bytes(path, content)
     return OnnxExport(
         path=path,
@@ -181,10 +182,16 @@ def export_onnx(
         verification=verifier.report.describe(verifier.source),
         batch_size=exported.batch_size,
         input_names=exported.input_names,
-        output_names=exported.output_names,
+        output_names=tuple(output_names.values()),
         float_operators=exported.float_operators,
         structure=exported.structure_of_outputs,
     )
+
+
+def _output_names(exported):
+    """By the names of outputs in LiteRT, those in ONNX, where none is called like an input."""
+    taken = unique_names([*exported.input_names, *exported.output_names])
+    return dict(zip(exported.output_names, taken[len(exported.input_names) :], strict=True))
 
 
 def _verifier(model, exported, verify, data, tolerance, input_signature):
@@ -197,6 +204,8 @@ def _verifier(model, exported, verify, data, tolerance, input_signature):
         if verify:
             arrays, others, source = verification_inputs(model, signature, data, typical, exported.batch_size)
         rule = RULES["integer" if is_quantized(model) else "float32"] if tolerance is None else exactly(tolerance)
-        verifier = _OnnxVerifier(model, signature, arrays, rule, exported.batch_size, output_steps(model), others)
+        squashed = outputs_are_probabilities(model) if tolerance is None else None
+        steps = output_steps(model)
+        verifier = _OnnxVerifier(model, signature, arrays, rule, exported.batch_size, steps, others, squashed)
     verifier.source = source
     return verifier

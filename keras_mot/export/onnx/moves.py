@@ -95,13 +95,21 @@ def split(t, inputs, outputs, options, sized=False):
     axis = int(t.numbers(axis, "axis").ravel()[0])
     if sized:
         sizes = [int(size) for size in t.numbers(inputs[1], "sizes").ravel()]
-        rest = t.shape(source)[axis]
-        sizes = [rest - sum(each for each in sizes if each >= 0) if size < 0 else size for size in sizes]
+        if min(sizes) < 0:
+            rest = _closed(t, source, axis) - sum(each for each in sizes if each >= 0)
+            sizes = [rest if size < 0 else size for size in sizes]
     else:
-        sizes = [t.shape(source)[axis] // len(outputs)] * len(outputs)
+        sizes = [_closed(t, source, axis) // len(outputs)] * len(outputs)
     results = t.add("Split", [t.read(source), t.integers64(sizes)], count=len(outputs), axis=axis)
     for index, result in zip(outputs, results, strict=True):
         t.write(index, result)
+
+
+def _closed(t, index, axis):
+    size = t.shape(index)[axis]
+    if size is None:
+        raise ValueError("the axis that it cuts is open")
+    return size
 
 
 def split_by_sizes(t, inputs, outputs, options):
@@ -131,15 +139,19 @@ def shape(t, inputs, outputs, options):
 
 def cast(t, inputs, outputs, options):
     """Numbers in another type; of integers on a grid, the integers themselves."""
-    value = t.read(inputs[0]) if t.grid(inputs[0]) is None else t.raw(inputs[0])
-    t.write(outputs[0], t.cast(value, t.type_of(outputs[0])))
+    layout = t.layout(inputs[0])
+    value = t.read(inputs[0], layout) if t.grid(inputs[0]) is None else t.raw(inputs[0])
+    t.write(outputs[0], t.cast(value, t.type_of(outputs[0])), layout)
 
 
 def gather(t, inputs, outputs, options):
     """Parts of a tensor, by their indices along an axis."""
     if getattr(options, "batchDims", 0):
         raise ValueError("it gathers by batches")
-    t.write(outputs[0], t.add("Gather", [t.read(inputs[0]), t.read(inputs[1])], axis=int(options.axis)))
+    # What is taken from a list lies as the indices do.
+    layout = t.layout(inputs[1]) if len(t.shape(inputs[0])) == 1 else AS_IS
+    parts = t.add("Gather", [t.read(inputs[0]), t.read(inputs[1], layout)], axis=int(options.axis))
+    t.write(outputs[0], parts, layout)
 
 
 def tile(t, inputs, outputs, options):

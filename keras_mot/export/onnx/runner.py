@@ -2,19 +2,25 @@
 
 import contextlib
 import os
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from keras_mot._messages import describe, shortened
 from keras_mot.export.dependencies import check_installed, require
-from keras_mot.export.running import FileRunner, RunnerTensor
+from keras_mot.export.running import FileRunner, RunnerTensor, content_of
 
 _LARGEST_CHUNK = 64
-_TYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(string)": "object",
+    **{
+        f"tensor({kind})": kind
+        for kind in ("float16", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+    },
+}
 
 
 class OnnxRunner(FileRunner):
@@ -32,7 +38,8 @@ class OnnxRunner(FileRunner):
         outputs: the same of each output.
 
     Raises:
-        ValueError: the file is no ONNX file, is damaged, or the runtime refuses it.
+        ValueError: the file is no ONNX file, is damaged, the runtime refuses it, or an input or output is of a type
+            that NumPy does not have.
         TypeError: `source` is neither a path nor bytes.
         ImportError: `onnxruntime` is not installed.
 
@@ -52,7 +59,7 @@ class OnnxRunner(FileRunner):
         check_installed("onnxruntime", purpose="ONNX files")
         if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
             raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {describe(num_threads)}.")
-        content, self._label = _read(source)
+        content, self._label = content_of(source, ".onnx")
         runtime = require("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = num_threads, 1, 4
@@ -64,12 +71,6 @@ class OnnxRunner(FileRunner):
             self.outputs = tuple(_described(item, number) for number, item in enumerate(self._session.get_outputs()))
         self._order_inputs(input_names)
         self._held = {}
-
-    @property
-    def batch_size(self) -> int | None:
-        """The batch size that the file prescribes, or None if it takes any."""
-        sizes = {tensor.shape[0] for tensor in self.inputs if tensor.shape}
-        return next((size for size in sizes if size is not None), None)
 
     def run(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the model on a batch.
@@ -115,12 +116,8 @@ class OnnxRunner(FileRunner):
         return [self._of_type(array, tensor) for array, tensor in zip(self._arrange(inputs), self.inputs, strict=True)]
 
     def _named(self, arrays):
-        """Inputs for the session, filled up to the batch size by the last sample."""
-        named = {}
-        for array, tensor in zip(arrays, self.inputs, strict=True):
-            missing = 0 if self.batch_size is None or not array.ndim else self.batch_size - len(array)
-            named[tensor.name] = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
-        return named
+        """Inputs for the session."""
+        return {tensor.name: self._filled(array) for array, tensor in zip(arrays, self.inputs, strict=True)}
 
     @contextlib.contextmanager
     def _blaming(self, action):
@@ -130,17 +127,8 @@ class OnnxRunner(FileRunner):
             raise ValueError(f"ONNX Runtime cannot {action} {self._label}: {shortened(error)}") from error
 
 
-def _read(source: Any) -> tuple[bytes, str]:
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return bytes(source), "the given bytes"
-    if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(f"Expected the path or the bytes of an `.onnx` file. Received: {describe(source)}.")
-    path = pathlib.Path(source)
-    if not path.is_file():
-        raise ValueError(f"Expected the path of an `.onnx` file. Received: '{path}', which is not a file.")
-    return path.read_bytes(), f"'{path}'"
-
-
 def _described(item, number):
+    if item.type not in _TYPES:
+        raise ValueError(f"'{item.name}' is of type {item.type}, which NumPy does not have")
     shape = tuple(size if isinstance(size, int) else None for size in item.shape)
-    return RunnerTensor(item.name, shape, _TYPES.get(item.type, item.type), (0.0, 0), number)
+    return RunnerTensor(item.name, shape, _TYPES[item.type], (0.0, 0), number)

@@ -22,6 +22,8 @@ _TYPES = {
     "UINT8": "UINT8",
     "INT16": "INT16",
 }
+_ON_GRIDS = ("INT8", "UINT8", "INT16")
+"""Types of activations that QuantizeLinear makes."""
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
@@ -131,16 +133,18 @@ class Translation:
         if index not in self._values:
             self._values[index] = self._of_constant(index)
         have = self.layout(index)
-        if have == layout or len(self.graph.tensors[index].shape) != 4:
+        if have == layout or len(self.shape(index)) != 4:
             return self._values[index]
         return self.add("Transpose", [self._values[index]], perm=_TO_FIRST if layout == FIRST else _TO_LAST)
 
     def raw(self, index):
-        """The name of the integers of a tensor as the file has them, in int32."""
-        if index not in self._integers:
-            raise ValueError("it reads integers that no quantizer has made")
+        """The name of the integers of a tensor as the file has them, in int32 and in the tensor's `layout`."""
+        integers = self._integers.get(index)
+        if integers is None:  # rounding them again changes nothing
+            scale_and_point = self._of_grid(index, self.grid(index))
+            integers = self.add("QuantizeLinear", [self.read(index, self.layout(index)), *scale_and_point])
         shift = 128 if self.type_of(index) == "INT8" else 0
-        return self.add("Sub", [self.cast(self._integers[index], "INT32"), self.array(np.int32(shift))])
+        return self.add("Sub", [self.cast(integers, "INT32"), self.array(np.int32(shift))])
 
     def write(self, index, name, layout=AS_IS):
         """Makes a value that of a tensor; rounds it to the tensor's integers, if it has such."""
@@ -153,8 +157,10 @@ class Translation:
         self._layouts[index] = layout
 
     def replace(self, index, name):
-        """Makes a value that of a tensor, with nothing rounded any more."""
+        """Makes a value that of a tensor, with nothing rounded any more: one of another shape, say."""
         self._values[index] = name
+        self._layouts.pop(index, None)
+        self._integers.pop(index, None)
 
     def reserve(self, name):
         """Keeps a name for an input or output of the graph; returns it."""
@@ -187,20 +193,21 @@ class Translation:
         values = self.constant(index)
         if values is None:
             raise ValueError(f"'{self.label(index)}' is read before it is computed")
-        grid = self.grid(index)
-        if grid is None:
+        found, grid = self.scales(index), self.grid(index)
+        if found is None:
             return self.array(values, self.label(index))
+        if grid is None or self.type_of(index) not in _ON_GRIDS:
+            along = [1] * values.ndim
+            along[self.graph.tensors[index].quantization.quantizedDimension if len(found[0]) > 1 else 0] = -1
+            scales, points = (each.astype("float64").reshape(along if values.ndim else ()) for each in found)
+            return self.array(((values - points) * scales).astype("float32"), self.label(index))
         # Small, as a rule: a term of a sum, or a table of an embedding, which is one of the integers itself.
-        kept = values.astype("int64") + (128 if values.dtype == np.int8 else 0)
-        scale, point = self._of_grid(index, grid)
-        kind = "uint8" if values.dtype == np.int8 else values.dtype.name
-        if kind not in ("uint8", "int16"):
-            return self.array(((values - grid[1]) * grid[0]).astype("float32"), self.label(index))
-        return self.add("DequantizeLinear", [self.array(kept.astype(kind), self.label(index)), scale, point])
+        shifted = (values.astype("int64") + 128).astype("uint8") if values.dtype == np.int8 else values
+        return self.add("DequantizeLinear", [self.array(shifted, self.label(index)), *self._of_grid(index, grid)])
 
     def _of_grid(self, index, grid):
         kind = self.type_of(index)
-        if kind not in ("INT8", "UINT8", "INT16"):
+        if kind not in _ON_GRIDS:
             raise ValueError(f"ONNX has no quantized activations of type {kind}")
         point = grid[1] + 128 if kind == "INT8" else grid[1]
         point = np.int16(point) if kind == "INT16" else np.uint8(point)

@@ -7,14 +7,18 @@ import numpy as np
 from keras_mot.export.onnx.translation import FIRST
 
 _SAME = 0
-NONE, _RELU, _RELU_N1, _RELU6 = 0, 1, 2, 3
+NONE = 0
+_BOUNDS = {1: (0.0, math.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
+"""Of ReLU, and of those between -1 or 0 and a number, by LiteRT's numbers."""
 
 
 def fused(t, name, code, result):
     """A value behind the activation that the operator has fused; nothing where integers end at its bounds anyway."""
     if code == NONE:
         return name
-    low, high = {_RELU: (0.0, math.inf), _RELU_N1: (-1.0, 1.0), _RELU6: (0.0, 6.0)}[code]
+    if code not in _BOUNDS:
+        raise ValueError(f"what follows in the same step, activation {code} of LiteRT, is none that cuts off")
+    low, high = _BOUNDS[code]
     grid = t.grid(result)
     if grid is not None:
         scale, point = grid
@@ -141,16 +145,25 @@ def resize(mode):
         before, after = t.shape(inputs[0])[1:3], t.numbers(inputs[1], "size").ravel()
         if None in before:
             raise ValueError("the size of its image is open")
-        scales = np.array([1.0, 1.0, *(new / old for new, old in zip(after, before, strict=True))], "float32")
         way = "half_pixel" if options.halfPixelCenters else "asymmetric"
         way = "align_corners" if options.alignCorners else way
         attributes = {"mode": mode, "coordinate_transformation_mode": way}
         if mode == "nearest":
             attributes["nearest_mode"] = "floor" if way == "asymmetric" else "round_prefer_ceil"
-        value = t.add("Resize", [t.read(inputs[0], FIRST), "", t.array(scales, "scales")], **attributes)
-        t.write(outputs[0], value, FIRST)
+        value = t.read(inputs[0], FIRST)
+        t.write(outputs[0], t.add("Resize", [value, "", *_new_size(t, value, before, after)], **attributes), FIRST)
 
     return one
+
+
+def _new_size(t, value, before, after):
+    """By what Resize multiplies, where that gives just this size in float32; else the size itself, of all axes."""
+    factors = np.array([1.0, 1.0, *(new / old for new, old in zip(after, before, strict=True))], "float32")
+    products = factors[2:].astype("float64") * before, factors[2:] * np.asarray(before, "float32")
+    if all(np.array_equal(np.floor(each), after) for each in products):
+        return [t.array(factors, "scales")]
+    sizes = t.add("Slice", [t.add("Shape", [value]), t.integers64([0]), t.integers64([2])])
+    return ["", t.add("Concat", [sizes, t.integers64(after)], axis=0)]
 
 
 def matrix_product(t, inputs, outputs, options):

@@ -111,7 +111,7 @@ class ReferenceRounding:
         """
         call = self._graph.producer(tensor)
         if call is None:  # an input of the model
-            return lambda values: _half_away(values.astype("float32") / np.float32(scale))
+            return lambda values: half_away(values.astype("float32") / np.float32(scale))
         operation, inputs = call.operation, call.inputs
         own, grids = quantizer_of(tensor), [quantizer_of(item) for item in inputs]
         if own is not None:
@@ -291,8 +291,10 @@ class _Rescaling:
         return (first >> right) + (rest > half + (first < 0))
 
 
-def _half_away(values):
-    return np.sign(values) * np.floor(np.abs(values) + np.float32(0.5))
+def half_away(values: np.ndarray) -> np.ndarray:
+    """Numbers in float32, rounded to the nearest integer, and halves away from zero, as QUANTIZE does it in TFLM."""
+    # In float32 the sum would be rounded: the number below 0.5 and 0.5 are 1 there.
+    return (np.sign(values) * np.floor(np.abs(values).astype("float64") + 0.5)).astype("float32")
 
 
 def _constants(call):

@@ -9,7 +9,7 @@ from keras_mot.targets import Target
 
 def operators_of(file: Any) -> tuple[str, ...]:
     """Names of the operators of a parsed file, each once, sorted."""
-    return tuple(sorted({name for name, _ in _named(file)}))
+    return tuple(sorted({name for _, name, _ in _named(file)}))
 
 
 def check_operators(content: bytes, target: Target, layers: Any, model_name: str) -> None:
@@ -24,14 +24,16 @@ def check_operators(content: bytes, target: Target, layers: Any, model_name: str
     if target.operators is None:
         return
     file, missing = parse_model(content), {}
-    tensors = file.subgraphs[0].tensors
-    for name, operator in _named(file):
-        axes = 0 if operator.inputs is None or not len(operator.inputs) else len(tensors[int(operator.inputs[0])].shape)
-        if name not in target.operators or axes > target.most_axes.get(name, axes):
-            label = tensors[int(operator.outputs[0])].name.decode()
-            source = layers.of(label)
-            wide = "" if name not in target.operators else f" of {axes} axes"
-            missing.setdefault((f"{name}{wide}", label if source is None else source.name))
+    for graph, name, operator in _named(file):
+        wide = ""
+        if name in target.operators:
+            axes = _axes(graph, operator)
+            if axes <= target.most_axes.get(name, axes):
+                continue
+            wide = f" of {axes} axes"
+        label = graph.tensors[int(operator.outputs[0])].name.decode()
+        source = layers.of(label)
+        missing.setdefault((f"{name}{wide}", label if source is None else source.name))
     if missing:
         lines = "\n".join(f"  {name} ('{layer}')" for name, layer in missing)
         raise ValueError(
@@ -40,12 +42,20 @@ def check_operators(content: bytes, target: Target, layers: Any, model_name: str
         )
 
 
+def _axes(graph, operator):
+    """How many axes the first tensor that an operator reads has."""
+    if operator.inputs is None or not len(operator.inputs):
+        return 0
+    shape = graph.tensors[int(operator.inputs[0])].shape
+    return 0 if shape is None else len(shape)
+
+
 def _named(file):
-    """(name, operator) of each operator; custom ones have the names that the file gives them."""
+    """(graph, name, operator) of each operator, bodies of loops included; custom ones have names of the file's."""
     schema = require("ai_edge_litert.schema_py_generated")
     codes = operator_codes(file)
     for graph in file.subgraphs:
         for operator in graph.operators or ():
             custom = file.operatorCodes[operator.opcodeIndex].customCode
             name = custom.decode() if custom else enum_name(schema.BuiltinOperator, codes[operator.opcodeIndex])
-            yield name, operator
+            yield graph, name, operator

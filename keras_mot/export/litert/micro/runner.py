@@ -13,6 +13,7 @@ from keras_mot.export.litert.integers.operators import operators_of
 from keras_mot.export.litert.isolation import ChildProcess
 from keras_mot.export.litert.litert_file import enum_name, parse_content, read_content
 from keras_mot.export.running import FileRunner, RunnerTensor
+from keras_mot.quantization.simulation.reference_kernels import half_away
 
 _SCRIPT = pathlib.Path(__file__).with_name("interpreter.py")
 
@@ -77,8 +78,7 @@ class MicroRunner(FileRunner):
     def arena_bytes(self) -> int:
         """The smallest arena in which the file runs, in bytes.
 
-        It is measured on this machine, whose pointers have 64 bits: on a processor of 32 bits, the interpreter's own
-        objects take less.
+        It is measured with pointers of 64 bits: on a processor of 32 bits, the interpreter's own objects take less.
 
         Raises:
             ValueError: the runner was made with `keep_values=True`, for which all tensors get memory of their own.
@@ -153,13 +153,7 @@ class MicroRunner(FileRunner):
 
     @staticmethod
     def _rounded(array):
-        return half_away(array)
-
-
-def half_away(array: np.ndarray) -> np.ndarray:
-    """Numbers in float32, rounded to the nearest integer, and halves away from zero."""
-    array = np.asarray(array, "float32")
-    return np.sign(array) * np.floor(np.abs(array) + np.float32(0.5))
+        return half_away(np.asarray(array, "float32"))
 
 
 def _named(file, side):

@@ -2,11 +2,12 @@
 
 import collections
 import dataclasses
+import math
 
 import numpy as np
 from keras import ops
 
-from keras_mot.export.micro.runner import MicroRunner
+from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.layers.activation_quantizer import intercepted
 from keras_mot.quantization.simulation.reference_kernels import ReferenceRounding
 
@@ -26,7 +27,8 @@ class Difference:
     steps: int
 
     def __str__(self) -> str:
-        return f"'{self.name}' is the first that differs: {self.share:.2%} equal, by {self.steps} at most"
+        share = math.floor(self.share * 10_000) / 100
+        return f"'{self.name}' is the first that differs: {share:.2f}% equal, by {self.steps} at most"
 
 
 class Recorded:
