@@ -277,7 +277,7 @@ class Run:
         return result
 
     def _teaches(self, teacher, model, accuracy):
-        """Whether models learn from the float one by default: where classes are chosen, and it knows something of them."""
+        """Whether models learn from the float one by default: where it chooses classes, better than by chance."""
         if not self.objective.chooses_a_class or not can_teach(teacher, model):
             return False
         outputs = getattr(teacher, "outputs", None) or ()
