@@ -103,7 +103,7 @@ def _can_be_trained(batch_norm, layer):
     """Whether a batch normalization behind `layer` would do what it did in the float model."""
     # Dense layers on sequences are computed on one batch of all vectors, without the mask of the sequences.
     same_rank = batch_norm.input_spec.ndim == len(layer.output.shape)
-    return batch_norm.trainable and not batch_norm.renorm and same_rank
+    return batch_norm.trainable and not getattr(batch_norm, "renorm", False) and same_rank
 
 
 def _unfolded(layer, quantize, fold, steps):
