@@ -26,7 +26,8 @@ class TrainedBatchNorm(keras.layers.BatchNormalization):
     def __init__(self, steps: int | None = None, **kwargs: Any):
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
             raise ValueError(f"`steps` should be a whole number of at least 0, or `None`; received {describe(steps)}.")
-        settings = {"scale": True, "center": True, "renorm": False}
+        kwargs.pop("renorm", None)  # older versions of Keras do not know it
+        settings = {"scale": True, "center": True}
         super().__init__(**{**kwargs, **settings, "gamma_constraint": keras.constraints.NonNeg()})
         self.steps = steps
 
