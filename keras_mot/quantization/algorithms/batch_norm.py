@@ -16,7 +16,7 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
     or evaluate it to the last bit.
 
     Args:
-        model: what `quantize_model` returned with `batch_norm_steps`. It is not changed.
+        model: what `quantize_model` returned. It is not changed.
 
     Returns:
         A functional model, not compiled, that shares no variables with `model`. In inference it computes what `model`
@@ -29,7 +29,7 @@ def freeze_batch_norm(model: keras.Model) -> keras.Model:
     Example:
 
     ```python
-    quantized = quantize_model(model, calibration_data=x_train[:500], batch_norm_steps=None)
+    quantized = quantize_model(model, calibration_data=x_train[:500])
     quantized.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy")
     quantized.fit(x_train, y_train, epochs=3)
     frozen = freeze_batch_norm(quantized)
