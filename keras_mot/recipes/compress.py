@@ -46,7 +46,7 @@ from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
 from keras_mot.recipes.training_data import TrainingData
-from keras_mot.targets import get
+from keras_mot.targets import LITERT, get
 
 _REHEARSED_ON = 32  # samples
 _TOLD_FROM_CHANCE = 0.1  # of the way from guessing to knowing: less than that nobody learns from
@@ -366,8 +366,9 @@ def _rehearse_export(stage, model):
     """Exports what may be refused, if a stage asks for more than any export can give."""
     options = stage.export_options()
     types = {options.get(f"{side}_type") or "float32" for side in ("input", "output")}
-    check_runtime(get(options.get("target", DEFAULT.name)))
-    if options.get("strict") or types != {"float32"} or options.get("target", DEFAULT.name) != DEFAULT.name:
+    target = options.get("target", LITERT.name)
+    check_runtime(get(target))
+    if options.get("strict") or types != {"float32"} or target != LITERT.name:
         with tempfile.TemporaryDirectory(prefix="keras_mot_") as directory:
             path = pathlib.Path(directory) / f"rehearsed{DEFAULT.suffix}"
             DEFAULT.functions.export(_plain(model), path, verify=False, **options)
