@@ -245,8 +245,14 @@ def _of_products(call, scales, scale, target):
     if is_kind(operation, "leaky_relu"):
         return _leaky(float(getattr(operation, "negative_slope", 0.2)), float(scales[0]), float(scale))
     if is_kind(operation, "sum") or is_fused_activation(operation, target):
-        return _Rescaling(float(scales[0]), float(scales[0]) / float(scale))
+        converted = _Rescaling(float(scales[0]), float(scales[0]) / float(scale))
+        return _up_to_six(converted, float(scale)) if is_kind(operation, "relu6") else converted
     return None
+
+
+def _up_to_six(converted, scale):
+    """The kernel of a ReLU6: what is 6 may have been far more, and is converted to what is nearest to 6."""
+    return lambda values: np.where(values >= 6.0, np.floor(6.0 / scale + 0.5), converted(values))
 
 
 def _leaky(slope, unit, scale):
