@@ -176,6 +176,29 @@ def write_results(arguments, name, values, tables):
     print(f"Written: {folder / name}.json and .md")
 
 
+def measure_each(arguments, measure, table, cells, name, **values):
+    """Measures the models that were asked for; what is measured is written after each of them.
+
+    Args:
+        arguments: of the command, with `models`.
+        measure: function of a model's name, to a dictionary.
+        table: the `Table` to add rows to.
+        cells: function of that dictionary, to the cells behind the name.
+        name: of the result files.
+        **values: what else is noted in them.
+    """
+    import keras
+
+    rows = []
+    for model in arguments.models:
+        row = measure(model)
+        rows.append(row)
+        print(row, flush=True)
+        table.add(model, *cells(row))
+        keras.backend.clear_session()
+        write_results(arguments, name, {"environment": environment(), **values, "rows": rows}, [table])
+
+
 def _caption(record):
     packages = ", ".join(f"{key} {value}" for key, value in record["packages"].items() if value)
     return (

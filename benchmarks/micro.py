@@ -9,7 +9,7 @@ import tempfile
 
 import keras
 import numpy as np
-from _common import Table, environment, write_results
+from _common import Table, measure_each
 from _common import parser as common_parser
 from quantization_accuracy import CALIBRATION, TASKS
 
@@ -77,22 +77,17 @@ def main():
             "Arena: the smallest that runs, with pointers of 64 bits; accuracy on these inputs alone.",
         ),
     )
-    rows = []
-    for name in arguments.models:
-        row = measure(name, samples)
-        rows.append(row)
-        print(row, flush=True)
-        table.add(
-            name,
-            *(f"{row[key]:.2%}" for key in ("equal", "within_one", "same_class", "equal_plain")),
-            *(f"{row[key]:.1%}" for key in ("accuracy", "float_accuracy")),
-            *(f"{row[key]:,}" for key in ("bytes", "arena_bytes", "activation_bytes")),
-            str(len(row["operators"])),
-        )
-        keras.backend.clear_session()
-        # After each model: what was measured is kept if a later one is interrupted.
-        values = {"environment": environment(), "samples": samples, "rows": rows}
-        write_results(arguments, f"micro_{keras.backend.backend()}", values, [table])
+    name = f"micro_{keras.backend.backend()}"
+    measure_each(arguments, lambda model: measure(model, samples), table, cells, name, samples=samples)
+
+
+def cells(row):
+    return (
+        *(f"{row[key]:.2%}" for key in ("equal", "within_one", "same_class", "equal_plain")),
+        *(f"{row[key]:.1%}" for key in ("accuracy", "float_accuracy")),
+        *(f"{row[key]:,}" for key in ("bytes", "arena_bytes", "activation_bytes")),
+        str(len(row["operators"])),
+    )
 
 
 if __name__ == "__main__":

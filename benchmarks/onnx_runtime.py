@@ -11,7 +11,7 @@ import tempfile
 
 import keras
 import numpy as np
-from _common import Table, environment, write_results
+from _common import Table, measure_each
 from _common import parser as common_parser
 from quantization_accuracy import CALIBRATION, TASKS
 
@@ -88,22 +88,18 @@ def main():
         ),
         notes=("Same class as the quantized model; asked: 99.5 %, and no convolution in floats.",),
     )
-    rows = []
-    for name in arguments.models:
-        row = measure(name, samples)
-        rows.append(row)
-        print(row, flush=True)
-        table.add(
-            name,
-            *(f"{row[key]:.2%}" for key in ("equal_to_model", "equal_to_xnnpack", "same_class")),
-            *(f"{row[key]:.1%}" for key in ("accuracy", "litert_accuracy")),
-            *(row[key] for key in ("convolutions_in_integers", "convolutions_in_floats")),
-            *(f"{row[key]:,}" for key in ("bytes", "litert_bytes")),
-            *(f"{row[key]:.2f}" for key in ("milliseconds", "litert_milliseconds")),
-        )
-        keras.backend.clear_session()
-    values = {"environment": environment(), "samples": samples, "rows": rows}
-    write_results(arguments, f"onnx_runtime_{keras.backend.backend()}", values, [table])
+    name = f"onnx_runtime_{keras.backend.backend()}"
+    measure_each(arguments, lambda model: measure(model, samples), table, cells, name, samples=samples)
+
+
+def cells(row):
+    return (
+        *(f"{row[key]:.2%}" for key in ("equal_to_model", "equal_to_xnnpack", "same_class")),
+        *(f"{row[key]:.1%}" for key in ("accuracy", "litert_accuracy")),
+        *(row[key] for key in ("convolutions_in_integers", "convolutions_in_floats")),
+        *(f"{row[key]:,}" for key in ("bytes", "litert_bytes")),
+        *(f"{row[key]:.2f}" for key in ("milliseconds", "litert_milliseconds")),
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What runners of exported files have in common: which arrays become which inputs of a file, and in what numbers."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -9,9 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mot._messages import describe
+from keras_mot._messages import describe, shortened
 from keras_mot.data.arrays import is_number
 from keras_mot.data.naming import unique_names
+
+# Files that take any batch are run on this many samples at a time, which bounds the memory.
+_LARGEST_CHUNK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,12 @@ def content_of(source: str | os.PathLike | bytes, suffix: str) -> tuple[bytes, s
     return path.read_bytes(), f"'{path}'"
 
 
+def check_threads(num_threads: int) -> None:
+    """Raises a ValueError if something is no number of threads."""
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+        raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {describe(num_threads)}.")
+
+
 def run_like_model(runner: "FileRunner", inputs: Any, output_names: Sequence[str], structure: Any) -> Any:
     """The outputs of a file for inputs as the Keras model takes them.
 
@@ -82,6 +92,7 @@ class FileRunner:
 
     inputs: tuple[RunnerTensor, ...]
     outputs: tuple[RunnerTensor, ...]
+    _runtime: str  # its name at the beginning of a sentence
     _label: str  # of the file, in messages
 
     @property
@@ -89,6 +100,28 @@ class FileRunner:
         """The batch size that the file prescribes, or None if it takes any."""
         sizes = {tensor.shape[0] for tensor in self.inputs if tensor.shape}
         return next((size for size in sizes if size is not None), None)
+
+    @contextlib.contextmanager
+    def _blaming(self, action):
+        """Where an error is one of the file: runtimes and their bindings raise what they like."""
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(f"{self._runtime} cannot {action} {self._label}: {shortened(error)}") from error
+
+    def _run_in_chunks(self, arrays, run_one):
+        """Dictionary of the outputs for arrays of any number of samples.
+
+        Args:
+            arrays: one for each input, as the runtime takes it.
+            run_one: function of as many samples as the file takes at once, to a list of arrays, one for each output.
+        """
+        count = self._count(arrays)
+        step = self.batch_size or min(count, _LARGEST_CHUNK)
+        chunks = [run_one([array[start : start + step] for array in arrays]) for start in range(0, count, step)]
+        # What a batch was filled up with is cut off; an output without a batch (a scalar) is what the last run gave.
+        joined = [np.concatenate(each)[:count] if each[0].ndim else each[-1] for each in zip(*chunks, strict=True)]
+        return {tensor.name: array for tensor, array in zip(self.outputs, joined, strict=True)}
 
     def _filled(self, array):
         """An array, its last sample repeated until the batch is full."""

@@ -106,7 +106,7 @@ class Quantization(Stage):
         else:
             calibration = dataclasses.replace(calibration, data=labelled[0], loss=labelled[1])
         placement = "integer" if self.placement is None and self.strict else self.placement
-        # Which integers by default, is of no meaning yet in a rehearsal, and rounding by data takes time.
+        # A rehearsal shows what does not fit: for that it need not round by data, which takes time.
         stage = dataclasses.replace(self, rounding=Nearest()) if run.rehearsing and self.rounding is None else self
         others = {expression: stage.scheme(bits) for expression, bits in (self.overrides or {}).items()}
         options = {**options, "overrides": dict.fromkeys(self.skip) | others, "placement": placement}

@@ -1,6 +1,5 @@
 """Runs a `.tflite` file in the LiteRT runtime."""
 
-import contextlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -8,14 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from keras_mot._messages import describe, shortened
+from keras_mot._messages import describe
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.isolation import open_interpreter
 from keras_mot.export.litert.litert_file import parse_content, read_content, reads
-from keras_mot.export.running import FileRunner, RunnerTensor
-
-# Files that take any batch are run on this many samples at a time, which bounds the memory.
-_LARGEST_CHUNK = 64
+from keras_mot.export.running import FileRunner, RunnerTensor, check_threads
 
 
 class LiteRTRunner(FileRunner):
@@ -48,6 +44,8 @@ class LiteRTRunner(FileRunner):
         probabilities = runner.run(images)["dense_1"]
     """
 
+    _runtime = "The LiteRT runtime"
+
     def __init__(
         self,
         source: str | os.PathLike | bytes,
@@ -56,8 +54,7 @@ class LiteRTRunner(FileRunner):
         kernels: Literal["default", "reference"] = "default",
     ):
         require("ai_edge_litert.interpreter")
-        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-            raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {describe(num_threads)}.")
+        check_threads(num_threads)
         if kernels not in ("default", "reference"):
             raise ValueError(f"`kernels` must be 'default' or 'reference'. Received: {describe(kernels)}.")
         self._keeps_values = kernels == "reference"
@@ -91,16 +88,7 @@ class LiteRTRunner(FileRunner):
                 cannot hold), or the runtime fails.
         """
         arrays = [self._quantize(a, t) for a, t in zip(self._arrange(inputs), self.inputs, strict=True)]
-        count = self._count(arrays)
-        step = self.batch_size or min(count, _LARGEST_CHUNK)
-        chunks = [self._invoke([a[i : i + step] for a in arrays]) for i in range(0, count, step)]
-        outputs = {}
-        for tensor in self.outputs:
-            parts = [chunk[tensor.name] for chunk in chunks]
-            # An output without a batch dimension (a scalar) stays what the last run gave.
-            joined = np.concatenate(parts) if parts[0].ndim else parts[-1]
-            outputs[tensor.name] = joined[:count] if parts[0].ndim else joined
-        return outputs
+        return self._run_in_chunks(arrays, self._invoke)
 
     def set_inputs(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> None:
         """Writes one batch into the runtime, resizing its inputs, for repeated `invoke`."""
@@ -136,19 +124,11 @@ class LiteRTRunner(FileRunner):
                 continue
         return values
 
-    @contextlib.contextmanager
-    def _blaming(self, action):
-        """Where an error is one of the file: the runtime and its bindings raise what they like."""
-        try:
-            yield
-        except Exception as error:
-            raise ValueError(f"The LiteRT runtime cannot {action} {self._label}: {shortened(error)}") from error
-
     def _invoke(self, arrays):
         with self._blaming("run"):
-            self._set([self._filled(array) for array in arrays])  # the surplus is cut off the outputs
+            self._set([self._filled(array) for array in arrays])
             self._interpreter.invoke()
-            return {tensor.name: self._dequantize(tensor) for tensor in self.outputs}
+            return [self._dequantize(tensor) for tensor in self.outputs]
 
     def _set(self, arrays):
         self._interpreter.set_inputs([tensor.index for tensor in self.inputs], arrays)

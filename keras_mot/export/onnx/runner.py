@@ -1,17 +1,14 @@
 """Runs an `.onnx` file in ONNX Runtime."""
 
-import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_mot._messages import describe, shortened
 from keras_mot.export.dependencies import check_installed, require
-from keras_mot.export.running import FileRunner, RunnerTensor, content_of
+from keras_mot.export.running import FileRunner, RunnerTensor, check_threads, content_of
 
-_LARGEST_CHUNK = 64
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -49,6 +46,8 @@ class OnnxRunner(FileRunner):
         probabilities = runner.run(images)["dense_1"]
     """
 
+    _runtime = "ONNX Runtime"
+
     def __init__(
         self,
         source: str | os.PathLike | bytes,
@@ -57,8 +56,7 @@ class OnnxRunner(FileRunner):
         optimized: bool = True,
     ):
         check_installed("onnxruntime", purpose="ONNX files")
-        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-            raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {describe(num_threads)}.")
+        check_threads(num_threads)
         content, self._label = content_of(source, ".onnx")
         runtime = require("onnxruntime")
         options = runtime.SessionOptions()
@@ -85,14 +83,7 @@ class OnnxRunner(FileRunner):
         Raises:
             ValueError: the arrays do not fit the inputs, or the runtime fails.
         """
-        arrays = self._prepared(inputs)
-        count = self._count(arrays)
-        step, parts = self.batch_size or min(count, _LARGEST_CHUNK), []
-        with self._blaming("run"):
-            for start in range(0, count, step):
-                parts.append(self._session.run(None, self._named([array[start : start + step] for array in arrays])))
-        joined = [np.concatenate(each)[:count] if each[0].ndim else each[-1] for each in zip(*parts, strict=True)]
-        return {tensor.name: array for tensor, array in zip(self.outputs, joined, strict=True)}
+        return self._run_in_chunks(self._prepared(inputs), self._outputs_of)
 
     def set_inputs(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> None:
         """Holds one batch, for repeated `invoke`."""
@@ -119,12 +110,9 @@ class OnnxRunner(FileRunner):
         """Inputs for the session."""
         return {tensor.name: self._filled(array) for array, tensor in zip(arrays, self.inputs, strict=True)}
 
-    @contextlib.contextmanager
-    def _blaming(self, action):
-        try:
-            yield
-        except Exception as error:
-            raise ValueError(f"ONNX Runtime cannot {action} {self._label}: {shortened(error)}") from error
+    def _outputs_of(self, arrays):
+        with self._blaming("run"):
+            return self._session.run(None, self._named(arrays))
 
 
 def _described(item, number):

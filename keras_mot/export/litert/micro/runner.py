@@ -1,13 +1,12 @@
 """Runs a `.tflite` file in the interpreter of LiteRT for Microcontrollers."""
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_mot._messages import describe, shortened
+from keras_mot._messages import describe
 from keras_mot.export.dependencies import check_installed, require
 from keras_mot.export.litert.integers.operators import operators_of
 from keras_mot.export.litert.isolation import ChildProcess
@@ -49,6 +48,8 @@ class MicroRunner(FileRunner):
         probabilities = runner.run(images)["dense_1"]
         print(runner.arena_bytes)
     """
+
+    _runtime = "TFLM"
 
     def __init__(
         self,
@@ -143,13 +144,6 @@ class MicroRunner(FileRunner):
             with self._blaming("run"):
                 self._arena, _ = self._process.call("arena")
         return self._arena
-
-    @contextlib.contextmanager
-    def _blaming(self, action):
-        try:
-            yield
-        except ValueError as error:
-            raise ValueError(f"TFLM cannot {action} {self._label}: {shortened(error)}") from error
 
     @staticmethod
     def _rounded(array):
