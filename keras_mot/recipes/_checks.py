@@ -18,11 +18,11 @@ from keras_mot.recipes.objective import kind_of_labels
 _LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
 
-def check_model(model):
-    """Refuses what is no built, plain Keras model with finite weights."""
+def check_model(model, function):
+    """Refuses what is no built, plain Keras model with finite weights, for a function of this name."""
     if not isinstance(model, keras.Model):
-        raise TypeError(f"`compress` expects a Keras model; received {describe(model)}.")
-    require_built(model, "compress")
+        raise TypeError(f"`{function}` expects a Keras model; received {describe(model)}.")
+    require_built(model, function)
     if not model.weights:
         raise ValueError(f"'{model.name}' has no weights: there is nothing to compress.")
     if is_quantized(model) or transformed_weights(model):

@@ -117,7 +117,7 @@ def compress(
     ```
     """
     DEFAULT.check_written()
-    check_model(model)
+    check_model(model, "compress")
     recipe = find_recipe(recipe)
     check_seed(seed)
     data = TrainingData(train_data, validation_data)

@@ -206,7 +206,7 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
             mask = weight.to_matrices(masks[id(weight.variable)])
             if are_few(moments):
                 few.append(weight.path)
-            after = np.stack([_solved(centered, mask, goal, group, damping) for group in range(len(goal))])
+            after = np.stack([_solved(centered, mask[group], goal, group, damping) for group in range(len(goal))])
             if id(weight.variable) in groups:
                 numbers = weight.to_matrices(groups[id(weight.variable)])
                 after, mask = _with_moved_zeros(centered, mask, goal, numbers, after, damping)
@@ -223,8 +223,9 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
 
 
 def _solved(moments, mask, goal, group, damping):
+    """The weights of a group, with zeros where the mask of the group has them."""
     products = moments.cross[group].astype("float64") @ goal[group]
-    return masked_least_squares(moments.second[group], products, mask[group], goal[group], damping)
+    return masked_least_squares(moments.second[group], products, mask, goal[group], damping)
 
 
 def _with_moved_zeros(moments, mask, goal, numbers, after, damping):
@@ -235,7 +236,7 @@ def _with_moved_zeros(moments, mask, goal, numbers, after, damping):
         change = moments.cross[group].astype("float64") @ goal[group] - second @ goal[group]
         free = goal[group] + least_squares(second, change, damping).value  # without any zeros
         places = chosen_places(second, free, mask[group], numbers[group], damping)
-        other = _solved(moments, places[None].repeat(len(goal), axis=0), goal, group, damping)
+        other = _solved(moments, places, goal, group, damping)
         errors = [np.sum((second @ off) * off, axis=0) for off in (after[group] - free, other - free)]
         better = errors[1] < errors[0]
         after[group][:, better], mask[group][:, better] = other[:, better], places[:, better]

@@ -120,7 +120,7 @@ def search(
     if budget.latency_ms is not None and not latency_runs:
         raise ValueError("The budget limits `latency_ms`, and `latency_runs` is 0: nothing would be timed.")
     families, executor = families_for(families), find_executor(executor)
-    check_model(model)
+    check_model(model, "search")
     check_seed(seed)
     settings = {"metric": metric, "loss": loss, "seed": seed, "latency_runs": latency_runs}
     if not executor.shares_process:

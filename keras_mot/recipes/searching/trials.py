@@ -48,6 +48,7 @@ class Trials:
         known = self._folder / _SENSITIVITY
         # Refuses another search's folder before anything is computed.
         self._study = Study(self._folder, storage, self._budget, self._rate, seed, identity)
+        self._check_folders()
         if self._executor.shares_process:
             self._executor.bind(self._run_here)
         else:
@@ -58,6 +59,16 @@ class Trials:
         self._choices = choices_of(self._model, self._losses(known, arranged, seed))
         if not self._choices:
             self._families = [name for name in self._families if not FAMILIES[name]] or ["dense"]
+
+    def _check_folders(self):
+        """Refuses to go on where what trials have left was taken away: the best of them could not be given back."""
+        folders = [trial_folder(self._folder, trial.number) for trial in measured(self._study.trials)]
+        gone = [str(folder) for folder in folders if not (folder / RECIPE).is_file()]
+        if gone:
+            raise ValueError(
+                f"The search in '{self._folder}' has trials whose recipes are gone: {gone}. Put these folders back, or "
+                "begin in another one."
+            )
 
     def _losses(self, path, arranged, seed):
         """What the outputs lose by each layer and setting; read from the folder, if they are there."""

@@ -161,6 +161,18 @@ def test_another_model_is_refused(result, model, arrays, folder):
         searched(model, (arrays[1], arrays[0]), folder, Budget(zipped=5000))
 
 
+@only_tensorflow
+def test_a_folder_whose_trials_are_gone_is_refused(result, model, arrays, folder):
+    moved = trial_folder(folder, 0).rename(folder / "elsewhere")
+    try:
+        with pytest.raises(ValueError, match=r"recipes are gone.*trial-0000"):
+            searched(model, arrays, folder, Budget(zipped=5000))
+    finally:
+        moved.rename(trial_folder(folder, 0))
+    with pytest.raises(TypeError, match="`search` expects a Keras model"):
+        searched("model.keras", arrays, folder, Budget(zipped=5000))
+
+
 class _Killing(Processes):
     """Kills the process of the second trial."""
 
