@@ -56,15 +56,11 @@ def test_a_loop_of_ones_own_is_no_recurrent_layer(rng, tmp_path):
 
 
 def test_channels_first(rng, tmp_path):
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow computes no convolutions with channels first on CPUs")
     inputs = keras.Input((3, 8, 8))
     x = layers.Conv2D(4, 3, data_format="channels_first", name="conv")(inputs)
     x = layers.MaxPooling2D(2, data_format="channels_first", name="pool")(x)
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
-    found = reasons(model, rng.standard_normal((8, 3, 8, 8)).astype("float32"), tmp_path)
-    told = {layer for (_, layer), reason in found.items() if "`data_format='channels_last'`" in reason}
-    assert told == {"conv", "pool"}
+    assert reasons(model, rng.standard_normal((8, 3, 8, 8)).astype("float32"), tmp_path) == {}
 
 
 def test_what_is_asked_for_is(rng, tmp_path):

@@ -124,12 +124,13 @@ def test_a_join_of_equal_numbers_keeps_them():
     assert len(quantizers) == 3
 
 
-def test_channels_first_computes_in_floats():
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow has no convolutions of this layout on CPUs")
+def test_channels_first_computes_in_integers():
     model = chain(
         layers.Conv2D(3, 3, data_format="channels_first", name="conv"),
         *(layers.Flatten(name="flat"), layers.Dense(2, name="head")),
         shape=(3, 8, 8),
     )
-    assert operations(quantize_model(model)) == ["conv", "Q", "flat", "head", "Q"]
+    steps = operations(quantize_model(model))
+    assert steps[0] == "Q"
+    assert [step for step in steps if step in ("conv", "flat", "head")] == ["conv", "flat", "head"]
+    assert len(steps) == 8, steps

@@ -9,6 +9,7 @@ from keras_mot._arrays import numpy_value
 from keras_mot._keras import flatten_layers, forget_torch_parameters, forgetting_calls
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
+from keras_mot.graph.channels_last import with_channels_last
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
@@ -138,10 +139,12 @@ def simulate(
         flat = with_known_sizes(flat, flat_copy(plain, given, data, shapes, trained, left), waiting)
         settings = settings_of_operations(flat.operations, scheme, selected, overrides, flat.around)
     warn_of(flat, model, settings.is_in_floats, trained)
+    turned, turns = with_channels_last(flat.model)
     parted, parts = move_before_concatenations(
-        flat.model, lambda operation: settings.get(flat.origins.of(operation)) is not None
+        turned, lambda operation: settings.get(flat.origins.of(turns.of(operation))) is not None
     )
-    origins_of_parted = parts.through(flat.origins)
+    turned_in_plain = turns.through(flat.in_plain)
+    origins_of_parted = parts.through(turns).through(flat.origins)
 
     def shall_fold(linear, batch_norm):
         left = [settings.is_left(origins_of_parted.of(layer)) for layer in (linear, batch_norm)]
@@ -201,7 +204,7 @@ def simulate(
         raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
     by_data = data is not None and not trained
     schemes = {id(layer): with_rounding(target.scheme_of(layer, chosen(layer).scheme), by_data) for layer in weighted}
-    carried = carried_through(sources, folded, made.through(parts.through(flat.in_plain)), lowered)
+    carried = carried_through(sources, folded, made.through(parts.through(turned_in_plain)), lowered)
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
     left = _round_weights(simulation, copied, chosen, schemes, lowered.moves, folds, carried, keys)
