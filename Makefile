@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 CHECK_PYTHON := import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit( \
 	"Python %d.%d cannot hold all backends: TensorFlow has wheels for 3.11 to 3.13. Set one: make PYTHON=python3.12" % v)
 
-.PHONY: demo test smoke lint format clean install
+.PHONY: demo test smoke docs lint format clean install
 
 demo: $(STAMP)
 	KERAS_BACKEND=tensorflow $(BIN)/keras-mot demo
@@ -31,6 +31,10 @@ test: lint
 # lowest. PYTHON may be another interpreter.
 smoke: $(STAMP)
 	$(BIN)/python tests/versions/run.py --python $(PYTHON) --backends $(BACKENDS) --pin $(TORCH) -- $(VERSIONS)
+
+# The site of the documentation, in `site/`; warnings are errors.
+docs: $(STAMP)
+	$(BIN)/python -m mkdocs build --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -52,4 +56,4 @@ $(STAMP): pyproject.toml Makefile
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest .venv-newest build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-newest build dist site *.egg-info

@@ -24,7 +24,7 @@ def choose_backend():
     if "keras" in sys.modules:
         return
     asked = os.environ.get("KERAS_BACKEND")
-    wanted = asked or _configured()
+    wanted, _ = configured_backend()
     if wanted not in BACKENDS or is_installed(wanted):
         return
     others = [backend for backend in BACKENDS if is_installed(backend)]
@@ -46,10 +46,13 @@ def choose_backend():
     os.environ["KERAS_BACKEND"] = others[0]
 
 
-def _configured():
-    """The backend in Keras's configuration file, or its default."""
-    folder = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+def configured_backend() -> tuple[str, str]:
+    """The backend that Keras is set to take, whether it is installed or not, and what says so."""
+    asked = os.environ.get("KERAS_BACKEND")
+    if asked:
+        return asked, "KERAS_BACKEND says so"
+    path = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "keras.json"
     try:
-        return json.loads((folder / "keras.json").read_text())["backend"]
+        return json.loads(path.read_text())["backend"], f"{path} says so"
     except (OSError, ValueError, KeyError, TypeError):
-        return "tensorflow"
+        return "tensorflow", "it is Keras's default"

@@ -4,6 +4,8 @@ import importlib.util
 
 _DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "sklearn": "scikit-learn", "tflite_micro": "tflite-micro"}
 """Names of the distributions, where they are not those of the modules."""
+_MODULES = {"pyyaml": "yaml", "tensorflow-cpu": "tensorflow"}
+"""Names of the modules of further distributions."""
 _NOTES = {"tensorflow": " (or tensorflow-cpu)"}
 
 
@@ -28,3 +30,9 @@ def how_to_install(*modules: str) -> str:
     modules = [module.split(".")[0] for module in modules]
     names = " ".join(_DISTRIBUTIONS.get(module, module) for module in modules)
     return f"pip install {names}{''.join(_NOTES.get(module, '') for module in modules)}"
+
+
+def module_of(distribution: str) -> str:
+    """The module that a distribution is imported by."""
+    modules = {**{name: module for module, name in _DISTRIBUTIONS.items()}, **_MODULES}
+    return modules.get(distribution, distribution.replace("-", "_"))

@@ -33,8 +33,8 @@ NAMES = {
         quantize_annotate_layer quantize_annotate_model quantize_apply quantize_model quantize_post_training
         quantize_scope reference_rounding strip_quantization""",
     "recipes": """PRESETS STAGES Budget Cluster CompressionResult Executor Factorize FineTune PostTraining Processes
-        Prune PruneChannels QuantizeAware Ray Recipe RemoveChannels SearchResult Stage StageResult StoreWeights Trial
-        Tune compress search""",
+        Prune PruneChannels QuantizeAware Ray Recipe Recommendation RemoveChannels SearchResult Stage StageResult
+        StoreWeights Trial Tune compress recommend search""",
     "sparsity": """SET SNIP Block Channel ConstantSparsity Criterion Element Gradient Granularity InformedCriterion
         Magnitude Movement NofM OptimalBrainSurgeon PerLayer PolynomialDecay PrunableLayer PruneForLatencyOnXNNPack
         PruningConfig PruningEvidence PruningPolicy PruningReport PruningSchedule PruningSummaries Random Regrow RigL

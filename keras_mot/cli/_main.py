@@ -15,8 +15,10 @@ from keras_mot._tables import fitting
 from keras_mot._version import __version__
 from keras_mot.cli import (
     cluster,
+    completion,
     compress,
     demo,
+    doctor,
     export,
     factorize,
     inspect,
@@ -24,6 +26,7 @@ from keras_mot.cli import (
     pack,
     prune,
     quantize,
+    recommend,
     search,
     sensitivity,
     train_quantized,
@@ -32,7 +35,9 @@ from keras_mot.cli._errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Usa
 
 _COMMANDS = (
     demo,
+    doctor,
     inspect,
+    recommend,
     sensitivity,
     factorize,
     prune,
@@ -44,6 +49,7 @@ _COMMANDS = (
     export,
     measure,
     pack,
+    completion,
 )
 _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."
 _EPILOG = "The Keras backend is chosen as always: KERAS_BACKEND=tensorflow, jax or torch."
@@ -56,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: list of strings; those of the process by default.
 
     Returns:
-        The exit code: 0 if all went well, 1 if the work failed, 2 if what was given cannot be worked with.
+        The exit code: 0 if all went well, 1 if the work failed or found something bad, 2 if what was given cannot be
+        worked with.
 
     Raises:
         SystemExit: for `--help`, `--version` and arguments that do not parse (with code 2).
@@ -67,14 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keras_mot.cli.main(["inspect", "model.keras"])
     ```
     """
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     _quieten()
     try:
-        # The result alone goes to stdout: what libraries print on the way is progress, and goes to stderr.
-        with fitting(sys.stdout), contextlib.redirect_stdout(sys.stderr), _plain_warnings():
+        with fitting(sys.stdout), _plain_warnings(sys.stderr), _progress_aside(options.quiet):
             if hasattr(options, "check"):
                 options.check(options)
-            _import_library()
+            if not getattr(options, "without_library", False):
+                _import_library()
             result = options.run(options)
         _print(json.dumps(result.data, indent=2) if options.json else result.text)
     except KeyboardInterrupt:
@@ -83,18 +90,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(options, error, EXIT_USAGE)
     except Exception as error:
         return _complain(options, str(error) or type(error).__name__, EXIT_FAILED)
-    return 0
+    return result.code
 
 
 @contextlib.contextmanager
-def _plain_warnings():
+def _progress_aside(quiet):
+    """Within the block, what libraries print is progress, and goes to stderr: the result alone goes to stdout."""
+    with contextlib.ExitStack() as stack:
+        if quiet:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
+
+
+@contextlib.contextmanager
+def _plain_warnings(stream):
     """Within the block, warnings of this package are lines that say what is wrong, and not where in its code."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def say(message, category, filename, lineno, file=None, line=None):
             if issubclass(category, UserWarning):
-                print(f"warning: {message}", file=sys.stderr)
+                print(f"warning: {message}", file=stream)
             else:
                 show(message, category, filename, lineno, file, line)
 
@@ -141,11 +159,13 @@ def _complain(options, message, code):
     return code
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="keras-mot", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"keras-mot {__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print the result as JSON")
+    common.add_argument("--quiet", action="store_true", help="print no progress: the result, warnings and errors only")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in _COMMANDS:

@@ -5,6 +5,7 @@ from keras_mot.recipes.channel_stages import PruneChannels
 from keras_mot.recipes.compress import compress
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import PRESETS, Recipe, find_recipe
+from keras_mot.recipes.recommending import Recommendation, recommend
 from keras_mot.recipes.result import CompressionResult, StageResult
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.executors import Executor, Processes, Ray
@@ -38,6 +39,7 @@ __all__ = [
     "QuantizeAware",
     "Ray",
     "Recipe",
+    "Recommendation",
     "RemoveChannels",
     "SearchResult",
     "Stage",
@@ -46,5 +48,6 @@ __all__ = [
     "Trial",
     "Tune",
     "compress",
+    "recommend",
     "search",
 ]

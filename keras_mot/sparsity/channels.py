@@ -53,7 +53,8 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
 
     ```python
     pruned = prune_low_magnitude(model, schedule, granularity=Channel(), overrides={"classifier": None})
-    ...  # train
+    pruned.compile("adam", "sparse_categorical_crossentropy")
+    pruned.fit(x_train, y_train)
     small = remove_pruned_channels(strip_pruning(pruned))
     ```
     """

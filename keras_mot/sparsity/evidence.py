@@ -79,6 +79,7 @@ class PruningEvidence:
     ```python
     evidence = PruningEvidence((x_train[:2048], y_train[:2048]))
     pruned = prune_low_magnitude(model, ConstantSparsity(0.8, 0, frequency=100), criterion=RigL())
+    pruned.compile("adam", "sparse_categorical_crossentropy")
     pruned.fit(x_train, y_train, callbacks=[UpdatePruningStep(evidence)])
     ```
     """

@@ -64,7 +64,7 @@ def prune_at_once(
     ```python
     small = strip_pruning(prune_at_once(model, x_train[:1024], 0.5))
     two_of_four = PruningConfig(granularity=NofM(2, 4), criterion=OptimalBrainSurgeon())
-    pattern = prune_at_once(model, x_train[:1024], two_of_four, overrides={"conv2d$": None})
+    pattern = prune_at_once(model, x_train[:1024], two_of_four, overrides={"stem": None})
     ```
     """
     check_layer(model, "prune_at_once")

@@ -141,3 +141,14 @@ def test_model_in_the_middle_of_pruning_and_clustering(run, tmp_path):
     kernel = next(tensor for tensor in values["tensors"] if tensor["name"] == "hidden/kernel")
     assert (kernel["unique_values"], kernel["zeros"]) == (4, 64)
     assert kernel["palette_bytes"] == 4 * 4 + 128 * 2 // 8
+
+
+def test_recommend(run, tmp_path):
+    build_model().save(tmp_path / "model.keras")
+    result = run("recommend", tmp_path / "model.keras", "--goal", "micro", "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert (found["recipe"], found["target"], found["refused"]) == ("int8", "micro", False)
+    text = run("recommend", tmp_path / "model.keras", "--no-training").out
+    assert f"keras-mot compress {tmp_path / 'model.keras'} --recipe int8" in text
+    assert run("recommend", tmp_path / "missing.keras").code == 2

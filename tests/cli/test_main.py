@@ -2,11 +2,12 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 from keras_mot import __version__
-from keras_mot.cli import _main, inspect
+from keras_mot.cli import _main, completion, inspect
 from keras_mot.cli._result import Result
 
 COMMANDS = ["demo", "inspect", "prune", "cluster", "quantize", "train-quantized", "compress", "export", "measure"]
@@ -105,3 +106,49 @@ def test_a_reader_that_has_read_enough_is_no_error(monkeypatch, capsys):
         monkeypatch.setattr(sys, "stdout", pipe)
         assert _main.main(["compress", "--list"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_quiet_prints_no_progress_but_warnings_and_errors(run, monkeypatch):
+    def work(options):
+        print("half of it done")
+        print("and more", file=sys.stderr)
+        warnings.warn("mind this", stacklevel=1)
+        return Result("done", {})
+
+    _inspect_does(monkeypatch, work)
+    loud, quiet = run("inspect", "a"), run("inspect", "a", "--quiet")
+    assert loud.out == quiet.out == "done\n"
+    assert "half of it done" in loud.err
+    assert "and more" in loud.err
+    assert quiet.err == "warning: mind this\n"
+
+    def fail(options):
+        print("half of it done")
+        raise ValueError("it broke")
+
+    _inspect_does(monkeypatch, fail)
+    failed = run("inspect", "a", "--quiet")
+    assert (failed.code, failed.err) == (1, "keras-mot inspect: error: it broke\n")
+
+
+def test_a_command_may_end_with_a_code_of_its_own(run, monkeypatch):
+    _inspect_does(monkeypatch, lambda options: Result("something is bad", {}, 1))
+    result = run("inspect", "a")
+    assert (result.code, result.out, result.err) == (1, "something is bad\n", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(run, shell):
+    pytest.importorskip("shtab", reason="the extra `completion` is not installed")
+    result = run("completion", shell)
+    assert result.code == 0
+    for command in COMMANDS:
+        assert command in result.out
+    assert "--sparsity" in result.out
+
+
+def test_completion_says_what_is_missing(run, monkeypatch):
+    monkeypatch.setattr(completion, "is_installed", lambda module: False)
+    result = run("completion", "bash")
+    assert result.code == 1
+    assert "pip install shtab" in result.err

@@ -22,9 +22,9 @@ LINES = [
 
 @pytest.mark.parametrize(("document", "line"), LINES)
 def test_it_parses(document, line):
-    _main._parser().parse_args(shlex.split(line, comments=True)[1:])
+    _main.make_parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
 def test_the_guide_has_all_commands():
     shown = {line.split()[1] for document, line in LINES if document == "command-line.md"}
-    assert shown == set(_main._parser()._subparsers._group_actions[0].choices)
+    assert shown == set(_main.make_parser()._subparsers._group_actions[0].choices)
