@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 CHECK_PYTHON := import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit( \
 	"Python %d.%d cannot hold all backends: TensorFlow has wheels for 3.11 to 3.13. Set one: make PYTHON=python3.12" % v)
 
-.PHONY: demo test smoke docs lint format clean install
+.PHONY: demo test smoke docs results lint format clean install
 
 demo: $(STAMP)
 	KERAS_BACKEND=tensorflow $(BIN)/keras-mot demo
@@ -35,6 +35,10 @@ smoke: $(STAMP)
 # The site of the documentation, in `site/`; warnings are errors.
 docs: $(STAMP)
 	$(BIN)/python -m mkdocs build --strict
+
+# Every benchmark that has no result yet, and benchmarks/RESULTS.md; `make results ARGUMENTS=--quick` for short runs.
+results: $(STAMP)
+	$(BIN)/python benchmarks/run_all.py $(ARGUMENTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

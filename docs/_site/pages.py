@@ -15,6 +15,7 @@ PAGES = {
     "CHANGELOG.md": "changes.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/RESULTS.md": "results.md",
     "benchmarks": "benchmarks.md",
     "examples": "examples.md",
 }

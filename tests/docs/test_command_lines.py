@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import runpy
 import shlex
 
 import pytest
@@ -28,3 +29,21 @@ def test_it_parses(document, line):
 def test_the_guide_has_all_commands():
     shown = {line.split()[1] for document, line in LINES if document == "command-line.md"}
     assert shown == set(_main.make_parser()._subparsers._group_actions[0].choices)
+
+
+def test_the_commands_of_benchmarks_can_be_run():
+    run_all = runpy.run_path(str(ROOT / "benchmarks" / "run_all.py"))
+    commands = run_all["commands"]()
+    assert len(commands) > 30
+    for command in commands:
+        assert (ROOT / "benchmarks" / command.script).is_file(), command.line
+        variables, words = command.arguments(pathlib.Path("work"), None, quick=True)
+        assert not {"PYTHON", "DIR", "FOLDER"} & set(words), command.line
+        assert words[-1] == "--quick"
+        assert ("KERAS_BACKEND" in variables) == ("KERAS_BACKEND" in command.line)
+
+
+def test_every_result_is_on_its_page():
+    page = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    missing = [path.stem for path in (ROOT / "benchmarks" / "results").glob("*.md") if f"## {path.stem}\n" not in page]
+    assert not missing, "run `python benchmarks/run_all.py --page`"
