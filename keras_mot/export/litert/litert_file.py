@@ -200,6 +200,11 @@ def dense_values(model, tensor):
     return stored[: math.prod(shape)].reshape(shape)
 
 
+def numpy_type(kind: str) -> np.dtype | None:
+    """The NumPy type of one of the schema's types by its name, or `None` where NumPy has none."""
+    return np.dtype(_NUMPY_TYPES[kind]) if kind in _NUMPY_TYPES else None
+
+
 def _unpack(raw, kind):
     if kind in _NUMPY_TYPES:
         return raw.view(np.dtype(_NUMPY_TYPES[kind]))
