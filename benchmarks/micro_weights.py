@@ -6,7 +6,6 @@ Trained models are kept in the folder; what is there is not trained again.
 """
 
 import dataclasses
-import json
 import pathlib
 import time
 
@@ -17,9 +16,7 @@ from collaborative_accuracy import DS_CLUSTERING_TUNED, DS_PRUNING, DS_TUNING, k
 
 from keras_mot.quantization import INT8, quantize_post_training
 
-EQUAL = dataclasses.replace(
-    DS_TUNING, epochs=DS_TUNING.epochs + DS_PRUNING.epochs + DS_CLUSTERING_TUNED.epochs
-)
+EQUAL = dataclasses.replace(DS_TUNING, epochs=DS_TUNING.epochs + DS_PRUNING.epochs + DS_CLUSTERING_TUNED.epochs)
 RECIPES = {"equal": EQUAL, "tuning": DS_TUNING, "pruning": DS_PRUNING, "clustering": DS_CLUSTERING_TUNED}
 VALUES, SPARSITY, ENTROPY_WEIGHT = 16, 0.5, 0.02
 

@@ -14,7 +14,7 @@ LOOKUP, HUFFMAN, MASK = 0, 1, 2
 """The numbers of the encodings in a file."""
 _VERSION, _HEADER_BYTES = 1, 16
 _ONE_TABLE = 0xF0
-"""Says to newer versions of TFLM that all channels share a table; older ones find it by a distance of 0 between them."""
+"""Says to newer versions of TFLM that all channels share a table; for older ones, tables have a distance of 0."""
 _MOST_VALUES = 128
 _ALIGNMENT = 16
 
@@ -64,15 +64,16 @@ def padded(size: int) -> int:
 
 
 def encodings(values: np.ndarray, channels: Channels) -> list[Encoded]:
-    """All encodings of a tensor of int8, in no order.
+    """All encodings of a tensor of int8, those that are decoded faster first.
 
     Args:
         values: int8, at least one.
         channels: its scales.
     """
-    found = [_huffman(values)]
+    found = []
     if channels.known(values.ndim):
-        found += [_one_table(values), _table_of_each_channel(values, channels), _mask(values, channels)]
+        found = [_one_table(values), _table_of_each_channel(values, channels), _mask(values, channels)]
+    found.append(_huffman(values))
     return [each for each in found if each is not None]
 
 
@@ -100,7 +101,8 @@ def _one_table(values):
     if len(table) > _MOST_VALUES:
         return None
     bits = _index_bits(len(table))
-    return Encoded(f"table of {len(table)}", _packed(indices, bits), _header(LOOKUP, _ONE_TABLE | bits, 0) + table.tobytes())
+    header = _header(LOOKUP, _ONE_TABLE | bits, 0)
+    return Encoded(f"look-up table of {len(table)}", _packed(indices, bits), header + table.tobytes())
 
 
 def _table_of_each_channel(values, channels):
@@ -118,7 +120,7 @@ def _table_of_each_channel(values, channels):
     joined = b"".join(table.tobytes().ljust(most, b"\0") for table in tables)
     bits = _index_bits(most)
     header = _header(LOOKUP, axis << 4 | bits, most)
-    return Encoded(f"tables of {most}, one a channel", _packed(indices.ravel(), bits), header + joined)
+    return Encoded(f"look-up tables of {most}, one a channel", _packed(indices.ravel(), bits), header + joined)
 
 
 def _index_bits(count):
@@ -159,7 +161,7 @@ def decoded(data: bytes, beside: bytes, shape: tuple[int, ...], dtype: np.dtype,
 
 def method_of(beside: bytes) -> str:
     """The encoding in words, by what stands beside the data of a constant that could be decoded."""
-    return {HUFFMAN: "Huffman", MASK: "bit mask", LOOKUP: "table"}[beside[0]]
+    return {HUFFMAN: "Huffman", MASK: "bit mask", LOOKUP: "look-up table"}[beside[0]]
 
 
 def _array(content, dtype):

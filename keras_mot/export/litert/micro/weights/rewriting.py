@@ -7,10 +7,10 @@ import numpy as np
 
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.litert_file import dense_values, enum_name, operator_codes, pack_model, parse_model
-from keras_mot.export.litert.micro.weights.encodings import Channels, Encoded, encodings, padded
+from keras_mot.export.litert.micro.weights.encodings import Encoded, encodings, padded
 from keras_mot.export.litert.micro.weights.reading import DECODE, KERNELS, channels_of, name_of
 
-_BYTES_OF_AN_OPERATOR = 200
+_BYTES_OF_AN_OPERATOR = 120
 """About what the operator takes in a file, with the description of its tensors."""
 _WORTHWHILE_SAVING = 0.05
 """Weights are decoded whenever the file runs: that should save at least this share of them."""
