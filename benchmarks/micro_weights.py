@@ -90,10 +90,10 @@ def table_of(rows):
         "DS-CNN-L for microcontrollers, weights compressed",
         (*headers, "float trained as long, %", "points lost", "asked", "zeros in kernels, %", "most values"),
         notes=(
-            "Bytes: of the whole file, as it lies in flash. Arena: with pointers of 64 bits. Each part holds speakers of "
-            "its own, and is measured on after training on the others; the means are weighted by clips.",
-            "Depthwise kernels are neither pruned nor clustered. Outputs are those of the file with dense weights to the "
-            "last bit, checked at the export.",
+            "Bytes: of the whole file, as it lies in flash. Arena: with pointers of 64 bits. Each part holds speakers "
+            "of its own, and is measured on after training on the others; the means are weighted by clips.",
+            "Depthwise kernels are neither pruned nor clustered. Outputs are those of the file with dense weights, to "
+            "the last bit, which the export checks.",
             f"Clustered with an entropy weight of {ENTROPY_WEIGHT}; ranges by calibration, after training.",
         ),
     )

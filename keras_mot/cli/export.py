@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import pathlib
 import re
 
 from keras_mot._formats import DEFAULT, format_of_name, suffixes
@@ -81,6 +82,7 @@ def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     _options.check_inputs(options)
     (path,) = _options.output_paths(options, _SUFFIXES)
+    _check_folder(options.c_sources)
     if path.suffix != DEFAULT.suffix:
         types = (f"--{side}-type" for side in ("input", "output") if getattr(options, f"{side}_type") is not None)
         others = ("--weights",) * (options.weights != "float32") + ("--sparse",) * (options.sparse != "auto")
@@ -91,11 +93,24 @@ def check(options: argparse.Namespace) -> None:
             raise UsageError(f"`{name}` is for `{DEFAULT.suffix}` files: leave it out.")
 
 
+def _check_folder(path):
+    """Refuses a folder that cannot be made, without making it."""
+    folder = None if path is None else pathlib.Path(path)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UsageError(f"`--c-sources {path}` is a file; expected a folder.")
+    if folder is not None and not folder.parent.is_dir():
+        raise UsageError(f"The folder '{folder.parent}' of `--c-sources {path}` does not exist: create it first.")
+
+
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
     (path,) = _options.output_paths(options, _SUFFIXES)
     format = format_of_name(path)
     format.check_written()
+    if options.c_sources is not None:
+        from keras_mot.export.dependencies import check_installed
+
+        check_installed("tflite_micro", purpose="sources for microcontrollers")
     samples, model = _loaded(options)
     arguments = {"batch_size": options.batch_size, "verification_data": samples}
     if format is DEFAULT:

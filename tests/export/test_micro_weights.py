@@ -322,6 +322,33 @@ def test_a_kernel_that_is_read_often_is_decoded_once(tmp_path):
 
 
 @in_tflm
+def test_what_tensors_share_is_stored_once_or_stays(tmp_path):
+    """Two layers with one kernel; and a kernel that is read as numbers, too."""
+    inputs = keras.Input((8, 8, 16))
+    x = layers.Conv2D(16, 1, name="first", use_bias=False)(inputs)
+    model = keras.Model(inputs, layers.Conv2D(16, 1, name="second", use_bias=False)(x))
+    data = np.random.default_rng(2).standard_normal((16, 8, 8, 16)).astype("float32")
+    quantized = quantize_post_training(cluster_weights(model, 4), INT8, data, target="micro")
+    parsed = parse_model(export_litert(quantized, tmp_path / "two.tflite", verify=False).path)
+    tensors = {tensor.name: tensor for tensor in parsed.subgraphs[0].tensors}
+    kernels = [tensors[b"first/kernel"], tensors[b"second/kernel"]]
+    parsed.buffers[kernels[1].buffer].data = parsed.buffers[kernels[0].buffer].data
+    apart = pack_model(parsed)
+    kernels[1].buffer = kernels[0].buffer
+    together = pack_model(parsed)
+    encoded = [with_encoded(content, candidates(content)) for content in (apart, together)]
+    assert len(candidates(together)) == 2
+    assert len(encoded[0]) == len(encoded[1])
+    code = candidates(together)[0].encoded
+    assert encoded[1].count(code.data) == encoded[1].count(code.beside) == 1
+    results = [next(iter(MicroRunner(each).run_integers(data).values())) for each in (apart, *encoded)]
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+    parsed.subgraphs[0].tensors[parsed.subgraphs[0].inputs[0]].buffer = kernels[0].buffer
+    assert candidates(pack_model(parsed)) == []
+
+
+@in_tflm
 def test_a_file_that_computes_something_else_is_not_written(quantized, tmp_path, monkeypatch):
     def wrong(values, channels):
         return encodings(np.roll(values, 1), channels)
@@ -524,6 +551,9 @@ def test_the_command_line(tmp_path, capsys, quantized):
         "device_1.h",
         "device_1_main.cc",
     ]
+    for folder, message in ((model, "is a file; expected a folder"), (tmp_path / "no" / "folder", "does not exist")):
+        assert main(["export", str(model), "-o", str(path), "--c-sources", str(folder)]) == 2
+        assert message in capsys.readouterr().err
     assert main(["export", str(model), "-o", str(path), "--arena-limit", "100"]) == 2
     assert "needs an arena of" in capsys.readouterr().err
     for option in (["--compress-weights", "auto"], ["--arena-limit", "1000"], ["--c-sources", str(tmp_path / "c")]):

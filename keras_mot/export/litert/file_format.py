@@ -3,9 +3,9 @@
 from keras_mot.export.litert.exporting import export_litert as export
 from keras_mot.export.litert.litert_file import is_litert as recognizes
 from keras_mot.export.litert.litert_file import parameters as _parameters
-from keras_mot.export.litert.litert_file import parse_model
+from keras_mot.export.litert.litert_file import parse_content, parse_model, read_content
 from keras_mot.export.litert.micro.runner import MicroRunner
-from keras_mot.export.litert.micro.weights.reading import has_encoded_weights, with_decoded_weights
+from keras_mot.export.litert.micro.weights.reading import DECODE, has_encoded_weights, with_decoded_weights
 from keras_mot.export.litert.runner import LiteRTRunner
 
 __all__ = ["export", "parameters", "recognizes", "runner"]
@@ -18,6 +18,7 @@ def parameters(path):
 
 def runner(path, num_threads=1, input_names=None):
     """A runner of a file: LiteRT's, or TFLM's where only that can decode the weights."""
-    if has_encoded_weights(parse_model(path)):
+    content, label = read_content(path)
+    if DECODE in content and has_encoded_weights(parse_content(content, label)):
         return MicroRunner(path, input_names)
     return LiteRTRunner(path, num_threads, input_names)

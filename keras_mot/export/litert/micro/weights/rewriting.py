@@ -65,25 +65,30 @@ def _kernels(schema, model):
     """Dictionary from tensors to the places of the first and the last operator that reads them.
 
     They are the constants of int8 that are read by weighted operators alone: others may want theirs before anything
-    is decoded.
+    is decoded. What several tensors share is such a constant if all of them are.
     """
     graph = model.subgraphs[0]
     codes = [enum_name(schema.BuiltinOperator, code) for code in operator_codes(model)]
     read, others = {}, {int(index) for index in graph.outputs}
     for place, operator in enumerate(graph.operators):
         at = KERNELS.get(codes[operator.opcodeIndex])
-        for position, index in enumerate(map(int, operator.inputs)):
+        for position, index in enumerate(map(int, _inputs(operator))):
             if position != at:
                 others.add(index)
             else:
                 read[index] = (read.get(index, (place,))[0], place)
-    return {index: places for index, places in read.items() if index not in others and _is_dense(schema, model, index)}
+    found = {index: places for index, places in read.items() if index not in others and _is_dense(schema, model, index)}
+    kept = {id(graph.tensors[index]) for index in found}
+    shared = {tensor.buffer for part in model.subgraphs for tensor in part.tensors if id(tensor) not in kept}
+    return {index: places for index, places in found.items() if graph.tensors[index].buffer not in shared}
 
 
 def _is_dense(schema, model, index):
     tensor = model.subgraphs[0].tensors[index]
-    data = model.buffers[tensor.buffer].data
-    return tensor.type == schema.TensorType.INT8 and data is not None and len(data) > 0 and tensor.sparsity is None
+    data, grid = model.buffers[tensor.buffer].data, tensor.quantization
+    has_values = data is not None and len(data) > 0 and tensor.sparsity is None
+    has_scale = grid is not None and grid.scale is not None and len(grid.scale) > 0
+    return tensor.type == schema.TensorType.INT8 and has_values and has_scale
 
 
 def with_encoded(content: bytes, chosen: list[Candidate]) -> bytes:
@@ -98,11 +103,12 @@ def with_encoded(content: bytes, chosen: list[Candidate]) -> bytes:
     code.customCode, code.version = DECODE, 1
     model.operatorCodes.append(code)
     _drop_what_is_not_read(schema, model)
+    stored = {}
     for candidate in sorted(chosen, key=lambda each: each.first, reverse=True):
         tensor = graph.tensors[candidate.index]
         operator = schema.OperatorT()
         operator.opcodeIndex = len(model.operatorCodes) - 1
-        operator.inputs = np.array([_stored(schema, model, part) for part in _parts(candidate)], "int32")
+        operator.inputs = np.array([_stored(schema, model, part, stored) for part in _parts(candidate)], "int32")
         operator.outputs = np.array([candidate.index], "int32")
         graph.operators.insert(candidate.first, operator)
         tensor.buffer = 0
@@ -116,22 +122,25 @@ def _parts(candidate):
     return candidate.encoded.data, candidate.encoded.beside
 
 
-def _stored(schema, model, content):
-    """A new constant of bytes; returns its index."""
+def _stored(schema, model, content, stored):
+    """The index of a new constant of bytes, or of an equal one in `stored`, which remembers them."""
+    if content in stored:
+        return stored[content]
     buffer, tensor = schema.BufferT(), schema.TensorT()
     buffer.data = np.frombuffer(content, "uint8")
     model.buffers.append(buffer)
     tensor.shape, tensor.type = np.array([len(content)], "int32"), schema.TensorType.UINT8
     tensor.buffer = len(model.buffers) - 1
     model.subgraphs[0].tensors.append(tensor)
-    return len(model.subgraphs[0].tensors) - 1
+    stored[content] = len(model.subgraphs[0].tensors) - 1
+    return stored[content]
 
 
 def _drop_what_is_not_read(schema, model):
     """Scales of biases that kernels compute, and all zero points of a tensor but one where they are equal."""
     graph = model.subgraphs[0]
     codes = [enum_name(schema.BuiltinOperator, each) for each in operator_codes(model)]
-    read = [(codes[each.opcodeIndex], int(index)) for each in graph.operators for index in each.inputs]
+    read = [(codes[each.opcodeIndex], int(index)) for each in graph.operators for index in _inputs(each)]
     readers = {}
     for name, index in read:
         readers.setdefault(index, set()).add(name)
@@ -144,6 +153,10 @@ def _drop_what_is_not_read(schema, model):
         elif grid.zeroPoint is not None and len(set(grid.zeroPoint)) == 1:
             tensor.quantization = copy.copy(grid)
             tensor.quantization.zeroPoint = grid.zeroPoint[:1]
+
+
+def _inputs(operator):
+    return () if operator.inputs is None else operator.inputs
 
 
 def _drop_buffers(schema, model):
