@@ -1,5 +1,7 @@
 """Compressed weights for microcontrollers: encodings, files that TFLM decodes, their arenas, and C++ of them."""
 
+import copy
+import functools
 import heapq
 import itertools
 import json
@@ -23,9 +25,11 @@ from keras_mot.export import (
     export_litert,
     write_micro_sources,
 )
+from keras_mot.export.litert.exporting import _arena_of
 from keras_mot.export.litert.litert_file import pack_model, parameters, parse_model
 from keras_mot.export.litert.micro.sources import _method
 from keras_mot.export.litert.micro.weights import huffman
+from keras_mot.export.litert.micro.weights.choice import choose
 from keras_mot.export.litert.micro.weights.encodings import Channels, Encoded, decoded, encodings
 from keras_mot.export.litert.micro.weights.reading import with_decoded_weights
 from keras_mot.export.litert.micro.weights.rewriting import candidates, with_encoded
@@ -271,27 +275,29 @@ def test_litert_refuses_it_and_says_why(small, quantized):
 
 @in_tflm
 def test_a_limited_arena(quantized, small, dense, tmp_path):
-    needed, least = small.arena_bytes, MicroRunner(dense.path).arena_bytes
+    content = dense.path.read_bytes()
+    arena_of = functools.cache(_arena_of)
+    needed, least = small.arena_bytes, arena_of(content)
     assert least < needed
-    path = tmp_path / "limited.tflite"
-    sizes = []
-    for limit in (needed, needed - 1, (needed + least) // 2, least):
-        exported = export_litert(quantized, path, compress_weights="auto", arena_limit=limit)
-        assert exported.arena_bytes <= limit
-        assert MicroRunner(path).arena_bytes == exported.arena_bytes
-        sizes.append(exported.bytes)
+    found = [choose(content, True, each, arena_of, "it") for each in (needed, needed - 1, (needed + least) // 2, least)]
+    for file, limit in zip(found, (needed, needed - 1, (needed + least) // 2, least), strict=True):
+        assert arena_of(file.content) <= limit
+    sizes = [len(file.content) for file in found]
     assert sizes == sorted(sizes)
     assert sizes[0] == small.bytes
-    assert sizes[0] < sizes[1] < sizes[-1] <= dense.bytes
-    assert "stay dense for `arena_limit`" in exported.compression_reason
+    assert sizes[0] < sizes[1] < sizes[-1] <= len(content)
+    assert found[0].weights == small.compressed_weights
+    assert "more stays dense for `arena_limit`" in found[1].reason
+    assert choose(content, False, least, arena_of, "it").content == content
+    with pytest.raises(ValueError, match=rf"'it' needs an arena of {least:,} bytes with no weights.*{least - 1:,}"):
+        choose(content, False, least - 1, arena_of, "it")
+    path = tmp_path / "limited.tflite"
+    exported = export_litert(quantized, path, compress_weights="auto", arena_limit=needed - 1)
+    assert (exported.bytes, exported.arena_bytes) == (sizes[1], arena_of(found[1].content))
     before = path.read_bytes()
-    for choice in ("auto", False):
-        with pytest.raises(
-            ValueError, match=rf"'network' needs an arena of {least:,} bytes with no weights.*{least - 1:,}"
-        ):
-            export_litert(quantized, path, compress_weights=choice, arena_limit=least - 1)
+    with pytest.raises(ValueError, match=rf"'network' needs an arena of {least:,} bytes"):
+        export_litert(quantized, path, compress_weights="auto", arena_limit=least - 1)
     assert path.read_bytes() == before
-    assert export_litert(quantized, path, arena_limit=least).arena_bytes == least
 
 
 @in_tflm
@@ -344,7 +350,9 @@ def test_what_tensors_share_is_stored_once_or_stays(tmp_path):
     results = [next(iter(MicroRunner(each).run_integers(data).values())) for each in (apart, *encoded)]
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
-    parsed.subgraphs[0].tensors[parsed.subgraphs[0].inputs[0]].buffer = kernels[0].buffer
+    other = copy.copy(kernels[0])
+    other.name = b"numbers"
+    parsed.subgraphs[0].tensors.append(other)
     assert candidates(pack_model(parsed)) == []
 
 

@@ -1,6 +1,7 @@
 """Chooses which weights of a file for microcontrollers are encoded: what is decoded stands in the arena."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -58,6 +59,7 @@ def choose(
     Raises:
         ValueError: the file needs a larger arena with dense weights already.
     """
+    arena_of = functools.cache(arena_of)
     found = candidates(content) if compress else []
     kept = found
     if arena_limit is not None:
