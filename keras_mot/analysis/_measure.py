@@ -175,7 +175,8 @@ def _evaluate(named, data, metric, batch_size, bar):
 
 def _time(named, sample, runs, bar):
     """Median latencies of the subjects that have a runtime which is that of their device; None for the others."""
-    timed = [subject for _, subject in named if subject.runner is not None and subject.runner.is_timed] if runs else []
+    runners = [subject for _, subject in named if subject.runner is not None] if runs else []
+    timed = [subject for subject in runners if getattr(subject.runner, "is_timed", True)]
     for subject in timed:
         subject.runner.set_inputs(subject.example() if sample is None else sample)
     task = bar.add_task("timing", total=runs if timed else 0)

@@ -80,9 +80,12 @@ def keras_tensor_stats(model: keras.Model) -> tuple[TensorStats, ...]:
 
 def file_tensor_stats(tensors: Iterable[Any]) -> tuple[TensorStats, ...]:
     """`TensorStats` of the constant tensors of an exported file."""
-    return tuple(
-        _count(t.name, t.values, t.dtype, t.zero_point, t.sparse_encoding, t.encoding, t.stored_bytes) for t in tensors
-    )
+    return tuple(_count(t.name, t.values, t.dtype, t.zero_point, t.sparse_encoding, *_encoding(t)) for t in tensors)
+
+
+def _encoding(tensor):
+    """How a tensor is compressed, and in how many bytes; not all formats have such."""
+    return getattr(tensor, "encoding", ""), getattr(tensor, "stored_bytes", None)
 
 
 def _count(name, values, dtype, zero_point=0, *storage):
