@@ -112,6 +112,8 @@ def run(options: argparse.Namespace) -> Result:
 
         check_installed("tflite_micro", purpose="sources for microcontrollers")
     samples, model = _loaded(options)
+    if options.c_sources is not None:
+        _check_target(model)
     arguments = {"batch_size": options.batch_size, "verification_data": samples}
     if format is DEFAULT:
         arguments |= {"weights": options.weights, "sparse_encoding": _SPARSE[options.sparse]}
@@ -128,6 +130,15 @@ def run(options: argparse.Namespace) -> Result:
             texts.append(str(sources))
             values["sources"] = [str(each) for each in (sources.header, sources.source, sources.program)]
     return Result("\n".join(texts), values)
+
+
+def _check_target(model):
+    """Refuses a model whose file could not run where the sources are for."""
+    from keras_mot.layers.activation_quantizer import is_quantized
+    from keras_mot.targets import target_of
+
+    if not is_quantized(model) or target_of(model).runtime != "micro":
+        raise UsageError("`--c-sources` is for microcontrollers: quantize the model with `--target micro`.")
 
 
 def _write_sources(options, exported):

@@ -200,6 +200,7 @@ def test_the_file_is_smaller_and_computes_the_same(small, dense):
     np.testing.assert_array_equal(small.run(X[:3]), dense.run(X[:3]))
 
 
+@pytest.mark.backend_independent
 @in_tflm
 @pytest.mark.parametrize("method", ["look-up table of", "look-up tables of", "bit mask", "Huffman"])
 @pytest.mark.parametrize("values", [2, 5, 9, 33, 65, 200])
@@ -230,6 +231,7 @@ def test_tflm_decodes_every_encoding(method, values, plain, monkeypatch):
     assert len(np.unique(expected)) > 1
 
 
+@pytest.mark.backend_independent
 @in_tflm
 def test_weights_are_read_as_they_were(small, dense):
     model, how = with_decoded_weights(parse_model(small.path))
@@ -248,6 +250,7 @@ def test_weights_are_read_as_they_were(small, dense):
     np.testing.assert_array_equal(result, MicroRunner(dense.path).run_integers(X[:4]).popitem()[1])
 
 
+@pytest.mark.backend_independent
 @in_tflm
 def test_measuring_and_inspecting(small, capsys):
     report = keras_mot.analysis.measure(small.path, data=(X, np.arange(32) % 10), latency_runs=3, progress=False)
@@ -267,12 +270,14 @@ def test_measuring_and_inspecting(small, capsys):
     assert "compressed for TFLM" in capsys.readouterr().out
 
 
+@pytest.mark.backend_independent
 @in_tflm
 def test_litert_refuses_it_and_says_why(small, quantized):
     with pytest.raises(ValueError, match=r"compressed weights, which only .*TFLM.*MicroRunner.*compress_weights=False"):
         LiteRTRunner(small.path)
 
 
+@pytest.mark.backend_independent
 @in_tflm
 def test_a_limited_arena(quantized, small, dense, tmp_path):
     content = dense.path.read_bytes()
@@ -300,6 +305,7 @@ def test_a_limited_arena(quantized, small, dense, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.backend_independent
 @in_tflm
 def test_what_saves_little_stays_dense(tmp_path):
     model = quantize_post_training(network(), INT8, X, target="micro")
@@ -327,6 +333,7 @@ def test_a_kernel_that_is_read_often_is_decoded_once(tmp_path):
     assert len(decodes) == len(names)
 
 
+@pytest.mark.backend_independent
 @in_tflm
 def test_what_tensors_share_is_stored_once_or_stays(tmp_path):
     """Two layers with one kernel; and a kernel that is read as numbers, too."""
@@ -356,6 +363,7 @@ def test_what_tensors_share_is_stored_once_or_stays(tmp_path):
     assert candidates(pack_model(parsed)) == []
 
 
+@pytest.mark.backend_independent
 @in_tflm
 def test_a_file_that_computes_something_else_is_not_written(quantized, tmp_path, monkeypatch):
     def wrong(values, channels):
@@ -367,6 +375,7 @@ def test_a_file_that_computes_something_else_is_not_written(quantized, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.backend_independent
 def test_it_can_be_written_where_tflm_is_missing(quantized, tmp_path, monkeypatch):
     known = keras_mot.export.dependencies.is_installed
     monkeypatch.setattr(
@@ -381,6 +390,7 @@ def test_it_can_be_written_where_tflm_is_missing(quantized, tmp_path, monkeypatc
         write_micro_sources(exported, tmp_path / "sources")
 
 
+@pytest.mark.backend_independent
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -417,6 +427,10 @@ def _one_input(model, graph, operator):
     operator.inputs = operator.inputs[:1]
 
 
+def _no_tensors(model, graph, operator):
+    operator.inputs = np.array([-1, -1], "int32")
+
+
 def _other_kind(model, graph, operator):
     buffer = model.buffers[graph.tensors[int(operator.inputs[1])].buffer]
     buffer.data = np.concatenate([np.array([9], "uint8"), buffer.data[1:]])
@@ -431,8 +445,9 @@ def _larger(model, graph, operator):
     tensor.shape = np.array([2**15, 2**15], "int32")
 
 
+@pytest.mark.backend_independent
 @in_tflm
-@pytest.mark.parametrize("change", [_one_input, _other_kind, _no_data, _larger])
+@pytest.mark.parametrize("change", [_one_input, _no_tensors, _other_kind, _no_data, _larger])
 def test_damaged_files_are_refused(change, small, tmp_path):
     path = tmp_path / "damaged.tflite"
     path.write_bytes(damaged(small, change))
@@ -441,6 +456,7 @@ def test_damaged_files_are_refused(change, small, tmp_path):
     assert main(["inspect", str(path)]) == 2
 
 
+@pytest.mark.backend_independent
 @in_tflm
 @in_cpp
 def test_the_array_compiles_to_the_file(small, tmp_path):
@@ -489,6 +505,7 @@ struct MicroInterpreter {
 """
 
 
+@pytest.mark.backend_independent
 @in_tflm
 @in_cpp
 def test_the_program_is_cpp(small, tmp_path):
@@ -525,6 +542,7 @@ def test_operators_have_the_names_of_the_resolver():
         _method("MyOwn", "the file")
 
 
+@pytest.mark.backend_independent
 @in_tflm
 @pytest.mark.parametrize(
     ("name", "error"),
@@ -536,6 +554,7 @@ def test_names_that_c_does_not_take(name, error, small, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.backend_independent
 @in_tflm
 def test_sources_of_no_file(small, tmp_path):
     with pytest.raises(ValueError, match="which is not a file"):
@@ -559,6 +578,10 @@ def test_the_command_line(tmp_path, capsys, quantized):
         "device_1.h",
         "device_1_main.cc",
     ]
+    network().save(tmp_path / "float.keras")
+    assert main(["export", str(tmp_path / "float.keras"), "-o", str(tmp_path / "f.tflite"), "--c-sources", "c"]) == 2
+    assert "quantize the model with `--target micro`" in capsys.readouterr().err
+    assert not (tmp_path / "f.tflite").exists()
     for folder, message in ((model, "is a file; expected a folder"), (tmp_path / "no" / "folder", "does not exist")):
         assert main(["export", str(model), "-o", str(path), "--c-sources", str(folder)]) == 2
         assert message in capsys.readouterr().err

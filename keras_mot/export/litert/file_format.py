@@ -13,7 +13,12 @@ __all__ = ["export", "parameters", "recognizes", "runner"]
 
 def parameters(path):
     """The constant tensors of a file, those that are encoded sparsely, or for TFLM, decoded."""
-    return _parameters(*with_decoded_weights(parse_model(path)))
+    model = parse_model(path)
+    try:
+        model, encodings = with_decoded_weights(model)
+    except ValueError as error:
+        raise ValueError(f"The weights of '{path}' cannot be read. {error}") from error
+    return _parameters(model, encodings)
 
 
 def runner(path, num_threads=1, input_names=None):

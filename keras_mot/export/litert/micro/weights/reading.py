@@ -62,10 +62,11 @@ def with_decoded_weights(model: Any) -> tuple[Any, dict[int, tuple[str, int]]]:
             if model.operatorCodes[operator.opcodeIndex].customCode != DECODE:
                 kept.append(operator)
                 continue
-            if len(operator.inputs) != 2 * len(operator.outputs):
+            inputs, outputs = ([] if each is None else list(each) for each in (operator.inputs, operator.outputs))
+            if len(inputs) != 2 * len(outputs) or min([*inputs, *outputs], default=0) < 0:
                 raise ValueError("An operator that decodes weights should read two tensors for each that it makes.")
-            for place, index in enumerate(operator.outputs):
-                parts = [graph.tensors[int(each)] for each in operator.inputs[2 * place : 2 * place + 2]]
+            for place, index in enumerate(outputs):
+                parts = [graph.tensors[int(each)] for each in inputs[2 * place : 2 * place + 2]]
                 data, beside = (_content(model, part) for part in parts)
                 tensor = graph.tensors[int(index)]
                 buffer = schema.BufferT()
@@ -103,7 +104,7 @@ def _restore_scales(schema, model, graph):
     for operator in graph.operators:
         name = codes[operator.opcodeIndex]
         at = _BIASES.get(name)
-        if at is None or len(operator.inputs) <= at or operator.inputs[at] < 0:
+        if at is None or operator.inputs is None or len(operator.inputs) <= at or min(operator.inputs) < 0:
             continue
         bias = graph.tensors[int(operator.inputs[at])]
         source = operator.inputs[2 if name == "TRANSPOSE_CONV" else 0]
