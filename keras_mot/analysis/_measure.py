@@ -33,6 +33,9 @@ def measure(
     this process has not exported runs in a child process, where it is timed too; without data and with
     `latency_runs=0`, files are read but not run.
 
+    A `.tflite` file with weights that are compressed for microcontrollers runs in TFLM, as by `MicroRunner`, and is not
+    timed.
+
     Latency is given for runtime artifacts only, which are `.tflite` files here; for Keras models, in memory
     or in `.keras` files, it is None. The time of a Keras model is that of Python and of the backend it
     happens to run on, says nothing about the device it is deployed to, and beside the time of a runtime it
@@ -171,8 +174,9 @@ def _evaluate(named, data, metric, batch_size, bar):
 
 
 def _time(named, sample, runs, bar):
-    """Median latencies of the subjects that have a runtime; None for the others."""
-    timed = [subject for _, subject in named if subject.runner is not None] if runs else []
+    """Median latencies of the subjects that have a runtime which is that of their device; None for the others."""
+    runners = [subject for _, subject in named if subject.runner is not None] if runs else []
+    timed = [subject for subject in runners if getattr(subject.runner, "is_timed", True)]
     for subject in timed:
         subject.runner.set_inputs(subject.example() if sample is None else sample)
     task = bar.add_task("timing", total=runs if timed else 0)

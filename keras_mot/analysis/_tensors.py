@@ -28,6 +28,9 @@ class TensorStats:
             (Shannon, 1948), the table of values not counted.
         bytes: Bytes of the values as a dense tensor of the data type.
         sparse_encoding: Whether the file stores only the values that are not zero.
+        encoding: How the file has it compressed for microcontrollers: "look-up table", "bit mask" or "Huffman"; empty
+            where it is not.
+        stored_bytes: What that takes in the file; None where it is not compressed so.
     """
 
     name: str
@@ -39,6 +42,8 @@ class TensorStats:
     entropy: float
     bytes: int
     sparse_encoding: bool = False
+    encoding: str = ""
+    stored_bytes: int | None = None
 
     @property
     def sparsity(self) -> float:
@@ -75,17 +80,20 @@ def keras_tensor_stats(model: keras.Model) -> tuple[TensorStats, ...]:
 
 def file_tensor_stats(tensors: Iterable[Any]) -> tuple[TensorStats, ...]:
     """`TensorStats` of the constant tensors of an exported file."""
-    return tuple(_count(t.name, t.values, t.dtype, t.zero_point, t.sparse_encoding) for t in tensors)
+    return tuple(_count(t.name, t.values, t.dtype, t.zero_point, t.sparse_encoding, *_encoding(t)) for t in tensors)
 
 
-def _count(name, values, dtype, zero_point=0, sparse_encoding=False):
+def _encoding(tensor):
+    """How a tensor is compressed, and in how many bytes; not all formats have such."""
+    return getattr(tensor, "encoding", ""), getattr(tensor, "stored_bytes", None)
+
+
+def _count(name, values, dtype, zero_point=0, *storage):
     zeros = int(values.size - np.count_nonzero(values != zero_point))
     counts = np.unique(values, return_counts=True)[1]
     entropy = entropy_in_bits(counts)
     size = values.size // 2 + values.size % 2 if dtype in ("int4", "uint4") else values.nbytes
-    return TensorStats(
-        name, tuple(values.shape), dtype, int(values.size), zeros, len(counts), entropy, size, sparse_encoding
-    )
+    return TensorStats(name, tuple(values.shape), dtype, int(values.size), zeros, len(counts), entropy, size, *storage)
 
 
 def share_of_zeros(stats: Iterable[TensorStats], kernels_only: bool) -> float:

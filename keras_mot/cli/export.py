@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import pathlib
+import re
 
 from keras_mot._formats import DEFAULT, format_of_name, suffixes
 from keras_mot.cli import _options
@@ -53,18 +55,51 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         "--batch-size", type=_options.at_least(1), metavar="N", help="batch size of the file (default: open)"
     )
     _options.add_integer_file(parser)
+    _add_micro(parser)
     parser.set_defaults(run=run, check=check)
+
+
+def _add_micro(parser):
+    group = parser.add_argument_group("files for microcontrollers")
+    group.add_argument(
+        "--compress-weights",
+        choices=("auto", "no"),
+        default="no",
+        help="store kernels as look-up tables, Huffman codes or bit masks, which TFLM decodes (default: no)",
+    )
+    group.add_argument(
+        "--arena-limit",
+        type=_options.at_least(1),
+        metavar="BYTES",
+        help="most bytes of the arena, in which decoded kernels stand, too (default: any)",
+    )
+    group.add_argument(
+        "--c-sources", metavar="FOLDER", help="write the file as a C array there too, with a program that runs it"
+    )
 
 
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     _options.check_inputs(options)
     (path,) = _options.output_paths(options, _SUFFIXES)
+    _check_folder(options.c_sources)
     if path.suffix != DEFAULT.suffix:
         types = (f"--{side}-type" for side in ("input", "output") if getattr(options, f"{side}_type") is not None)
         others = ("--weights",) * (options.weights != "float32") + ("--sparse",) * (options.sparse != "auto")
-        for name in (*types, *others):
+        micro = ("--compress-weights",) * (options.compress_weights != "no")
+        micro += ("--arena-limit",) * (options.arena_limit is not None)
+        micro += ("--c-sources",) * (options.c_sources is not None)
+        for name in (*types, *others, *micro):
             raise UsageError(f"`{name}` is for `{DEFAULT.suffix}` files: leave it out.")
+
+
+def _check_folder(path):
+    """Refuses a folder that cannot be made, without making it."""
+    folder = None if path is None else pathlib.Path(path)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UsageError(f"`--c-sources {path}` is a file; expected a folder.")
+    if folder is not None and not folder.parent.is_dir():
+        raise UsageError(f"The folder '{folder.parent}' of `--c-sources {path}` does not exist: create it first.")
 
 
 def run(options: argparse.Namespace) -> Result:
@@ -72,16 +107,50 @@ def run(options: argparse.Namespace) -> Result:
     (path,) = _options.output_paths(options, _SUFFIXES)
     format = format_of_name(path)
     format.check_written()
+    if options.c_sources is not None:
+        from keras_mot.export.dependencies import check_installed
+
+        check_installed("tflite_micro", purpose="sources for microcontrollers")
     samples, model = _loaded(options)
+    if options.c_sources is not None:
+        _check_target(model)
     arguments = {"batch_size": options.batch_size, "verification_data": samples}
     if format is DEFAULT:
         arguments |= {"weights": options.weights, "sparse_encoding": _SPARSE[options.sparse]}
         arguments |= _options.of_integer_file(options)
+        arguments["compress_weights"] = "auto" if options.compress_weights == "auto" else False
+        arguments["arena_limit"] = options.arena_limit
     else:
         arguments["strict"] = options.strict
     with blamed_on_input():
         exported = format.functions.export(model, path, **arguments)
-    return Result(str(exported), {**dataclasses.asdict(exported), "path": str(path)})
+        values, texts = {**dataclasses.asdict(exported), "path": str(path)}, [str(exported)]
+        if options.c_sources is not None:
+            sources = _write_sources(options, exported)
+            texts.append(str(sources))
+            values["sources"] = [str(each) for each in (sources.header, sources.source, sources.program)]
+    return Result("\n".join(texts), values)
+
+
+def _check_target(model):
+    """Refuses a model whose file could not run where the sources are for."""
+    from keras_mot.layers.activation_quantizer import is_quantized
+    from keras_mot.targets import target_of
+
+    if not is_quantized(model) or target_of(model).runtime != "micro":
+        raise UsageError("`--c-sources` is for microcontrollers: quantize the model with `--target micro`.")
+
+
+def _write_sources(options, exported):
+    from keras_mot.export import write_micro_sources
+
+    return write_micro_sources(exported, options.c_sources, _c_name(exported.path.stem))
+
+
+def _c_name(text):
+    """A name in C that is like the name of a file."""
+    name = re.sub(r"\W", "_", text, flags=re.ASCII)
+    return name if name[:1].isalpha() else f"model_{name}"
 
 
 def _loaded(options):

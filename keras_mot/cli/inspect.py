@@ -126,12 +126,14 @@ def _result(path, data, note=None):
             f"{tensor['unique_values']:,}",
             f"{tensor['entropy']:.2f}",
             "yes" if tensor["sparse_encoding"] else "",
+            f"{tensor['encoding']}, {tensor['stored_bytes']:,} bytes" if tensor["encoding"] else "",
         )
         for tensor in data["tensors"]
     ]
-    headers = ["tensor", "shape", "type", "values", "sparsity", "different", "entropy (bits)", "sparse encoding"]
-    if not any(row[-1] for row in rows):
-        headers, rows = headers[:-1], [row[:-1] for row in rows]
+    headers = ["tensor", "shape", "type", "values", "sparsity", "different", "entropy (bits)"]
+    headers += ["sparse encoding", "compressed for TFLM"]
+    shown = [place for place, _ in enumerate(headers) if place < len(headers) - 2 or any(row[place] for row in rows)]
+    headers, rows = [headers[place] for place in shown], [[row[place] for place in shown] for row in rows]
     head = (
         f"{path}: {data['parameters']:,} parameters, {data['bytes']:,} bytes, "
         f"{data['zipped_bytes']:,} zipped; sparsity {data['sparsity']:.1%} of kernels, "

@@ -2,6 +2,7 @@
 
 from keras_mot.export.litert.exporting import export_litert
 from keras_mot.export.litert.micro.runner import MicroRunner
+from keras_mot.export.litert.micro.sources import MicroSources, write_micro_sources
 from keras_mot.export.litert.result import LiteRTExport
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.verification import ExportVerificationError
@@ -16,6 +17,7 @@ __all__ = [
     "LiteRTExport",
     "LiteRTRunner",
     "MicroRunner",
+    "MicroSources",
     "OnnxExport",
     "OnnxRunner",
     "Package",
@@ -23,4 +25,5 @@ __all__ = [
     "export_onnx",
     "pack",
     "unpack",
+    "write_micro_sources",
 ]

@@ -88,10 +88,12 @@ class FileRunner:
     Attributes:
         inputs: the `RunnerTensor` of each input, in the order in which a list of arrays is taken.
         outputs: those of the outputs.
+        is_timed: whether `timed_invoke` says what a device that the file is for would take.
     """
 
     inputs: tuple[RunnerTensor, ...]
     outputs: tuple[RunnerTensor, ...]
+    is_timed = True
     _runtime: str  # its name at the beginning of a sentence
     _label: str  # of the file, in messages
 

@@ -38,6 +38,22 @@ def check_options(weights, sparse_encoding, batch_size, verify, tolerance):
         raise ValueError(f"`tolerance` must be greater than 0. Received: {tolerance}.")
 
 
+def check_micro_options(target, compress_weights, arena_limit):
+    """Checks the values of the options that are for microcontrollers alone."""
+    if compress_weights != "auto" and compress_weights is not False:
+        raise ValueError(f"`compress_weights` must be 'auto' or False. Received: {describe(compress_weights)}.")
+    if arena_limit is not None and (isinstance(arena_limit, bool) or not isinstance(arena_limit, int)):
+        raise TypeError(f"`arena_limit` must be a number of bytes, or None. Received: {describe(arena_limit)}.")
+    if arena_limit is not None and arena_limit < 1:
+        raise ValueError(f"`arena_limit` must be 1 or more, or None for any. Received: {arena_limit}.")
+    for name, value in (("compress_weights", compress_weights or None), ("arena_limit", arena_limit)):
+        if value is not None and target.runtime != "micro":
+            raise ValueError(
+                f"`{name}` is for microcontrollers: quantize the model with `target='micro'`. Received: "
+                f"{describe(value)}, the target being '{target.name}'."
+            )
+
+
 def check_path(path: str | os.PathLike) -> pathlib.Path:
     """Checks that a file can be written at `path`, and returns it as a `pathlib.Path`."""
     return writable_file(path, SUFFIXES)

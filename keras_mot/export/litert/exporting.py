@@ -21,7 +21,10 @@ from keras_mot.export.litert.integers.engine import IntegerEngine
 from keras_mot.export.litert.integers.operators import operators_of
 from keras_mot.export.litert.judging import RULES, exactly
 from keras_mot.export.litert.litert_file import parse_model
+from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.micro.verification import MicroVerifier
+from keras_mot.export.litert.micro.weights.choice import MicroFile
+from keras_mot.export.litert.micro.weights.choice import choose as choose_weights
 from keras_mot.export.litert.precision import check_precision, full_precision
 from keras_mot.export.litert.random_inputs import fitting_inputs, positive
 from keras_mot.export.litert.result import LiteRTExport
@@ -56,6 +59,8 @@ def export_litert(
     output_type: Literal["float32", "int8", "uint8", "int16"] | None = None,
     strict: bool = False,
     target: Target | str | None = None,
+    compress_weights: Literal["auto", False] = False,
+    arena_limit: int | None = None,
 ) -> LiteRTExport:
     """Exports a Keras model to a `.tflite` file and proves it by running it in the LiteRT runtime.
 
@@ -112,6 +117,12 @@ def export_litert(
         strict: Whether a quantized model must compute in integers throughout.
         target: The target that a quantized model was made for, where that shall be checked; by default it is what the
             model says.
+        compress_weights: Of a model for microcontrollers, "auto" to store each kernel as a look-up table and indices
+            (clustered ones), as a Huffman code, or as a bit mask and what is not zero (pruned ones), whichever is the
+            smallest, where that saves 5 % of it or more. TFLM decodes it in the arena whenever its layer computes;
+            LiteRT cannot run the file. The outputs are the same to the last bit. Defaults to False.
+        arena_limit: Of a model for microcontrollers, the most bytes that its arena may have: as few kernels stay dense
+            as it takes. Measured with pointers of 64 bits. Defaults to None, any number.
 
     Returns:
         A `LiteRTExport`.
@@ -120,10 +131,11 @@ def export_litert(
         TypeError: An argument is of the wrong type.
         ValueError: An argument has a wrong value, no file can be written at `path`, the model cannot be exported
             (not built, transforms not stripped, weights not finite, an operation that LiteRT or the target lacks),
-            it was made for another target, or `sparse_encoding=True` cannot be fulfilled.
+            it was made for another target, `sparse_encoding=True` cannot be fulfilled, or the arena would be larger
+            than `arena_limit` with dense weights already.
         ExportVerificationError: The file does not compute what the model computes.
-        ImportError: TensorFlow or ai-edge-litert is not installed, or, to verify a file for microcontrollers,
-            tflite-micro.
+        ImportError: TensorFlow or ai-edge-litert is not installed, or, to verify a file for microcontrollers or to
+            measure its arena, tflite-micro.
 
     Example:
 
@@ -136,11 +148,12 @@ def export_litert(
     checks.check_model(model)
     check_precision(model)
     target = _target(model, target)
+    checks.check_micro_options(target, compress_weights, arena_limit)
     types = tuple(target.file_type if kind is None else kind for kind in (input_type, output_type))
     integers = _check_integers(model, weights, sparse_encoding, *types)
     check_installed("tensorflow", "ai_edge_litert")
     on_micro = target.runtime == "micro"
-    if verify:
+    if verify or arena_limit is not None:
         check_runtime(target)
     given, typical = model, remembered(model)
     model = fold_trained_batch_norm(model)
@@ -170,10 +183,15 @@ def export_litert(
             convert = IntegerEngine(convert, *types, strict)
             sparse_encoding = False
         conversion, choice = _convert_and_choose(convert, model, signature, request, sparse_encoding, verifier)
-    write_bytes(path, choice.content)
+    file = MicroFile(choice.content)
+    if compress_weights or arena_limit is not None:
+        file = choose_weights(choice.content, bool(compress_weights), arena_limit, _arena_of, given.name)
+        if file.weights and verify:
+            verifier.check_same(file.content)
+    write_bytes(path, file.content)
     return LiteRTExport(
         path=path,
-        bytes=len(choice.content),
+        bytes=len(file.content),
         weights=kind,
         sparse_encoding=choice.sparse,
         sparse_reason=choice.reason,
@@ -188,9 +206,16 @@ def export_litert(
         target=target.name,
         arena_bytes=getattr(verifier, "arena_bytes", None),
         activation_bytes=getattr(verifier, "activation_bytes", None),
-        operators=operators_of(parse_model(choice.content)) if on_micro else (),
+        operators=operators_of(parse_model(file.content)) if on_micro else (),
+        compressed_weights=file.weights,
+        compression_reason=file.reason or "not asked for",
+        dense_bytes=len(choice.content),
         structure=_structure(model, conversion.output_names),
     )
+
+
+def _arena_of(content):
+    return MicroRunner(content).arena_bytes
 
 
 def _target(model, asked):

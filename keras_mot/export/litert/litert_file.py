@@ -40,7 +40,8 @@ _PACKED_BITS = {"INT4": 4, "UINT4": 4, "INT2": 2}
 class ConstantTensor:
     """A constant of the file: `values` is dense, whatever the storage; integers are not dequantized.
 
-    `zero_point` is the value that stands for zero.
+    `zero_point` is the value that stands for zero. `encoding` says how it is compressed, and `stored_bytes` what that
+    takes, where the file has it so.
     """
 
     name: str
@@ -48,6 +49,8 @@ class ConstantTensor:
     values: np.ndarray
     sparse_encoding: bool
     zero_point: int
+    encoding: str = ""
+    stored_bytes: int | None = None
 
 
 def is_litert(content: bytes) -> bool:
@@ -153,8 +156,11 @@ def _public(enum):
     return [(name, number) for name, number in vars(enum).items() if not name.startswith("_")]
 
 
-def parameters(model):
-    """The constant tensors of a parsed file that are parameters, each stored buffer once."""
+def parameters(model, encodings=None):
+    """The constant tensors of a parsed file that are parameters, each stored buffer once.
+
+    `encodings` is what `with_decoded_weights` says of them.
+    """
     schema = require("ai_edge_litert.schema_py_generated")
     seen = set()
     for graph in model.subgraphs:
@@ -168,7 +174,8 @@ def parameters(model):
             seen.add(tensor.buffer)
             name = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
             values, sparse = dense_values(model, tensor), tensor.sparsity is not None
-            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor))
+            encoded = (encodings or {}).get(tensor.buffer, ())
+            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), *encoded)
 
 
 def _zero_point(tensor):
@@ -198,6 +205,11 @@ def dense_values(model, tensor):
     if tensor.sparsity is not None:
         return _decode_sparse(stored, tensor.sparsity, shape)
     return stored[: math.prod(shape)].reshape(shape)
+
+
+def numpy_type(kind: str) -> np.dtype | None:
+    """The NumPy type of one of the schema's types by its name, or `None` where NumPy has none."""
+    return np.dtype(_NUMPY_TYPES[kind]) if kind in _NUMPY_TYPES else None
 
 
 def _unpack(raw, kind):

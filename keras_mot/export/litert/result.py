@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from keras_mot.export.litert.micro.runner import MicroRunner
+from keras_mot.export.litert.micro.weights.choice import CompressedWeight
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.running import run_like_model
 from keras_mot.targets import LITERT, get
@@ -30,11 +31,15 @@ class LiteRTExport:
         output_names: Names of the file's outputs in the order of the Keras model's.
         target: Name of the `keras_mot.targets.Target` that it is for.
         arena_bytes: Of a file for microcontrollers that was verified, the smallest arena that it runs in (measured with
-            pointers of 64 bits; of that, `activation_bytes` are shared by activations), or None.
+            pointers of 64 bits; of that, `activation_bytes` are shared by activations and decoded weights), or None.
         activation_bytes: See `arena_bytes`.
         operators: Of a file for microcontrollers, the operators that the program on the device has to register.
         float_operators: Of a quantized model, the operators that still compute in floats: (operator, the layer of
             yours that it belongs to, reason) of each; of a model that was loaded, the layer of the quantized one.
+        compressed_weights: Of a file for microcontrollers, the weights that TFLM decodes while it runs: name, method,
+            bytes, and bytes of the dense weight, of each.
+        compression_reason: Why no more weights are compressed.
+        dense_bytes: Size that the file would have with dense weights.
 
     `structure`, an argument alone, is the structure in which `run` returns the outputs.
     """
@@ -56,6 +61,9 @@ class LiteRTExport:
     arena_bytes: int | None = None
     activation_bytes: int | None = None
     operators: tuple[str, ...] = ()
+    compressed_weights: tuple[CompressedWeight, ...] = ()
+    compression_reason: str = "not asked for"
+    dense_bytes: int | None = None
     structure: dataclasses.InitVar[Any] = None
 
     def __post_init__(self, structure):
@@ -104,4 +112,11 @@ class LiteRTExport:
             if self.arena_bytes is None
             else f"{self.arena_bytes:,} bytes, of which activations take {self.activation_bytes:,}"
         )
-        return f"\n  target: {self.target}; arena: {memory}\n  operators: {', '.join(self.operators)}"
+        lines = [f"target: {self.target}; arena: {memory}", f"operators: {', '.join(self.operators)}"]
+        if self.compressed_weights:
+            lines.append(f"compressed weights: instead of {self.dense_bytes:,} bytes; {self.compression_reason}")
+            lines += [
+                f"  {each.name}: {each.method}, {each.bytes:,} bytes instead of {each.dense_bytes:,}"
+                for each in self.compressed_weights
+            ]
+        return "".join(f"\n  {line}" for line in lines)

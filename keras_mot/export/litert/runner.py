@@ -11,6 +11,7 @@ from keras_mot._messages import describe
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.isolation import open_interpreter
 from keras_mot.export.litert.litert_file import parse_content, read_content, reads
+from keras_mot.export.litert.micro.weights.reading import has_encoded_weights
 from keras_mot.export.running import FileRunner, RunnerTensor, check_threads
 
 
@@ -60,6 +61,11 @@ class LiteRTRunner(FileRunner):
         self._keeps_values = kernels == "reference"
         content, self._label = read_content(source)
         parsed = parse_content(content, self._label)  # what is checked is what runs
+        if has_encoded_weights(parsed):
+            raise ValueError(
+                f"{self._label} has compressed weights, which only the runtime of microcontrollers (TFLM) decodes: run "
+                "it by `keras_mot.export.MicroRunner`, or export it with `compress_weights=False`."
+            )
         if kernels == "reference" and reads("SUM", "INT8", parsed):
             warnings.warn(
                 f"{self._label} sums numbers of 8 bits. The reference kernel of LiteRT (2.3 and before) takes them for "

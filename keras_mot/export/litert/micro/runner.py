@@ -50,6 +50,7 @@ class MicroRunner(FileRunner):
     """
 
     _runtime = "TFLM"
+    is_timed = False  # reference kernels on another processor
 
     def __init__(
         self,

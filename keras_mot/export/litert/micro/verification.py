@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_mot.export.litert.micro.differences import first_difference
 from keras_mot.export.litert.micro.runner import MicroRunner
-from keras_mot.export.litert.verification import Verifier, keras_outputs
+from keras_mot.export.litert.verification import ExportVerificationError, Verifier, keras_outputs
 from keras_mot.quantization.simulation.reference_kernels import reference_rounding
 
 
@@ -30,6 +30,19 @@ class MicroVerifier(Verifier):
         self._outputs = runner.run(self._arrays)
         self.arena_bytes, self.activation_bytes = runner.arena_bytes, runner.activation_bytes
         return self._outputs
+
+    def check_same(self, content: bytes) -> None:
+        """Raises an `ExportVerificationError` if a file does not return the very integers of the last one."""
+        known, names = self._outputs, self._input_names
+        runner = MicroRunner(content, input_names=names)
+        for name, received in runner.run(self._arrays).items():
+            if not np.array_equal(received, known[name]):
+                raise ExportVerificationError(
+                    f"With compressed weights, {np.mean(received != known[name]):.2%} of the values of output '{name}' "
+                    "of the exported file are others than with dense ones. No file was written. Export with "
+                    "`compress_weights=False`."
+                )
+        self.arena_bytes, self.activation_bytes = runner.arena_bytes, runner.activation_bytes
 
     def _keras_outputs(self):
         with reference_rounding(self.model):
