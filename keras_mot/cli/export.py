@@ -81,7 +81,11 @@ def run(options: argparse.Namespace) -> Result:
         arguments["strict"] = options.strict
     with blamed_on_input():
         exported = format.functions.export(model, path, **arguments)
-    return Result(str(exported), {**dataclasses.asdict(exported), "path": str(path)})
+    data = {**dataclasses.asdict(exported), "path": str(path)}
+    compiled = getattr(exported, "compiled", None)
+    if compiled is not None:
+        data["compiled"] = compiled.to_dict()
+    return Result(str(exported), data)
 
 
 def _loaded(options):

@@ -29,8 +29,15 @@ def check_installed(*modules, purpose="LiteRT files"):
 
 
 def check_runtime(target):
-    """Raises ImportError if files for a `Target` cannot be proved here, for want of its runtime."""
+    """Raises ImportError if files for a `Target` cannot be proved or compiled here, for want of a package."""
     check_installed(*_RUNTIMES.get(target.runtime, ()), purpose="proving files for microcontrollers")
+    if target.accelerator is not None:
+        check_compiler()
+
+
+def check_compiler():
+    """Raises ImportError if Vela is not installed, which compiles files for Ethos-U NPUs."""
+    check_installed("ethosu.vela", purpose="compiling files for Ethos-U NPUs (the extra 'ethos-u')")
 
 
 def _missing(modules, purpose="LiteRT files"):

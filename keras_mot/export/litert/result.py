@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from keras_mot.export.litert.ethos_u.compiling import EthosUFile
 from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.running import run_like_model
@@ -35,6 +36,7 @@ class LiteRTExport:
         operators: Of a file for microcontrollers, the operators that the program on the device has to register.
         float_operators: Of a quantized model, the operators that still compute in floats: (operator, the layer of
             yours that it belongs to, reason) of each; of a model that was loaded, the layer of the quantized one.
+        compiled: Of a file for an Ethos-U NPU, the `EthosUFile` that was compiled from it, with what Vela estimates.
 
     `structure`, an argument alone, is the structure in which `run` returns the outputs.
     """
@@ -56,6 +58,7 @@ class LiteRTExport:
     arena_bytes: int | None = None
     activation_bytes: int | None = None
     operators: tuple[str, ...] = ()
+    compiled: EthosUFile | None = None
     structure: dataclasses.InitVar[Any] = None
 
     def __post_init__(self, structure):
@@ -97,6 +100,9 @@ class LiteRTExport:
         )
 
     def _on_device(self):
+        if self.compiled is not None:
+            lines = str(self.compiled).replace("\n", "\n    ")
+            return f"\n  target: {self.target}; compiled: {lines}"
         if not self.operators:
             return ""
         memory = (
