@@ -14,6 +14,7 @@ from keras_mot._quiet import quiet
 from keras_mot._tables import fitting
 from keras_mot._version import __version__
 from keras_mot.cli import (
+    check,
     cluster,
     compress,
     demo,
@@ -43,6 +44,7 @@ _COMMANDS = (
     search,
     export,
     measure,
+    check,
     pack,
 )
 _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: list of strings; those of the process by default.
 
     Returns:
-        The exit code: 0 if all went well, 1 if the work failed, 2 if what was given cannot be worked with.
+        The exit code: 0 if all went well, 1 if the work failed or a file does not map to its target, 2 if what was
+        given cannot be worked with.
 
     Raises:
         SystemExit: for `--help`, `--version` and arguments that do not parse (with code 2).
@@ -83,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(options, error, EXIT_USAGE)
     except Exception as error:
         return _complain(options, str(error) or type(error).__name__, EXIT_FAILED)
-    return 0
+    return result.code
 
 
 @contextlib.contextmanager

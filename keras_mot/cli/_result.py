@@ -6,7 +6,8 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Text for the terminal, and the same as JSON values."""
+    """Text for the terminal, and the same as JSON values; the exit code of the command."""
 
     text: str
     data: dict[str, Any]
+    code: int = 0

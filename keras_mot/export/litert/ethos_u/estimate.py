@@ -100,10 +100,12 @@ class EthosUEstimate:
         return {**values, "npu_operators": self.npu_operators}
 
     def __str__(self) -> str:
+        memories = {"flash": self.flash_bytes, "SRAM": self.sram_bytes, "DRAM": self.dram_bytes}
+        memory = ", ".join(f"{size:,} of {name}" for name, size in memories.items() if size)
         lines = [
             f"{self.accelerator} ({self.compiler}, {self.system_config}, {self.memory_mode}): "
-            f"{self.npu_operators} of {self.operators} operators on the NPU, {self.flash_bytes:,} bytes of flash, "
-            f"{self.sram_bytes:,} of SRAM, {self.cycles:,} cycles, {self.milliseconds:.3f} ms (estimated)"
+            f"{self.npu_operators} of {self.operators} operators on the NPU; bytes: {memory or 'none'}; "
+            f"{self.cycles:,} cycles, {self.milliseconds:.3f} ms (estimated)"
         ]
         lines += [f"  on the CPU: {each.operator} ({each.layer}): {each.reason}" for each in self.off_npu]
         return "\n".join(lines)
