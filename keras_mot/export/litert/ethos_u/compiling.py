@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from keras_mot.export.litert.integers.user_layers import UserLayers
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
 
+_TABLE = re.compile(r".*/([^/]+)_table_\d+(?:_\d+)?/[^/]*")
 ENDING = "_vela"
 """What the names of compiled files end in, in front of their suffix."""
 
@@ -122,7 +124,7 @@ def layers_of(model: keras.Model) -> Callable[[str], str | None]:
     layers, quantizers = UserLayers(model, (), ""), {each.name for each in activation_quantizers(model)}
 
     def layer_of(label):
-        source = layers.of(label)
+        source = layers.of(_TABLE.sub(r"\1_quantizer", label))  # what a table stands in for is rounded by a quantizer
         if source is not None and source.name in quantizers:  # what it rounds comes from a layer
             source = layers.of(source.name)
         return None if source is None else source.name

@@ -1,6 +1,7 @@
 """What Vela says of a file: what runs on the NPU, what does not and why, memory, cycles and time."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -177,7 +178,8 @@ def _reason(compiled, name, labels, layers):
     if not found:
         return _NO_REASON
     for label in sorted(layers, key=len, reverse=True):
-        found[0] = found[0].replace(f"({label})", f"('{layers[label]}')")
+        named = f"('{layers[label]}')"
+        found[0] = re.sub(rf"\({re.escape(label)}(_\w+)?\)", lambda _, named=named: named, found[0])
     return shortened(found[0], 300)
 
 

@@ -37,7 +37,7 @@ _UNARY = (
 
 @dataclasses.dataclass(frozen=True)
 class SparseSafety:
-    """Whether a file is safe, whether Arm would use sparse kernels for it, and why; for which kernels, of which zeros."""
+    """Whether a file is safe, whether Arm would use sparse kernels, for which kernels of which zeros, and why."""
 
     safe: bool
     sparse_kernels: bool

@@ -15,8 +15,8 @@ class SparseSpeed:
 
     XNNPACK has sparse kernels for 1x1 convolutions of floats. It takes them for a part of a graph from a 3x3
     convolution of stride 2 over three channels to a global average or a depth-to-space, where more than two thirds of
-    the 1x1 kernels' weights in it are zero (`xnn_subgraph_rewrite_for_nchw`), on Arm and on x86 without AVX; LiteRT asks
-    for it where a file encodes weights sparsely.
+    the 1x1 kernels' weights in it are zero (`xnn_subgraph_rewrite_for_nchw`), on Arm and on x86 without AVX. LiteRT
+    asks for it where a file encodes weights sparsely (`XNN_FLAG_HINT_SPARSE_INFERENCE`).
 
     Attributes:
         applies: whether they compute a part of the file.
