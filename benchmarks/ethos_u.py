@@ -26,9 +26,9 @@ AS_GIVEN = ("mnist", "cnn_s", "ds_cnn_s", "ds_cnn_l", "gru_s", "resnet8", "mobil
 MNIST = (Prune(0.9, fine_tune=FineTune(2, 2e-3, schedule="cosine")), Cluster(16, fine_tune=FineTune(1, 2e-4)))
 _KEYWORDS = {"batch_size": 32, "schedule": "cosine"}
 DS_CNN_L = (
-    Tune(FineTune(6, 3e-4, **_KEYWORDS)),
-    Prune(0.5, frequency=10, fine_tune=FineTune(6, 3e-4, **_KEYWORDS)),
-    Cluster(16, fine_tune=FineTune(3, 1e-4, **_KEYWORDS)),
+    Tune(FineTune(3, 3e-4, **_KEYWORDS)),
+    Prune(0.5, frequency=10, fine_tune=FineTune(4, 3e-4, **_KEYWORDS)),
+    Cluster(16, fine_tune=FineTune(2, 1e-4, **_KEYWORDS)),
 )
 
 
@@ -59,26 +59,25 @@ def after_training(name, model, calibration, test, folder, target="ethos-u"):
 def compressed(model, stages, train, test):
     """Rows of a model: dense; pruned; clustered; and both, in one call of `compress`."""
     calibration, rows = train[0][:CALIBRATION], []
-    before = [stage for stage in stages if isinstance(stage, Tune)]
     cluster = [stage for stage in stages if isinstance(stage, Cluster)]
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
 
-        def run(name, *stages):
+        def run(name, model, *stages):
             recipe = Recipe([*stages, PostTraining()], name)
             options = {"target": "ethos-u", "latency_runs": 0, "output_dir": folder / name}
             result = keras_mot.compress(model, recipe, train, test, **options)
             print(result, flush=True)
             return result
 
-        both = run("both", *stages)
+        both = run("both", model, *stages)
         names = [stage.name for stage in both.stages]
         start = both.stages[1 if "tune" in names else 0]
         dense = keras.models.load_model(start.model_path, compile=False)
         rows.append(after_training("dense", dense, calibration, test, folder))
         pruned = keras.models.load_model(both["prune"].model_path, compile=False)
         rows.append(after_training("pruned", pruned, calibration, test, folder))
-        clustered = run("clustered", *before, *cluster)
+        clustered = run("clustered", dense, *cluster)
         rows.append(row("clustered", clustered.artifact, clustered.compiled.estimate, test))
         rows.append(row("pruned and clustered, by `compress`", both.artifact, both.compiled.estimate, test))
     return rows, {stage.name: stage.metric for stage in both.stages}

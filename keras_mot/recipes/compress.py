@@ -21,8 +21,7 @@ from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_
 from keras_mot.data.arrangement import input_arrangement, with_outputs
 from keras_mot.data.inputs import fixed_batch_size
 from keras_mot.export.dependencies import check_runtime
-from keras_mot.export.litert.ethos_u.compiling import beside, layers_of, write_compiled
-from keras_mot.export.litert.ethos_u.vela import Settings
+from keras_mot.export.litert.ethos_u.compiling import compiled_for
 from keras_mot.layers import copy_model, transformed_weights, update_step
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.technique import strip_model
@@ -280,14 +279,7 @@ class Run:
             self.metric.greater_is_better,
         )
         warn_of_collapse(result)
-        return dataclasses.replace(result, compiled=self._compiled(result))
-
-    def _compiled(self, result):
-        """The `EthosUFile` made of the last file, or `None` for targets without an NPU."""
-        accelerator = self.recipe.target.accelerator
-        if accelerator is None:
-            return None
-        return write_compiled(result.artifact, Settings(accelerator), beside(result.artifact), layers_of(result.model))
+        return dataclasses.replace(result, compiled=compiled_for(self.recipe.target, result.artifact, result.model))
 
     def _teaches(self, teacher, model, accuracy):
         """Whether models learn from the float one by default: where it chooses classes, better than by chance."""

@@ -17,6 +17,7 @@ from keras_mot.export.litert.ethos_u.vela import Settings
 from keras_mot.export.litert.integers.user_layers import UserLayers
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
+from keras_mot.targets import Target
 
 _TABLE = re.compile(r".*/([^/]+)_table_\d+(?:_\d+)?/[^/]*")
 ENDING = "_vela"
@@ -100,6 +101,13 @@ def write_compiled(
     estimate, compiled = estimated(source, settings, layer_of)
     write_bytes(output, compiled.content)
     return EthosUFile(output, len(compiled.content), estimate)
+
+
+def compiled_for(target: Target, path: pathlib.Path, model: keras.Model) -> EthosUFile | None:
+    """Compiles a file of a quantized model for the NPU of its target, beside it; `None` for targets without."""
+    if target.accelerator is None:
+        return None
+    return write_compiled(path, Settings(target.accelerator), beside(path), layers_of(model))
 
 
 def beside(path: pathlib.Path) -> pathlib.Path:
