@@ -10,6 +10,7 @@ from keras_mot.analysis.check_report import CheckReport, Finding
 from keras_mot.export.litert.ethos_u.compiling import existing_file
 from keras_mot.export.litert.ethos_u.estimate import estimated
 from keras_mot.export.litert.ethos_u.vela import Settings
+from keras_mot.export.litert.layer_names import LayerNames
 from keras_mot.export.litert.litert_file import parse_content, read_content
 from keras_mot.export.litert.operator_view import graph_inputs, operator_views
 from keras_mot.targets.rules import RULES
@@ -133,7 +134,7 @@ def _compiled(path, target, settings):
 
 def _of_inputs(file, rules):
     """What is wrong with the inputs of a file."""
-    found = []
+    found, names = [], LayerNames(file.subgraphs[0])
     for tensor in graph_inputs(file):
         if any(size < 0 for size in tensor.shape[rules.open_sizes :]):
             way = "export with `batch_size=1`" if tensor.shape[0] < 0 and min(tensor.shape[1:], default=0) >= 0 else ""
@@ -143,7 +144,7 @@ def _of_inputs(file, rules):
             reason = f"it is {shown(tensor)}; {rules.title} takes batches of {rules.batch}"
         else:
             continue
-        found.append(Finding(tensor.name.removeprefix("serving_default_").split(":")[0], "input", reason))
+        found.append(Finding(names.of_tensor(tensor.name), "input", reason))
     return found
 
 

@@ -67,7 +67,7 @@ def no_new_axis(operator):
 @limit
 def no_crops(operator):
     crops = operator.input(2)
-    return None if crops.constant and not np.any(crops.values()) else "it crops"
+    return None if crops.constant and not np.any(crops.values()) else "it crops its result"
 
 
 @limit
