@@ -221,9 +221,9 @@ def compiled_files(options, outputs):
 
 def with_compiled(result: Result, files) -> Result:
     """The `Result` of a command that has written its outputs, with what came of compiling these."""
-    from keras_mot.export.litert.ethos_u.compiling import write_compiled
+    from keras_mot.export.litert.ethos_u.compiling import compiled_file
 
-    made = [write_compiled(path, settings, output) for settings, path, output in files]
+    made = [compiled_file(path, settings, output).write() for settings, path, output in files]
     if not made:
         return result
     data = {**result.data, "compiled": [each.to_dict() for each in made]}

@@ -28,10 +28,10 @@ def check_installed(*modules, purpose="LiteRT files"):
         raise _missing(missing, purpose)
 
 
-def check_runtime(target):
-    """Raises ImportError if files for a `Target` cannot be proved or compiled here, for want of a package."""
+def check_runtime(target, compiled=True):
+    """Raises ImportError if files for a `Target` cannot be proved, or `compiled`, here."""
     check_installed(*_RUNTIMES.get(target.runtime, ()), purpose="proving files for microcontrollers")
-    if target.accelerator is not None:
+    if compiled and target.accelerator is not None:
         check_compiler()
 
 

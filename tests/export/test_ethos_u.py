@@ -336,7 +336,7 @@ def test_the_missing_compiler_is_named(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="pip install ethos-u-vela"):
         keras_mot.compress(network(), "int8", (X, Y), target="ethos-u", progress=False)
     assert not list(tmp_path.iterdir())
-    assert export_litert(model, path, compiled=False, verify=False).compiled is None
+    assert export_litert(model, path, compiled=False).compiled is None
     for call in (ethos_u, compile_ethos_u):
         with pytest.raises(ImportError, match="pip install ethos-u-vela"):
             call(path)

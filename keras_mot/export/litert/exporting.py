@@ -17,7 +17,7 @@ from keras_mot.export.litert.engines.conversion import ConversionRequest
 from keras_mot.export.litert.engines.in_child import convert_in_child
 from keras_mot.export.litert.engines.in_process import convert_in_process
 from keras_mot.export.litert.engines.tensor_order import in_model_order
-from keras_mot.export.litert.ethos_u.compiling import beside, layers_of, write_compiled
+from keras_mot.export.litert.ethos_u.compiling import beside, compiled_file, layers_of
 from keras_mot.export.litert.ethos_u.vela import Settings
 from keras_mot.export.litert.integers.engine import IntegerEngine
 from keras_mot.export.litert.integers.operators import operators_of
@@ -149,7 +149,7 @@ def export_litert(
     check_installed("tensorflow", "ai_edge_litert")
     on_micro = target.runtime == "micro"
     if verify:
-        check_runtime(target)
+        check_runtime(target, compiled)
     npu = _npu(target, path) if compiled and integers else None
     given, typical = model, remembered(model)
     model = fold_trained_batch_norm(model)
@@ -179,8 +179,10 @@ def export_litert(
             convert = IntegerEngine(convert, *types, strict)
             sparse_encoding = False
         conversion, choice = _convert_and_choose(convert, model, signature, request, sparse_encoding, verifier)
-    made = None if npu is None else write_compiled(choice.content, *npu, layers_of(model))
+    made = None if npu is None else compiled_file(choice.content, *npu, layers_of(model))
     write_bytes(path, choice.content)
+    if made is not None:
+        made.write()
     return LiteRTExport(
         path=path,
         bytes=len(choice.content),
@@ -199,7 +201,7 @@ def export_litert(
         arena_bytes=getattr(verifier, "arena_bytes", None),
         activation_bytes=getattr(verifier, "activation_bytes", None),
         operators=operators_of(parse_model(choice.content)) if on_micro else (),
-        compiled=made,
+        compiled=None if made is None else made.file,
         structure=_structure(model, conversion.output_names),
     )
 

@@ -11,6 +11,11 @@ _WEIGHT = re.compile(r"(.+)/(?:kernel|depthwise_kernel|pointwise_kernel|bias|emb
 _INPUT = re.compile(r"serving_default_(.+?)(?::\d+)?(?:_\w+)?")
 
 
+def label_of(tensor: Any) -> str:
+    """The name of a tensor of a parsed file; files from elsewhere may have none, or one that is no text."""
+    return (tensor.name or b"").decode(errors="replace")
+
+
 class LayerNames:
     """Looks up layers by operators of one graph.
 
@@ -19,7 +24,7 @@ class LayerNames:
     """
 
     def __init__(self, graph: Any):
-        self._labels = [tensor.name.decode() if tensor.name else "" for tensor in graph.tensors]
+        self._labels = [label_of(tensor) for tensor in graph.tensors]
         found = (_QUANTIZER.fullmatch(label) or _WEIGHT.fullmatch(label) for label in self._labels)
         self._known = {match[1] for match in found if match and "/" not in match[1]}
 

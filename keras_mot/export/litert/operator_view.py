@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.integers.operators import named_operators
-from keras_mot.export.litert.layer_names import LayerNames
+from keras_mot.export.litert.layer_names import LayerNames, label_of
 from keras_mot.export.litert.litert_file import dense_values, enum_name
 
 WEIGHTED = {
@@ -125,7 +125,7 @@ def _tensor(file, tensor):
     scales = () if quantization is None or quantization.scale is None else tuple(map(float, quantization.scale))
     points = () if quantization is None or quantization.zeroPoint is None else tuple(map(int, quantization.zeroPoint))
     return TensorView(
-        tensor.name.decode() if tensor.name else "",
+        label_of(tensor),
         enum_name(schema.TensorType, tensor.type),
         () if signature is None else tuple(map(int, signature)),
         scales,

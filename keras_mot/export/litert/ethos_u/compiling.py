@@ -91,23 +91,35 @@ def compile_ethos_u(
     output = beside(source) if output is None else writable_file(output, SUFFIXES, "output")
     if output.exists() and output.samefile(source):
         raise ValueError(f"`output` is the file itself, '{output}': name another one.")
-    return write_compiled(source, settings, output)
+    return compiled_file(source, settings, output).write()
 
 
-def write_compiled(
+@dataclasses.dataclass(frozen=True)
+class Unwritten:
+    """The content of a compiled file, and the `EthosUFile` that it is once `write` has written it."""
+
+    content: bytes
+    file: EthosUFile
+
+    def write(self) -> EthosUFile:
+        """Writes it, whole or not at all."""
+        write_bytes(self.file.path, self.content)
+        return self.file
+
+
+def compiled_file(
     source: Any, settings: Settings, output: pathlib.Path, layer_of: Callable[[str], str | None] = lambda label: None
-) -> EthosUFile:
-    """Compiles a file, given as a path or its content, and writes the result; see `estimated`."""
+) -> Unwritten:
+    """Compiles a file, given as a path or its content, and writes nothing yet; arguments as of `estimated`."""
     estimate, compiled = estimated(source, settings, layer_of)
-    write_bytes(output, compiled.content)
-    return EthosUFile(output, len(compiled.content), estimate)
+    return Unwritten(compiled.content, EthosUFile(output, len(compiled.content), estimate))
 
 
 def compiled_for(target: Target, path: pathlib.Path, model: keras.Model) -> EthosUFile | None:
     """Compiles a file of a quantized model for the NPU of its target, beside it; `None` for targets without."""
     if target.accelerator is None:
         return None
-    return write_compiled(path, Settings(target.accelerator), beside(path), layers_of(model))
+    return compiled_file(path, Settings(target.accelerator), beside(path), layers_of(model)).write()
 
 
 def beside(path: pathlib.Path) -> pathlib.Path:

@@ -8,7 +8,7 @@ from typing import Any
 from keras_mot._messages import shortened
 from keras_mot.export.litert.ethos_u.vela import Compiled, Settings, compile_content, summary_of
 from keras_mot.export.litert.integers.operators import named_operators
-from keras_mot.export.litert.layer_names import LayerNames
+from keras_mot.export.litert.layer_names import LayerNames, label_of
 from keras_mot.export.litert.litert_file import parse_content, read_content
 
 _NO_REASON = "Vela gives no reason"
@@ -136,7 +136,7 @@ def estimated(
     for graph, name, operator in named_operators(file):
         if name == "ethos-u":
             raise ValueError(f"{label} is compiled for Ethos-U already: pass the file that it was made from.")
-        labels = [graph.tensors[int(index)].name.decode() for index in operator.outputs]
+        labels = [label_of(graph.tensors[int(index)]) for index in operator.outputs]
         layer = next(filter(None, map(layer_of, labels)), None) or names[id(graph)].of(operator)
         operators.append((name, labels, layer))
     compiled = compile_content(content, settings, label)
@@ -165,9 +165,7 @@ def _layers(file, operators):
     found = {}
     for graph in file.subgraphs:
         names = LayerNames(graph)
-        found |= {
-            tensor.name.decode(): names.of_tensor(tensor.name.decode()) for tensor in graph.tensors if tensor.name
-        }
+        found |= {label: names.of_tensor(label) for label in map(label_of, graph.tensors) if label}
     return found | {label: layer for _, labels, layer in operators for label in labels}
 
 
@@ -178,9 +176,16 @@ def _reason(compiled, name, labels, layers):
     if not found:
         return _NO_REASON
     for label in sorted(layers, key=len, reverse=True):
-        named = f"('{layers[label]}')"
-        found[0] = re.sub(rf"\({re.escape(label)}(_\w+)?\)", lambda _, named=named: named, found[0])
+        if label in found[0]:
+            named = f"('{layers[label]}')"
+            found[0] = re.sub(rf"\({re.escape(label)}(_\w+)?\)", lambda _, named=named: named, found[0])
     return shortened(found[0], 300)
+
+
+def _layer_of_part(name, layers):
+    """The layer of an operator that Vela has made of another one; its name where that is not known."""
+    found = max((label for label in layers if label and name.startswith(label)), key=len, default=None)
+    return name if found is None else layers[found]
 
 
 def _costs(compiled, operators):
@@ -190,8 +195,7 @@ def _costs(compiled, operators):
     for row in compiled.rows:
         if row["Target"] == "CPU":
             continue
-        name = max((label for label in layers if label and row["Name"].startswith(label)), key=len, default=None)
-        layer = row["Name"] if name is None else layers[name]
+        layer = layers.get(row["Name"]) or _layer_of_part(row["Name"], layers)
         cycles[layer] = cycles.get(layer, 0) + round(float(row["Op Cycles"]))
         macs[layer] = macs.get(layer, 0) + round(float(row["MAC Count"]))
     return tuple(LayerCost(layer, cycles[layer], macs[layer]) for layer in cycles)
