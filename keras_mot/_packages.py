@@ -2,7 +2,12 @@
 
 import importlib.util
 
-_DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "sklearn": "scikit-learn", "tflite_micro": "tflite-micro"}
+_DISTRIBUTIONS = {
+    "ai_edge_litert": "ai-edge-litert",
+    "ethosu": "ethos-u-vela",
+    "sklearn": "scikit-learn",
+    "tflite_micro": "tflite-micro",
+}
 """Names of the distributions, where they are not those of the modules."""
 _MODULES = {"pyyaml": "yaml", "tensorflow-cpu": "tensorflow"}
 """Names of the modules of further distributions."""

@@ -136,7 +136,7 @@ ESTIMATORS = (
     *(MeanOfSamples(), MostSamples()),  # which the default is made of
 )
 SCHEMES = {"INT8": INT8, "INT16X8": INT16X8, "INT4_WEIGHTS": INT4_WEIGHTS}
-TARGETS = ("LITERT", "MICRO")  # which the schemes are exported for, with these
+TARGETS = ("LITERT", "MICRO", "ETHOS_U", "ETHOS_U85")  # which the schemes are exported for, with these
 ROUNDINGS, FORMATS = (Nearest(), GPTQ(), AdaRound()), ("litert", "onnx")
 WEIGHTS_SCHEMES = {"FLOAT16": FLOAT16, "DYNAMIC_RANGE": DYNAMIC_RANGE}
 RECIPES = (

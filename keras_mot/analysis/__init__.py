@@ -1,18 +1,26 @@
 """What a model weighs, how sparse it is, how well and how fast its files run."""
 
+from keras_mot.analysis._check import check
 from keras_mot.analysis._drift import DriftReport, TensorDrift, measure_drift
+from keras_mot.analysis._ethos_u import EthosUReport, ethos_u
 from keras_mot.analysis._measure import measure, sparsity, tensor_stats
 from keras_mot.analysis._sensitivity import sensitivity
 from keras_mot.analysis._sizes import zipped_bytes
 from keras_mot.analysis._tensors import TensorStats
+from keras_mot.analysis.check_report import CheckReport, Finding
 from keras_mot.analysis.report import Measurement, Report
 from keras_mot.analysis.sensitivity_report import Sensitivity, SensitivityRow
 
 __all__ = [
+    "CheckReport",
     "DriftReport",
+    "EthosUReport",
+    "Finding",
     "Report",
     "Sensitivity",
     "SensitivityRow",
+    "check",
+    "ethos_u",
     "measure",
     "measure_drift",
     "sensitivity",

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_mot._formats import DEFAULT
 from keras_mot._messages import describe
 from keras_mot._progress import progress_bar
 from keras_mot._retracing import without_retracing_warnings
@@ -16,6 +17,7 @@ from keras_mot.analysis.report import Measurement, Report
 from keras_mot.analysis.subjects import Subject, collect, open_subject, start
 from keras_mot.data.arrays import part, sample_count
 from keras_mot.data.pairs import batches, check_data, count_batches
+from keras_mot.export.litert.sparse.speed import sparse_speed
 
 
 def measure(
@@ -186,6 +188,11 @@ def _time(named, sample, runs, bar):
 
 def _row(name, subject, metric, latency):
     content = subject.content()
+    many = [tensor for tensor in subject.tensors if len(tensor.shape) > 1 and 3 * tensor.zeros > 2 * tensor.size]
+    speed = None
+    if many and subject.kind == DEFAULT.name:
+        in_floats = any(tensor.dtype.startswith("float") for tensor in many)
+        speed = sparse_speed(content, in_floats, any(tensor.sparse_encoding for tensor in subject.tensors))
     return Measurement(
         name=name,
         kind=subject.kind,
@@ -197,4 +204,5 @@ def _row(name, subject, metric, latency):
         latency_ms=latency,
         tensors=subject.tensors,
         metrics=metric[1],
+        sparse_speed=speed,
     )

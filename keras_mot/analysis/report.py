@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_mot._formats import FORMATS
-from keras_mot._tables import markdown_table, text_table
+from keras_mot._tables import markdown_table, text_table, wrapped
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
+from keras_mot.export.litert.sparse.speed import SparseSpeed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Measurement:
             such runtime runs, and where nothing was timed.
         tensors: A `TensorStats` for each weight tensor.
         metrics: For a model of several outputs, dictionary from output to the value of its metric.
+        sparse_speed: Of a `.tflite` file with a kernel of more than two thirds of zeros, whether XNNPACK's sparse
+            kernels make use of them on Arm, and what of that can be measured here; None of others.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Measurement:
     latency_ms: float | None
     tensors: tuple[TensorStats, ...]
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    sparse_speed: SparseSpeed | None = None
 
     @property
     def sparsity(self) -> float:
@@ -69,6 +73,7 @@ class Measurement:
         values["metrics"] = {name: _finite_or_none(value) for name, value in self.metrics.items()}
         values["sparsity"], values["overall_sparsity"] = self.sparsity, self.overall_sparsity
         values["palette_bytes"] = self.palette_bytes
+        values["sparse_speed"] = None if self.sparse_speed is None else self.sparse_speed.to_dict()
         values["tensors"] = [
             {
                 **dataclasses.asdict(tensor),
@@ -120,11 +125,15 @@ class Report:
         return values
 
     def to_markdown(self) -> str:
-        """The report as a Markdown table, followed by a line on how it was taken."""
-        return markdown_table(*self._table(), caption=self._caption())
+        """The report as a Markdown table, followed by a line on how it was taken, and what is to be said of zeros."""
+        notes = "".join(f"\n{note}\n" for note in self._notes())
+        return markdown_table(*self._table(), caption=self._caption()) + notes
 
     def __str__(self) -> str:
-        return text_table(*self._table(), caption=self._caption())
+        return "\n".join([text_table(*self._table(), caption=self._caption()), *map(wrapped, self._notes())])
+
+    def _notes(self):
+        return [f"{row.name}: {row.sparse_speed}." for row in self if row.sparse_speed is not None]
 
     def _table(self):
         """Headers and rows of text; columns that nobody has a value for are left out."""

@@ -201,7 +201,33 @@ def write_file(model, path, data, **arguments):
     from keras_mot.cli._data import first_samples
 
     samples = None if data is None else first_samples(data.evaluation[0], model)
-    return DEFAULT.functions.export(model, path, verification_data=samples, **arguments)
+    return DEFAULT.functions.export(model, path, verification_data=samples, compiled=False, **arguments)
+
+
+def compiled_files(options, outputs):
+    """What to compile once the outputs are written, found out before any work: pairs of settings of Vela and paths."""
+    from keras_mot.export.dependencies import check_runtime
+    from keras_mot.export.litert.ethos_u.compiling import beside
+    from keras_mot.export.litert.ethos_u.vela import Settings
+    from keras_mot.targets import get
+
+    target = get(options.target)
+    if target.accelerator is None:
+        return []
+    check_runtime(target)
+    with blamed_on_input():
+        return [(Settings(target.accelerator), path, beside(path)) for path in outputs if path.suffix != KERAS]
+
+
+def with_compiled(result: Result, files) -> Result:
+    """The `Result` of a command that has written its outputs, with what came of compiling these."""
+    from keras_mot.export.litert.ethos_u.compiling import compiled_file
+
+    made = [compiled_file(path, settings, output).write() for settings, path, output in files]
+    if not made:
+        return result
+    data = {**result.data, "compiled": [each.to_dict() for each in made]}
+    return Result("\n".join([result.text, *map(str, made)]), data)
 
 
 def result_of(trained: Trained, left_alone, verb: str, **more) -> Result:

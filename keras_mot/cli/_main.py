@@ -14,6 +14,7 @@ from keras_mot._quiet import quiet
 from keras_mot._tables import fitting
 from keras_mot._version import __version__
 from keras_mot.cli import (
+    check,
     cluster,
     completion,
     compress,
@@ -48,6 +49,7 @@ _COMMANDS = (
     search,
     export,
     measure,
+    check,
     pack,
     completion,
 )

@@ -110,8 +110,9 @@ def add_target(group, default="litert"):
     group.add_argument(
         "--target",
         default=default,
-        choices=("litert", "micro"),
-        help="runtime of the file: LiteRT, or LiteRT for Microcontrollers (default: litert)",
+        choices=("litert", "micro", "ethos-u", "ethos-u85"),
+        help="what the file is for: LiteRT, LiteRT for Microcontrollers, or an Ethos-U NPU, for which a compiled file "
+        "is written, too, beside the other one (default: litert)",
     )
 
 

@@ -129,6 +129,9 @@ def run(options: argparse.Namespace) -> Result:
             sources = _write_sources(options, exported)
             texts.append(str(sources))
             values["sources"] = [str(each) for each in (sources.header, sources.source, sources.program)]
+    compiled = getattr(exported, "compiled", None)
+    if compiled is not None:
+        values["compiled"] = compiled.to_dict()
     return Result("\n".join(texts), values)
 
 

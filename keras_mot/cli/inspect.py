@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> Result:
     format_of_name(path).check_run()
     with blamed_on_input():
         measured = keras_mot.analysis.measure(path, latency_runs=0, progress=False)[path.name]
-    return _result(path, measured.to_dict())
+    speed = None if measured.sparse_speed is None else wrapped(f"Speed: {measured.sparse_speed}.")
+    return _result(path, measured.to_dict(), speed)
 
 
 def _inspect_keras(path):

@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> Result:
 
     outputs = _outputs(options)
     DEFAULT.check_written()
+    files = _fine_tuned.compiled_files(options, outputs)
     model, data = _loaded(options)
     if options.scheme in WEIGHTS_ALONE:
         stage = StoreWeights(scheme_named(options.scheme).weights)
@@ -95,7 +96,8 @@ def run(options: argparse.Namespace) -> Result:
     with blamed_on_input(" On the command line: `--skip REGEX`."):
         stage = PostTraining(**settings_of(options))
         quantized = stage.apply(model, StageRun(TrainingData((data.x, data.y), None), options.seed))
-    return _write(options, outputs, model, quantized, data, stage.export_options())
+    written = _write(options, outputs, model, quantized, data, stage.export_options())
+    return _fine_tuned.with_compiled(written, files)
 
 
 def _loaded(options):

@@ -4,7 +4,7 @@ import argparse
 
 from keras_mot._formats import DEFAULT, KERAS
 from keras_mot.cli import _options
-from keras_mot.cli._fine_tuned import prepare, result_of, train_and_write
+from keras_mot.cli._fine_tuned import compiled_files, prepare, result_of, train_and_write, with_compiled
 from keras_mot.cli._result import Result
 from keras_mot.cli._schemes import TRAINED, settings_of
 
@@ -62,7 +62,9 @@ def run(options: argparse.Namespace) -> Result:
         settings = settings_of(options)
         return QuantizeAware(**settings, learned_scales=options.learned_scales, fine_tune=fine_tune)
 
-    plan = prepare(options, _outputs(options), stage_of)
+    outputs = _outputs(options)
+    files = compiled_files(options, outputs)
+    plan = prepare(options, outputs, stage_of)
     trained = train_and_write(
         plan,
         "training in integers",
@@ -70,7 +72,7 @@ def run(options: argparse.Namespace) -> Result:
         measured_suffixes=(DEFAULT.suffix,),
         **plan.stage.export_options(),
     )
-    return result_of(trained, [], "quantized", scheme=options.scheme)
+    return with_compiled(result_of(trained, [], "quantized", scheme=options.scheme), files)
 
 
 def _outputs(options):

@@ -1,5 +1,7 @@
 """Export to the files that real runtimes run."""
 
+from keras_mot.export.litert.ethos_u.compiling import EthosUFile, compile_ethos_u
+from keras_mot.export.litert.ethos_u.estimate import EthosUEstimate
 from keras_mot.export.litert.exporting import export_litert
 from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.micro.sources import MicroSources, write_micro_sources
@@ -12,6 +14,8 @@ from keras_mot.export.packing import Package, pack, unpack
 from keras_mot.export.protocol import Export
 
 __all__ = [
+    "EthosUEstimate",
+    "EthosUFile",
     "Export",
     "ExportVerificationError",
     "LiteRTExport",
@@ -21,6 +25,7 @@ __all__ = [
     "OnnxExport",
     "OnnxRunner",
     "Package",
+    "compile_ethos_u",
     "export_litert",
     "export_onnx",
     "pack",

@@ -28,9 +28,16 @@ def check_installed(*modules, purpose="LiteRT files"):
         raise _missing(missing, purpose)
 
 
-def check_runtime(target):
-    """Raises ImportError if files for a `Target` cannot be proved here, for want of its runtime."""
+def check_runtime(target, compiled=True):
+    """Raises ImportError if files for a `Target` cannot be proved, or `compiled`, here."""
     check_installed(*_RUNTIMES.get(target.runtime, ()), purpose="proving files for microcontrollers")
+    if compiled and target.accelerator is not None:
+        check_compiler()
+
+
+def check_compiler():
+    """Raises ImportError if Vela is not installed, which compiles files for Ethos-U NPUs."""
+    check_installed("ethosu.vela", purpose="compiling files for Ethos-U NPUs (the extra 'ethos-u')")
 
 
 def _missing(modules, purpose="LiteRT files"):

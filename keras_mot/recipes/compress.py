@@ -21,6 +21,7 @@ from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_
 from keras_mot.data.arrangement import input_arrangement, with_outputs
 from keras_mot.data.inputs import fixed_batch_size
 from keras_mot.export.dependencies import check_runtime
+from keras_mot.export.litert.ethos_u.compiling import compiled_for
 from keras_mot.layers import copy_model, transformed_weights, update_step
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.technique import strip_model
@@ -46,7 +47,7 @@ from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
 from keras_mot.recipes.training_data import TrainingData
-from keras_mot.targets import LITERT, get
+from keras_mot.targets import LITERT, Target, get
 
 _REHEARSED_ON = 32  # samples
 _TOLD_FROM_CHANCE = 0.1  # of the way from guessing to knowing: less than that nobody learns from
@@ -60,6 +61,7 @@ def compress(
     *,
     metric: str | keras.metrics.Metric | Callable[[Any, Any], float] | Mapping[str, Any] | Sequence[Any] | None = None,
     loss: Any = None,
+    target: Target | str | None = None,
     output_dir: str | os.PathLike | None = None,
     resume: bool = True,
     seed: int = 0,
@@ -89,6 +91,8 @@ def compress(
             the first.
         loss: name of a Keras loss, or a loss itself; by default that of the compiled model, or what suits the labels.
             For several outputs, one for all, a dictionary from outputs, or a list.
+        target: a `keras_mot.targets.Target` that the stages that quantize do it for, or its name, such as "micro" or
+            "ethos-u"; by default what they say. For an NPU the last file is compiled, too.
         output_dir: folder for checkpoints, files and the log of the run; by default a new one for temporary files,
             whose path is in the result.
         resume: whether to go on with a run in `output_dir`; a stage whose files are missing or damaged is done again.
@@ -103,6 +107,7 @@ def compress(
 
     Raises:
         TypeError: if an argument is of the wrong type.
+        ImportError: if a package that the target needs is not installed.
         ValueError: if the recipe, the data, the loss or the metric does not fit the model, the model has NaN or
             infinite weights, or `output_dir` holds another run, or is in use by one.
         OSError: if a file could not be written; the finished stages stay usable.
@@ -118,7 +123,7 @@ def compress(
     """
     DEFAULT.check_written()
     check_model(model, "compress")
-    recipe = find_recipe(recipe)
+    recipe = find_recipe(recipe) if target is None else find_recipe(recipe).for_target(target)
     check_seed(seed)
     data = TrainingData(train_data, validation_data)
     with without_retracing_warnings():
@@ -274,7 +279,7 @@ class Run:
             self.metric.greater_is_better,
         )
         warn_of_collapse(result)
-        return result
+        return dataclasses.replace(result, compiled=compiled_for(self.recipe.target, result.artifact, result.model))
 
     def _teaches(self, teacher, model, accuracy):
         """Whether models learn from the float one by default: where it chooses classes, better than by chance."""
@@ -311,7 +316,7 @@ class Run:
         def export(path):
             # A model that prescribes a batch size is verified on random inputs.
             given = None if fixed_batch_size(plain) else self.data.head(3)[0]
-            return DEFAULT.functions.export(plain, path, verification_data=given, **export_options)
+            return DEFAULT.functions.export(plain, path, verification_data=given, compiled=False, **export_options)
 
         checkpoint, file, exported = folder.add(name, model, export)
         report = analysis.measure(

@@ -140,7 +140,8 @@ class PostTraining(Quantization):
             applies, after `skip`.
         rounding: a `Rounding` of weights, its name ("nearest", "gptq", "adaround"), or a dictionary from that to its
             settings. By default, GPTQ with less than 8 bits.
-        target: name of the `keras_mot.targets.Target` that the file is for: "litert", "micro", or one of your own.
+        target: name of the `keras_mot.targets.Target` that the file is for: "litert", "micro", "ethos-u",
+            "ethos-u85", or one of your own.
     """
 
     key: ClassVar[str] = "post_training"

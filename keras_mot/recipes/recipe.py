@@ -16,6 +16,7 @@ from keras_mot.recipes._yaml_text import read_text
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.quantizing_stages import Quantization
 from keras_mot.recipes.stages import Cluster, PostTraining, Prune, QuantizeAware, StoreWeights
+from keras_mot.targets import LITERT, Target, get
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -111,6 +112,34 @@ class Recipe(Config):
     def quantizes(self) -> bool:
         """Whether a stage quantizes."""
         return any(isinstance(stage, Quantization) for stage in self.stages)
+
+    def for_target(self, target: Target | str) -> "Recipe":
+        """The same recipe, quantizing for another target.
+
+        Args:
+            target: a `keras_mot.targets.Target`, or its name.
+
+        Returns:
+            The `Recipe`.
+
+        Raises:
+            TypeError: if `target` is neither.
+            ValueError: if there is no such target, no stage quantizes, or the target lacks what one asks for.
+        """
+        name = get(target).name
+        if not self.quantizes:
+            raise ValueError(f"Recipe '{self.name}' has no stage that quantizes activations: `target` has no effect.")
+        stages = [
+            dataclasses.replace(stage, target=name) if isinstance(stage, Quantization) else stage
+            for stage in self.stages
+        ]
+        return dataclasses.replace(self, stages=tuple(stages))
+
+    @property
+    def target(self) -> Target:
+        """What the last file is for."""
+        asked = [options["target"] for stage in self.stages if "target" in (options := stage.export_options())]
+        return get(asked[-1] if asked else LITERT.name)
 
 
 def order_refusal(before, stage):

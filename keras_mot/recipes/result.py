@@ -9,6 +9,7 @@ import keras
 
 from keras_mot._formats import DEFAULT
 from keras_mot._tables import markdown_table, text_table
+from keras_mot.export import EthosUFile
 from keras_mot.recipes.fine_tuning import check_number
 
 _MARK = " (!)"
@@ -78,6 +79,7 @@ class CompressionResult:
         metric_name: name of the metric.
         output_dir: folder with all files.
         greater_is_better: whether more of the metric is better.
+        compiled: for a target with an NPU, the `keras_mot.export.EthosUFile` made of the last file, or `None`.
     """
 
     model: keras.Model
@@ -86,6 +88,7 @@ class CompressionResult:
     metric_name: str
     output_dir: pathlib.Path
     greater_is_better: bool = True
+    compiled: EthosUFile | None = None
 
     @property
     def artifact(self) -> pathlib.Path:
@@ -175,14 +178,17 @@ class CompressionResult:
             "greater_is_better": self.greater_is_better,
             "best": best,
             "stages": [stage.to_dict() for stage in self.stages],
+            "compiled": None if self.compiled is None else self.compiled.to_dict(),
         }
 
     def to_markdown(self) -> str:
         """The result as a Markdown table, followed by a line on how it was measured."""
-        return markdown_table(*self._table(), caption=self._caption())
+        compiled = "" if self.compiled is None else f"\n```\n{self.compiled}\n```\n"
+        return markdown_table(*self._table(), caption=self._caption()) + compiled
 
     def __str__(self) -> str:
-        return text_table(*self._table(), caption=self._caption())
+        compiled = "" if self.compiled is None else f"\n{self.compiled}"
+        return text_table(*self._table(), caption=self._caption()) + compiled
 
     def _table(self):
         metric = self.metric_name.split(" of ")[0]  # of which output the caption says

@@ -16,6 +16,7 @@ from keras_mot._files import is_left_over, replacing, writable_folder, write_tex
 from keras_mot._formats import KERAS, suffixes
 from keras_mot._keras import flatten_layers
 from keras_mot._lock import locked
+from keras_mot.export.litert.ethos_u.compiling import ENDING as COMPILED
 from keras_mot.recipes import _run_log
 from keras_mot.recipes._resumable import reason
 from keras_mot.recipes._run_log import RunLog, digest, files_of
@@ -204,7 +205,8 @@ def _remove_run(path):
     except (OSError, ValueError):
         old, owned = None, is_file_of_a_stage
     for file in path.iterdir():
-        if (file.name in REPORTS or owned(file.name)) and (file.is_symlink() or file.is_file()):
+        made_from = f"{file.stem.removesuffix(COMPILED)}{file.suffix}"
+        if (file.name in REPORTS or owned(file.name) or owned(made_from)) and (file.is_symlink() or file.is_file()):
             file.unlink()
     if old is None:
         os.replace(log, path / f"{log.name}.old")

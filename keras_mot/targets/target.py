@@ -75,6 +75,8 @@ class Target:
         operators: names of the operators that its runtime has, as files know them, or `None` for all.
         most_axes: by the names of operators, how many axes the tensors that they read may have, where that is limited.
         runtime: which runtime files are proved in: "litert", or "micro" for the interpreter of microcontrollers.
+        accelerator: the NPU that files are compiled for, as Vela calls it ("ethos-u55-128"), or `None` for none. Files
+            for an NPU take one sample at a time.
         costs: by the bits of activations, the `Costs` of integers beside floats, where these are known: by default,
             models for the target compute in floats what is faster so. Without, all that has kernels is in integers.
 
@@ -105,6 +107,7 @@ class Target:
     operators: frozenset[str] | None = None
     most_axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     runtime: str = "litert"
+    accelerator: str | None = None
     costs: Mapping[int, Costs] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -147,6 +150,10 @@ class Target:
                     f"Target '{self.name}': `{field}` should be True or False; received "
                     f"{describe(getattr(self, field))}."
                 )
+        if not isinstance(self.accelerator, str | None):
+            raise ValueError(
+                f"Target '{self.name}': `accelerator` should be a name, or None; received {describe(self.accelerator)}."
+            )
         if self.operators is not None and not _holds(self.operators, str):
             raise ValueError(
                 f"Target '{self.name}': `operators` should be a set of names, or None; received "

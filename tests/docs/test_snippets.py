@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPORTING = {
     "README.md",
     "docs/export.md",
+    "docs/npu.md",
     "docs/quantization.md",
     "docs/recipes.md",
     "docs/search.md",
@@ -63,6 +64,7 @@ def names():
         "docs/quantization.md",
         "docs/recipes.md",
         "docs/export.md",
+        "docs/npu.md",
         "docs/migration-from-tfmot.md",
         "docs/architecture.md",
         "docs/low_rank.md",

@@ -18,7 +18,7 @@ WEIGHTS = ("float32", "float16", "int8")
 SUFFIXES = (".tflite", ".lite")
 
 
-def check_options(weights, sparse_encoding, batch_size, verify, tolerance):
+def check_options(weights, sparse_encoding, batch_size, verify, tolerance, compiled=True):
     """Checks the values of the options of an export."""
     if weights not in WEIGHTS:
         raise ValueError(f"`weights` must be one of {list(WEIGHTS)}. Received: {describe(weights)}.")
@@ -28,8 +28,9 @@ def check_options(weights, sparse_encoding, batch_size, verify, tolerance):
         raise TypeError(f"`batch_size` must be an integer or None. Received: {describe(batch_size)}.")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size` must be 1 or more, or None for any. Received: {batch_size}.")
-    if not isinstance(verify, bool):
-        raise TypeError(f"`verify` must be True or False. Received: {describe(verify)}.")
+    for name, value in (("verify", verify), ("compiled", compiled)):
+        if not isinstance(value, bool):
+            raise TypeError(f"`{name}` must be True or False. Received: {describe(value)}.")
     if tolerance is None:
         return
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):

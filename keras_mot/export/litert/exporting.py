@@ -11,12 +11,14 @@ import numpy as np
 from keras_mot._files import write_bytes
 from keras_mot._messages import describe, shortened
 from keras_mot.data.typical_samples import remembered
-from keras_mot.export.dependencies import check_installed, check_runtime
+from keras_mot.export.dependencies import check_compiler, check_installed, check_runtime
 from keras_mot.export.litert import checks
 from keras_mot.export.litert.engines.conversion import ConversionRequest
 from keras_mot.export.litert.engines.in_child import convert_in_child
 from keras_mot.export.litert.engines.in_process import convert_in_process
 from keras_mot.export.litert.engines.tensor_order import in_model_order
+from keras_mot.export.litert.ethos_u.compiling import beside, compiled_file, layers_of
+from keras_mot.export.litert.ethos_u.vela import Settings
 from keras_mot.export.litert.integers.engine import IntegerEngine
 from keras_mot.export.litert.integers.operators import operators_of
 from keras_mot.export.litert.judging import RULES, exactly
@@ -61,6 +63,7 @@ def export_litert(
     target: Target | str | None = None,
     compress_weights: Literal["auto", False] = False,
     arena_limit: int | None = None,
+    compiled: bool = True,
 ) -> LiteRTExport:
     """Exports a Keras model to a `.tflite` file and proves it by running it in the LiteRT runtime.
 
@@ -85,6 +88,10 @@ def export_litert(
     returns int8. It is proved in TFLM's own interpreter, of the package `tflite-micro`: the result says which share of
     the outputs is equal to the model's (as it computes within `keras_mot.quantization.reference_rounding`), which
     tensor is the first that differs if not all are, and how large an arena the file needs.
+
+    A model that is quantized for an Ethos-U NPU (`target="ethos-u"` or "ethos-u85") becomes such a file, too. It is
+    proved in LiteRT, and compiled by Arm's Vela, of the package `ethos-u-vela`, to a second file beside it,
+    `NAME_vela.tflite`. That one runs on devices alone; it holds the same integers.
 
     Args:
         model: A built Keras model without weight transforms (strip a pruned model first), or a quantized one.
@@ -123,6 +130,7 @@ def export_litert(
             LiteRT cannot run the file. The outputs are the same to the last bit. Defaults to False.
         arena_limit: Of a model for microcontrollers, the most bytes that its arena may have: as few kernels stay dense
             as it takes. Measured with pointers of 64 bits. Defaults to None, any number.
+        compiled: Of a target with an NPU, whether the compiled file is written, too.
 
     Returns:
         A `LiteRTExport`.
@@ -135,7 +143,7 @@ def export_litert(
             than `arena_limit` with dense weights already.
         ExportVerificationError: The file does not compute what the model computes.
         ImportError: TensorFlow or ai-edge-litert is not installed, or, to verify a file for microcontrollers or to
-            measure its arena, tflite-micro.
+            measure its arena, tflite-micro, or, to compile one, ethos-u-vela.
 
     Example:
 
@@ -143,7 +151,7 @@ def export_litert(
         print(result)
     """
     weights = getattr(weights, "weights", weights)
-    checks.check_options(weights, sparse_encoding, batch_size, verify, tolerance)
+    checks.check_options(weights, sparse_encoding, batch_size, verify, tolerance, compiled)
     path = checks.check_path(path)
     checks.check_model(model)
     check_precision(model)
@@ -153,8 +161,9 @@ def export_litert(
     integers = _check_integers(model, weights, sparse_encoding, *types)
     check_installed("tensorflow", "ai_edge_litert")
     on_micro = target.runtime == "micro"
+    npu = _npu(target, path) if compiled and integers else None
     if verify or arena_limit is not None:
-        check_runtime(target)
+        check_runtime(target, compiled)
     given, typical = model, remembered(model)
     model = fold_trained_batch_norm(model)
     hand_on_sources(given, model)
@@ -183,12 +192,15 @@ def export_litert(
             convert = IntegerEngine(convert, *types, strict)
             sparse_encoding = False
         conversion, choice = _convert_and_choose(convert, model, signature, request, sparse_encoding, verifier)
+    made = None if npu is None else compiled_file(choice.content, *npu, layers_of(model))
     file = MicroFile(choice.content)
     if compress_weights or arena_limit is not None:
         file = choose_weights(choice.content, bool(compress_weights), arena_limit, _arena_of, given.name)
         if file.weights and verify:
             verifier.check_same(file.content)
     write_bytes(path, file.content)
+    if made is not None:
+        made.write()
     return LiteRTExport(
         path=path,
         bytes=len(file.content),
@@ -210,6 +222,7 @@ def export_litert(
         compressed_weights=file.weights,
         compression_reason=file.reason or "not asked for",
         dense_bytes=len(choice.content),
+        compiled=None if made is None else made.file,
         structure=_structure(model, conversion.output_names),
     )
 
@@ -228,6 +241,14 @@ def _target(model, asked):
             f"`target='{get(asked).name}'`."
         )
     return own
+
+
+def _npu(target, path):
+    """What Vela compiles for, and where to, or `None` for targets without an NPU."""
+    if target.accelerator is None:
+        return None
+    check_compiler()
+    return Settings(target.accelerator), beside(path)
 
 
 def _structure(model, names):
@@ -287,7 +308,8 @@ def _plan_batch_sizes(signature, batch_size, target):
             f"The model prescribes a batch size of {fixed}. Expected: batch_size={fixed} or None. Received: "
             f"{batch_size}. Build the model with an open batch dimension to choose another."
         )
-    if target.runtime == "micro" and (fixed or batch_size or 1) != 1:
+    one_at_a_time = target.runtime == "micro" or target.accelerator is not None
+    if one_at_a_time and (fixed or batch_size or 1) != 1:
         raise ValueError(
             f"Target '{target.name}' takes one sample at a time: `batch_size` should be 1 or None; received "
             f"{fixed or batch_size}."

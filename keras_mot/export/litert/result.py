@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from keras_mot.export.litert.ethos_u.compiling import EthosUFile
 from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.micro.weights.choice import CompressedWeight
 from keras_mot.export.litert.runner import LiteRTRunner
@@ -40,6 +41,7 @@ class LiteRTExport:
             bytes, and bytes of the dense weight, of each.
         compression_reason: Why no more weights are compressed.
         dense_bytes: Size that the file would have with dense weights.
+        compiled: Of a file for an Ethos-U NPU, the `EthosUFile` that was compiled from it, with what Vela estimates.
 
     `structure`, an argument alone, is the structure in which `run` returns the outputs.
     """
@@ -64,6 +66,7 @@ class LiteRTExport:
     compressed_weights: tuple[CompressedWeight, ...] = ()
     compression_reason: str = "not asked for"
     dense_bytes: int | None = None
+    compiled: EthosUFile | None = None
     structure: dataclasses.InitVar[Any] = None
 
     def __post_init__(self, structure):
@@ -105,6 +108,9 @@ class LiteRTExport:
         )
 
     def _on_device(self):
+        if self.compiled is not None:
+            lines = str(self.compiled).replace("\n", "\n    ")
+            return f"\n  target: {self.target}; compiled: {lines}"
         if not self.operators:
             return ""
         memory = (

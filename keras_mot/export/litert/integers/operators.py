@@ -9,7 +9,7 @@ from keras_mot.targets import Target
 
 def operators_of(file: Any) -> tuple[str, ...]:
     """Names of the operators of a parsed file, each once, sorted."""
-    return tuple(sorted({name for _, name, _ in _named(file)}))
+    return tuple(sorted({name for _, name, _ in named_operators(file)}))
 
 
 def check_operators(content: bytes, target: Target, layers: Any, model_name: str) -> None:
@@ -24,7 +24,7 @@ def check_operators(content: bytes, target: Target, layers: Any, model_name: str
     if target.operators is None:
         return
     file, missing = parse_model(content), {}
-    for graph, name, operator in _named(file):
+    for graph, name, operator in named_operators(file):
         wide = ""
         if name in target.operators:
             axes = _axes(graph, operator)
@@ -50,7 +50,7 @@ def _axes(graph, operator):
     return 0 if shape is None else len(shape)
 
 
-def _named(file):
+def named_operators(file):
     """(graph, name, operator) of each operator, bodies of loops included; custom ones have names of the file's."""
     schema = require("ai_edge_litert.schema_py_generated")
     codes = operator_codes(file)

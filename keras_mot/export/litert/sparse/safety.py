@@ -37,11 +37,13 @@ _UNARY = (
 
 @dataclasses.dataclass(frozen=True)
 class SparseSafety:
-    """Whether a file is safe, whether Arm would use sparse kernels for it, and why."""
+    """Whether a file is safe, whether Arm would use sparse kernels, for which kernels of which zeros, and why."""
 
     safe: bool
     sparse_kernels: bool
     reason: str
+    layers: tuple[str, ...] = ()
+    zeros: float = 0.0
 
 
 def check_sparse_safety(path_or_content):
@@ -220,7 +222,16 @@ def _check_graph(graph):
         )
     if not ends:
         return SparseSafety(True, False, "no global average pooling or depth-to-space behind the stem")
-    return SparseSafety(True, True, "the graph has the shape that XNNPACK's sparse inference supports")
+    kernels = [operator.inputs[1] for operator in part if operator.name == "CONV_2D" and operator not in stems]
+    values = [graph.values(index) for index in kernels]
+    size = sum(each.size for each in values)
+    zeros = size - sum(np.count_nonzero(each) for each in values)
+    if not zeros * _ZEROS_DENOMINATOR > size * _ZEROS_NUMERATOR:
+        share = zeros / max(size, 1)
+        return SparseSafety(True, False, f"{share:.0%} zeros in all 1x1 kernels behind the stem, and not more than 2/3")
+    names = tuple(graph.tensors[graph.constants[index]].name.decode() for index in kernels)
+    reason = "the graph has the shape that XNNPACK's sparse inference supports"
+    return SparseSafety(True, True, reason, names, zeros / size)
 
 
 def _has_sparse_kernel(graph):

@@ -1,0 +1,1 @@
+"""Files for Arm's Ethos-U NPUs, compiled by Arm's Vela."""
