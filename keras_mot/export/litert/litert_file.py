@@ -171,6 +171,12 @@ def parameters(model):
             yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor))
 
 
+def blocks_of(tensor):
+    """What a tensor says of blocks that have a scale each (`BlockwiseQuantizationT`); `None` for others."""
+    details = None if tensor.quantization is None else tensor.quantization.details
+    return details if hasattr(details, "blockSize") else None
+
+
 def _zero_point(tensor):
     """The zero point of a tensor; where it has one for each channel, the specification demands 0."""
     quantization = tensor.quantization
