@@ -8,7 +8,6 @@ from keras_mot._config import Config
 from keras_mot._messages import describe
 from keras_mot.transforms.rounding import Rounding
 
-
 DYNAMIC = "dynamic"
 """The `activation_bits` of schemes with dynamic ranges."""
 

@@ -237,7 +237,6 @@ class Target:
                 f"{scheme.activation_bits}."
             )
 
-
     def _check_dynamic(self, scheme):
         stored = self.stored_bits(scheme.weight_bits)
         if stored not in self.dynamic:

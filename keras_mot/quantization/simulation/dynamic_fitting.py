@@ -19,19 +19,6 @@ from keras_mot.quantization.estimators.samples import Recorded, Samples
 _LEAST = 10.0  # dB
 
 
-def check_settings(calibration: Any, data: Any) -> None:
-    """Raises a `ValueError` for settings of a `Calibration` that dynamic ranges have no use for."""
-    ranges = [name for name in ("estimator", "loss") if getattr(calibration, name) is not None]
-    if ranges:
-        raise ValueError(
-            f"`{ranges[0]}` chooses ranges of activations; dynamic ones are found as the model runs: leave it out."
-        )
-    if calibration.equalize:
-        raise ValueError("`equalize=True` is for activations in integers: leave it out with dynamic ranges.")
-    if calibration.correct_biases and data is None:
-        raise ValueError("`correct_biases=True` needs `calibration_data`: some dozen typical inputs.")
-
-
 def fit_dynamic(simulation: keras.Model, fitting: Any) -> None:
     """Rounds by data what is to be rounded so, in place; without data, there is nothing to do.
 

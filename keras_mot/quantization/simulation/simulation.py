@@ -27,10 +27,10 @@ from keras_mot.quantization.lowering.moves import Move
 from keras_mot.quantization.simulation.behind_lookups import LookedUp, joined, split
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
-from keras_mot.quantization.simulation.checks import check, check_built
+from keras_mot.quantization.simulation.checks import check, check_built, check_placement
 from keras_mot.quantization.simulation.dynamic import holds_products, place_dynamic
-from keras_mot.quantization.simulation.dynamic_fitting import check_settings, fit_dynamic
-from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
+from keras_mot.quantization.simulation.dynamic_fitting import fit_dynamic
+from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, left_whole
 from keras_mot.quantization.simulation.integers_only import check_integers
 from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
@@ -86,7 +86,7 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
-    fast = _is_fast(placement, target, scheme, fitting)
+    fast = check_placement(placement, target, scheme, fitting.calibration)
     shapes, fitting = shapes_of_data(model, fitting)
     simulation, folds, origin = simulate(
         model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained, shapes
@@ -106,19 +106,6 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     if fitting.trained:
         warn_of_unsavable(result, model.name)
     return result
-
-
-def _is_fast(placement, target, scheme, fitting):
-    """Whether what is faster in floats is left in floats; refuses settings that dynamic ranges have no use for."""
-    if not scheme.is_dynamic:
-        return is_fast(placement, target, scheme.activation_bits)
-    check_settings(fitting.calibration, fitting.data)
-    if placement is not None:
-        raise ValueError(
-            f"`placement={placement!r}` chooses between integers and floats; with dynamic ranges, dense layers and "
-            "embeddings alone have integers. Leave it out, and leave layers in floats by `overrides={layer: None}`."
-        )
-    return True
 
 
 def _traced(model, data, function):

@@ -1,4 +1,4 @@
-"""Gives the marked weights of a float file the integers that the model has, and their operators the kernels for these."""
+"""Gives marked weights of a float file the integers that the model has, and operators the kernels for these."""
 
 import copy
 

@@ -38,7 +38,9 @@ class IntegerEngine:
         """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
         plain, origins = copy_with_origins(model)
         by_layer = {(id(weight.owner), weight.key): weight for weight in quantized_weights(model)}
-        copies = [(weight.variable, by_layer[id(origins.of(weight.owner)), weight.key]) for weight in quantized_weights(plain)]
+        copies = [
+            (weight.variable, by_layer[id(origins.of(weight.owner)), weight.key]) for weight in quantized_weights(plain)
+        ]
         marked, carried = [variable for variable, _ in copies], [carried_weight(weight) for _, weight in copies]
         plain, tables = with_table_marks(strip(plain, inplace=True), target_of(model))
         request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
