@@ -62,8 +62,8 @@ class QuantizationScheme(Config):
         self._check_blocks()
         if self.learned_scales and self.activation_bits != 8:
             raise ValueError(
-                "`learned_scales` are for activations of 8 bits: with 16, ranges that follow the batches do, and dynamic "
-                "ranges are found as the model runs."
+                "`learned_scales` are for activations of 8 bits: with 16, ranges that follow the batches do, and "
+                "dynamic ranges are found as the model runs."
             )
 
     @property
@@ -82,8 +82,8 @@ class QuantizationScheme(Config):
             raise ValueError("`block_size` is for blocks of each channel: it goes with `per_channel=True`.")
         if not self.is_dynamic:
             raise ValueError(
-                "`block_size` is for kernels with dynamic ranges, `activation_bits='dynamic'`: those for activations in "
-                "integers have one scale for a channel."
+                "`block_size` is for kernels with dynamic ranges, `activation_bits='dynamic'`: those for activations "
+                "in integers have one scale for a channel."
             )
 
 

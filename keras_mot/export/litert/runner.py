@@ -68,8 +68,8 @@ class LiteRTRunner(FileRunner):
             )
         if kernels == "reference" and has_blocks(parsed):
             warnings.warn(
-                f"{self._label} has weights in blocks, which XNNPACK computes with. The reference kernels of LiteRT (2.3 "
-                "and before) return zeros for them.",
+                f"{self._label} has weights in blocks, which XNNPACK computes with. The reference kernels of LiteRT "
+                "(2.3 and before) return zeros for them.",
                 stacklevel=2,
             )
         with self._blaming("load"):
