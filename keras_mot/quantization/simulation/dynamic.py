@@ -25,6 +25,11 @@ _WITH_PRODUCTS = (
     keras.layers.MultiHeadAttention,
     keras.layers.GroupQueryAttention,
     keras.layers.TimeDistributed,
+    keras.layers.RNN,
+    keras.layers.SimpleRNN,
+    keras.layers.GRU,
+    keras.layers.LSTM,
+    keras.layers.Bidirectional,
 )
 _MOST = 10
 

@@ -1,6 +1,5 @@
 """What data decide of a model with dynamic ranges: the integers of its weights, and that it still is of use."""
 
-import contextlib
 import warnings
 from typing import Any
 
@@ -10,10 +9,8 @@ from keras import ops
 
 from keras_mot._keras import no_gradients
 from keras_mot.data.typical_samples import remember
-from keras_mot.layers.dynamic_quantizer import without_dynamic_rounding
-from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.algorithms.rounding_in_order import round_in_order, weights_to_round
-from keras_mot.quantization.estimators.passes import without_rounding
+from keras_mot.quantization.estimators.calibrating import in_floats
 from keras_mot.quantization.estimators.samples import Recorded, Samples
 
 _LEAST = 10.0  # dB
@@ -47,8 +44,9 @@ def fit_dynamic(simulation: keras.Model, fitting: Any) -> None:
 
 
 def _warn_if_useless(simulation, batches):
-    in_floats = (without_rounding(transformed_weights(simulation)), without_dynamic_rounding())
-    expected, received = _outputs(simulation, batches, *in_floats), _outputs(simulation, batches)
+    with in_floats(simulation):
+        expected = _outputs(simulation, batches)
+    received = _outputs(simulation, batches)
     for name, wanted, found in zip(simulation.output_names, expected, received, strict=True):
         signal, noise = float(np.var(wanted)), float(np.mean((found - wanted) ** 2))
         if noise > 0 and 10 * np.log10(max(signal, 1e-30) / noise) < _LEAST:
@@ -61,12 +59,10 @@ def _warn_if_useless(simulation, batches):
             )
 
 
-def _outputs(model, batches, *contexts):
+def _outputs(model, batches):
     """The outputs on all batches: a float64 array for each."""
     found = []
-    with contextlib.ExitStack() as stack:
-        for context in (*contexts, no_gradients()):
-            stack.enter_context(context)
+    with no_gradients():
         for batch in batches:
             outputs = keras.tree.flatten(model(keras.tree.map_structure(ops.convert_to_tensor, batch), training=False))
             found.append([np.asarray(ops.convert_to_numpy(each), "float64").ravel() for each in outputs])

@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from keras_mot._keras import calls_anywhere
 from keras_mot.export.litert.dynamic.rewriting import DynamicRewriter
 from keras_mot.export.litert.engines.conversion import places_of
 from keras_mot.export.litert.integers.engine import carried_weight, quantized_weights
@@ -20,6 +21,7 @@ from keras_mot.targets import target_of
 from keras_mot.transforms import FakeQuantize
 
 _ASKED = "it is left in floats, as asked"
+_LOOP = "a recurrent layer has integers with a fixed number of timesteps, 256 at most, and without kept state"
 _LOST = "the converter computes something into its weights, which therefore are floats"
 
 
@@ -81,7 +83,10 @@ def _reason(layer, source):
     if source.closed is not None:
         return f"it could not be taken apart: {source.closed}"
     if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional):
-        return "it computes in a loop, which has no kernels with dynamic ranges"
+        return _LOOP
+    inputs = [tensor for call in calls_anywhere(layer) for tensor in call.arguments.keras_tensors]
+    if any(None in tensor.shape[1:] for tensor in inputs):
+        return "sizes of its inputs are open: calibration data, or a `keras.Input` of known sizes, say what they are"
     return "it has no kernel with dynamic ranges in this form"
 
 
