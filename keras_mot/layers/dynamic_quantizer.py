@@ -34,8 +34,10 @@ class DynamicQuantizer(SameShape):
         self.target = target
 
     def call(self, inputs):
-        """The nearest numbers; same shape and dtype as `inputs`."""
+        """The nearest numbers; same shape and dtype as `inputs`, but floats."""
         mode = _MODE.get()
+        if "float" not in keras.backend.standardize_dtype(inputs.dtype):
+            inputs = ops.cast(inputs, self.compute_dtype)
         if mode is not None:
             return mode(self, inputs)
         values = ops.stop_gradient(ops.cast(inputs, "float32"))

@@ -313,3 +313,22 @@ def test_useless_models_are_warned_of():
 
 def test_quantizers_are_public():
     assert quantization.DynamicQuantizer is DynamicQuantizer
+
+
+def test_whole_numbers_are_rounded_as_floats():
+    inputs = keras.Input((16,), dtype="int32")
+    model = keras.Model(inputs, layers.Dense(4)(inputs))
+    x = np.random.default_rng(0).integers(-3, 400, (6, 16)).astype("int32")
+    quantized = quantize_post_training(model, DYNAMIC_INT8)
+    wanted = outputs(model, x)
+    error = np.abs(outputs(quantized, x) - wanted).max()
+    assert 0 < error < 0.02 * np.abs(wanted).max()
+
+
+def test_targets_say_what_they_have():
+    for changes, message in (
+        ({"dynamic": {2: frozenset(("dense",))}}, "which it does not store"),
+        ({"dynamic": {}}, "`dynamic` has no kernels for"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(LITERT, name="other", **changes)

@@ -78,6 +78,9 @@ def export_litert(
     What the runtime has no integer kernel for stays in floats, is listed in the result, and is an error with
     `strict=True`.
 
+    A model with dynamic ranges (`keras_mot.quantization.DYNAMIC_INT4`) becomes a file of floats whose dense layers and
+    embeddings hold the very integers of the model, in kernels that round each row of their inputs as the model does.
+
     A model that is quantized for microcontrollers (`target="micro"`) becomes a file of batch size 1 that takes and
     returns int8. It is proved in TFLM's own interpreter, of the package `tflite-micro`: the result says which share of
     the outputs is equal to the model's (as it computes within `keras_mot.quantization.reference_rounding`), which
@@ -111,7 +114,8 @@ def export_litert(
             numbers as the first quantizer rounds them. By default, what the target takes: int8 on microcontrollers,
             else floats.
         output_type: The same for its outputs.
-        strict: Whether a quantized model must compute in integers throughout.
+        strict: Whether a quantized model must compute in integers throughout; with dynamic ranges, whether all dense
+            layers and embeddings must have integers for weights.
         target: The target that a quantized model was made for, where that shall be checked; by default it is what the
             model says.
 
