@@ -43,7 +43,7 @@ def dense_blocks(width=1024):
     return keras.Model(inputs, x, name="dense_blocks")
 
 
-def text_encoder(length=32):
+def text_encoder(length=16):
     """KerasHub's BERT, small and with random weights, on a text of fixed length."""
     from keras_hub import models
 
@@ -199,16 +199,19 @@ def backbones():
 def of_hub(name, arguments, folder):
     architecture = backbones()[name]
     model, x = architecture.build(), architecture.inputs(32)
-    expected = _flat(model.predict(x, verbose=0))
+    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
+    expected = _flat(model(tensors, training=False))
     rows = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows["float"] = {"bytes": export_litert(model, folder / "float.tflite", verify=False, batch_size=1).bytes}
         for key, scheme in OF_HUB.items():
+            if key not in arguments.forms:
+                continue
             try:
-                quantized = quantize_post_training(model, scheme, x)
+                quantized = quantize_post_training(model, scheme, x, rounding=Nearest())
                 exported = export_litert(quantized, folder / "model.tflite", batch_size=1)
-                received = _flat(quantized.predict(x, verbose=0))
+                received = _flat(quantized(tensors, training=False))
                 rows[key] = {
                     "bytes": exported.bytes,
                     "error": float(np.linalg.norm(received - expected) / np.linalg.norm(expected)),
@@ -221,16 +224,17 @@ def of_hub(name, arguments, folder):
 
 
 def _flat(outputs):
-    return np.concatenate([np.ravel(each).astype("float64") for each in keras.tree.flatten(outputs)])
+    arrays = map(keras.ops.convert_to_numpy, keras.tree.flatten(outputs))
+    return np.concatenate([np.ravel(each).astype("float64") for each in arrays])
 
 
 def hub_table(results, arguments):
-    headers = [cell for key in OF_HUB for cell in (key, "error")]
+    headers = [cell for key in arguments.forms for cell in (key, "error")]
     table = Table("KerasHub's backbones: bytes, and the relative error against float", ("model", "float", *headers))
     notes = {}
     for result in results:
         cells = [f"{result['rows']['float']['bytes']:,}"]
-        for key in OF_HUB:
+        for key in arguments.forms:
             row = result["rows"][key]
             if "refused" in row:
                 note = row["refused"].splitlines()[0]
@@ -251,6 +255,7 @@ def main():
     parser = common_parser(__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--models", nargs="+", help="names of models; by default all of each part")
+    parser.add_argument("--forms", nargs="+", choices=OF_HUB, default=list(OF_HUB), help="of KerasHub's models")
     parser.add_argument("--runs", type=int, default=100)
     arguments = parser.parse_args()
     if arguments.quick:
