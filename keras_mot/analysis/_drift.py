@@ -15,6 +15,7 @@ from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import intercepted, is_quantized
+from keras_mot.layers.dynamic_quantizer import is_dynamic
 from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.quantization.simulation.reference_kernels import ReferenceRounding
 
@@ -93,6 +94,10 @@ def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs:
         raise TypeError(f"`measure_drift` expects a Keras model; received {describe(model)}.")
     if not is_quantized(model):
         raise ValueError(f"'{model.name}' is not quantized: pass the model that the file was exported from.")
+    if is_dynamic(model):
+        raise ValueError(
+            f"'{model.name}' has dynamic ranges: it computes in floats, whose integers are in no file to be compared."
+        )
     model = settled_fold(model)
     signature = read_signature(model, None)
     arrays = check_inputs(signature, signature.flatten(inputs))

@@ -138,6 +138,17 @@ def add_calibration(group):
     )
 
 
+def add_blocks(group):
+    """Adds how many weights share a scale."""
+    group.add_argument(
+        "--block-size",
+        type=int,
+        choices=(32, 64, 128, 256),
+        metavar="N",
+        help="inputs that share a scale, with dynamic-int4: 32, 64, 128 or 256 (default: all of a channel)",
+    )
+
+
 def check_inputs(options):
     """Refuses a model or a file of data that is not there."""
     path = existing_file(options.model, "a `.keras` file")

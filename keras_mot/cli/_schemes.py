@@ -1,8 +1,10 @@
 """Quantization schemes by their names on the command line."""
 
+from keras_mot.cli._errors import UsageError
 from keras_mot.cli._options import of_integer_file
 
-TRAINED = ("int8", "int16x8", "int4-weights")
+DYNAMIC = ("dynamic-int8", "dynamic-int4")
+TRAINED = ("int8", "int16x8", "int4-weights", *DYNAMIC)
 WEIGHTS_ALONE = ("float16", "dynamic-range")
 
 
@@ -24,5 +26,23 @@ def settings_of(options):
         "placement": options.placement,
         "rounding": options.rounding,
         "target": options.target,
+        "block_size": options.block_size,
         **of_integer_file(options),
     }
+
+
+def check_scheme(options):
+    """Finds what does not go with the scheme, before a backend is loaded."""
+    if options.scheme not in DYNAMIC:
+        if options.block_size is not None:
+            raise UsageError(f"`--block-size` is for `--scheme dynamic-int4`; `{options.scheme}` has no blocks.")
+        return
+    if options.scheme != "dynamic-int4" and options.block_size is not None:
+        raise UsageError("There are no kernels for blocks of 8 bits: `--block-size` is for `--scheme dynamic-int4`.")
+    for side in ("input", "output"):
+        if getattr(options, f"{side}_type") not in (None, "float32"):
+            raise UsageError(f"`--scheme {options.scheme}` takes and returns floats: leave `--{side}-type` out.")
+    if options.placement:
+        raise UsageError(f"`--scheme {options.scheme}` has dense layers and embeddings in integers, and nothing else.")
+    if options.target != "litert":
+        raise UsageError(f"`--scheme {options.scheme}` needs floats, which `--target {options.target}` does not have.")

@@ -11,7 +11,7 @@ from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._fine_tuned import StageRun, check_plain, say_what_it_is_measured_on, write_file
 from keras_mot.cli._models import load_model
 from keras_mot.cli._result import Result
-from keras_mot.cli._schemes import TRAINED, WEIGHTS_ALONE, scheme_named, settings_of
+from keras_mot.cli._schemes import DYNAMIC, TRAINED, WEIGHTS_ALONE, check_scheme, scheme_named, settings_of
 
 _DESCRIPTION = """\
 Quantizes a saved Keras model after training, without training it further, and
@@ -22,6 +22,9 @@ schemes:
   int8            weights and activations of 8 bits
   int16x8         weights of 8 bits, activations of 16
   int4-weights    weights of 4 bits, activations of 8
+  dynamic-int8    dense layers and embeddings with weights of 8 bits in a model
+                  of floats; needs no data
+  dynamic-int4    the same with weights of 4 bits, rounded by data if there are
   float16         weights of 16 bits; computes in floats, needs no data
   dynamic-range   large weights of 8 bits; computes in floats, needs no data
 
@@ -48,6 +51,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--keras", action="store_true", help="write the quantized Keras model beside it")
     how = parser.add_argument_group("how it is quantized")
     how.add_argument("--scheme", choices=(*TRAINED, *WEIGHTS_ALONE), default="int8", help="(default: int8)")
+    _options.add_blocks(how)
     _options.add_target(how)
     _options.add_calibration(how)
     _options.add_skip(how)
@@ -61,8 +65,11 @@ def check(options: argparse.Namespace) -> None:
     _options.check_expressions(options.skip)
     if options.scheme in WEIGHTS_ALONE:
         _check_weights_alone(options)
-    elif options.data is None:
+    elif options.data is None and options.scheme not in DYNAMIC:
         raise UsageError(f"`--scheme {options.scheme}` needs `--data FILE.npz`, to calibrate on.")
+    check_scheme(options)
+    if options.data is None and options.rounding in ("gptq", "adaround"):
+        raise UsageError(f"`--rounding {options.rounding}` needs `--data FILE.npz`, to round by.")
     _options.check_inputs(options)
     _outputs(options)
 
@@ -83,6 +90,7 @@ def _outputs(options):
 
 def run(options: argparse.Namespace) -> Result:
     """Runs the command."""
+    from keras_mot.quantization import quantize_post_training
     from keras_mot.recipes import PostTraining, StoreWeights
     from keras_mot.recipes.training_data import TrainingData
 
@@ -95,7 +103,10 @@ def run(options: argparse.Namespace) -> Result:
         return _write(options, outputs, model, model, data, stage.export_options())
     with blamed_on_input(" On the command line: `--skip REGEX`."):
         stage = PostTraining(**settings_of(options))
-        quantized = stage.apply(model, StageRun(TrainingData((data.x, data.y), None), options.seed))
+        if data is None:
+            quantized = quantize_post_training(model, stage.scheme(), overrides=dict.fromkeys(stage.skip))
+        else:
+            quantized = stage.apply(model, StageRun(TrainingData((data.x, data.y), None), options.seed))
     written = _write(options, outputs, model, quantized, data, stage.export_options())
     return _fine_tuned.with_compiled(written, files)
 

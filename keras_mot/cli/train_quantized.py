@@ -6,7 +6,7 @@ from keras_mot._formats import DEFAULT, KERAS
 from keras_mot.cli import _options
 from keras_mot.cli._fine_tuned import compiled_files, prepare, result_of, train_and_write, with_compiled
 from keras_mot.cli._result import Result
-from keras_mot.cli._schemes import TRAINED, settings_of
+from keras_mot.cli._schemes import TRAINED, check_scheme, settings_of
 
 _DESCRIPTION = """\
 Fine-tunes a saved Keras model with weights and activations rounded as integers
@@ -39,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     how = parser.add_argument_group("how it is quantized")
     how.add_argument("--scheme", choices=TRAINED, default="int8", help="(default: int8)")
     how.add_argument("--learned-scales", action="store_true", help="train the scales too; for activations of 8 bits")
+    _options.add_blocks(how)
     _options.add_target(how)
     _options.add_calibration(how)
     _options.add_skip(how)
@@ -50,6 +51,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     _options.check_expressions(options.skip)
+    check_scheme(options)
     _options.check_inputs(options)
     _outputs(options)
 

@@ -1,6 +1,7 @@
 """Quantization: weights and activations as integers."""
 
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
+from keras_mot.layers.dynamic_quantizer import DynamicQuantizer
 from keras_mot.quantization.algorithms.adaround import AdaRound
 from keras_mot.quantization.algorithms.batch_norm import freeze_batch_norm
 from keras_mot.quantization.algorithms.collaborative import (
@@ -39,6 +40,8 @@ from keras_mot.quantization.quantize_config import (
     QuantizeConfig,
 )
 from keras_mot.quantization.schemes import (
+    DYNAMIC_INT4,
+    DYNAMIC_INT8,
     DYNAMIC_RANGE,
     FLOAT16,
     INT4_WEIGHTS,
@@ -52,6 +55,8 @@ from keras_mot.transforms.grid import QuantizationParameters
 from keras_mot.transforms.rounding import Nearest, Rounding
 
 __all__ = [
+    "DYNAMIC_INT4",
+    "DYNAMIC_INT8",
     "DYNAMIC_RANGE",
     "FLOAT16",
     "GPTQ",
@@ -64,6 +69,7 @@ __all__ = [
     "Calibration",
     "Default8BitClusterPreserveQuantizeScheme",
     "Default8BitPrunePreserveQuantizeScheme",
+    "DynamicQuantizer",
     "Entropy",
     "FixedQuantizer",
     "LastValueQuantizer",

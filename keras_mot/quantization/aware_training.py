@@ -14,6 +14,7 @@ from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.layers import strip
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
 from keras_mot.layers.copying import copy_model
+from keras_mot.layers.dynamic_quantizer import DynamicQuantizer, DynamicResult
 from keras_mot.layers.float_boundary import FloatBoundary
 from keras_mot.layers.in_training import ActivityPenalty, InTraining
 from keras_mot.layers.named_output import NamedOutput
@@ -27,6 +28,7 @@ from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_ba
 from keras_mot.targets import LITERT, Target
 
 _MARK = "_keras_mot_quantize"
+_ADDED = ActivationQuantizer | DynamicQuantizer | DynamicResult | FloatBoundary | NamedOutput | ActivityPenalty
 
 
 def quantize_model(
@@ -107,10 +109,13 @@ def _beside_batch_norm(calibration, steps, scheme):
     if steps is not None and steps < 0:
         raise ValueError(f"`batch_norm_steps` should be at least 0; received {steps}.")
     shares_scales = isinstance(scheme, QuantizationScheme) and not scheme.per_channel
-    if steps is None and (shares_scales or calibration.equalize):
+    dynamic = isinstance(scheme, QuantizationScheme) and scheme.is_dynamic
+    if steps is None and (shares_scales or dynamic or calibration.equalize):
         steps = 0
     if steps == 0:
         return calibration, 0
+    if dynamic:
+        raise ValueError("With dynamic ranges batch normalization is folded before training: `batch_norm_steps=0`.")
     if shares_scales:
         raise ValueError(
             "`batch_norm_steps` needs a scale for each channel: with `per_channel=False` batch normalization is folded "
@@ -242,7 +247,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
     def call(operation, *args, **kwargs):
         if isinstance(operation, InTraining):
             return operation.layer(*args)
-        added = isinstance(operation, ActivationQuantizer | FloatBoundary | NamedOutput | ActivityPenalty)
+        added = isinstance(operation, _ADDED)
         return args[0] if added else operation(*args, **kwargs)
 
     folded = fold_trained_batch_norm(model)

@@ -40,9 +40,12 @@ def quantize_post_training(
     Args:
         model: a built model, with models nested in it or not. It is not changed. Of subclassed ones the `call` is read
             by `keras_mot.graph.trace`.
-        scheme: how many bits weights and activations have: `INT8`, `INT16X8`, `INT4_WEIGHTS`, or your own.
+        scheme: how many bits weights and activations have: `INT8`, `INT16X8`, `INT4_WEIGHTS`, or your own. With
+            `DYNAMIC_INT8` and `DYNAMIC_INT4` the model computes in floats, and its dense layers and embeddings have
+            integers for weights; kernels find the ranges of activations as they run.
         calibration_data: some hundred typical inputs, of all classes, in any of the forms that `Calibration` takes as
-            `data`; or a `Calibration`, which also says how ranges are chosen and what else the data decide.
+            `data`; or a `Calibration`, which also says how ranges are chosen and what else the data decide. With
+            dynamic ranges there need be none; weights of less than 8 bits are rounded by them.
         selected: function from a layer or operation to whether it shall compute in integers; by default all do
             that can. `overrides` with `None` says the same.
         overrides: dictionary from a selector to a `QuantizationScheme` or `QuantizeConfig` for some layers, or to
@@ -76,7 +79,7 @@ def quantize_post_training(
     ```
     """
     calibration = calibration_of(calibration_data, settings, "quantize_post_training")
-    if calibration.data is None and isinstance(scheme, QuantizationScheme):
+    if calibration.data is None and isinstance(scheme, QuantizationScheme) and not scheme.is_dynamic:
         raise ValueError(
             "`quantize_post_training` needs `calibration_data`: some hundred typical inputs, from which the ranges of "
             "activations follow."

@@ -26,14 +26,15 @@ from keras_mot.quantization import (
     quantize_post_training,
 )
 from keras_mot.quantization.algorithms.batch_norm import settled_fold
-from keras_mot.quantization.simulation.faster_in_floats import is_fast
+from keras_mot.quantization.schemes import DYNAMIC
+from keras_mot.quantization.simulation.checks import check_placement
 from keras_mot.recipes._stage import Stage, check_overrides, check_skip
 from keras_mot.recipes.fine_tuning import FineTune, check_whole
 from keras_mot.recipes.rounding_names import rounding_named
 from keras_mot.targets import LITERT, get
 from keras_mot.transforms import FakeQuantize
 
-_TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16")}
+_TYPES = {8: ("float32", "int8", "uint8"), 16: ("float32", "int16"), DYNAMIC: ("float32",)}
 """What files of so many activation bits can take and return."""
 
 
@@ -56,7 +57,7 @@ class Quantization(Stage):
     kind: ClassVar[str] = FakeQuantize.kind
 
     weight_bits: int = 8
-    activation_bits: int = 8
+    activation_bits: int | str = 8
     per_channel: bool = True
     calibration_samples: int = 512
     skip: tuple[str, ...] = ()
@@ -68,13 +69,14 @@ class Quantization(Stage):
     overrides: Mapping[str, int] | None = None
     rounding: Rounding | str | Mapping | None = None
     target: str = LITERT.name
+    block_size: int | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "rounding", rounding_named(self.rounding))
         get(self.target).check(self.scheme())
         object.__setattr__(self, "target", get(self.target).name)
-        is_fast(self.placement, get(self.target), self.scheme().activation_bits)
         object.__setattr__(self, "calibration", _calibration(self.calibration))
+        check_placement(self.placement, get(self.target), self.scheme(), self.calibration or Calibration())
         check_whole("calibration_samples", self.calibration_samples, 1)
         check_skip(self)
         check_overrides(self, lambda name, value: self.scheme(value))
@@ -91,7 +93,11 @@ class Quantization(Stage):
     def scheme(self, weight_bits: int | None = None):
         """The `QuantizationScheme`, or the same with weights of so many bits."""
         bits = self.weight_bits if weight_bits is None else weight_bits
-        return QuantizationScheme(bits, self.activation_bits, self.per_channel, rounding=self.rounding)
+        # Blocks are for few bits: a layer that is to have more of them has a scale for each channel.
+        blocks = self.block_size if bits <= self.weight_bits else None
+        return QuantizationScheme(
+            bits, self.activation_bits, self.per_channel, rounding=self.rounding, block_size=blocks
+        )
 
     def export_options(self):
         """What the file takes and returns, and whether anything may stay in floats."""
@@ -100,12 +106,14 @@ class Quantization(Stage):
 
     def _quantized(self, function, model, run, by_loss=False, **options):
         calibration = dataclasses.replace(self.calibration or Calibration(), progress=run.progress)
-        labelled = run.labelled(self.calibration_samples) if by_loss and calibration.estimator is None else None
+        dynamic = self.activation_bits == DYNAMIC
+        by_loss &= calibration.estimator is None and not dynamic  # dynamic ranges are not chosen
+        labelled = run.labelled(self.calibration_samples) if by_loss else None
         if labelled is None:
             calibration = dataclasses.replace(calibration, data=run.calibration(self.calibration_samples))
         else:
             calibration = dataclasses.replace(calibration, data=labelled[0], loss=labelled[1])
-        placement = "integer" if self.placement is None and self.strict else self.placement
+        placement = "integer" if self.placement is None and self.strict and not dynamic else self.placement
         # A rehearsal shows what does not fit: for that it need not round by data, which takes time.
         stage = dataclasses.replace(self, rounding=Nearest()) if run.rehearsing and self.rounding is None else self
         others = {expression: stage.scheme(bits) for expression, bits in (self.overrides or {}).items()}
@@ -124,7 +132,7 @@ class PostTraining(Quantization):
 
     Args:
         weight_bits: bits of a weight, 2 to 8.
-        activation_bits: 8 or 16.
+        activation_bits: 8 or 16; or "dynamic", for files of floats whose dense layers and embeddings have integers.
         per_channel: whether each output channel has a scale of its own.
         calibration_samples: samples of the validation data, or else of the training data, that ranges are chosen on.
         skip: regular expressions of the layers to leave in floats.
@@ -142,6 +150,8 @@ class PostTraining(Quantization):
             settings. By default, GPTQ with less than 8 bits.
         target: name of the `keras_mot.targets.Target` that the file is for: "litert", "micro", "ethos-u",
             "ethos-u85", or one of your own.
+        block_size: with dynamic ranges, how many inputs share a scale: 32, 64, 128 or 256; by default all of a channel.
+            Layers to which `overrides` give more bits have no blocks.
     """
 
     key: ClassVar[str] = "post_training"
@@ -186,7 +196,7 @@ class QuantizeAware(Quantization):
 
     Args:
         weight_bits: bits of a weight, 2 to 8.
-        activation_bits: 8 or 16.
+        activation_bits: 8 or 16; or "dynamic", for files of floats whose dense layers and embeddings have integers.
         per_channel: whether each output channel has a scale of its own.
         calibration_samples: samples of the training data that ranges start from.
         skip: regular expressions of the layers to leave in floats.
@@ -199,6 +209,7 @@ class QuantizeAware(Quantization):
         overrides: as in `PostTraining`.
         rounding: as in `PostTraining`; by default, to the nearest integer.
         target: as in `PostTraining`.
+        block_size: as in `PostTraining`.
         learned_scales: whether scales are trained too.
         batch_norm_steps: training steps in which batch normalization goes on with the statistics of each batch.
             `None`: it goes on to the end. 0: it is folded before training, as with `per_channel` false.

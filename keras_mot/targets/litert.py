@@ -26,6 +26,7 @@ _KERNELS = _WEIGHTED.union(
     ("linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "softmax", "silu", "hard_silu", "hard_sigmoid"),
     ("gelu", "elu", "exponential", "log", "log_softmax", "clip", "argmax", "argmin", "compare", "where"),
 )
+_DYNAMIC = frozenset(("dense", "embedding"))
 # These kernels take activations of 8 bits alone, or compute something else of 16 (sums).
 _ONLY_8_BITS = {"sum", "prelu", "elu", "gelu", "log", "log_softmax", "argmax", "argmin"}
 _LARGEST = 32767 / 32768
@@ -80,6 +81,9 @@ LITERT = register(
         rounded_once=frozenset({"dense"}),
         tables=frozenset({8}),
         costs={8: _COSTS},
+        # Of blocks, there are kernels for 4 bits: XNNPACK's for dense layers, LiteRT's own for rows of tables.
+        dynamic={4: _DYNAMIC, 8: _DYNAMIC},
+        block_sizes={4: (32, 64, 128, 256)},
     )
 )
 """LiteRT: kernels of XNNPACK, and its reference kernels, which LiteRT for Microcontrollers has too."""

@@ -36,6 +36,8 @@ MICRO = register(
         most_axes={"STRIDED_SLICE": 4},
         runtime="micro",
         costs={},
+        dynamic={},
+        block_sizes={},
     )
 )
 """LiteRT for Microcontrollers: batches of one sample, integers of 8 bits in and out, and no floats between."""

@@ -9,11 +9,13 @@ import numpy as np
 from keras_mot._messages import describe
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.activation_quantizer import activation_quantizers
+from keras_mot.layers.dynamic_quantizer import dynamic_quantizers
 from keras_mot.targets.costs import Cost, Costs
 from keras_mot.transforms.grid import Grid
 
 RUNTIMES = ("litert", "micro")
 """The runtimes that files can be proved in."""
+_DYNAMIC = "dynamic"  # the `activation_bits` of schemes with dynamic ranges
 _FILE_TYPES = ("float32", "int8", "uint8", "int16")
 
 
@@ -79,6 +81,9 @@ class Target:
             for an NPU take one sample at a time.
         costs: by the bits of activations, the `Costs` of integers beside floats, where these are known: by default,
             models for the target compute in floats what is faster so. Without, all that has kernels is in integers.
+        dynamic: by the bits that weights are stored in, the names of the kinds that have kernels for such weights and
+            activations in floats, whose ranges are found as they run.
+        block_sizes: by the bits that weights are stored in, how many inputs may share a scale in these kernels.
 
     Example:
 
@@ -109,6 +114,8 @@ class Target:
     runtime: str = "litert"
     accelerator: str | None = None
     costs: Mapping[int, Costs] = dataclasses.field(default_factory=dict)
+    dynamic: Mapping[int, frozenset[str]] = dataclasses.field(default_factory=dict)
+    block_sizes: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
@@ -170,6 +177,13 @@ class Target:
                     f"Target '{self.name}': `costs[{bits}]` should be the `Costs` of activations of "
                     f"{' or '.join(map(str, sorted(self.kernels)))} bits; received {describe(costs)}."
                 )
+        for field in ("dynamic", "block_sizes"):
+            unknown = set(getattr(self, field)) - set(self.weight_bits if field == "dynamic" else self.dynamic)
+            if unknown:
+                raise ValueError(
+                    f"Target '{self.name}': `{field}` speaks of weights of {sorted(unknown)} bits, which "
+                    f"{'it does not store' if field == 'dynamic' else '`dynamic` has no kernels for'}."
+                )
         if not self.weight_bits:
             raise ValueError(f"Target '{self.name}': `weight_bits` is empty; a file stores weights in some bits.")
         missing = set(self.weight_bits) - set(self.per_channel)
@@ -229,10 +243,27 @@ class Target:
                 f"Target '{self.name}' is not registered, so that a saved model could not find it again: call "
                 "`keras_mot.targets.register(target)` before, in a module that is imported where the model is loaded."
             )
-        if scheme.activation_bits not in self.kernels:
+        if scheme.activation_bits == _DYNAMIC:
+            self._check_dynamic(scheme)
+        elif scheme.activation_bits not in self.kernels:
             raise ValueError(
                 f"Target '{self.name}' has kernels for activations of {sorted(self.kernels)} bits; the scheme asks for "
                 f"{scheme.activation_bits}."
+            )
+
+    def _check_dynamic(self, scheme):
+        stored = self.stored_bits(scheme.weight_bits)
+        if stored not in self.dynamic:
+            has = f"for weights of {sorted(self.dynamic)} bits" if self.dynamic else "for none"
+            raise ValueError(
+                f"Target '{self.name}' has kernels with dynamic ranges {has}; the scheme asks for {scheme.weight_bits}."
+            )
+        sizes = self.block_sizes.get(stored, ())
+        if scheme.block_size is not None and scheme.block_size not in sizes:
+            what = f"of {', '.join(map(str, sizes))} inputs" if sizes else "of no size"
+            raise ValueError(
+                f"Target '{self.name}' has kernels for weights of {stored} bits in blocks {what}; the scheme asks for "
+                f"{scheme.block_size}."
             )
 
 
@@ -285,8 +316,8 @@ def get(target: str | Target) -> Target:
 
 
 def target_of(model: Any) -> Target:
-    """The target that a quantized model was made for, as its activation quantizers remember."""
-    quantizers = activation_quantizers(model)
+    """The target that a quantized model was made for, as its quantizers of activations remember."""
+    quantizers = activation_quantizers(model) or dynamic_quantizers(model)
     if not quantizers:
         raise ValueError(f"'{model.name}' is not quantized: it was made for no target.")
     return get(quantizers[0].target)

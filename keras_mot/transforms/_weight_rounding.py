@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._traced_once import traced_once
-from keras_mot.transforms.grid import Grid
+from keras_mot.transforms.grid import Grid, in_blocks, short_scale
 
 
 def scale_of_largest(value: Any, share: Any, grid: Grid, axes: tuple[int, ...]) -> Any:
@@ -20,6 +20,21 @@ def scale_of_largest(value: Any, share: Any, grid: Grid, axes: tuple[int, ...]) 
         axes: those that share a scale; they stay with length 1.
     """
     return _scale_of_largest(value, share, np.float32(grid.highest), grid=grid, axes=axes)
+
+
+def scale_of_blocks(value: Any, share: Any, grid: Grid, shape: tuple[int, int], axis: int, size: int) -> Any:
+    """The same for blocks of a matrix, in as few digits as runtimes have for them; a tensor of the matrix's shape.
+
+    Args:
+        value: float32 tensor with two axes.
+        share: tensor of one number for each block.
+        grid: the `Grid` of the integers.
+        shape: of the matrix.
+        axis: along which blocks lie, 0 or 1.
+        size: numbers of a block.
+    """
+    blocks = in_blocks(shape, axis, size)
+    return _scale_of_blocks(value, share, np.float32(grid.highest), grid=grid, blocks=blocks, axis=axis)
 
 
 def rounded_weight(value: Any, scale: Any, offsets: Any, grid: Grid, clips: bool) -> Any:
@@ -41,6 +56,13 @@ def _scale_of_largest(value, share, highest, *, grid, axes):
     largest = ops.maximum(extremes[0], -extremes[1])
     # As an argument: by a constant, XLA would divide with another last bit than outside of compiled functions.
     return grid.scale_of(ops.abs(share) * largest, ops, highest)
+
+
+@traced_once
+def _scale_of_blocks(value, share, highest, *, grid, blocks, axis):
+    largest = ops.max(ops.abs(ops.reshape(value, blocks)), axis=axis + 1)
+    scale = short_scale(grid.scale_of(ops.abs(share) * largest, ops, highest), ops)
+    return ops.repeat(scale, blocks[axis + 1], axis=axis)
 
 
 @traced_once

@@ -9,9 +9,9 @@ from keras import ops
 
 from keras_mot import _tensorflow, _torch
 from keras_mot._messages import describe
-from keras_mot.transforms._weight_rounding import rounded_weight, scale_of_largest
+from keras_mot.transforms._weight_rounding import rounded_weight, scale_of_blocks, scale_of_largest
 from keras_mot.transforms.base import WeightTransform, by_reference, resolved
-from keras_mot.transforms.grid import LEAST_SCALE, Grid, least_squares_reach
+from keras_mot.transforms.grid import LEAST_SCALE, Grid, in_blocks, least_squares_reach
 from keras_mot.transforms.rounding import NEAREST, Rounding
 
 
@@ -40,6 +40,10 @@ class FakeQuantize(WeightTransform):
         learned: whether the scales are trained.
         scaled_channels: whether each output channel is multiplied by a factor, 1 until `scale_channels` is called.
         rounding: a `Rounding`, `Nearest()` by default, that chooses the integers when `fit` is called.
+        block_size: how many weights that follow each other in a channel of a matrix share a scale; `None` for all of
+            them. Scales of blocks have eight binary digits and are at least 2 ** -17, as files and kernels have them.
+        channel_axis: the axis whose slices have scales of their own, if it is not that of the outputs: the rows of a
+            table, for example.
         **kwargs: arguments of `WeightTransform`.
 
     Attributes:
@@ -65,6 +69,8 @@ class FakeQuantize(WeightTransform):
         learned: bool = False,
         scaled_channels: bool = False,
         rounding: Rounding | None = None,
+        block_size: int | None = None,
+        channel_axis: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -77,6 +83,14 @@ class FakeQuantize(WeightTransform):
         self.rounding = NEAREST if rounding is None else rounding
         if not isinstance(self.rounding, Rounding):
             raise TypeError(f"`rounding` should be a `Rounding`, such as `Nearest()`; received {describe(rounding)}.")
+        self.block_size, self.channel_axis = block_size, channel_axis
+        if block_size is not None and (isinstance(block_size, bool) or not isinstance(block_size, int)):
+            raise TypeError(f"`block_size` should be an integer, or None; received {describe(block_size)}.")
+        if block_size is not None and (block_size < 1 or not per_channel or learned or scaled_channels):
+            raise ValueError(
+                "`block_size` should be at least 1, and goes with `per_channel=True` and scales that follow the "
+                f"weights, neither learned nor multiplied by factors; received {describe(block_size)}."
+            )
         self.grid = Grid(bits)
         self.rounds = True
 
@@ -89,10 +103,16 @@ class FakeQuantize(WeightTransform):
         """Creates what the integers reach: of the largest magnitude the share 1, or, if learned, the number 1."""
         self.weight_shape = tuple(weight_shape)
         outputs = () if self.axes is None else self.axes.outputs
-        own = outputs if self.per_channel else ()
+        slices = outputs if self.channel_axis is None else (self.channel_axis,)
+        own = slices if self.per_channel else ()
         self.shared_axes = tuple(axis for axis in range(len(self.weight_shape)) if axis not in own)
+        shape = self._shape(own)
+        if self.block_size is not None:
+            self._check_blocks()
+            (axis,) = self.shared_axes
+            shape = [length // self.block_size if each == axis else length for each, length in enumerate(weight_shape)]
         self.reach = self.add_weight(
-            name="reach", shape=self._shape(own), dtype="float32", initializer="ones", trainable=self.learned
+            name="reach", shape=shape, dtype="float32", initializer="ones", trainable=self.learned
         )
         self.factors = None
         if self.scaled_channels:
@@ -106,6 +126,18 @@ class FakeQuantize(WeightTransform):
                 name="offsets", shape=self.weight_shape, dtype="float32", initializer="zeros", trainable=False
             )
         self.built = True
+
+    def _check_blocks(self):
+        if len(self.weight_shape) != 2 or len(self.shared_axes) != 1:
+            raise ValueError(
+                f"`block_size` is for matrices with a scale for each channel; the weight of '{self.name}' has shape "
+                f"{self.weight_shape}."
+            )
+        length = self.weight_shape[self.shared_axes[0]]
+        if length % self.block_size:
+            raise ValueError(
+                f"Blocks of {self.block_size} do not divide the {length} weights of a channel of '{self.name}'."
+            )
 
     def _shape(self, outputs):
         return [length if axis in outputs else 1 for axis, length in enumerate(self.weight_shape)]
@@ -154,10 +186,14 @@ class FakeQuantize(WeightTransform):
         Args:
             weight: float array of the weight's shape.
         """
-        largest = np.abs(np.asarray(weight, "float32")).max(axis=self.shared_axes, keepdims=True)
-        share = 1.0 if self.bits >= 8 else least_squares_reach(weight, self.limit, self.shared_axes)
+        groups, reduced = np.asarray(weight, "float32"), self.shared_axes
+        if self.block_size is not None:
+            (axis,) = reduced
+            groups, reduced = groups.reshape(in_blocks(groups.shape, axis, self.block_size)), (axis + 1,)
+        largest = np.abs(groups).max(axis=reduced, keepdims=True)
+        share = 1.0 if self.bits >= 8 else least_squares_reach(groups, self.limit, reduced)
         reach = np.maximum(largest, 1e-6) * share if self.learned else np.broadcast_to(share, largest.shape)
-        self.reach.assign(reach)
+        self.reach.assign(reach.reshape(self.reach.shape))
         if self.offsets is not None:
             value = np.asarray(weight, "float32")
             self.round_to(weight, self.rounding.integers(value, self.steps(value), self.grid, self.axes))
@@ -210,6 +246,9 @@ class FakeQuantize(WeightTransform):
     def _scale(self, value):
         if self.learned:
             return self.grid.scale_of(ops.abs(self._reach()), ops)
+        if self.block_size is not None:
+            (axis,) = self.shared_axes
+            return scale_of_blocks(value, self._reach(), self.grid, self.weight_shape, axis, self.block_size)
         return scale_of_largest(value, self._reach(), self.grid, self.shared_axes)
 
     def _reach(self):
@@ -253,6 +292,8 @@ class FakeQuantize(WeightTransform):
             "learned": self.learned,
             "scaled_channels": self.scaled_channels,
             **({} if self.rounding == NEAREST else {"rounding": by_reference(self.rounding)}),
+            **({} if self.block_size is None else {"block_size": self.block_size}),
+            **({} if self.channel_axis is None else {"channel_axis": self.channel_axis}),
         }
 
     @classmethod

@@ -12,6 +12,10 @@ import numpy as np
 LEAST_SCALE = 1e-30
 """The scale of zeros alone, for which any will do. A tiny one, runtimes refuse."""
 _ZERO, _HALF, _ONE, _LEAST = (np.float32(value) for value in (0.0, 0.5, 1.0, LEAST_SCALE))
+# Scales of blocks have the precision of bfloat16, which XNNPACK computes with, and are numbers of float16, which files
+# hold: eight binary digits, from 2 ** -17 on.
+_SHORTENING = np.float32(2**16 + 1)
+_LEAST_OF_BLOCKS, _LARGEST_OF_BLOCKS = np.float32(2.0**-17), np.float32(2.0**15)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +136,29 @@ class Grid:
             array: `numpy` or `keras.ops`.
         """
         return array.clip(array.round(ratio), self.lowest, self.highest)
+
+
+def short_scale(scale, array: Any = np):
+    """The nearest scales that both float16 and bfloat16 hold exactly, as scales of blocks are stored and computed with.
+
+    Args:
+        scale: float32 array of `array`.
+        array: `numpy` or `keras.ops`.
+    """
+    scale = array.minimum(array.maximum(scale, _LEAST_OF_BLOCKS), _LARGEST_OF_BLOCKS)
+    large = scale * _SHORTENING  # Dekker, 1971: the upper digits of a number, without a conversion
+    return large - (large - scale)
+
+
+def in_blocks(shape: tuple[int, int], axis: int, size: int) -> tuple[int, ...]:
+    """The shape of a matrix in which the numbers of a block have an axis of their own, behind that of the blocks.
+
+    Args:
+        shape: of the matrix.
+        axis: along which blocks lie, 0 or 1.
+        size: numbers of a block.
+    """
+    return (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])
 
 
 def with_scales_for_zeros(scale: np.ndarray) -> np.ndarray:

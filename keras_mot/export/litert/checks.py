@@ -53,6 +53,11 @@ def check_micro_options(target, compress_weights, arena_limit):
                 f"`{name}` is for microcontrollers: quantize the model with `target='micro'`. Received: "
                 f"{describe(value)}, the target being '{target.name}'."
             )
+    if target.accelerator is not None and compress_weights:
+        raise ValueError(
+            f"`compress_weights` is for processors; the compiler of target '{target.name}' codes the weights itself. "
+            "Leave it out."
+        )
 
 
 def check_path(path: str | os.PathLike) -> pathlib.Path:

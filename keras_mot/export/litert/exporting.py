@@ -13,6 +13,7 @@ from keras_mot._messages import describe, shortened
 from keras_mot.data.typical_samples import remembered
 from keras_mot.export.dependencies import check_compiler, check_installed, check_runtime
 from keras_mot.export.litert import checks
+from keras_mot.export.litert.dynamic.engine import DynamicEngine
 from keras_mot.export.litert.engines.conversion import ConversionRequest
 from keras_mot.export.litert.engines.in_child import convert_in_child
 from keras_mot.export.litert.engines.in_process import convert_in_process
@@ -36,6 +37,7 @@ from keras_mot.export.litert.verification import ExportVerificationError, Verifi
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.output_kinds import outputs_are_probabilities
 from keras_mot.layers.activation_quantizer import in_input_ranges, is_quantized
+from keras_mot.layers.dynamic_quantizer import is_dynamic
 from keras_mot.quantization.simulation.placement import quantizer_of
 from keras_mot.quantization.simulation.sources import hand_on_sources
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
@@ -84,6 +86,9 @@ def export_litert(
     What the runtime has no integer kernel for stays in floats, is listed in the result, and is an error with
     `strict=True`.
 
+    A model with dynamic ranges (`keras_mot.quantization.DYNAMIC_INT4`) becomes a file of floats whose dense layers and
+    embeddings hold the very integers of the model, in kernels that round each row of their inputs as the model does.
+
     A model that is quantized for microcontrollers (`target="micro"`) becomes a file of batch size 1 that takes and
     returns int8. It is proved in TFLM's own interpreter, of the package `tflite-micro`: the result says which share of
     the outputs is equal to the model's (as it computes within `keras_mot.quantization.reference_rounding`), which
@@ -121,7 +126,8 @@ def export_litert(
             numbers as the first quantizer rounds them. By default, what the target takes: int8 on microcontrollers,
             else floats.
         output_type: The same for its outputs.
-        strict: Whether a quantized model must compute in integers throughout.
+        strict: Whether a quantized model must compute in integers throughout; with dynamic ranges, whether all dense
+            layers and embeddings must have integers for weights.
         target: The target that a quantized model was made for, where that shall be checked; by default it is what the
             model says.
         compress_weights: Of a model for microcontrollers, "auto" to store each kernel as a look-up table and indices
@@ -173,7 +179,8 @@ def export_litert(
         data, others, source = None, None, ""
         if verify:
             data, others, source = verification_inputs(model, signature, verification_data, typical, batch_size)
-        kind = "integer" if integers else weights
+        dynamic = is_dynamic(model)
+        kind = "dynamic" if dynamic else "integer" if integers else weights
         rule = RULES[kind] if tolerance is None else exactly(tolerance)
         squashed = outputs_are_probabilities(model) if tolerance is None else None
         proves = MicroVerifier if on_micro and verify else Verifier
@@ -184,12 +191,12 @@ def export_litert(
             batch_sizes=batch_sizes,
             dense=sparse_encoding is not True,
             sparse=sparse_encoding is True
-            or (sparse_encoding == "auto" and kind not in ("int8", "integer") and is_worth_trying(model)),
+            or (sparse_encoding == "auto" and kind not in ("int8", "integer", "dynamic") and is_worth_trying(model)),
             marked=integers,
         )
         convert = _ENGINES[engine]
         if integers:
-            convert = IntegerEngine(convert, *types, strict)
+            convert = DynamicEngine(convert, strict) if dynamic else IntegerEngine(convert, *types, strict)
             sparse_encoding = False
         conversion, choice = _convert_and_choose(convert, model, signature, request, sparse_encoding, verifier)
     made = None if npu is None else compiled_file(choice.content, *npu, layers_of(model))
@@ -267,6 +274,10 @@ def _check_integers(model, weights, sparse_encoding, input_type, output_type):
     quantized = is_quantized(model)
     if sparse_encoding is True and (quantized or weights == "int8"):
         raise ValueError("`sparse_encoding=True` is for float weights: runtimes refuse sparse integer weights.")
+    if quantized and is_dynamic(model) and (input_type, output_type) != ("float32", "float32"):
+        raise ValueError(
+            "A model with dynamic ranges takes and returns floats: leave `input_type` and `output_type` at 'float32'."
+        )
     if quantized:
         checks.check_ranges(model)
         if weights != "float32":
@@ -354,7 +365,7 @@ def _of_batches(signature, arrays, batch_size):
 
 def output_steps(model):
     """The distance of two numbers of each output of a quantized model, 0 where it is not rounded; `None` for others."""
-    if not is_quantized(model) or as_functional(model) is None:
+    if not is_quantized(model) or is_dynamic(model) or as_functional(model) is None:
         return None
     quantizers = [quantizer_of(tensor) for tensor in as_functional(model).outputs]
     return [0.0 if quantizer is None else float(quantizer.parameters().scale) for quantizer in quantizers]

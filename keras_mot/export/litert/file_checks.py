@@ -46,6 +46,7 @@ def check_model(model, length, type_names):
         for number, tensor in enumerate(_list(graph.tensors)):
             try:
                 _check_tensor(tensor, model, length, type_names)
+                _check_blocks(tensor, graph.tensors)
             except ValueError as error:
                 name = (tensor.name or b"").decode(errors="replace")
                 raise ValueError(f"tensor {number}, '{name[:200]}': {error}") from error
@@ -106,6 +107,19 @@ def _check_quantization(quantization):
     scales = [] if quantization is None else _list(quantization.scale)
     if len(scales) and not (np.isfinite(scales).all() and np.min(scales) >= 0):
         raise ValueError("it has a scale that is negative or not finite")
+
+
+def _check_blocks(tensor, tensors):
+    """Checks what a tensor says of blocks that have a scale each, and of those."""
+    details = None if tensor.quantization is None else tensor.quantization.details
+    if not hasattr(details, "blockSize"):
+        return
+    _check_index("the tensor of its scales", details.scales, tensors)
+    if details.zeroPoints != -1:
+        _check_index("the tensor of its zero points", details.zeroPoints, tensors)
+    sizes, scales = (math.prod(int(size) for size in _list(each.shape)) for each in (tensor, tensors[details.scales]))
+    if details.blockSize < 1 or scales * details.blockSize != sizes:
+        raise ValueError(f"it has {scales} scales for {sizes} values in blocks of {details.blockSize}")
 
 
 def _check_sparsity(sparsity, shape):

@@ -164,7 +164,10 @@ def parameters(model, encodings=None):
     schema = require("ai_edge_litert.schema_py_generated")
     seen = set()
     for graph in model.subgraphs:
-        for tensor in graph.tensors:
+        scales = {blocks_of(tensor).scales for tensor in graph.tensors if blocks_of(tensor) is not None}
+        for index, tensor in enumerate(graph.tensors):
+            if index in scales:  # as of channels, they are no parameters
+                continue
             data = model.buffers[tensor.buffer].data
             if data is None or len(data) == 0 or tensor.buffer in seen:
                 continue
@@ -176,6 +179,17 @@ def parameters(model, encodings=None):
             values, sparse = dense_values(model, tensor), tensor.sparsity is not None
             encoded = (encodings or {}).get(tensor.buffer, ())
             yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), *encoded)
+
+
+def blocks_of(tensor):
+    """What a tensor says of blocks that have a scale each (`BlockwiseQuantizationT`); `None` for others."""
+    details = None if tensor.quantization is None else tensor.quantization.details
+    return details if hasattr(details, "blockSize") else None
+
+
+def has_blocks(model):
+    """Whether a parsed file has weights in blocks that have a scale each."""
+    return any(blocks_of(tensor) is not None for graph in model.subgraphs for tensor in graph.tensors)
 
 
 def _zero_point(tensor):

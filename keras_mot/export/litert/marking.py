@@ -1,10 +1,11 @@
 """Marks by which what a quantized model says of its tensors is found again in a converted file.
 
-The converter knows nothing of quantizers, and moves, joins and renames what it converts. Three kinds of marks go
+The converter knows nothing of quantizers, and moves, joins and renames what it converts. Four kinds of marks go
 through it unharmed, each with a number:
 
 - an activation quantizer leaves a fake quantization, whose scale is its number, counted from 1;
 - a boundary to what stays in floats leaves the same, with a number behind the last quantizer's, one for each reason;
+- in a model with dynamic ranges, what stands before and behind a dense layer leaves the number 1;
 - a quantized weight goes through as a constant with one value throughout, which says which weight it is.
 """
 
@@ -17,6 +18,7 @@ from keras_mot.export.dependencies import require
 from keras_mot.export.litert.litert_file import dense_values, enum_name, operator_codes
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted
+from keras_mot.layers.dynamic_quantizer import dynamic_quantizers_as
 from keras_mot.layers.float_boundary import ANGLE, ASKED, FASTER, MASKED, NO_KERNEL, UNEVEN, WIDE, marked_boundaries
 
 REASONS = (ASKED, FASTER, UNEVEN, MASKED, ANGLE, NO_KERNEL, WIDE)
@@ -32,6 +34,7 @@ KERNELS = {
     "CONV_2D": (1, (3, 0, 1, 2)),
     "DEPTHWISE_CONV_2D": (1, (0, 1, 2, 3)),
     "TRANSPOSE_CONV": (1, (2, 0, 1, 3)),
+    "GATHER": (0, (0, 1)),
 }
 """LiteRT operator -> (which input its kernel is, order in which it has the axes of the kernel in TensorFlow).
 
@@ -51,6 +54,7 @@ def marked(model: keras.Model):
 
     with (
         intercepted(lambda quantizer, inputs, averages: mark(inputs, numbers[id(quantizer)]), whole=True),
+        dynamic_quantizers_as(lambda layer, inputs: mark(inputs, 1)),
         _scopes_of_operations(model),
         marked_boundaries(lambda inputs, reason: mark(inputs, len(numbers) + 1 + REASONS.index(reason))),
     ):

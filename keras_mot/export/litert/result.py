@@ -19,7 +19,8 @@ class LiteRTExport:
     Attributes:
         path: Path of the file.
         bytes: Size of the file.
-        weights: Data type of the weights, "float32", "float16", "int8", or "integer" for a quantized model.
+        weights: Data type of the weights, "float32", "float16", "int8", "integer" for a quantized model, or
+            "dynamic" for one with dynamic ranges.
         sparse_encoding: Whether zeros are stored compactly.
         sparse_reason: Why sparse encoding was used or not.
         max_abs_error: Largest absolute difference between the file's outputs and the Keras model's on the
@@ -36,7 +37,8 @@ class LiteRTExport:
         activation_bytes: See `arena_bytes`.
         operators: Of a file for microcontrollers, the operators that the program on the device has to register.
         float_operators: Of a quantized model, the operators that still compute in floats: (operator, the layer of
-            yours that it belongs to, reason) of each; of a model that was loaded, the layer of the quantized one.
+            yours that it belongs to, reason) of each; of a model that was loaded, the layer of the quantized one. With
+            dynamic ranges, the dense layers and embeddings that have floats for weights: (class, layer, reason).
         compressed_weights: Of a file for microcontrollers, the weights that TFLM decodes while it runs: name, method,
             bytes, and bytes of the dense weight, of each.
         compression_reason: Why no more weights are compressed.

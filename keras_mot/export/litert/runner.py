@@ -10,7 +10,7 @@ import numpy as np
 from keras_mot._messages import describe
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.isolation import open_interpreter
-from keras_mot.export.litert.litert_file import parse_content, read_content, reads
+from keras_mot.export.litert.litert_file import has_blocks, parse_content, read_content, reads
 from keras_mot.export.litert.micro.weights.reading import has_encoded_weights
 from keras_mot.export.running import FileRunner, RunnerTensor, check_threads
 
@@ -70,6 +70,12 @@ class LiteRTRunner(FileRunner):
             warnings.warn(
                 f"{self._label} sums numbers of 8 bits. The reference kernel of LiteRT (2.3 and before) takes them for "
                 "unsigned ones (LiteRT's issue 4079), and what follows is wrong; its default kernels compute it right.",
+                stacklevel=2,
+            )
+        if kernels == "reference" and has_blocks(parsed):
+            warnings.warn(
+                f"{self._label} has weights in blocks, which XNNPACK computes with. The reference kernels of LiteRT "
+                "(2.3 and before) return zeros for them.",
                 stacklevel=2,
             )
         with self._blaming("load"):

@@ -23,6 +23,7 @@ from keras_mot.export.onnx.runner import OnnxRunner
 from keras_mot.export.running import run_like_model
 from keras_mot.graph.output_kinds import outputs_are_probabilities
 from keras_mot.layers.activation_quantizer import is_quantized
+from keras_mot.layers.dynamic_quantizer import is_dynamic
 from keras_mot.quantization.simulation.sources import hand_on_sources
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 
@@ -151,6 +152,11 @@ def export_onnx(
     checks.check_options("float32", False, batch_size, verify, tolerance)
     path = writable_file(path, SUFFIXES)
     checks.check_model(model)
+    if is_dynamic(model):
+        raise ValueError(
+            f"'{model.name}' has dynamic ranges, which are exported to LiteRT alone: use `export_litert`, or quantize "
+            "the float model with `INT8` for ONNX."
+        )
     check_installed("tensorflow", "ai_edge_litert", "onnx", *(("onnxruntime",) if verify else ()), purpose="ONNX files")
     if verify and verification_data is not None:
         with full_precision(model):

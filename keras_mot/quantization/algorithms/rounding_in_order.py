@@ -14,6 +14,7 @@ from keras_mot.data.arrays import sample_count
 from keras_mot.graph.kinds import bias_of
 from keras_mot.layers.activation_quantizer import intercepted
 from keras_mot.layers.copying import copy_model
+from keras_mot.layers.dynamic_quantizer import without_dynamic_rounding
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.layers.transformed_weight import TransformedWeight
 from keras_mot.quantization.algorithms.second_order_rounding import SecondOrderRounding
@@ -110,7 +111,7 @@ def _cut_off(model):
     def cut(quantizer, inputs, averages):
         return inputs if averages else ops.clip(inputs, *map(float, quantizer.clipping_range))
 
-    with without_rounding(transformed_weights(model)), intercepted(cut):
+    with without_rounding(transformed_weights(model)), intercepted(cut), without_dynamic_rounding():
         yield
 
 

@@ -14,6 +14,7 @@ from keras_mot.data.arrays import sample_count
 from keras_mot.graph.kinds import WEIGHTED, has_role
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers, intercepted
+from keras_mot.layers.dynamic_quantizer import without_dynamic_rounding
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.layers.transformed_weight import evaluated_once
 from keras_mot.quantization.estimators.by_place import MeanOfSamples, estimators_by_place
@@ -202,7 +203,7 @@ def _checked_range(estimator, seen):
 def in_floats(model):
     """Context in which a quantized model, called eagerly, rounds neither weights nor activations."""
     untouched = intercepted(lambda quantizer, inputs, averages: inputs)
-    with without_rounding(transformed_weights(model)), untouched, no_gradients():
+    with without_rounding(transformed_weights(model)), untouched, without_dynamic_rounding(), no_gradients():
         yield
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_mot._keras import operation_class
+from keras_mot._keras import operation_class, own_name
 from keras_mot._messages import describe
 from keras_mot.graph.arguments import are_the_first
 from keras_mot.graph.functional import is_a
@@ -162,6 +162,12 @@ def lowering_of(operation: Any) -> Callable | None:
     if kind is None:
         return None
     return _by_kind(kind.steps) if kind.steps is not None else _KINDS.get(kind.name)
+
+
+def is_own_lowering(operation: Any) -> bool:
+    """Whether an operation is of a user's class that `register_lowering` was told of."""
+    known = (each for each in plain_class(operation).__mro__ if each in _LAYERS and is_a(operation, each))
+    return next((own_name(each) is None for each in known), False)
 
 
 def parts_of(operation: Any) -> list[keras.layers.Layer]:

@@ -11,6 +11,7 @@ from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.own_weights import MERGE_LORA
 from keras_mot.layers.transformed import plain_class, transformed_weights
 from keras_mot.quantization.schemes import QuantizationScheme, WeightsScheme
+from keras_mot.quantization.simulation.faster_in_floats import is_fast
 from keras_mot.transforms import Mask, PaletteTransform
 
 
@@ -49,6 +50,35 @@ def check(model, scheme, selected, function):
             raise ValueError(
                 f"Weight '{weight.path}' contains NaN or infinite values: such a model cannot be quantized."
             )
+
+
+def check_placement(placement, target, scheme, calibration):
+    """Whether what is faster in floats is left in floats; refuses settings that dynamic ranges have no use for.
+
+    Args:
+        placement: "fast", "integer" or `None`.
+        target: a `Target`.
+        scheme: a `QuantizationScheme`.
+        calibration: a `Calibration`.
+
+    Raises:
+        ValueError: if `placement` is none of these, or a setting is about ranges, and these are dynamic.
+    """
+    if not scheme.is_dynamic:
+        return is_fast(placement, target, scheme.activation_bits)
+    if placement is not None:
+        raise ValueError(
+            f"`placement={placement!r}` chooses between integers and floats; with dynamic ranges, dense layers and "
+            "embeddings alone have integers. Leave it out, and leave layers in floats by `overrides={layer: None}`."
+        )
+    for name in ("estimator", "loss"):
+        if getattr(calibration, name) is not None:
+            raise ValueError(
+                f"`{name}` chooses ranges of activations; dynamic ones are found as the model runs: leave it out."
+            )
+    if calibration.equalize:
+        raise ValueError("`equalize=True` is for activations in integers: leave it out with dynamic ranges.")
+    return True
 
 
 def _check_layer(layer):

@@ -22,6 +22,7 @@ from keras_mot.graph.functional import as_functional
 from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, intercepted, is_quantized
+from keras_mot.layers.dynamic_quantizer import is_dynamic
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.simulation.integer_steps import is_fused_activation, picks_per_channel
 from keras_mot.quantization.simulation.placement import quantizer_of
@@ -61,6 +62,8 @@ def reference_rounding(model: keras.Model) -> contextlib.AbstractContextManager:
     """
     if not isinstance(model, keras.Model) or not is_quantized(model):
         raise ValueError(f"`reference_rounding` expects a quantized model; received {describe(model)}.")
+    if is_dynamic(model):
+        raise ValueError(f"'{model.name}' has dynamic ranges: kernels round as it does, all of them.")
     if has_trained_batch_norm(model):
         raise ValueError(f"'{model.name}' still trains batch normalization: pass `freeze_batch_norm(model)`.")
     return intercepted(ReferenceRounding(model), whole=True)

@@ -28,8 +28,10 @@ from keras_mot.quantization.lowering.moves import Move
 from keras_mot.quantization.simulation.behind_lookups import LookedUp, joined, split
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
-from keras_mot.quantization.simulation.checks import check, check_built
-from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, is_fast, left_whole
+from keras_mot.quantization.simulation.checks import check, check_built, check_placement
+from keras_mot.quantization.simulation.dynamic import holds_products, place_dynamic
+from keras_mot.quantization.simulation.dynamic_fitting import fit_dynamic
+from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, left_whole
 from keras_mot.quantization.simulation.integers_only import check_integers
 from keras_mot.quantization.simulation.kept_class import of_class_of
 from keras_mot.quantization.simulation.known_sizes import shapes_of_data, waiting_for_sizes, with_known_sizes
@@ -42,8 +44,8 @@ from keras_mot.quantization.simulation.trained_batch_norm import unfold_batch_no
 from keras_mot.quantization.simulation.weights import (
     attach_transforms,
     fit_scales,
+    scheme_of,
     warn_of_merged_values,
-    with_rounding,
 )
 from keras_mot.targets import LITERT
 from keras_mot.transforms.grid import Grid
@@ -85,15 +87,18 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     check(model, scheme, selected, function)
     target = targets.get(target)
     target.check(scheme)
-    fast = is_fast(placement, target, scheme.activation_bits)
+    fast = check_placement(placement, target, scheme, fitting.calibration)
     shapes, fitting = shapes_of_data(model, fitting)
     simulation, folds, origin = simulate(
         model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained, shapes
     )
-    _round_slopes(simulation)
-    fitting.run(simulation, origin)
-    if fitting.data is not None:
-        round_biases(simulation)
+    if scheme.is_dynamic:
+        fit_dynamic(simulation, fitting)
+    else:
+        _round_slopes(simulation)
+        fitting.run(simulation, origin)
+        if fitting.data is not None:
+            round_biases(simulation)
     warn_of_merged_values(simulation)
     unfolded = simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
     result = of_class_of(model, unfolded)
@@ -152,15 +157,67 @@ def simulate(
 
     folded, folds, made = fold_with_origins(parted, shall_fold, consumed=True)
     origins = made.through(origins_of_parted)
-    whole = left_whole(target, scheme.activation_bits, fast)
+    if scheme.is_dynamic:
 
-    def broken_down(operation):
-        return settings.get(origins.of(operation)) is not None and not whole(operation)
+        def broken_down(operation):
+            return settings.get(origins.of(operation)) is not None and holds_products(operation)
 
-    lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast)
+        lowered = lower(folded, broken_down, target.fused)
+    else:
+        whole = left_whole(target, scheme.activation_bits, fast)
+
+        def broken_down(operation):
+            return settings.get(origins.of(operation)) is not None and not whole(operation)
+
+        lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast)
 
     def chosen(operation):
         return settings.get(origins.of(lowered.origins.of(operation)))
+
+    def user(operation):
+        return origins.of(lowered.origins.of(operation))
+
+    if scheme.is_dynamic:
+        placed, weighted = place_dynamic(lowered.model, chosen, user, target)
+    else:
+        placed, weighted = _placed(lowered, scheme, model, target, fast, chosen, user)
+    if not weighted:
+        raise ValueError(f"There is nothing to quantize in '{model.name}': {_nothing(scheme)}.")
+    by_data = data is not None and not trained
+    schemes = {id(layer): scheme_of(layer, chosen(layer).scheme, target, by_data) for layer in weighted}
+    carried = carried_through(sources, folded, made.through(parts.through(turned_in_plain)), lowered)
+    simulation, copied = copy_with_origins(placed)
+    keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
+    left = _round_weights(simulation, copied, chosen, schemes, lowered.moves, folds, carried, keys)
+    forget_torch_parameters(simulation)
+    fit_scales(simulation)
+
+    def origin(operation):
+        return origins.of(lowered.origins.of(copied.of(operation)))
+
+    simulation = with_output_names(simulation, output_names(model))
+    note_sources(simulation, model, origin, settings.is_in_floats, flat.closed)
+    return simulation, left, origin
+
+
+def _nothing(scheme):
+    if scheme.is_dynamic:
+        return "it has no dense layer and no embedding that kernels with dynamic ranges compute"
+    return "no layer with weights has an integer form"
+
+
+def _placed(lowered, scheme, model, target, fast, chosen, user):
+    """The lowered model with activation quantizers, and the list of its layers whose weights shall be quantized.
+
+    Args:
+        lowered: what `lower` returned.
+        scheme: as of `quantize`.
+        model: what the user gave.
+        target: the `Target`.
+        fast: whether what is faster in floats on the target is left in floats.
+        chosen: function from an operation of the lowered model to its settings, `None` for floats.
+        user: function from an operation of it to that of the given model.
+    """
 
     def is_wide(operation):
         return id(operation) in wide and not chosen(operation).asked
@@ -191,32 +248,8 @@ def simulate(
         floats,
     )
     if not target.floats:
-        check_integers(
-            placed,
-            model,
-            target,
-            scheme.activation_bits,
-            chosen,
-            lambda operation: origins.of(lowered.origins.of(operation)),
-            floats,
-        )
-    if not weighted:
-        raise ValueError(f"There is nothing to quantize in '{model.name}': no layer with weights has an integer form.")
-    by_data = data is not None and not trained
-    schemes = {id(layer): with_rounding(target.scheme_of(layer, chosen(layer).scheme), by_data) for layer in weighted}
-    carried = carried_through(sources, folded, made.through(parts.through(turned_in_plain)), lowered)
-    simulation, copied = copy_with_origins(placed)
-    keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
-    left = _round_weights(simulation, copied, chosen, schemes, lowered.moves, folds, carried, keys)
-    forget_torch_parameters(simulation)
-    fit_scales(simulation)
-
-    def origin(operation):
-        return origins.of(lowered.origins.of(copied.of(operation)))
-
-    simulation = with_output_names(simulation, output_names(model))
-    note_sources(simulation, model, origin, settings.is_in_floats, flat.closed)
-    return simulation, left, origin
+        check_integers(placed, model, target, scheme.activation_bits, chosen, user, floats)
+    return placed, weighted
 
 
 def _round_weights(simulation, copied, chosen, schemes, moves, folds, carried, keys):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
+from keras_mot.graph.kinds import LOOKS_UP, has_role
 from keras_mot.layers.attaching import attach
 from keras_mot.layers.finding import FoundWeight
 from keras_mot.layers.transformed import transformed_weights
@@ -15,6 +16,7 @@ from keras_mot.quantization.algorithms.gptq import GPTQ
 from keras_mot.quantization.algorithms.second_order_rounding import SecondOrderRounding
 from keras_mot.quantization.schemes import QuantizationScheme
 from keras_mot.quantization.simulation.carrying import CarriedWeight
+from keras_mot.targets import Target
 from keras_mot.transforms import FakeQuantize, Mask, PaletteTransform, WeightTransform
 from keras_mot.transforms.rounding import NEAREST
 
@@ -57,14 +59,32 @@ def _quantizer(scheme, found, kept, factors):
     palettes = [transform for transform in kept if isinstance(transform, PaletteTransform)]
     shared = any(not transform.per_channel for transform in palettes)
     channels = np.prod([found.variable.shape[axis] for axis in found.axes.outputs])
+    blocks = None if shared else scheme.block_size
     return FakeQuantize(
         scheme.weight_bits,
         scheme.per_channel and not shared,
         scheme.learned_scales,
-        scaled_channels=scheme.per_channel and factors is not None and factors.size == channels,
+        scaled_channels=scheme.per_channel and not blocks and factors is not None and factors.size == channels,
         rounding=None if palettes and not isinstance(scheme.rounding, SecondOrderRounding) else scheme.rounding,
+        block_size=blocks,
+        channel_axis=0 if has_role(found.owner, LOOKS_UP) else None,
         name=f"{found.key}_quantize",
     )
+
+
+def scheme_of(layer: keras.layers.Layer, scheme: QuantizationScheme, target: Target, by_data: bool):
+    """The scheme of a layer's weights, with a rounding, and as the target has kernels for it.
+
+    Args:
+        layer: a layer of the placed model.
+        scheme: what was asked for.
+        target: the `Target`.
+        by_data: whether there are data to round by.
+    """
+    if has_role(layer, LOOKS_UP):  # rows of a table are multiplied by nothing
+        kept = isinstance(scheme.rounding, SecondOrderRounding) or scheme.rounding is None
+        return dataclasses.replace(scheme, rounding=NEAREST) if kept else scheme
+    return with_rounding(scheme if scheme.is_dynamic else target.scheme_of(layer, scheme), by_data)
 
 
 def with_rounding(scheme: QuantizationScheme, by_data: bool) -> QuantizationScheme:

@@ -34,7 +34,7 @@ _READERS = {
     "Conv2DBackpropInput": (1, "TRANSPOSE_CONV"),
     "GatherV2": (0, "GATHER"),
 }
-_ORDERS = {"GATHER": (0, 1), **{operator: order for operator, (_, order) in KERNELS.items()}}
+_ORDERS = {operator: order for operator, (_, order) in KERNELS.items()}
 
 
 @dataclasses.dataclass(eq=False)

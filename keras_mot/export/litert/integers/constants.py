@@ -16,10 +16,12 @@ class QuantizedWeight:
     Attributes:
         bits: of its integers.
         integers: function that returns its integers, and their scales, an array that broadcasts to them.
+        block_size: how many numbers of a row share a scale in the file, or `None` for all.
     """
 
     bits: int
     integers: Callable[[], tuple[np.ndarray, np.ndarray]]
+    block_size: int | None = None
 
 
 class Constants:
@@ -57,7 +59,7 @@ class Constants:
         if index not in self._numbers:
             return self._rounded(index, axis, 8)
         weight = self._weights[self._numbers[index]]
-        integers, scales = self._of_weight(index, operator)
+        integers, scales = self.of_weight(index, operator)
         moved = np.moveaxis(scales, axis, 0).reshape(scales.shape[axis], -1)
         one_each = (moved == moved[:, :1]).all()
         if weight.bits > 8 or not one_each:
@@ -68,7 +70,7 @@ class Constants:
         stored = self._target.stored_bits(weight.bits)
         return self._store(index, integers, scale, axis, stored if packed or stored > 4 else 8)
 
-    def _of_weight(self, index, operator):
+    def of_weight(self, index, operator):
         """The integers of a weight and the scale of each, as the operator reads them."""
         integers, scales = self._weights[self._numbers[index]].integers()
         shape = self._graph.shape(index)
@@ -83,7 +85,7 @@ class Constants:
         return self._once((index, operator, None), self._make_floats, index, operator)
 
     def _make_floats(self, index, operator):
-        integers, scales = self._of_weight(index, operator)
+        integers, scales = self.of_weight(index, operator)
         values = integers.astype("float32") * scales
         return self._graph.add_constant(index, self._graph.add_buffer(values.astype("float32")))
 
@@ -111,12 +113,18 @@ class Constants:
                 return self._store(index, integers, scale.reshape(-1), axis, bits)
         return None
 
+    def packed(self, index, integers):
+        """The index of a constant like that of the index `index` with integers of 4 bits, two in a byte."""
+        nibbles = integers.astype("int8").reshape(-1).view("uint8") & 15
+        nibbles = np.pad(nibbles, (0, nibbles.size % 2))
+        return self._graph.add_constant(index, self._graph.add_buffer(nibbles[::2] | (nibbles[1::2] << 4)))
+
     def _store(self, index, integers, scales, axis, bits):
-        data = integers.astype("int16" if bits == 16 else "int8").reshape(-1)
         if bits == 4:
-            nibbles = np.pad(data.view("uint8") & 15, (0, data.size % 2))
-            data = nibbles[::2] | (nibbles[1::2] << 4)
-        new = self._graph.add_constant(index, self._graph.add_buffer(data))
+            new = self.packed(index, integers)
+        else:
+            data = integers.astype("int16" if bits == 16 else "int8").reshape(-1)
+            new = self._graph.add_constant(index, self._graph.add_buffer(data))
         # One scale has no axis: runtimes for microcontrollers refuse one that is not 0.
         self._graph.quantize(new, bits, scales, np.zeros(len(scales)), axis if len(scales) > 1 else 0)
         return new

@@ -37,9 +37,11 @@ class IntegerEngine:
     def __call__(self, model, signature, request):
         """Converts `model` as the `ConversionRequest` says; returns a `Conversion`."""
         plain, origins = copy_with_origins(model)
-        by_layer = {(id(weight.owner), weight.key): weight for weight in _quantized(model)}
-        copies = [(weight.variable, by_layer[id(origins.of(weight.owner)), weight.key]) for weight in _quantized(plain)]
-        marked, carried = [variable for variable, _ in copies], [_carried(weight) for _, weight in copies]
+        by_layer = {(id(weight.owner), weight.key): weight for weight in quantized_weights(model)}
+        copies = [
+            (weight.variable, by_layer[id(origins.of(weight.owner)), weight.key]) for weight in quantized_weights(plain)
+        ]
+        marked, carried = [variable for variable, _ in copies], [carried_weight(weight) for _, weight in copies]
         plain, tables = with_table_marks(strip(plain, inplace=True), target_of(model))
         request = dataclasses.replace(request, marked_weights=places_of(plain, marked))
         conversion = self._engine(plain, signature, request)
@@ -75,11 +77,13 @@ class IntegerEngine:
         return dataclasses.replace(conversion, dense=with_static_shapes(content))
 
 
-def _quantized(model):
+def quantized_weights(model):
+    """The weights of a quantized model that are rounded, as `TransformedWeight` objects."""
     return [weight for weight in transformed_weights(model) if weight.transform_of(FakeQuantize) is not None]
 
 
-def _carried(weight):
+def carried_weight(weight):
+    """The `QuantizedWeight` of a `TransformedWeight`."""
     transform = weight.transform_of(FakeQuantize)
 
     # A layer of one's own may have its matrix the other way round than those that the operators of LiteRT come from.
@@ -89,4 +93,4 @@ def _carried(weight):
         integers, scales = transform.integers(numpy_value(weight.value_before(transform)))
         return (integers.T, scales.T) if transposed else (integers, scales)
 
-    return QuantizedWeight(transform.bits, integers)
+    return QuantizedWeight(transform.bits, integers, transform.block_size)

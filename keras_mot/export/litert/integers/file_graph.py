@@ -122,7 +122,7 @@ class FileGraph:
 
     def set_kind(self, operator, name, bits):
         """Makes an operator one of this name, in the version that has the kernel for integers of so many bits."""
-        operator.opcodeIndex = self._code(name, version_of(name, bits))
+        operator.opcodeIndex = self.code(name, version_of(name, bits))
 
     def add_operator(self, name, inputs, outputs, bits, version=None, **options):
         """A new operator, the last of the new graph.
@@ -136,7 +136,7 @@ class FileGraph:
             **options: the fields of its options; without any, it has no options.
         """
         operator = self.schema.OperatorT()
-        operator.opcodeIndex = self._code(name, version_of(name, bits) if version is None else version)
+        operator.opcodeIndex = self.code(name, version_of(name, bits) if version is None else version)
         operator.inputs, operator.outputs = inputs, outputs
         if options:
             kind = f"{name.title().replace('_', '')}Options"
@@ -146,7 +146,8 @@ class FileGraph:
                 setattr(operator.builtinOptions, field, value)
         self.operators.append(operator)
 
-    def _code(self, name, version):
+    def code(self, name, version):
+        """The index of the code of an operator in a version, which is added where it is missing."""
         number = getattr(self.schema.BuiltinOperator, name)
         for index, code in enumerate(self.model.operatorCodes):
             if self._codes[index] == name and code.version == version:

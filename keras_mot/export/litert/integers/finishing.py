@@ -1,5 +1,7 @@
 """What is done last: the types of the file's inputs and outputs, and what nothing uses any more."""
 
+from keras_mot.export.litert.litert_file import blocks_of
+
 
 def finish(rewriter, input_type, output_type):
     """Gives the file its outputs and their types, and drops what is unused.
@@ -23,7 +25,7 @@ def finish(rewriter, input_type, output_type):
         _in_integers(rewriter, graph.inputs, input_type, "inputs", "QUANTIZE")
     if output_type != "float32":
         _in_integers(rewriter, graph.outputs, output_type, "outputs", "DEQUANTIZE")
-    _drop_unused(rewriter.graph.model)
+    drop_unused(rewriter.graph.model)
 
 
 def _in_integers(rewriter, indices, kind, side, conversion):
@@ -66,15 +68,19 @@ def _exchanged(rewriter, outer, inner, operator, kind, side):
     )
 
 
-def _drop_unused(model):
+def drop_unused(model):
     """Drops tensors, buffers and kinds of operators that nothing in the file refers to."""
     graph, *bodies = model.subgraphs
     used = {*graph.inputs, *graph.outputs}
     for operator in graph.operators:
         used.update(int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0)
+    blocks = [found for found in (blocks_of(graph.tensors[index]) for index in used) if found is not None]
+    used.update(each.scales for each in blocks)
     order = {index: number for number, index in enumerate(sorted(used))}
     order[-1] = -1
     graph.tensors = [graph.tensors[index] for index in sorted(used)]
+    for each in blocks:
+        each.scales = order[each.scales]
     for operator in graph.operators:
         operator.inputs = [order[int(index)] for index in operator.inputs]
         operator.outputs = [order[int(index)] for index in operator.outputs]

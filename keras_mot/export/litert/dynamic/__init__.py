@@ -1,0 +1,1 @@
+"""Float files whose dense layers and embeddings have integers for weights, in kernels with dynamic ranges."""
