@@ -1,5 +1,6 @@
 """Which optional packages are there, and how those that are missing are installed."""
 
+import importlib.metadata
 import importlib.util
 
 _DISTRIBUTIONS = {"ai_edge_litert": "ai-edge-litert", "sklearn": "scikit-learn", "tflite_micro": "tflite-micro"}
@@ -17,6 +18,19 @@ def is_installed(module: str) -> bool:
     except (ImportError, ValueError):
         return False
     return spec is not None and spec.origin is not None
+
+
+def installed_version(module: str) -> str | None:
+    """The version of a module's package, without importing it; `None` if it is not installed."""
+    if not is_installed(module):
+        return None
+    name = _DISTRIBUTIONS.get(module, module)
+    for distribution in (name, f"{name}-cpu"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def how_to_install(*modules: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_mot._packages import how_to_install
-from keras_mot._tables import text_table
+from keras_mot._tables import ShownAsTable
 
 TECHNIQUES = {
     "weight_bits": "bits of weights",
@@ -51,7 +51,7 @@ class SensitivityRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(ShownAsTable):
     """The sensitivities of a model; iterates over its rows, and prints as a table, the most harmful first.
 
     Attributes:
@@ -126,7 +126,7 @@ class Sensitivity:
             axes.legend(title=TECHNIQUES[technique], fontsize=7, title_fontsize=8)
         figure.savefig(path)
 
-    def __str__(self) -> str:
+    def _table(self):
         rows = [
             (
                 row.layer,
@@ -139,10 +139,11 @@ class Sensitivity:
             )
             for row in self.worst(len(self.rows))
         ]
-        caption = (
+        return ("layer", "technique", "setting", "loss", "SNR, dB", "layer's error", "bytes saved"), rows
+
+    def _caption(self):
+        return (
             f"loss: {self.measure} when the layer alone is changed, on {self.samples:,} samples (~: estimated from the "
             "layer's own error); SNR: of the model's outputs; layer's error: the share of the energy of its outputs; "
             "saved: of 4 bytes for each weight."
         )
-        headers = ("layer", "technique", "setting", "loss", "SNR, dB", "layer's error", "bytes saved")
-        return text_table(headers, rows, caption)

@@ -24,6 +24,7 @@ from keras_mot.cli import (
     pack,
     prune,
     quantize,
+    report,
     search,
     sensitivity,
     train_quantized,
@@ -43,6 +44,7 @@ _COMMANDS = (
     search,
     export,
     measure,
+    report,
     pack,
 )
 _DESCRIPTION = "Makes trained Keras 3 models smaller, and measures what was gained."

@@ -40,7 +40,8 @@ _PACKED_BITS = {"INT4": 4, "UINT4": 4, "INT2": 2}
 class ConstantTensor:
     """A constant of the file: `values` is dense, whatever the storage; integers are not dequantized.
 
-    `zero_point` is the value that stands for zero.
+    `zero_point` is the value that stands for zero. Of quantized ones, `scales` is the distance of two neighbouring
+    numbers: a float32 array of as many axes, of length 1 along those that share it.
     """
 
     name: str
@@ -48,6 +49,14 @@ class ConstantTensor:
     values: np.ndarray
     sparse_encoding: bool
     zero_point: int
+    scales: np.ndarray | None = None
+
+    @property
+    def floats(self) -> np.ndarray:
+        """The numbers that the values stand for, as float32."""
+        if self.scales is None:
+            return np.asarray(self.values, "float32")
+        return (self.values.astype("float32") - np.float32(self.zero_point)) * self.scales
 
 
 def is_litert(content: bytes) -> bool:
@@ -168,7 +177,7 @@ def parameters(model):
             seen.add(tensor.buffer)
             name = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
             values, sparse = dense_values(model, tensor), tensor.sparsity is not None
-            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor))
+            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), _scales(tensor, values.ndim))
 
 
 def _zero_point(tensor):
@@ -176,6 +185,31 @@ def _zero_point(tensor):
     quantization = tensor.quantization
     points = None if quantization is None else quantization.zeroPoint
     return int(points[0]) if points is not None and len(points) == 1 else 0
+
+
+def _scales(tensor, dimensions):
+    """The scales of a tensor, as an array of so many dimensions; `None` if it is not quantized."""
+    quantization = tensor.quantization
+    scales = None if quantization is None else quantization.scale
+    if scales is None or not len(scales):
+        return None
+    shape = [1] * dimensions
+    if len(scales) > 1:
+        shape[quantization.quantizedDimension] = len(scales)
+    return np.asarray(scales, "float32").reshape(shape)
+
+
+def operators(model):
+    """Dictionary from (operator, type of what it computes) to how often the main graph of a parsed file has it."""
+    schema = require("ai_edge_litert.schema_py_generated")
+    codes, graph, counts = operator_codes(model), model.subgraphs[0], {}
+    for each in graph.operators or ():
+        custom = model.operatorCodes[each.opcodeIndex].customCode
+        name = enum_name(schema.BuiltinOperator, codes[each.opcodeIndex]) if custom is None else custom.decode()
+        kinds = [enum_name(schema.TensorType, graph.tensors[index].type).lower() for index in each.outputs[:1]]
+        key = name, *(kinds or ["nothing"])
+        counts[key] = counts.get(key, 0) + 1
+    return counts
 
 
 def _is_parameter(tensor, kind):

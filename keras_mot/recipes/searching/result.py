@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_mot._files import replacing, writable_file
 from keras_mot._packages import how_to_install
-from keras_mot._tables import markdown_table, text_table
+from keras_mot._tables import html_table, markdown_table, text_table
 from keras_mot.recipes.result import CompressionResult
 from keras_mot.recipes.searching.budget import Budget
 
@@ -187,6 +187,9 @@ class SearchResult(CompressionResult):
 
     def __str__(self) -> str:
         return f"{super().__str__()}\n\n{text_table(*self._front_table(), caption=self._front_caption())}"
+
+    def _repr_html_(self) -> str:
+        return f"{super()._repr_html_()}\n{html_table(*self._front_table(), caption=self._front_caption())}"
 
     def _front_table(self):
         shown = self.front

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_mot._formats import FORMATS
-from keras_mot._tables import markdown_table, text_table
+from keras_mot._tables import ShownAsTable, markdown_table
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 
 
@@ -82,7 +82,7 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Report(ShownAsTable):
     """Measurements side by side; `print(report)` shows them as a table, `report["name"]` finds one.
 
     Attributes:
@@ -122,9 +122,6 @@ class Report:
     def to_markdown(self) -> str:
         """The report as a Markdown table, followed by a line on how it was taken."""
         return markdown_table(*self._table(), caption=self._caption())
-
-    def __str__(self) -> str:
-        return text_table(*self._table(), caption=self._caption())
 
     def _table(self):
         """Headers and rows of text; columns that nobody has a value for are left out."""

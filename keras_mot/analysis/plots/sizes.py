@@ -1,0 +1,209 @@
+"""Sizes, times and quality: candidates against each other, layers before and after, files beside each other."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_mot.analysis.plots.style import SERIES, bytes_on, colour, in_bytes, new_figure, shortened_name, style
+
+_MOST_NAMED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A candidate: a file, or a stage or trial that made one.
+
+    Attributes:
+        name: what it is called.
+        cost: bytes or milliseconds.
+        metric: its quality.
+        group: those of one group have one colour.
+        chosen: whether it is marked as what was taken.
+    """
+
+    name: str
+    cost: float
+    metric: float
+    group: str = ""
+    chosen: bool = False
+
+
+def front(
+    points: Sequence[Point],
+    metric_name: str = "accuracy",
+    cost_name: str = "bytes, zipped",
+    greater_is_better: bool = True,
+    floor: float | None = None,
+    limit: float | None = None,
+) -> Any:
+    """Quality against size: all candidates, and the line of those that no other beats.
+
+    Args:
+        points: at least one `Point`; those whose numbers are not finite are left out.
+        metric_name: what the metric is.
+        cost_name: what the cost is: "bytes", "bytes, zipped" or "ms".
+        greater_is_better: whether more of the metric is better.
+        floor: the metric that must be reached, a dashed line; or `None`.
+        limit: the cost that must not be exceeded, a dashed line; or `None`.
+
+    Returns:
+        A Matplotlib `Figure`.
+
+    Raises:
+        ValueError: if no point has finite numbers.
+        ImportError: if Matplotlib is not installed.
+
+    Example:
+
+    ```python
+    points = [Point("float", 561_786, 0.989), Point("int8", 23_821, 0.997)]
+    keras_mot.analysis.plots.save(keras_mot.analysis.plots.front(points), "front.svg")
+    ```
+    """
+    known = [point for point in points if math.isfinite(point.metric) and math.isfinite(point.cost)]
+    if not known:
+        raise ValueError("There is no candidate with a size and a metric to draw.")
+    with style():
+        figure, axes = new_figure(4.6, 3.0)
+        groups = list(dict.fromkeys(point.group for point in known))
+        for number, group in enumerate(groups):
+            own = [point for point in known if point.group == group]
+            axes.plot(
+                *([point.cost for point in own], [point.metric for point in own]),
+                "o",
+                markersize=6,
+                color=colour(SERIES[number % len(SERIES)]),
+                label=group,
+                alpha=0.9,
+            )
+        best = unbeaten(known, greater_is_better)
+        axes.plot([p.cost for p in best], [p.metric for p in best], "-", color=colour("muted"), lw=1, zorder=1)
+        for point in known:
+            if point.chosen:
+                axes.plot(
+                    *([point.cost], [point.metric]), "o", ms=11, mfc="none", mec=colour("ink"), mew=1.2, zorder=3
+                )
+        if len(known) <= _MOST_NAMED:
+            _names(axes, known)
+        for line, value in ((axes.axhline, floor), (axes.axvline, limit)):
+            if value is not None and math.isfinite(value):
+                line(value, color=colour("bad"), ls="--", lw=1, zorder=0)
+        costs = [point.cost for point in known]
+        if min(costs) > 0:
+            axes.set_xscale("log")
+            axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
+        if "bytes" in cost_name:
+            _plain_ticks(axes.xaxis, costs)
+            bytes_on(axes.xaxis)
+        axes.margins(y=0.18)
+        axes.set_xlabel(cost_name.replace("bytes", "size"))
+        axes.set_ylabel(metric_name)
+        if len(groups) > 1:
+            axes.legend()
+    return figure
+
+
+def unbeaten(points: Sequence[Point], greater_is_better: bool = True) -> list[Point]:
+    """The points than which no other is both as small and as good, smallest first."""
+    sign, kept = (1 if greater_is_better else -1), []
+    for point in sorted(points, key=lambda each: (each.cost, -sign * each.metric)):
+        if not kept or sign * point.metric > sign * kept[-1].metric:
+            kept.append(point)
+    return kept
+
+
+def _names(axes, points):
+    """Names beside points, above and below by turns, so that neighbours do not cover each other."""
+    for number, point in enumerate(sorted(points, key=lambda each: each.cost)):
+        above = number % 2 == 0
+        axes.annotate(
+            shortened_name(point.name, 24),
+            (point.cost, point.metric),
+            xytext=(0, 9 if above else -9),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if above else "top",
+            fontsize=8,
+        )
+
+
+def _plain_ticks(axis, values):
+    """Few ticks with round numbers on a logarithmic axis, whatever its span."""
+    low, high = math.log10(min(values)) - 0.18, math.log10(max(values)) + 0.18
+    steps = (1, 2, 5) if high - low < 1.6 else (1, 3) if high - low < 3 else (1,)
+    ticks = [m * 10.0**e for e in range(int(low) - 1, int(high) + 2) for m in steps]
+    axis.set_ticks([tick for tick in ticks if low <= math.log10(tick) <= high])
+
+
+def layer_bytes(before: Mapping[str, int], after: Mapping[str, int], most: int = 24) -> Any:
+    """Bytes of each weight before and after, the largest first.
+
+    Args:
+        before: dictionary from names to bytes.
+        after: the same; a name that is missing is not drawn.
+        most: how many weights are drawn.
+
+    Returns:
+        A Matplotlib `Figure`.
+
+    Raises:
+        ValueError: if no name is in both.
+        ImportError: if Matplotlib is not installed.
+    """
+    names = sorted(set(before) & set(after), key=lambda name: (-before[name], name))[:most]
+    if not names:
+        raise ValueError("No weight is known before and after.")
+    with style():
+        figure, axes = new_figure(4.6, 0.45 + 0.36 * len(names))
+        for row, name in enumerate(names):
+            axes.barh(row - 0.08, before[name], 0.2, color=colour("before"), label="" if row else "before")
+            axes.barh(row + 0.16, after[name], 0.2, color=colour("first"), label="" if row else "after")
+            _above(axes, row, name, f"{in_bytes(before[name])} → {in_bytes(after[name])}")
+        _as_rows(axes, len(names))
+        axes.set_xlim(0, max(*before.values(), *after.values()) * 1.02)
+        axes.set_xticks([])
+        axes.grid(visible=False)
+    return figure
+
+
+def latencies(milliseconds: Mapping[str, float], title: str = "") -> Any:
+    """The time of a sample, file by file.
+
+    Args:
+        milliseconds: dictionary from names to milliseconds.
+        title: above the plot.
+
+    Returns:
+        A Matplotlib `Figure`.
+
+    Raises:
+        ValueError: if it is empty.
+        ImportError: if Matplotlib is not installed.
+    """
+    if not milliseconds:
+        raise ValueError("No file was timed.")
+    with style():
+        figure, axes = new_figure(4.6, 0.45 + 0.36 * len(milliseconds))
+        for row, (name, value) in enumerate(milliseconds.items()):
+            axes.barh(row + 0.06, value, 0.3, color=colour("first" if row else "before"))
+            _above(axes, row, name, f"{value:.3g} ms")
+        _as_rows(axes, len(milliseconds))
+        axes.set_xlim(0, max(milliseconds.values()) * 1.02)
+        axes.set_xticks([])
+        axes.grid(visible=False)
+        axes.set_title(title)
+    return figure
+
+
+def _above(axes, row, name, value):
+    """The name and the number of a row, above its bars."""
+    place = {"transform": axes.get_yaxis_transform(), "fontsize": 8.5, "va": "bottom"}
+    axes.text(0, row - 0.2, shortened_name(name), **place)
+    axes.text(1, row - 0.2, value, ha="right", color=colour("muted"), **place)
+
+
+def _as_rows(axes, count):
+    axes.set_ylim(count - 0.55, -0.62)
+    axes.set_yticks([])
+    axes.spines[["left", "bottom"]].set_visible(False)

@@ -1,0 +1,186 @@
+"""How plots look: colours that follow the reader's light or dark background, and small SVG."""
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from keras_mot._files import replacing, writable_file
+from keras_mot._packages import how_to_install
+
+COLOURS = {
+    "ink": ("#1c2431", "#e7ebf1"),
+    "muted": ("#5c6776", "#9ba7b6"),
+    "line": ("#d9dfe7", "#333c48"),
+    "first": ("#1f62ad", "#74aef0"),
+    "second": ("#c65f1c", "#f0995c"),
+    "third": ("#2b7d57", "#63c096"),
+    "before": ("#a7b1be", "#6d7989"),
+    "bad": ("#b3341f", "#f08a76"),
+}
+"""Names of colours, and what they are on a light and on a dark background."""
+SERIES = ("first", "second", "third", "bad", "muted", "before")
+_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+_SUFFIXES = (".svg", ".png", ".pdf")
+_LABEL = 34  # characters of a name beside a plot
+
+
+def colour(name: str) -> str:
+    """A colour by its name in `COLOURS`, as it is on a light background."""
+    return COLOURS[name][0]
+
+
+def require_matplotlib() -> None:
+    """Raises an ImportError that says what to install, if nothing can be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"Plots and reports are drawn with Matplotlib, which is not installed. Install it with: "
+            f"{how_to_install('matplotlib')} (or the extra 'plot': pip install 'keras-mot[plot]')"
+        ) from error
+
+
+def shortened_name(name: str, limit: int = _LABEL) -> str:
+    """A name that fits beside a plot: the middle of a longer one is left out."""
+    return name if len(name) <= limit else f"{name[: limit // 3]}…{name[-(limit - limit // 3 - 1) :]}"
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Within the block, figures are made in the style of all plots. Raises an ImportError without Matplotlib."""
+    require_matplotlib()
+    import matplotlib
+
+    settings = {
+        "axes.edgecolor": colour("line"),
+        "axes.labelcolor": colour("muted"),
+        "axes.labelsize": 9,
+        "axes.titlecolor": colour("ink"),
+        "axes.titlesize": 9.5,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": colour("line"),
+        "grid.linewidth": 0.6,
+        "font.size": 9,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "legend.labelcolor": colour("ink"),
+        "lines.linewidth": 1.6,
+        "text.color": colour("ink"),
+        "text.parse_math": False,  # a `$` in the name of a layer is a `$`
+        "xtick.color": colour("muted"),
+        "ytick.color": colour("muted"),
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "keras-mot",
+        "savefig.transparent": True,
+    }
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **settings}):
+        yield
+
+
+def new_figure(width: float, height: float, **subplots: Any) -> tuple[Any, Any]:
+    """A figure of so many inches that no window shows, and its axes; `subplots` are arguments of `Figure.subplots`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    return figure, figure.subplots(**subplots)
+
+
+def bytes_on(axis: Any) -> None:
+    """Lets an axis count bytes in kB and MB."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: in_bytes(value)))
+    axis.set_minor_formatter("")
+
+
+def in_bytes(value: float) -> str:
+    """A number of bytes for people: 23.8 kB; of a thousand each, as disks and app stores count."""
+    for unit in ("bytes", "kB", "MB"):
+        if abs(value) < 999.5:
+            break
+        value /= 1000
+    else:
+        unit = "GB"
+    return f"{value:.0f} {unit}" if unit == "bytes" or abs(value) >= 99.95 else f"{value:.3g} {unit}"
+
+
+def svg_of(figure: Any, prefix: str = "", standalone: bool = True, label: str = "") -> str:
+    """A figure as SVG that is drawn in CSS variables, so that it follows a light or dark background.
+
+    Args:
+        figure: a Matplotlib figure.
+        prefix: what its ids begin with, where several stand on one page.
+        standalone: whether it brings the colours along, and an XML header, as a file needs them. Otherwise the page
+            says what `--ink` and the others are.
+        label: what it shows, for those who do not see it.
+
+    Returns:
+        The text of the SVG; letters stay text.
+    """
+    buffer = io.StringIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": label or None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"\s*<!--.*?-->", "", text, flags=re.S)
+    for name, (light, _) in COLOURS.items():
+        text = text.replace(light, f"var(--{name}, {light})")
+    text = re.sub(r"(font: [^;\"]*?\d(?:\.\d+)?px )[^;\"]*", r"\1inherit", text)
+    text = re.sub(r"font: (?:(\d+) )?([\d.]+)px inherit", _font, text)
+    if prefix:
+        text = re.sub(r'\bid="', f'id="{prefix}-', text)
+        text = re.sub(r'((?:xlink:)?href="#)', rf"\1{prefix}-", text)
+        text = text.replace("url(#", f"url(#{prefix}-")
+    text = re.sub(r"\n\s*", "\n", text)
+    role = f' role="img" aria-label="{_attribute(label)}"' if label else ""
+    if not standalone:
+        text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
+        text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
+        return text.replace("<svg ", f"<svg{role} ", 1).strip()
+    light = "".join(f"--{name}: {value[0]}; " for name, value in COLOURS.items())
+    dark = "".join(f"--{name}: {value[1]}; " for name, value in COLOURS.items())
+    rules = f"<style>svg {{ {light}font-family: {_FONT} }} @media (prefers-color-scheme: dark) {{ svg {{ {dark}}} }}</style>"
+    text = re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n{rules}", text, count=1)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text.replace("<svg ", f"<svg{role} ", 1)}'
+
+
+def _font(found):
+    weight = f"font-weight: {found[1]}; " if found[1] else ""
+    return f"{weight}font-size: {found[2]}px"
+
+
+def _attribute(text):
+    import html
+
+    return html.escape(text, quote=True)
+
+
+def save(figure: Any, path: str | os.PathLike) -> None:
+    """Writes a figure, `.svg` in colours that follow the reader's background, `.png` or `.pdf`; as a whole or not at all.
+
+    Args:
+        figure: of any of these functions.
+        path: of the picture; a file of that name is replaced.
+
+    Raises:
+        ValueError: if no such file can be written.
+    """
+    path = writable_file(path, _SUFFIXES, exact=True)
+    with replacing(path) as temporary:
+        if path.suffix == ".svg":
+            temporary.write_text(svg_of(figure), encoding="utf-8")
+        else:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=150, facecolor="white")

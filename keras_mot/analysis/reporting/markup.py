@@ -1,0 +1,61 @@
+"""HTML that cannot be broken into: whatever is no `Markup` is text, and escaped."""
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+"""What no page may hold, and what turns the direction of the text that follows."""
+
+
+class Markup(str):
+    """HTML that was made here."""
+
+
+def text(value: object) -> Markup:
+    """A value as text of a page."""
+    return value if isinstance(value, Markup) else Markup(html.escape(_UNSEEN.sub("�", str(value)), quote=True))
+
+
+def tag(name: str, *content: object, **attributes: object) -> Markup:
+    """An element. Attributes are named as in HTML, with `_` for `-`, and `class_` for `class`; `None` leaves one out."""
+    named = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items() if value is not None
+    )
+    return Markup(f"<{name}{named}>{join(content)}</{name}>")
+
+
+def join(parts: Iterable[object], between: str = "") -> Markup:
+    """Parts one after the other; those that are no `Markup` are escaped."""
+    return Markup(between.join(text(part) for part in parts))
+
+
+def table(headers: Sequence[object], rows: Iterable[Sequence[object]], words: int = 1, marked: int | None = None) -> Markup:
+    """A table that scrolls within itself where it is too wide.
+
+    Args:
+        headers: of the columns.
+        rows: of cells.
+        words: how many of the first columns are words, aligned to the left; the others are numbers.
+        marked: number of a row that stands out.
+    """
+
+    def kind(place):
+        return None if place < words else "number"
+
+    head = tag("tr", *(tag("th", cell, class_=kind(place), scope="col") for place, cell in enumerate(headers)))
+    body = [
+        tag(
+            "tr",
+            *(tag("td", cell, class_=kind(place)) for place, cell in enumerate(row)),
+            class_="marked" if number == marked else None,
+        )
+        for number, row in enumerate(rows)
+    ]
+    inner = tag("table", tag("thead", head), tag("tbody", join(body, "\n")))
+    return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label="table")
+
+
+def folded(summary: object, *content: object, open: bool = False) -> Markup:
+    """Details that are shown when asked for, and in print."""
+    return tag("details", tag("summary", summary), *content, **({"open": ""} if open else {}))
