@@ -10,9 +10,9 @@ from keras import ops
 from keras_mot._keras import no_gradients
 from keras_mot._messages import describe
 from keras_mot.layers.activation_quantizer import activation_quantizers, intercepted, is_quantized
+from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization.estimators.passes import without_rounding
 from keras_mot.quantization.estimators.samples import Samples
-from keras_mot.layers.transformed import transformed_weights
 
 _KEPT = 2**17  # values of an activation
 _USUAL = (0.1, 99.9)  # percentiles

@@ -19,7 +19,7 @@ class WeightHistogram:
         after: how many values lie in each bin, as they are used.
         before: those of the float model; empty if it is not known.
         palette: pairs of (value, how often it is used), zero included, if there are at most 64 different ones.
-        step: distance of two neighbouring levels of its integers, the median of several scales; `None` without integers.
+        step: distance of two neighbouring levels of its integers, the median of several scales; or `None`.
         bits: of an integer; `None` without integers.
         scales: how many scales there are.
     """

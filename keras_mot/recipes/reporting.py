@@ -185,7 +185,9 @@ def _inputs(result, data):
     data = data[0] if is_pair(data) else data
     leaves = keras.tree.flatten(data)
     if not leaves or not all(hasattr(leaf, "shape") and len(leaf.shape) for leaf in leaves):
-        raise TypeError(f"`data` should be arrays, the batch first, or a tuple (x, y) of them; received {describe(data)}.")
+        raise TypeError(
+            f"`data` should be arrays, the batch first, or a tuple (x, y) of them; received {describe(data)}."
+        )
     return keras.tree.map_structure(lambda leaf: leaf[:_KEPT], data)
 
 

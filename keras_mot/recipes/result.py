@@ -82,8 +82,8 @@ class CompressionResult(ShownAsTable):
         metric_name: name of the metric.
         output_dir: folder with all files.
         greater_is_better: whether more of the metric is better.
-        examples: some inputs that ranges were calibrated on, arrays in the structure of the model's inputs, for `report`;
-            `None` in a result that was read from a folder.
+        examples: some inputs that ranges were calibrated on, arrays in the structure of the model's inputs, for
+            `report`; `None` in a result that was read from a folder.
     """
 
     model: keras.Model
@@ -185,7 +185,11 @@ class CompressionResult(ShownAsTable):
         }
 
     def report(
-        self, path: str | os.PathLike | None = None, *, data: Any = None, sensitivity: analysis.Sensitivity | None = None
+        self,
+        path: str | os.PathLike | None = None,
+        *,
+        data: Any = None,
+        sensitivity: analysis.Sensitivity | None = None,
     ) -> analysis.ModelReport:
         """The result on one page, to be sent: what was gained, what it cost, where, and how to repeat it.
 
@@ -204,8 +208,8 @@ class CompressionResult(ShownAsTable):
         Raises:
             ImportError: if Matplotlib is not installed, and a page is asked for.
             TypeError: if `sensitivity` or the data are of the wrong type.
-            ValueError: if files of the run are gone or damaged, the data do not fit the model, or no page can be written
-                at `path`.
+            ValueError: if files of the run are gone or damaged, the data do not fit the model, or no page can be
+                written at `path`.
 
         Example:
 

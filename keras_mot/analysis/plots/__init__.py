@@ -2,7 +2,7 @@
 
 from keras_mot.analysis.plots.history import training
 from keras_mot.analysis.plots.layers import drift, ranges, sensitivity
-from keras_mot.analysis.plots.sizes import Point, front, layer_bytes, latencies
+from keras_mot.analysis.plots.sizes import Point, front, latencies, layer_bytes
 from keras_mot.analysis.plots.style import save, svg_of
 from keras_mot.analysis.plots.weights import mask, weights
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_mot._messages import describe, nearest
-from keras_mot.analysis.plots.style import colour, new_figure, style
+from keras_mot.analysis.plots.style import WIDTH, colour, is_share, new_figure, share_on, style
 
 _WORDS = {"sparsity": "share of zeros", "unique_values": "different values"}
 
@@ -47,7 +47,7 @@ def training(history: Any, metric: str | None = None, technique: str | None = No
     if metric is not None and metric not in values:
         raise ValueError(f"The history has no {metric!r}, but {list(values)}.{nearest(metric, values)}")
     with style():
-        figure, axes = new_figure(4.6, 2.9 if shown else 1.8, nrows=2 if shown else 1, sharex=True, squeeze=False)
+        figure, axes = new_figure(WIDTH, 2.9 if shown else 1.8, nrows=2 if shown else 1, sharex=True, squeeze=False)
         axes = axes[:, 0]
         epochs = range(1, len(values[drawn]) + 1)
         axes[0].plot(epochs, values[drawn], "o-", markersize=3, color=colour("first"))
@@ -57,6 +57,8 @@ def training(history: Any, metric: str | None = None, technique: str | None = No
             axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         if shown:
             axes[1].plot(epochs, values[shown], "o-", markersize=3, color=colour("second"))
+            if is_share(shown):
+                share_on(axes[1].yaxis, values[shown])
             axes[1].set_ylabel(shown.replace("val_", "validation ").replace("_", " "))
         axes[-1].set_xlabel("epoch")
         axes[-1].xaxis.get_major_locator().set_params(integer=True)

@@ -5,15 +5,15 @@ from typing import Any
 
 from keras_mot.analysis._drift import DriftReport
 from keras_mot.analysis.activation_ranges import ActivationRange
-from keras_mot.analysis.plots.style import SERIES, colour, new_figure, shortened_name, style
+from keras_mot.analysis.plots.style import SERIES, WIDTH, colour, new_figure, shortened_name, style
 from keras_mot.analysis.sensitivity_report import TECHNIQUES, Sensitivity
 
 
 def ranges(rows: Sequence[ActivationRange], most: int = 40) -> Any:
     """Where activations are rounded: the range of the integers against the values that the data have.
 
-    Each range is drawn from 0 to 1 of itself: values beyond the band are clipped, and a band that values fill by a small
-    part is wider than they need.
+    Each range is drawn as wide as the others: values beyond the band are clipped, and a band that values fill by a
+    small part is wider than they need.
 
     Args:
         rows: at least one `ActivationRange`.
@@ -30,7 +30,7 @@ def ranges(rows: Sequence[ActivationRange], most: int = 40) -> Any:
         raise ValueError("There are no ranges of activations to draw.")
     shown = list(rows)[:most]
     with style():
-        figure, axes = new_figure(4.6, 0.75 + 0.34 * len(shown))
+        figure, axes = new_figure(WIDTH, 0.75 + 0.34 * len(shown))
         for place, row in enumerate(shown):
             width = (row.high - row.low) or 1.0
             seen = [(value - row.low) / width for value in (row.seen_low, row.seen_high)]
@@ -46,12 +46,12 @@ def ranges(rows: Sequence[ActivationRange], most: int = 40) -> Any:
                 color=colour("first"),
                 lw=5,
                 solid_capstyle="butt",
-                label=_once(place, "99.8 % of them"),
+                label=_once(place, "99.8% of them"),
                 zorder=2,
             )
             text = {"fontsize": 8, "va": "bottom"}
             axes.text(0, place - 0.08, shortened_name(row.name), **text)
-            clipped = f"{row.clipped:.2%} clipped" if row.clipped else ""
+            clipped = f"{row.clipped:.2%} clipped" if row.clipped >= 1e-4 and not row.fixed else ""
             axes.text(1, place - 0.08, clipped, ha="right", color=colour("bad"), **text)
         axes.set_xlim(-0.27, 1.27)
         axes.set_ylim(len(shown) - 0.6, -0.6)
@@ -81,7 +81,7 @@ def drift(report: DriftReport, most: int = 40) -> Any:
     if not shown:
         raise ValueError("There are no tensors to draw.")
     with style():
-        figure, axes = new_figure(4.6, 0.75 + 0.34 * len(shown))
+        figure, axes = new_figure(WIDTH, 0.75 + 0.34 * len(shown))
         for place, row in enumerate(shown):
             parts = (("third", row.equal, "same integer"), ("before", row.within_one - row.equal, "one step apart"))
             parts += (("bad", 1 - row.within_one, "further"),)
@@ -125,7 +125,7 @@ def sensitivity(found: Sensitivity, most: int = 60) -> Any:
     kept = set(sorted(worst, key=lambda layer: -worst[layer])[:most])
     layers = [layer for layer in worst if layer in kept]
     with style():
-        size = max(4.6, 1.6 + 0.22 * len(layers)), 1.9 * len(techniques) + 1
+        size = max(WIDTH, 1.6 + 0.22 * len(layers)), 1.9 * len(techniques) + 1
         figure, axes = new_figure(*size, nrows=len(techniques), sharex=True, squeeze=False)
         for panel, technique in zip(axes[:, 0], techniques, strict=True):
             settings = sorted({row.setting for row in found.of(technique)})

@@ -5,9 +5,22 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_mot.analysis.plots.style import SERIES, bytes_on, colour, in_bytes, new_figure, shortened_name, style
+from keras_mot.analysis.plots.style import (
+    SERIES,
+    WIDTH,
+    bytes_on,
+    colour,
+    in_bytes,
+    in_time,
+    is_share,
+    new_figure,
+    share_on,
+    shortened_name,
+    style,
+)
 
 _MOST_NAMED = 8
+_LETTER = 0.021  # of the width of the axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +78,7 @@ def front(
     if not known:
         raise ValueError("There is no candidate with a size and a metric to draw.")
     with style():
-        figure, axes = new_figure(4.6, 3.0)
+        figure, axes = new_figure(WIDTH, 2.7)
         groups = list(dict.fromkeys(point.group for point in known))
         for number, group in enumerate(groups):
             own = [point for point in known if point.group == group]
@@ -81,22 +94,22 @@ def front(
         axes.plot([p.cost for p in best], [p.metric for p in best], "-", color=colour("muted"), lw=1, zorder=1)
         for point in known:
             if point.chosen:
-                axes.plot(
-                    *([point.cost], [point.metric]), "o", ms=11, mfc="none", mec=colour("ink"), mew=1.2, zorder=3
-                )
-        if len(known) <= _MOST_NAMED:
-            _names(axes, known)
+                axes.plot(*([point.cost], [point.metric]), "o", ms=11, mfc="none", mec=colour("ink"), mew=1.2, zorder=3)
         for line, value in ((axes.axhline, floor), (axes.axvline, limit)):
             if value is not None and math.isfinite(value):
                 line(value, color=colour("bad"), ls="--", lw=1, zorder=0)
         costs = [point.cost for point in known]
         if min(costs) > 0:
             axes.set_xscale("log")
-            axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
+            axes.set_xlim(min(costs) / 1.6, max(costs) * 1.6)
         if "bytes" in cost_name:
             _plain_ticks(axes.xaxis, costs)
             bytes_on(axes.xaxis)
         axes.margins(y=0.18)
+        if len(known) <= _MOST_NAMED:
+            _name(axes, known)
+        if is_share(metric_name):
+            share_on(axes.yaxis, [point.metric for point in known])
         axes.set_xlabel(cost_name.replace("bytes", "size"))
         axes.set_ylabel(metric_name)
         if len(groups) > 1:
@@ -113,19 +126,23 @@ def unbeaten(points: Sequence[Point], greater_is_better: bool = True) -> list[Po
     return kept
 
 
-def _names(axes, points):
-    """Names beside points, above and below by turns, so that neighbours do not cover each other."""
-    for number, point in enumerate(sorted(points, key=lambda each: each.cost)):
-        above = number % 2 == 0
-        axes.annotate(
-            shortened_name(point.name, 24),
-            (point.cost, point.metric),
-            xytext=(0, 9 if above else -9),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if above else "top",
-            fontsize=8,
-        )
+def _name(axes, points):
+    """Names beside points, above or below, where no other name is."""
+    place = (axes.transData + axes.transAxes.inverted()).transform
+    taken = []  # left, right and height of each name, as shares of the axes
+    for point in sorted(points, key=lambda each: each.cost):
+        name, (x, y) = shortened_name(point.name, 24), place((point.cost, point.metric))
+        width = _LETTER * len(name)
+        left = min(max(x - width / 2, 0.0), 1.0 - width)
+        rows = (0.05, -0.1, 0.11, -0.16, 0.17)
+        free = [row for row in rows if not any(_meet((left, left + width, y + row), other) for other in taken)]
+        row = free[0] if free else rows[0]
+        taken.append((left, left + width, y + row))
+        axes.text(left + width / 2, y + row, name, transform=axes.transAxes, ha="center", va="bottom", fontsize=8)
+
+
+def _meet(one, other):
+    return one[0] < other[1] and other[0] < one[1] and abs(one[2] - other[2]) < 0.06
 
 
 def _plain_ticks(axis, values):
@@ -155,7 +172,7 @@ def layer_bytes(before: Mapping[str, int], after: Mapping[str, int], most: int =
     if not names:
         raise ValueError("No weight is known before and after.")
     with style():
-        figure, axes = new_figure(4.6, 0.45 + 0.36 * len(names))
+        figure, axes = new_figure(WIDTH, 0.45 + 0.36 * len(names))
         for row, name in enumerate(names):
             axes.barh(row - 0.08, before[name], 0.2, color=colour("before"), label="" if row else "before")
             axes.barh(row + 0.16, after[name], 0.2, color=colour("first"), label="" if row else "after")
@@ -184,10 +201,10 @@ def latencies(milliseconds: Mapping[str, float], title: str = "") -> Any:
     if not milliseconds:
         raise ValueError("No file was timed.")
     with style():
-        figure, axes = new_figure(4.6, 0.45 + 0.36 * len(milliseconds))
+        figure, axes = new_figure(WIDTH, 0.45 + 0.36 * len(milliseconds))
         for row, (name, value) in enumerate(milliseconds.items()):
             axes.barh(row + 0.06, value, 0.3, color=colour("first" if row else "before"))
-            _above(axes, row, name, f"{value:.3g} ms")
+            _above(axes, row, name, in_time(value))
         _as_rows(axes, len(milliseconds))
         axes.set_xlim(0, max(milliseconds.values()) * 1.02)
         axes.set_xticks([])

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from keras_mot._files import replacing, writable_file
@@ -22,6 +22,10 @@ COLOURS = {
 }
 """Names of colours, and what they are on a light and on a dark background."""
 SERIES = ("first", "second", "third", "bad", "muted", "before")
+WIDTH = 4.1
+"""Inches of a figure: on a phone, letters are of about the size that they have in print."""
+_SHARES = ("accuracy", "top", "f1", "precision", "recall", "auc")
+"""How the names of metrics begin that are shares, told in per cent."""
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 _SUFFIXES = (".svg", ".png", ".pdf")
 _LABEL = 34  # characters of a name beside a plot
@@ -99,21 +103,43 @@ def new_figure(width: float, height: float, **subplots: Any) -> tuple[Any, Any]:
 
 def bytes_on(axis: Any) -> None:
     """Lets an axis count bytes in kB and MB."""
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: in_bytes(value)))
-    axis.set_minor_formatter("")
+    axis.set_minor_locator(NullLocator())
 
 
 def in_bytes(value: float) -> str:
     """A number of bytes for people: 23.8 kB; of a thousand each, as disks and app stores count."""
-    for unit in ("bytes", "kB", "MB"):
-        if abs(value) < 999.5:
-            break
+    units = ["bytes", "kB", "MB", "GB"]
+    while abs(value) >= 999.5 and len(units) > 1:
         value /= 1000
-    else:
-        unit = "GB"
+        units.pop(0)
+    unit = units[0]
     return f"{value:.0f} {unit}" if unit == "bytes" or abs(value) >= 99.95 else f"{value:.3g} {unit}"
+
+
+def is_share(metric_name: str | None) -> bool:
+    """Whether a metric is told in per cent, and its differences in points."""
+    name = (metric_name or "").lower().replace("_", " ")
+    words = name.split(" of ")[0].split()
+    return any(word.startswith(_SHARES) for word in words)
+
+
+def in_time(milliseconds: float) -> str:
+    """A time for people: 50.4 µs, 3.12 ms, 1.5 s."""
+    if milliseconds < 0.9995:
+        return f"{milliseconds * 1000:.3g} µs"
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.3g} s"
+
+
+def share_on(axis: Any, values: Iterable[float]) -> None:
+    """Lets an axis count shares in per cent, with as many digits as neighbouring ticks need."""
+    from matplotlib.ticker import FuncFormatter
+
+    span = max(values) - min(values)
+    digits = 0 if span > 0.04 else 1 if span > 0.004 else 2
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}%}"))
 
 
 def svg_of(figure: Any, prefix: str = "", standalone: bool = True, label: str = "") -> str:
@@ -152,7 +178,8 @@ def svg_of(figure: Any, prefix: str = "", standalone: bool = True, label: str = 
         return text.replace("<svg ", f"<svg{role} ", 1).strip()
     light = "".join(f"--{name}: {value[0]}; " for name, value in COLOURS.items())
     dark = "".join(f"--{name}: {value[1]}; " for name, value in COLOURS.items())
-    rules = f"<style>svg {{ {light}font-family: {_FONT} }} @media (prefers-color-scheme: dark) {{ svg {{ {dark}}} }}</style>"
+    rules = f"svg {{ {light}font-family: {_FONT} }}\n@media (prefers-color-scheme: dark) {{ svg {{ {dark}}} }}"
+    rules = f"<style>\n{rules}\n</style>"
     text = re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n{rules}", text, count=1)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text.replace("<svg ", f"<svg{role} ", 1)}'
 
@@ -169,7 +196,7 @@ def _attribute(text):
 
 
 def save(figure: Any, path: str | os.PathLike) -> None:
-    """Writes a figure, `.svg` in colours that follow the reader's background, `.png` or `.pdf`; as a whole or not at all.
+    """Writes a figure, as a whole or not at all: `.svg` in colours that follow the background, `.png` or `.pdf`.
 
     Args:
         figure: of any of these functions.

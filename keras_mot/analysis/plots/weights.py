@@ -46,7 +46,7 @@ def weights(
     """
     seen = after if isinstance(after, WeightHistogram) else histogram(after, before, step, bits)
     with style():
-        figure, axes = new_figure(3.5, 1.75)
+        figure, axes = new_figure(3.5, 1.95)
         edges = np.asarray(seen.edges)
         if seen.before:
             axes.stairs(np.asarray(seen.before), edges, fill=True, color=colour("before"), alpha=0.55, label="before")
@@ -58,7 +58,9 @@ def weights(
             axes.stairs(np.asarray(seen.after), edges, color=colour("first"), linewidth=1.3, label="after")
         levels = levels_of(seen)
         if levels is not None:
-            axes.plot(levels, np.full(len(levels), -0.05), "|", **_rug(len(levels)), transform=axes.get_xaxis_transform())
+            axes.plot(
+                levels, np.full(len(levels), -0.05), "|", **_rug(len(levels)), transform=axes.get_xaxis_transform()
+            )
             axes.plot([], [], "|", color=colour("second"), markersize=6, label=f"levels of {seen.bits} bits")
         axes.set_ylim(bottom=0)
         axes.set_xlim(edges[0], edges[-1])
@@ -67,7 +69,7 @@ def weights(
         axes.grid(axis="x", visible=False)
         axes.set_title(title)
         axes.tick_params(axis="x", pad=7 if levels is not None else 3)
-        axes.legend(fontsize=7.5, loc="upper right", handlelength=1.2, borderaxespad=0)
+        figure.legend(loc="outside lower left", ncols=3, fontsize=8, handlelength=1.2, columnspacing=1.2)
     return figure
 
 

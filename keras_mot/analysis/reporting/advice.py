@@ -1,8 +1,8 @@
 """What a reader should know of a result, and what to do about it."""
 
-from keras_mot.analysis.plots.style import in_bytes
+from keras_mot.analysis.plots.style import in_bytes, in_time, is_share
 from keras_mot.analysis.reporting.contents import Advice
-from keras_mot.analysis.reporting.words import difference, is_share, told
+from keras_mot.analysis.reporting.words import difference, told
 
 _POINT, _TENTH = 0.01, 0.1
 _CLIPPED, _UNUSED = 0.005, 0.25
@@ -39,9 +39,7 @@ def _of_quality(variants, candidates, metric_name, greater_is_better, samples):
         kept = [each for each in kept if each is not before and sign * (before.metric - each.metric) <= allowed]
         if kept:
             best = min(kept, key=lambda each: each.zipped_bytes)
-            way += (
-                f" Or take '{best.name}': {told(best.metric, metric_name)}, {in_bytes(best.zipped_bytes)} zipped."
-            )
+            way += f" Or take '{best.name}': {told(best.metric, metric_name)}, {in_bytes(best.zipped_bytes)} zipped."
         costs = f"It costs {difference(before.metric, after.metric, metric_name)} of {name}."
         yield Advice(costs if lost == lost else f"The {name} of the result is no number.", way, after.collapsed)
     for output in after.metrics:
@@ -93,7 +91,7 @@ def _of_speed(variants, in_floats):
     if after.latency_ms > 1.1 * before.latency_ms:
         why = "What stays in floats is converted back and forth. " if in_floats else ""
         yield Advice(
-            f"On this machine it is slower than before: {after.latency_ms:.3g} ms, not {before.latency_ms:.3g} ms.",
+            f"Where it was measured, it is slower: {in_time(after.latency_ms)}, not {in_time(before.latency_ms)}.",
             f"{why}Time it on the device that it is for: processors differ in what they have integer kernels for.",
         )
     elif after.latency_ms > 0.9 * before.latency_ms and after.sparsity > 0.3 and after.weights != "integer":
@@ -104,7 +102,7 @@ def _of_speed(variants, in_floats):
 
 
 def _of_integers(ranges, drift, in_floats):
-    clipped = sorted((row for row in ranges if row.clipped > _CLIPPED), key=lambda row: -row.clipped)
+    clipped = sorted((row for row in ranges if row.clipped > _CLIPPED and not row.fixed), key=lambda row: -row.clipped)
     if clipped:
         yield Advice(
             f"'{clipped[0].name}' clips {clipped[0].clipped:.1%} of the values that these data have there"
@@ -122,8 +120,8 @@ def _of_integers(ranges, drift, in_floats):
         far = [row for row in drift.tensors if row.within_one < _NEAR]
         if far:
             yield Advice(
-                f"From '{far[0].name}' on, the file computes other integers than the model: {far[0].within_one:.1%} are "
-                "at most one step apart.",
+                f"From '{far[0].name}' on, the file computes other integers than the model: {far[0].within_one:.1%} "
+                "are at most one step apart.",
                 "Compare the outputs of both before you trust either; report it with the model, if you can.",
                 True,
             )

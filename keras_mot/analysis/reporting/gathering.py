@@ -80,7 +80,7 @@ def gather(
         "greater_is_better": greater_is_better,
         "samples": samples,
         "runtime": runtime,
-        "kernels": kernel_changes(before.constants(), after.constants()),
+        "kernels": kernel_changes(before.constants(), after.constants(), _names_in_order(made.model)),
         "operators": tuple((*key, count) for key, count in sorted(after.operators().items(), key=_most_first)),
         "in_floats": tuple(made.in_floats),
         "left_alone": _left_alone(made.model),
@@ -98,6 +98,11 @@ def gather(
         missing=missing,
         **parts,
     )
+
+
+def _names_in_order(model):
+    """The names of weights as files have them, in the order in which the model has them."""
+    return [] if model is None else [weight.path.removeprefix(f"{model.name}/") for weight in model.weights]
 
 
 def _single(variant):

@@ -14,22 +14,22 @@ from keras_mot.analysis.weight_histograms import density_picture, histogram
 _BITS = re.compile(r"(\d+)$")
 
 
-def kernel_changes(before: Sequence[Any], after: Sequence[Any]) -> tuple[KernelChange, ...]:
+def kernel_changes(before: Sequence[Any], after: Sequence[Any], names: Sequence[str] = ()) -> tuple[KernelChange, ...]:
     """The kernels of one form of a model, and what each was in another.
 
     Args:
         before: the `ConstantTensor`s of the one to compare with.
         after: those of the one that it became.
+        names: of weights, in the order in which they are to come; others follow.
 
     Returns:
-        A `KernelChange` for each tensor of two or more dimensions, in the order of the names in `before`.
+        A `KernelChange` for each tensor of two or more dimensions.
     """
     counterparts = _counterparts(before, after)
-    places = {id(tensor): place for place, tensor in enumerate(before)}
+    places = {name: place for place, name in reversed(list(enumerate(names)))}
     kernels = [tensor for tensor in after if tensor.values.ndim >= 2 and tensor.values.size]
-    rows = [(counterparts.get(id(tensor)), tensor) for tensor in kernels]
-    rows.sort(key=lambda row: places.get(id(row[0]), len(places)))
-    return tuple(_change(earlier, tensor) for earlier, tensor in rows)
+    kernels.sort(key=lambda tensor: places.get(tensor.name, len(places)))
+    return tuple(_change(counterparts.get(id(tensor)), tensor) for tensor in kernels)
 
 
 def bits_of(dtype: str) -> int:

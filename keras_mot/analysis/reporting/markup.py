@@ -18,9 +18,11 @@ def text(value: object) -> Markup:
 
 
 def tag(name: str, *content: object, **attributes: object) -> Markup:
-    """An element. Attributes are named as in HTML, with `_` for `-`, and `class_` for `class`; `None` leaves one out."""
+    """An element. Attributes have `_` for `-`, and `class_` for `class`; `None` leaves one out."""
     named = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items() if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"'
+        for key, value in attributes.items()
+        if value is not None
     )
     return Markup(f"<{name}{named}>{join(content)}</{name}>")
 
@@ -30,7 +32,19 @@ def join(parts: Iterable[object], between: str = "") -> Markup:
     return Markup(between.join(text(part) for part in parts))
 
 
-def table(headers: Sequence[object], rows: Iterable[Sequence[object]], words: int = 1, marked: int | None = None) -> Markup:
+def name(value: object) -> Markup:
+    """A name as code, which may be broken behind its separators."""
+    return tag("code", Markup(re.sub(r"([/_.])", r"\1<wbr>", text(value))))
+
+
+def prose(sentence: str) -> Markup:
+    """A sentence, in which what stands between backticks is code."""
+    return join(tag("code", part) if place % 2 else part for place, part in enumerate(sentence.split("`")))
+
+
+def table(
+    headers: Sequence[object], rows: Iterable[Sequence[object]], words: int = 1, marked: int | None = None
+) -> Markup:
     """A table that scrolls within itself where it is too wide.
 
     Args:

@@ -1,11 +1,11 @@
 """The sections of the page, from the headline to the settings."""
 
 from keras_mot.analysis import plots
-from keras_mot.analysis.plots.style import in_bytes
+from keras_mot.analysis.plots.style import in_bytes, in_time
 from keras_mot.analysis.reporting.contents import ModelReport
-from keras_mot.analysis.reporting.markup import Markup, folded, join, table, tag
+from keras_mot.analysis.reporting.markup import Markup, folded, join, name, prose, table, tag
 from keras_mot.analysis.reporting.pictures import Pictures
-from keras_mot.analysis.reporting.words import told
+from keras_mot.analysis.reporting.words import NOTHING, told
 
 _TABLE_ROWS = 400
 _FOLDED_FROM = 12  # rows
@@ -21,10 +21,12 @@ def summary(report: ModelReport) -> Markup:
     ]
     if after.metric is not None and report.metric_name:
         was = None if alone or before.metric is None else told(before.metric, report.metric_name)
-        cards.append(_card(report.metric_name.split(" of ")[0].capitalize(), told(after.metric, report.metric_name), was))
+        cards.append(
+            _card(report.metric_name.split(" of ")[0].capitalize(), told(after.metric, report.metric_name), was)
+        )
     if after.latency_ms is not None:
-        was = None if alone or before.latency_ms is None else f"{before.latency_ms:.3g} ms"
-        cards.append(_card("Time of a sample", f"{after.latency_ms:.3g} ms", was))
+        was = None if alone or before.latency_ms is None else in_time(before.latency_ms)
+        cards.append(_card("Time of a sample", in_time(after.latency_ms), was))
     cards.append(_card("Zeros in kernels", f"{after.sparsity:.0%}", None if alone else f"{before.sparsity:.0%}"))
     lines = join([tag("p", line) for line in report.details])
     return join([tag("div", *cards, class_="cards"), lines, _advice(report)])
@@ -39,7 +41,7 @@ def _advice(report):
     if not report.advice:
         return tag("p", "Nothing was found that stands in the way of using it.", class_="fine")
     rows = [
-        tag("li", tag("strong", each.what), each.then, class_="serious" if each.serious else None)
+        tag("li", tag("strong", prose(each.what)), prose(each.then), class_="serious" if each.serious else None)
         for each in report.advice
     ]
     return tag("ul", *rows, class_="advice")
@@ -58,13 +60,13 @@ def stages(report: ModelReport, pictures: Pictures) -> Markup:
     if report.metric_name and any(variant.metric is not None for variant in report.variants):
         columns[metric] = [told(variant.metric, metric) for variant in report.variants]
         for output in report.variants[0].metrics:
-            columns[f"‘{output}’"] = [told(variant.metrics.get(output), metric) for variant in report.variants]
+            columns[f"'{output}'"] = [told(variant.metrics.get(output), metric) for variant in report.variants]
     if any(variant.keras_metric is not None for variant in report.variants):
         columns["in Keras"] = [told(variant.keras_metric, metric) for variant in report.variants]
     columns["zeros"] = [f"{variant.sparsity:.0%}" for variant in report.variants]
     columns["values"] = [f"{variant.values:,}" for variant in report.variants]
     if any(variant.latency_ms is not None for variant in report.variants):
-        columns["ms"] = [_or_dash(variant.latency_ms, ".3g") for variant in report.variants]
+        columns["time"] = [NOTHING if each.latency_ms is None else in_time(each.latency_ms) for each in report.variants]
     if any(variant.seconds for variant in report.variants):
         columns["trained, s"] = [_or_dash(variant.seconds, ".0f") for variant in report.variants]
     rows = list(zip(*columns.values(), strict=True))
@@ -98,8 +100,8 @@ def layers(report: ModelReport, pictures: Pictures) -> Markup:
         before, after = kernel.before, kernel.after
         rows.append(
             (
-                tag("code", kernel.name),
-                "×".join(map(str, after.shape)),
+                name(kernel.name),
+                "\u00d7".join(map(str, after.shape)),
                 _both(before, after, lambda each: f"{each.sparsity:.0%}"),
                 _both(before, after, lambda each: f"{each.unique_values:,}"),
                 _both(before, after, lambda each: each.dtype),
@@ -144,14 +146,14 @@ def weights(report: ModelReport, pictures: Pictures, most: int) -> Markup:
         mask = Markup()
         if kernel.picture is not None and stats.sparsity >= 0.05:
             mask = pictures.mask(kernel.picture, f"where weights of {kernel.name} are left")
-        title = tag("h3", tag("code", kernel.name))
+        title = tag("h3", name(kernel.name))
         boxes.append(tag("div", title, tag("p", ", ".join(notes)), drawn, mask, class_="kernel"))
     left = len(report.kernels) - len(chosen)
     more = f" The {len(chosen)} largest kernels; {left} smaller ones are in the table above." if left else ""
     how = (
-        "Weights that are not zero, before and after. Where at most 64 different values are left, each is a line as high "
-        "as it is frequent. Ticks below are the levels that the integers stand for, of several scales those of the median "
-        f"one. The strip shows where weights are left: blue, and where they are zero.{more}"
+        "Weights that are not zero, before and after. Where at most 64 different values are left, each is a line as "
+        "high as it is frequent. Ticks below are the levels that the integers stand for, of several scales those of "
+        f"the median one. The strip shows in blue where weights are left; elsewhere they are zero.{more}"
     )
     return join([tag("p", how, class_="how"), tag("div", *boxes, class_="kernels")])
 
@@ -162,7 +164,7 @@ def ranges(report: ModelReport, pictures: Pictures) -> Markup:
         return Markup()
     rows = [
         (
-            tag("code", row.name),
+            name(row.name),
             row.bits,
             f"{row.low:.4g} … {row.high:.4g}",
             f"{row.seen_low:.4g} … {row.seen_high:.4g}",
@@ -173,8 +175,8 @@ def ranges(report: ModelReport, pictures: Pictures) -> Markup:
     ]
     headers = ("rounded at", "bits", "range of the integers", "values seen", "clipped", "range used")
     caption = (
-        "Each band is the range of an integer, from the lowest to the highest. Thick: where 99.8 % of the values lie; thin: "
-        "where all do. What lies beyond the band is clipped."
+        "Each band is the range of an integer, from the lowest to the highest. Thick: where 99.8% of the values lie; "
+        "thin: where all do. What lies beyond the band is clipped."
     )
     drawn = pictures.figure(plots.ranges(report.ranges), "ranges of activations against values", caption)
     return join([drawn, folded(f"Table of {len(rows)} ranges", table(headers, rows))])
@@ -185,7 +187,7 @@ def drift(report: ModelReport, pictures: Pictures) -> Markup:
     if report.drift is None:
         return Markup()
     rows = [
-        (tag("code", row.name), f"{row.equal:.2%}", f"{row.within_one:.2%}", f"{row.largest:,}")
+        (name(row.name), f"{row.equal:.2%}", f"{row.within_one:.2%}", f"{row.largest:,}")
         for row in report.drift.tensors
     ]
     caption = (
@@ -205,7 +207,7 @@ def sensitivity(report: ModelReport, pictures: Pictures) -> Markup:
     caption = f"{found.measure} of the outputs when one layer alone is changed, on {found.samples:,} samples."
     drawn = pictures.figure(plots.sensitivity(found), "sensitivity of each layer", caption)
     rows = [
-        (tag("code", row.layer), row.technique.replace("_", " "), f"{row.setting:g}", f"{row.loss:.3g}")
+        (name(row.layer), row.technique.replace("_", " "), f"{row.setting:g}", f"{row.loss:.3g}")
         for row in found.worst(30)
     ]
     headers = ("layer", "technique", "setting", "loss")
@@ -220,7 +222,7 @@ def times(report: ModelReport, pictures: Pictures) -> Markup:
         caption = f"Milliseconds for one sample: {report.runtime}."
         parts.append(pictures.figure(plots.latencies(known), "time of a sample by file", caption))
     if report.operators:
-        rows = [(name, kind or "–", f"{count:,}") for name, kind, count in report.operators]
+        rows = [(operator, kind or NOTHING, f"{count:,}") for operator, kind, count in report.operators]
         listed = table(("operator", "computes", "how many"), rows, words=2)
         parts += [tag("h3", f"Operators of {report.after.file or report.after.name}"), listed]
     return join(parts)
@@ -230,12 +232,12 @@ def floats(report: ModelReport) -> Markup:
     """What stayed in floats, and what techniques left alone, with the reasons."""
     parts = []
     if report.in_floats:
-        rows = [(name, tag("code", layer), reason) for name, layer, reason in report.in_floats]
+        rows = [(operator, name(layer), reason) for operator, layer, reason in report.in_floats]
         parts.append(table(("operator", "layer", "why it is in floats"), rows, words=3))
     elif report.after.weights == "integer":
-        parts.append(tag("p", "Everything is computed in integers."))
+        parts.append(tag("p", "All between input and output is computed in integers."))
     if report.left_alone:
-        rows = [(tag("code", path), technique, reason) for technique, path, reason in report.left_alone]
+        rows = [(name(path), technique, reason) for technique, path, reason in report.left_alone]
         listed = table(("weight", "left alone by", "why"), rows, words=3)
         title = f"{len(rows)} weights that pruning or clustering left alone"
         parts.append(folded(title, listed) if len(rows) > _FOLDED_FROM else join([tag("h3", "Left alone"), listed]))
@@ -244,11 +246,11 @@ def floats(report: ModelReport) -> Markup:
 
 def settings(report: ModelReport) -> Markup:
     """What it takes to repeat it."""
-    short = {name: value for name, value in report.settings.items() if "\n" not in value.strip()}
-    long = {name: value for name, value in report.settings.items() if "\n" in value.strip()}
-    pairs = [join([tag("dt", name), tag("dd", value)]) for name, value in short.items()]
-    blocks = [folded(name, tag("pre", tag("code", value.strip()))) for name, value in long.items()]
-    missing = [tag("li", tag("strong", f"{name}: "), reason, ".") for name, reason in report.missing.items()]
+    short = {key: value for key, value in report.settings.items() if "\n" not in value.strip()}
+    long = {key: value for key, value in report.settings.items() if "\n" in value.strip()}
+    pairs = [join([tag("dt", key), tag("dd", value)]) for key, value in short.items()]
+    blocks = [folded(prose(key), tag("pre", tag("code", value.strip()))) for key, value in long.items()]
+    missing = [tag("li", tag("strong", f"{what}: "), prose(reason), ".") for what, reason in report.missing.items()]
     parts = [tag("dl", *pairs), *blocks]
     if missing:
         parts += [tag("h3", "Not in this report"), tag("ul", *missing, class_="how")]
@@ -264,4 +266,4 @@ def _both(before, after, shown):
 
 
 def _or_dash(value, form):
-    return "–" if value is None else format(value, form)
+    return NOTHING if value is None else format(value, form)

@@ -48,13 +48,14 @@ th, td { padding: .35rem .75rem; border-bottom: 1px solid var(--line); text-alig
 th:first-child, td:first-child { padding-left: 0; }
 th { color: var(--muted); font-weight: 500; border-bottom-color: var(--muted); vertical-align: bottom; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-td:not(.number) { min-width: 7rem; max-width: 24rem; overflow-wrap: anywhere; }
+td:not(.number) { max-width: 24rem; overflow-wrap: break-word; }
+td:not(.number) code { overflow-wrap: break-word; }
 tr.marked td { font-weight: 650; }
 .was-now { color: var(--muted); }
 figure { margin: 1rem 0; }
-figure > svg { display: block; width: 100%; max-width: 36rem; height: auto; }
+figure > svg { display: block; width: 100%; max-width: 30rem; height: auto; }
 figure.wide > svg { max-width: 100%; }
-figcaption { color: var(--muted); font-size: .8125rem; max-width: 36rem; margin-top: .35rem; }
+figcaption { color: var(--muted); font-size: .8125rem; max-width: 30rem; margin-top: .35rem; }
 .kernels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1.25rem 1.5rem;
   margin: 1rem 0; }
 .kernel { min-width: 0; break-inside: avoid; }
@@ -71,7 +72,8 @@ code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; font-si
 pre code { overflow-wrap: normal; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3rem 1rem; font-size: .9375rem; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
-footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--muted); font-size: .8125rem; }
+footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--muted);
+  font-size: .8125rem; }
 @media (max-width: 30rem) {
   main { padding: 1.5rem 1rem 3rem; }
   .cards { grid-template-columns: repeat(2, minmax(0, 1fr)); }
@@ -86,7 +88,7 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line);
   nav { display: none; }
   h2 { margin-top: 1.5rem; break-after: avoid; }
   figure, .card, .advice li, tr { break-inside: avoid; }
-  figure > svg { max-width: 28rem; }
+  figure > svg { max-width: 26rem; }
   .kernels { grid-template-columns: repeat(2, 1fr); }
   .scroll, pre { overflow: visible; } pre { white-space: pre-wrap; }
   table { width: 100%; font-size: .75rem; } th, td { padding: .25rem .4rem; }

@@ -2,28 +2,20 @@
 
 import math
 
-from keras_mot.analysis.plots.style import in_bytes
+from keras_mot.analysis.plots.style import in_bytes, in_time, is_share
 from keras_mot.analysis.reporting.contents import Variant
 
+NOTHING = "-"
 _SAME_SPEED = 0.1  # times differ by more than that between two runs of the same file
-_SHARES = ("accuracy", "top", "f1", "precision", "recall", "auc")
-"""How the names of metrics begin that are shares, told in per cent."""
-
-
-def is_share(metric_name: str | None) -> bool:
-    """Whether a metric is told in per cent, and its differences in points."""
-    name = (metric_name or "").lower().replace("_", " ")
-    words = name.split(" of ")[0].split()
-    return any(word.startswith(_SHARES) or word.endswith("accuracy") for word in words)
 
 
 def told(value: float | None, metric_name: str | None) -> str:
     """A value of a metric for people."""
     if value is None:
-        return "–"
+        return NOTHING
     if not math.isfinite(value):
         return str(value)
-    return f"{value:.1%}".replace("%", " %") if is_share(metric_name) else f"{value:.4g}"
+    return f"{value:.1%}" if is_share(metric_name) else f"{value:.4g}"
 
 
 def difference(one: float, other: float, metric_name: str | None) -> str:
@@ -69,8 +61,8 @@ def details(
         chance = _chance(after.metric, samples, metric_name)
         lines.append(f"{line}: {both}{told(after.metric, metric_name)}{' after' if both else ''}.{chance}")
     if after.latency_ms is not None and runtime:
-        both = "" if only or before.latency_ms is None else f"{before.latency_ms:.3g} ms before, "
-        lines.append(f"One sample takes {both}{after.latency_ms:.3g} ms{' after' if both else ''} ({runtime}).")
+        both = "" if only or before.latency_ms is None else f"{in_time(before.latency_ms)} before, "
+        lines.append(f"One sample takes {both}{in_time(after.latency_ms)}{' after' if both else ''} ({runtime}).")
     return tuple(lines)
 
 
