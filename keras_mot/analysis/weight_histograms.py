@@ -55,11 +55,13 @@ def histogram(
         if not array.size or not np.isfinite(array).all():
             raise ValueError("The values of a weight should be finite, and one at least.")
     reach = max(float(np.abs(array).max()) for array in arrays) * 1.04 or 1.0
+    scales = None if steps is None else np.asarray(steps, "float64").ravel()
     edges = np.linspace(-reach, reach, _BINS + 1)
+    if scales is not None and bits is not None and (step := float(np.median(scales))) * _BINS >= reach / 64:
+        edges = _between_levels(step, reach)
     counts = [np.histogram(array[array != 0], edges)[0] for array in arrays]
     values, frequencies = np.unique(arrays[0], return_counts=True)
     palette = zip(values.tolist(), frequencies.tolist(), strict=True) if len(values) <= _LARGEST_PALETTE else ()
-    scales = None if steps is None else np.asarray(steps, "float64").ravel()
     return WeightHistogram(
         tuple(edges.tolist()),
         tuple(counts[0].tolist()),
@@ -69,6 +71,14 @@ def histogram(
         None if scales is None else bits,
         0 if scales is None else scales.size,
     )
+
+
+def _between_levels(step, reach):
+    """Edges of bins that hold equally many levels each; otherwise, some hold one more than their neighbours."""
+    together = 2 * int(np.ceil(reach / (step * _BINS))) - 1  # odd: 0 is in the middle of a bin
+    width = together * step
+    half = int(np.ceil(reach / width - 0.5))
+    return (np.arange(-half, half + 2) - 0.5) * width
 
 
 def density_picture(values: np.ndarray, most: Sequence[int] = _PICTURE) -> np.ndarray:

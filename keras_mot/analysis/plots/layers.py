@@ -9,7 +9,7 @@ from keras_mot.analysis.plots.style import SERIES, WIDTH, colour, new_figure, sh
 from keras_mot.analysis.sensitivity_report import TECHNIQUES, Sensitivity
 
 
-def ranges(rows: Sequence[ActivationRange], most: int = 40) -> Any:
+def ranges(rows: Sequence[ActivationRange], most: int = 24) -> Any:
     """Where activations are rounded: the range of the integers against the values that the data have.
 
     Each range is drawn as wide as the others: values beyond the band are clipped, and a band that values fill by a
@@ -17,7 +17,7 @@ def ranges(rows: Sequence[ActivationRange], most: int = 40) -> Any:
 
     Args:
         rows: at least one `ActivationRange`.
-        most: how many are drawn, the first ones.
+        most: how many are drawn: of more, those that clip most, or use least of their range.
 
     Returns:
         A Matplotlib `Figure`.
@@ -28,7 +28,8 @@ def ranges(rows: Sequence[ActivationRange], most: int = 40) -> Any:
     """
     if not rows:
         raise ValueError("There are no ranges of activations to draw.")
-    shown = list(rows)[:most]
+    worst = sorted(rows, key=lambda row: (row.fixed, -row.clipped, row.used))[:most]
+    shown = [row for row in rows if any(row is each for each in worst)]
     with style():
         figure, axes = new_figure(WIDTH, 0.75 + 0.34 * len(shown))
         for place, row in enumerate(shown):
@@ -63,12 +64,12 @@ def ranges(rows: Sequence[ActivationRange], most: int = 40) -> Any:
     return figure
 
 
-def drift(report: DriftReport, most: int = 40) -> Any:
+def drift(report: DriftReport, most: int = 24) -> Any:
     """How far an integer file moves from the model that simulates it: shares of equal and near values, by tensor.
 
     Args:
         report: of `measure_drift`.
-        most: how many tensors are drawn, the first ones.
+        most: how many tensors are drawn: of more, those that are least equal.
 
     Returns:
         A Matplotlib `Figure`.
@@ -77,7 +78,8 @@ def drift(report: DriftReport, most: int = 40) -> Any:
         ValueError: if the report is empty.
         ImportError: if Matplotlib is not installed.
     """
-    shown = report.tensors[:most]
+    worst = sorted(report.tensors, key=lambda row: (row.equal, row.within_one))[:most]
+    shown = [row for row in report.tensors if any(row is each for each in worst)]
     if not shown:
         raise ValueError("There are no tensors to draw.")
     with style():
@@ -102,7 +104,7 @@ def drift(report: DriftReport, most: int = 40) -> Any:
     return figure
 
 
-def sensitivity(found: Sensitivity, most: int = 60) -> Any:
+def sensitivity(found: Sensitivity, most: int = 40) -> Any:
     """A panel for each technique, layers from input to output, a line for each setting.
 
     Args:
@@ -140,9 +142,10 @@ def sensitivity(found: Sensitivity, most: int = 60) -> Any:
                     label=f"{setting:g}",
                 )
             panel.set_yscale("symlog", linthresh=1e-5)
+            panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             panel.set_ylabel(found.measure)
             panel.set_title(TECHNIQUES[technique])
-            panel.legend(ncols=min(3, len(settings)), fontsize=7.5)
+            panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.2)
         names = [shortened_name(layer, 28) for layer in layers]
         axes[-1, 0].set_xticks(range(len(layers)), names, rotation=90, fontsize=7.5)
     return figure

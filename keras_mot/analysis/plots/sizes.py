@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_mot.analysis.plots.style import (
+    MARKERS,
     SERIES,
     WIDTH,
     bytes_on,
@@ -84,7 +85,7 @@ def front(
             own = [point for point in known if point.group == group]
             axes.plot(
                 *([point.cost for point in own], [point.metric for point in own]),
-                "o",
+                MARKERS[number // len(SERIES) % len(MARKERS)],
                 markersize=6,
                 color=colour(SERIES[number % len(SERIES)]),
                 label=group,
@@ -106,14 +107,14 @@ def front(
             _plain_ticks(axes.xaxis, costs)
             bytes_on(axes.xaxis)
         axes.margins(y=0.18)
-        if len(known) <= _MOST_NAMED:
-            _name(axes, known)
+        axes.autoscale_view()
+        _name(axes, known if len(groups) == 1 else [point for point in known if point.chosen])
         if is_share(metric_name):
             share_on(axes.yaxis, [point.metric for point in known])
         axes.set_xlabel(cost_name.replace("bytes", "size"))
         axes.set_ylabel(metric_name)
         if len(groups) > 1:
-            axes.legend()
+            figure.legend(loc="outside lower left", ncols=2, handlelength=1.0, fontsize=8)
     return figure
 
 
@@ -128,6 +129,8 @@ def unbeaten(points: Sequence[Point], greater_is_better: bool = True) -> list[Po
 
 def _name(axes, points):
     """Names beside points, above or below, where no other name is."""
+    if len(points) > _MOST_NAMED:
+        points = [point for point in points if point.chosen]
     place = (axes.transData + axes.transAxes.inverted()).transform
     taken = []  # left, right and height of each name, as shares of the axes
     for point in sorted(points, key=lambda each: each.cost):
@@ -153,7 +156,7 @@ def _plain_ticks(axis, values):
     axis.set_ticks([tick for tick in ticks if low <= math.log10(tick) <= high])
 
 
-def layer_bytes(before: Mapping[str, int], after: Mapping[str, int], most: int = 24) -> Any:
+def layer_bytes(before: Mapping[str, int], after: Mapping[str, int], most: int = 16) -> Any:
     """Bytes of each weight before and after, the largest first.
 
     Args:

@@ -22,6 +22,7 @@ COLOURS = {
 }
 """Names of colours, and what they are on a light and on a dark background."""
 SERIES = ("first", "second", "third", "bad", "muted", "before")
+MARKERS = "os^Dv"
 WIDTH = 4.1
 """Inches of a figure: on a phone, letters are of about the size that they have in print."""
 _SHARES = ("accuracy", "top", "f1", "precision", "recall", "auc")

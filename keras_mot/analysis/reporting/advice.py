@@ -2,7 +2,7 @@
 
 from keras_mot.analysis.plots.style import in_bytes, in_time, is_share
 from keras_mot.analysis.reporting.contents import Advice
-from keras_mot.analysis.reporting.words import difference, told
+from keras_mot.analysis.reporting.words import SHORT, difference, told
 
 _POINT, _TENTH = 0.01, 0.1
 _CLIPPED, _UNUSED = 0.005, 0.25
@@ -87,6 +87,8 @@ def _of_sizes(variants, kernels):
 def _of_speed(variants, in_floats):
     before, after = variants[0], variants[-1]
     if before is after or not before.latency_ms or not after.latency_ms:
+        return
+    if max(before.latency_ms, after.latency_ms) < SHORT:
         return
     if after.latency_ms > 1.1 * before.latency_ms:
         why = "What stays in floats is converted back and forth. " if in_floats else ""

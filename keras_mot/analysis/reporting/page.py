@@ -35,7 +35,7 @@ def _page(report, most):
         "ranges": ("Ranges of activations", sections.ranges(report, pictures)),
         "drift": ("File and model", sections.drift(report, pictures)),
         "time": ("Time and operators", sections.times(report, pictures)),
-        "floats": ("Left as it was", sections.floats(report)),
+        "floats": ("What was left alone", sections.floats(report)),
         "sensitivity": ("Sensitivity", sections.sensitivity(report, pictures)),
         "settings": ("To repeat it", sections.settings(report)),
     }

@@ -9,6 +9,7 @@ from keras_mot.analysis.reporting.words import NOTHING, told
 
 _TABLE_ROWS = 400
 _FOLDED_FROM = 12  # rows
+_SHOWN = 8  # kernels with pictures; the others are folded
 
 
 def summary(report: ModelReport) -> Markup:
@@ -135,7 +136,7 @@ def weights(report: ModelReport, pictures: Pictures, most: int) -> Markup:
     chosen = [kernel for kernel in report.kernels if any(kernel is each for each in kernels)]
     if not chosen:
         return Markup()
-    boxes = []
+    boxes, large = {}, {id(kernel) for kernel in kernels[:_SHOWN]}
     for kernel in chosen:
         stats, seen = kernel.after, kernel.histogram
         notes = [f"{stats.size:,} weights", f"{stats.sparsity:.0%} zeros", f"{stats.unique_values:,} values"]
@@ -147,7 +148,7 @@ def weights(report: ModelReport, pictures: Pictures, most: int) -> Markup:
         if kernel.picture is not None and stats.sparsity >= 0.05:
             mask = pictures.mask(kernel.picture, f"where weights of {kernel.name} are left")
         title = tag("h3", name(kernel.name))
-        boxes.append(tag("div", title, tag("p", ", ".join(notes)), drawn, mask, class_="kernel"))
+        boxes[id(kernel)] = tag("div", title, tag("p", ", ".join(notes)), drawn, mask, class_="kernel")
     left = len(report.kernels) - len(chosen)
     more = f" The {len(chosen)} largest kernels; {left} smaller ones are in the table above." if left else ""
     how = (
@@ -155,7 +156,10 @@ def weights(report: ModelReport, pictures: Pictures, most: int) -> Markup:
         "high as it is frequent. Ticks below are the levels that the integers stand for, of several scales those of "
         f"the median one. The strip shows in blue where weights are left; elsewhere they are zero.{more}"
     )
-    return join([tag("p", how, class_="how"), tag("div", *boxes, class_="kernels")])
+    shown = tag("div", *(box for key, box in boxes.items() if key in large), class_="kernels")
+    rest = tag("div", *(box for key, box in boxes.items() if key not in large), class_="kernels")
+    more = folded(f"{len(chosen) - len(large)} smaller ones", rest) if len(chosen) > len(large) else ""
+    return join([tag("p", how, class_="how"), shown, more])
 
 
 def ranges(report: ModelReport, pictures: Pictures) -> Markup:
@@ -174,8 +178,9 @@ def ranges(report: ModelReport, pictures: Pictures) -> Markup:
         for row in report.ranges
     ]
     headers = ("rounded at", "bits", "range of the integers", "values seen", "clipped", "range used")
+    shown = "" if len(rows) <= 24 else f"The 24 of {len(rows)} that clip most, or use least of their range. "
     caption = (
-        "Each band is the range of an integer, from the lowest to the highest. Thick: where 99.8% of the values lie; "
+        f"{shown}Each band is the range of an integer, from the lowest to the highest. Thick: where 99.8% of the values lie; "
         "thin: where all do. What lies beyond the band is clipped."
     )
     drawn = pictures.figure(plots.ranges(report.ranges), "ranges of activations against values", caption)
@@ -190,8 +195,9 @@ def drift(report: ModelReport, pictures: Pictures) -> Markup:
         (name(row.name), f"{row.equal:.2%}", f"{row.within_one:.2%}", f"{row.largest:,}")
         for row in report.drift.tensors
     ]
+    shown = "" if len(rows) <= 24 else f"The 24 of {len(rows)} tensors that are least equal. "
     caption = (
-        "The share of values that are the same integer in the file, on LiteRT's reference kernels, and in the model "
+        f"{shown}The share of values that are the same integer in the file, on LiteRT's reference kernels, and in the model "
         "that simulates it."
     )
     drawn = pictures.figure(plots.drift(report.drift), "drift of each tensor", caption)

@@ -6,6 +6,7 @@ from keras_mot.analysis.plots.style import in_bytes, in_time, is_share
 from keras_mot.analysis.reporting.contents import Variant
 
 NOTHING = "-"
+SHORT = 0.02  # milliseconds: calling the runtime takes the most of it
 _SAME_SPEED = 0.1  # times differ by more than that between two runs of the same file
 
 
@@ -62,7 +63,10 @@ def details(
         lines.append(f"{line}: {both}{told(after.metric, metric_name)}{' after' if both else ''}.{chance}")
     if after.latency_ms is not None and runtime:
         both = "" if only or before.latency_ms is None else f"{in_time(before.latency_ms)} before, "
-        lines.append(f"One sample takes {both}{in_time(after.latency_ms)}{' after' if both else ''} ({runtime}).")
+        short = " Of so short a time, calling the runtime takes the most." if after.latency_ms < SHORT else ""
+        lines.append(
+            f"One sample takes {both}{in_time(after.latency_ms)}{' after' if both else ''} ({runtime}).{short}"
+        )
     return tuple(lines)
 
 
@@ -74,7 +78,7 @@ def _size(before, after):
 
 
 def _speed(before, after):
-    if not before.latency_ms or not after.latency_ms:
+    if not before.latency_ms or not after.latency_ms or max(before.latency_ms, after.latency_ms) < SHORT:
         return ""
     ratio = before.latency_ms / after.latency_ms
     if abs(math.log(ratio)) <= math.log(1 + _SAME_SPEED):
