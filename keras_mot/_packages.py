@@ -1,5 +1,6 @@
 """Which optional packages are there, and how those that are missing are installed."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 
@@ -42,3 +43,14 @@ def how_to_install(*modules: str) -> str:
     modules = [module.split(".")[0] for module in modules]
     names = " ".join(_DISTRIBUTIONS.get(module, module) for module in modules)
     return f"pip install {names}{''.join(_NOTES.get(module, '') for module in modules)}"
+
+
+def require_matplotlib() -> None:
+    """Raises an ImportError that says what to install, if nothing can be drawn."""
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError as error:
+        raise ImportError(
+            "Plots and reports are drawn with Matplotlib, which is not installed. Install with: "
+            f"{how_to_install('matplotlib')} (it is the extra 'plot')."
+        ) from error

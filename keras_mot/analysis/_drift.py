@@ -55,6 +55,20 @@ class DriftReport(ShownAsTable):
         """The first tensor of which some value is more than `steps` away, or `None`."""
         return next((tensor for tensor in self.tensors if tensor.largest > steps), None)
 
+    def plot(self, path: str | os.PathLike) -> None:
+        """Draws the shares of equal and near values, tensor by tensor.
+
+        Args:
+            path: of the picture, `.svg`, `.png` or `.pdf`; a file of that name is replaced.
+
+        Raises:
+            ImportError: if Matplotlib is not installed.
+            ValueError: if no file can be written there.
+        """
+        from keras_mot.analysis import plots
+
+        plots.save(plots.drift(self), path)
+
     def to_dict(self) -> dict[str, Any]:
         """The drift as a dictionary of JSON values."""
         return dataclasses.asdict(self)

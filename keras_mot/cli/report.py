@@ -4,6 +4,7 @@ import argparse
 import pathlib
 
 from keras_mot._formats import KERAS, format_of_name
+from keras_mot._packages import require_matplotlib
 from keras_mot.cli import _options
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import existing_file, writable_file
@@ -60,13 +61,10 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
-    from keras_mot._packages import how_to_install, is_installed
-
     writable_file(options.output, ".html", ".htm")
     if options.numbers is not None:
         writable_file(options.numbers, ".json")
-    if not is_installed("matplotlib"):
-        raise UsageError(f"Reports are drawn with Matplotlib, which is not installed: {how_to_install('matplotlib')}")
+    require_matplotlib()
     for option, what in (("data", "a `.npz` file of arrays"), ("model", "a `.keras` file"), ("sensitivity", "a file")):
         if getattr(options, option) is not None:
             existing_file(getattr(options, option), what)

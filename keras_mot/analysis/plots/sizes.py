@@ -15,6 +15,7 @@ from keras_mot.analysis.plots.style import (
     in_time,
     is_share,
     new_figure,
+    printable,
     share_on,
     shortened_name,
     style,
@@ -88,7 +89,7 @@ def front(
                 MARKERS[number // len(SERIES) % len(MARKERS)],
                 markersize=6,
                 color=colour(SERIES[number % len(SERIES)]),
-                label=group,
+                label=printable(group),
                 alpha=0.9,
             )
         best = unbeaten(known, greater_is_better)
@@ -112,7 +113,7 @@ def front(
         if is_share(metric_name):
             share_on(axes.yaxis, [point.metric for point in known])
         axes.set_xlabel(cost_name.replace("bytes", "size"))
-        axes.set_ylabel(metric_name)
+        axes.set_ylabel(printable(metric_name))
         if len(groups) > 1:
             figure.legend(loc="outside lower left", ncols=2, handlelength=1.0, fontsize=8)
     return figure
@@ -212,7 +213,7 @@ def latencies(milliseconds: Mapping[str, float], title: str = "") -> Any:
         axes.set_xlim(0, max(milliseconds.values()) * 1.02)
         axes.set_xticks([])
         axes.grid(visible=False)
-        axes.set_title(title)
+        axes.set_title(printable(title))
     return figure
 
 

@@ -1,14 +1,16 @@
 """How plots look: colours that follow the reader's light or dark background, and small SVG."""
 
 import contextlib
+import html
 import io
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from keras_mot._files import replacing, writable_file
-from keras_mot._packages import how_to_install
+from keras_mot._packages import require_matplotlib
 
 COLOURS = {
     "ink": ("#1c2431", "#e7ebf1"),
@@ -29,6 +31,7 @@ _SHARES = ("accuracy", "top", "f1", "precision", "recall", "auc")
 """How the names of metrics begin that are shares, told in per cent."""
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 _SUFFIXES = (".svg", ".png", ".pdf")
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _LABEL = 34  # characters of a name beside a plot
 
 
@@ -37,19 +40,14 @@ def colour(name: str) -> str:
     return COLOURS[name][0]
 
 
-def require_matplotlib() -> None:
-    """Raises an ImportError that says what to install, if nothing can be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"Plots and reports are drawn with Matplotlib, which is not installed. Install it with: "
-            f"{how_to_install('matplotlib')} (or the extra 'plot': pip install 'keras-mot[plot]')"
-        ) from error
+def printable(name: object) -> str:
+    """A text without characters that no page may hold, and without those that turn its direction."""
+    return _UNSEEN.sub("\ufffd", str(name))
 
 
 def shortened_name(name: str, limit: int = _LABEL) -> str:
     """A name that fits beside a plot: the middle of a longer one is left out."""
+    name = printable(name)
     return name if len(name) <= limit else f"{name[: limit // 3]}…{name[-(limit - limit // 3 - 1) :]}"
 
 
@@ -157,16 +155,17 @@ def svg_of(figure: Any, prefix: str = "", standalone: bool = True, label: str = 
         The text of the SVG; letters stay text.
     """
     buffer = io.StringIO()
-    with style():
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": label or None})
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # letters stay text: the reader's font has them
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r"\s*<!--.*?-->", "", text, flags=re.S)
     for name, (light, _) in COLOURS.items():
         text = text.replace(light, f"var(--{name}, {light})")
-    text = re.sub(r"(font: [^;\"]*?\d(?:\.\d+)?px )[^;\"]*", r"\1inherit", text)
-    text = re.sub(r"font: (?:(\d+) )?([\d.]+)px inherit", _font, text)
+    text = re.sub(r"font: (?:([a-z0-9]+) )?([\d.]+)px [^;\"]*", _font, text)  # the page has its own fonts
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     if prefix:
         text = re.sub(r'\bid="', f'id="{prefix}-', text)
         text = re.sub(r'((?:xlink:)?href="#)', rf"\1{prefix}-", text)
@@ -191,9 +190,7 @@ def _font(found):
 
 
 def _attribute(text):
-    import html
-
-    return html.escape(text, quote=True)
+    return html.escape(printable(text), quote=True)
 
 
 def save(figure: Any, path: str | os.PathLike) -> None:

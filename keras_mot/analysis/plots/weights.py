@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mot.analysis.plots.style import colour, new_figure, style
+from keras_mot.analysis.plots.style import colour, new_figure, printable, style
 from keras_mot.analysis.weight_histograms import WeightHistogram, histogram
 
 _MOST_LEVELS = 300
@@ -51,7 +51,8 @@ def weights(
         if seen.before:
             axes.stairs(np.asarray(seen.before), edges, fill=True, color=colour("before"), alpha=0.55, label="before")
         if seen.palette:
-            values, counts = zip(*((value, count) for value, count in seen.palette if value), strict=True) or ((), ())
+            used = np.array([pair for pair in seen.palette if pair[0]]).reshape(-1, 2)
+            values, counts = used[:, 0], used[:, 1]
             axes.vlines(values, 0, counts, color=colour("first"), linewidth=1.6, label=f"{len(seen.palette)} values")
             axes.plot(values, counts, "o", markersize=3, color=colour("first"))
         else:
@@ -67,7 +68,7 @@ def weights(
         axes.yaxis.set_major_locator(_few_ticks())
         axes.xaxis.set_major_locator(_few_ticks(5))
         axes.grid(axis="x", visible=False)
-        axes.set_title(title)
+        axes.set_title(printable(title))
         axes.tick_params(axis="x", pad=7 if levels is not None else 3)
         figure.legend(loc="outside lower left", ncols=3, fontsize=8, handlelength=1.2, columnspacing=1.2)
     return figure
@@ -132,5 +133,5 @@ def mask(values: np.ndarray, title: str = "", shape: Sequence[int] | None = None
         axes.grid(visible=False)
         for side in axes.spines.values():
             side.set_visible(True)
-        axes.set_title(title)
+        axes.set_title(printable(title))
     return figure

@@ -5,6 +5,7 @@ from keras_mot.analysis.reporting.contents import Advice
 from keras_mot.analysis.reporting.words import SHORT, difference, told
 
 _POINT, _TENTH = 0.01, 0.1
+_ROUNDING = 1e-9  # 0.91 - 0.9 is more than 0.01 in binary
 _CLIPPED, _UNUSED = 0.005, 0.25
 _NEAR = 0.95  # of the values of a tensor are the same integers, where kernels round as the simulation does
 _FEW = 500  # samples
@@ -31,7 +32,7 @@ def _of_quality(variants, candidates, metric_name, greater_is_better, samples):
         return
     sign = 1 if greater_is_better else -1
     lost = sign * (before.metric - after.metric)
-    allowed = _POINT if is_share(metric_name) else _TENTH * abs(before.metric)
+    allowed = (_POINT if is_share(metric_name) else _TENTH * abs(before.metric)) + _ROUNDING
     name = metric_name.split(" of ")[0]
     if after.collapsed or not lost <= allowed:
         way = "Ask for less (fewer zeros, more values, more bits), or train longer."

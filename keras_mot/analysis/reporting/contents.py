@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from keras_mot._files import writable_file, write_text
+from keras_mot._packages import require_matplotlib
 from keras_mot.analysis._drift import DriftReport
 from keras_mot.analysis._tensors import TensorStats
 from keras_mot.analysis.activation_ranges import ActivationRange
-from keras_mot.analysis.plots.style import require_matplotlib
 from keras_mot.analysis.sensitivity_report import Sensitivity
 from keras_mot.analysis.weight_histograms import WeightHistogram
 

@@ -4,8 +4,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-"""What no page may hold, and what turns the direction of the text that follows."""
+from keras_mot.analysis.plots.style import printable
 
 
 class Markup(str):
@@ -14,7 +13,7 @@ class Markup(str):
 
 def text(value: object) -> Markup:
     """A value as text of a page."""
-    return value if isinstance(value, Markup) else Markup(html.escape(_UNSEEN.sub("�", str(value)), quote=True))
+    return value if isinstance(value, Markup) else Markup(html.escape(printable(value), quote=True))
 
 
 def tag(name: str, *content: object, **attributes: object) -> Markup:

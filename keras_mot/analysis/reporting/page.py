@@ -2,8 +2,8 @@
 
 import datetime
 
+from keras_mot._packages import require_matplotlib
 from keras_mot._version import __version__
-from keras_mot.analysis.plots.style import require_matplotlib
 from keras_mot.analysis.reporting import sections
 from keras_mot.analysis.reporting.contents import ModelReport
 from keras_mot.analysis.reporting.markup import Markup, join, tag

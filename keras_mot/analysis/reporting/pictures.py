@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_mot._packages import require_matplotlib
 from keras_mot.analysis import plots
-from keras_mot.analysis.plots.style import require_matplotlib
 from keras_mot.analysis.reporting.markup import Markup, tag, text
 
 _DARKNESS = 4  # shades of a mask, so that its picture stays small

@@ -71,8 +71,7 @@ def stages(report: ModelReport, pictures: Pictures) -> Markup:
     if any(variant.seconds for variant in report.variants):
         columns["trained, s"] = [_or_dash(variant.seconds, ".0f") for variant in report.variants]
     rows = list(zip(*columns.values(), strict=True))
-    parts = [table(list(columns), rows, marked=len(rows) - 1)]
-    parts.append(_front(report, pictures))
+    parts = [table(list(columns), rows, marked=len(rows) - 1), _front(report, pictures), _tried(report)]
     how = "zeros: share in kernels; values: most different ones in a kernel."
     if any(variant.collapsed for variant in report.variants):
         how += " (!): it lost more than a tenth of the metric, or more than doubled the error."
@@ -89,6 +88,19 @@ def _front(report, pictures):
         return Markup()
     caption = "All that was tried. The circle is what this report is about; no other point beats those on the line."
     return pictures.figure(drawn, f"{report.metric_name} against size of {len(points)} candidates", caption)
+
+
+def _tried(report):
+    """All candidates, where there are others than the variants."""
+    if len(report.candidates) <= len(report.variants):
+        return Markup()
+    listed = sorted(report.candidates, key=lambda each: each.zipped_bytes)
+    rows = [
+        (each.name, each.group, in_bytes(each.zipped_bytes), told(each.metric, report.metric_name)) for each in listed
+    ]
+    places = [place for place, each in enumerate(listed) if each.chosen]
+    headers = ("tried", "by", "zipped", (report.metric_name or "").split(" of ")[0])
+    return folded(f"All {len(rows)}", table(headers, rows, words=2, marked=next(iter(places), None)))
 
 
 def layers(report: ModelReport, pictures: Pictures) -> Markup:
@@ -180,8 +192,8 @@ def ranges(report: ModelReport, pictures: Pictures) -> Markup:
     headers = ("rounded at", "bits", "range of the integers", "values seen", "clipped", "range used")
     shown = "" if len(rows) <= 24 else f"The 24 of {len(rows)} that clip most, or use least of their range. "
     caption = (
-        f"{shown}Each band is the range of an integer, from the lowest to the highest. Thick: where 99.8% of the values lie; "
-        "thin: where all do. What lies beyond the band is clipped."
+        f"{shown}Each band is the range of an integer, from the lowest to the highest. Thick: where 99.8% of the "
+        "values lie; thin: where all do. What lies beyond the band is clipped."
     )
     drawn = pictures.figure(plots.ranges(report.ranges), "ranges of activations against values", caption)
     return join([drawn, folded(f"Table of {len(rows)} ranges", table(headers, rows))])
@@ -197,8 +209,8 @@ def drift(report: ModelReport, pictures: Pictures) -> Markup:
     ]
     shown = "" if len(rows) <= 24 else f"The 24 of {len(rows)} tensors that are least equal. "
     caption = (
-        f"{shown}The share of values that are the same integer in the file, on LiteRT's reference kernels, and in the model "
-        "that simulates it."
+        f"{shown}The share of values that are the same integer in the file, on LiteRT's reference kernels, and in the "
+        "model that simulates it."
     )
     drawn = pictures.figure(plots.drift(report.drift), "drift of each tensor", caption)
     headers = ("tensor", "same integer", "at most one step apart", "largest difference, steps")
