@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing loaded, nothing said on the console, readable on a phone, in the dark, in print."""
+"""The page in a browser: nothing loaded, nothing said on the console, readable on a phone, in the dark, in print."""
 
 import base64
 import json

@@ -51,7 +51,7 @@ def ranges(rows: Sequence[ActivationRange], most: int = 24) -> Any:
                 zorder=2,
             )
             text = {"fontsize": 8, "va": "bottom"}
-            axes.text(0, place - 0.08, shortened_name(row.name), **text)
+            axes.text(0, place - 0.08, shortened_name(row.name, 26), **text)
             clipped = f"{row.clipped:.2%} clipped" if row.clipped >= 1e-4 and not row.fixed else ""
             axes.text(1, place - 0.08, clipped, ha="right", color=colour("bad"), **text)
         axes.set_xlim(-0.27, 1.27)

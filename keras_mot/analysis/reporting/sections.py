@@ -92,7 +92,7 @@ def _front(report, pictures):
 
 def _tried(report):
     """All candidates, where there are others than the variants."""
-    if len(report.candidates) <= len(report.variants):
+    if {each.name for each in report.candidates} <= {each.name for each in report.variants}:
         return Markup()
     listed = sorted(report.candidates, key=lambda each: each.zipped_bytes)
     rows = [
@@ -100,7 +100,7 @@ def _tried(report):
     ]
     places = [place for place, each in enumerate(listed) if each.chosen]
     headers = ("tried", "by", "zipped", (report.metric_name or "").split(" of ")[0])
-    return folded(f"All {len(rows)}", table(headers, rows, words=2, marked=next(iter(places), None)))
+    return folded(f"All {len(rows)} that were tried", table(headers, rows, words=2, marked=next(iter(places), None)))
 
 
 def layers(report: ModelReport, pictures: Pictures) -> Markup:
