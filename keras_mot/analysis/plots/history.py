@@ -1,6 +1,7 @@
 """Training: what a technique did to the weights from epoch to epoch, beside the metric."""
 
 import csv
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -72,10 +73,20 @@ def _values(history) -> Mapping[str, Sequence[float]]:
             raise ValueError(f"Expected the path of a `CSVLogger`'s file; received '{path}', not a file.")
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+        columns = {name: [_number(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+        # Without validation, the logger has columns for it all the same.
+        return {name: values for name, values in columns.items() if not all(map(math.isnan, values))}
     values = getattr(history, "history", history)
     if not isinstance(values, Mapping) or not all(hasattr(value, "__len__") for value in values.values()):
         raise TypeError(
             f"`history` should be what `fit` returned, its `history`, or a path; received {describe(history)}."
         )
     return values
+
+
+def _number(text):
+    """The number in a cell; NaN where a `CSVLogger` had none."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan
