@@ -59,7 +59,7 @@ def training(history: Any, metric: str | None = None, technique: str | None = No
         if shown:
             axes[1].plot(epochs, values[shown], "o-", markersize=3, color=colour("second"))
             if is_share(shown):
-                share_on(axes[1].yaxis, values[shown])
+                share_on(axes[1], values[shown])
             axes[1].set_ylabel(shown.replace("val_", "validation ").replace("_", " "))
         axes[-1].set_xlabel("epoch")
         axes[-1].xaxis.get_major_locator().set_params(integer=True)

@@ -109,9 +109,9 @@ def front(
             bytes_on(axes.xaxis)
         axes.margins(y=0.18)
         axes.autoscale_view()
-        _name(axes, known if len(groups) == 1 else [point for point in known if point.chosen])
         if is_share(metric_name):
-            share_on(axes.yaxis, [point.metric for point in known])
+            share_on(axes, [point.metric for point in known])
+        _name(axes, known if len(groups) == 1 else [point for point in known if point.chosen])
         axes.set_xlabel(cost_name.replace("bytes", "size"))
         axes.set_ylabel(printable(metric_name))
         if len(groups) > 1:

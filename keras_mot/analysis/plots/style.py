@@ -23,6 +23,8 @@ COLOURS = {
     "bad": ("#b3341f", "#f08a76"),
 }
 """Names of colours, and what they are on a light and on a dark background."""
+PAPER = ("#ffffff", "#14181e")
+"""The backgrounds."""
 SERIES = ("first", "second", "third", "bad", "muted", "before")
 MARKERS = "os^Dv"
 WIDTH = 4.1
@@ -32,6 +34,7 @@ _SHARES = ("accuracy", "top", "f1", "precision", "recall", "auc")
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 _SUFFIXES = (".svg", ".png", ".pdf")
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+_LEAST_SPAN = 0.004  # of shares: differences of less are not told
 _LABEL = 34  # characters of a name beside a plot
 
 
@@ -132,13 +135,17 @@ def in_time(milliseconds: float) -> str:
     return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.3g} s"
 
 
-def share_on(axis: Any, values: Iterable[float]) -> None:
-    """Lets an axis count shares in per cent, with as many digits as neighbouring ticks need."""
+def share_on(axes: Any, values: Iterable[float]) -> None:
+    """Lets the upright axis count shares in per cent, with as many digits as neighbouring ticks need."""
     from matplotlib.ticker import FuncFormatter
 
-    span = max(values) - min(values)
-    digits = 0 if span > 0.04 else 1 if span > 0.004 else 2
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}%}"))
+    span = max(max(values) - min(values), _LEAST_SPAN)
+    low, high = axes.get_ylim()
+    if high - low < _LEAST_SPAN:
+        middle = (low + high) / 2
+        axes.set_ylim(middle - _LEAST_SPAN / 2, middle + _LEAST_SPAN / 2)
+    digits = 0 if span > 0.04 else 1 if span > _LEAST_SPAN else 2
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}%}"))
 
 
 def svg_of(figure: Any, prefix: str = "", standalone: bool = True, label: str = "") -> str:
@@ -176,12 +183,18 @@ def svg_of(figure: Any, prefix: str = "", standalone: bool = True, label: str = 
         text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
         text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
         return text.replace("<svg ", f"<svg{role} ", 1).strip()
-    light = "".join(f"--{name}: {value[0]}; " for name, value in COLOURS.items())
-    dark = "".join(f"--{name}: {value[1]}; " for name, value in COLOURS.items())
-    rules = f"svg {{ {light}font-family: {_FONT} }}\n@media (prefers-color-scheme: dark) {{ svg {{ {dark}}} }}"
+    # With a background of its own, for pages do not always follow the system's setting as an image does.
+    rules = [f"svg {{ {_variables(0)}font-family: {_FONT} }}"]
+    rules.append(f"@media (prefers-color-scheme: dark) {{ svg {{ {_variables(1)}}} }}")
+    rules = "\n".join(rules)
     rules = f"<style>\n{rules}\n</style>"
     text = re.sub(r"(<svg [^>]*>)", lambda found: f"{found[1]}\n{rules}", text, count=1)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{text.replace("<svg ", f"<svg{role} ", 1)}'
+
+
+def _variables(place):
+    colours = "".join(f"--{name}: {value[place]}; " for name, value in COLOURS.items())
+    return f"{colours}background: {PAPER[place]}; "
 
 
 def _font(found):
