@@ -18,6 +18,7 @@ EXPORTING = {
     "docs/export.md",
     "docs/quantization.md",
     "docs/recipes.md",
+    "docs/report.md",
     "docs/search.md",
 }  # exports: the conversion is the same from every backend, and is tested elsewhere
 
@@ -66,6 +67,7 @@ def names():
         "docs/migration-from-tfmot.md",
         "docs/architecture.md",
         "docs/low_rank.md",
+        "docs/report.md",
         "docs/search.md",
         "docs/sensitivity.md",
     ],
