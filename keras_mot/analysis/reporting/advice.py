@@ -9,6 +9,7 @@ _ROUNDING = 1e-9  # 0.91 - 0.9 is more than 0.01 in binary
 _CLIPPED, _UNUSED = 0.005, 0.25
 _NEAR = 0.95  # of the values of a tensor are the same integers, where kernels round as the simulation does
 _FEW = 500  # samples
+_WORTH_PACKING = 20_000  # bytes
 
 
 def advice_for(parts: dict) -> tuple[Advice, ...]:
@@ -61,7 +62,7 @@ def _of_quality(variants, candidates, metric_name, greater_is_better, samples):
 def _of_sizes(variants, kernels):
     before, after = variants[0], variants[-1]
     zeros = after.sparsity >= 0.3 and after.weights == "integer"
-    if before is not after and zeros and after.bytes > 2 * after.zipped_bytes:
+    if before is not after and zeros and after.bytes > max(2 * after.zipped_bytes, _WORTH_PACKING):
         yield Advice(
             f"The file takes {in_bytes(after.bytes)} on the device, and {in_bytes(after.zipped_bytes)} zipped: LiteRT "
             "stores the zeros of integers.",
