@@ -21,10 +21,11 @@ class Format:
         suffix: what paths of such files end in.
         written_with: packages that exporting needs.
         run_with: packages that running needs.
-        module: name of the module, imported where it is needed, with four functions: `export(model, path, **options)`,
+        module: name of the module, imported where it is needed, with five functions: `export(model, path, **options)`,
             which returns a `keras_mot.export.Export` that is a frozen dataclass; `runner(path, num_threads,
-            input_names)`, which loads a file into the runtime; `parameters(path)`, the constant tensors in a file; and
-            `recognizes(content)`, whether a file begins like one of this format.
+            input_names)`, which loads a file into the runtime; `parameters(path)`, the constant tensors in a file;
+            `operators(path)`, how often it has which; and `recognizes(content)`, whether a file begins like one of this
+            format.
     """
 
     name: str

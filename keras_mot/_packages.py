@@ -1,5 +1,7 @@
 """Which optional packages are there, and how those that are missing are installed."""
 
+import importlib
+import importlib.metadata
 import importlib.util
 
 _DISTRIBUTIONS = {
@@ -26,6 +28,19 @@ def is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
+def installed_version(module: str) -> str | None:
+    """The version of a module's package, without importing it; `None` if it is not installed."""
+    if not is_installed(module):
+        return None
+    name = _DISTRIBUTIONS.get(module, module)
+    for distribution in (name, f"{name}-cpu"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
 def how_to_install(*modules: str) -> str:
     """The command that installs modules' packages, by the names that are published.
 
@@ -41,3 +56,14 @@ def module_of(distribution: str) -> str:
     """The module that a distribution is imported by."""
     modules = {**{name: module for module, name in _DISTRIBUTIONS.items()}, **_MODULES}
     return modules.get(distribution, distribution.replace("-", "_"))
+
+
+def require_matplotlib() -> None:
+    """Raises an ImportError that says what to install, if nothing can be drawn."""
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError as error:
+        raise ImportError(
+            "Plots and reports are drawn with Matplotlib, which is not installed. Install with: "
+            f"{how_to_install('matplotlib')} (it is the extra 'plot')."
+        ) from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import html
 import io
 import os
 import sys
@@ -19,6 +20,43 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]], cap
     alignment = ["---"] + ["---:"] * (len(headers) - 1)
     lines = [[str(cell).replace("|", "\\|") for cell in row] for row in (headers, alignment, *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{caption}\n"
+
+
+def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption: str | None = None) -> str:
+    """A compact HTML table, as notebooks show it; all columns but the first are aligned to the right.
+
+    Whatever stands in the cells is text: names of layers and files are escaped.
+    """
+
+    def line(kind, cells):
+        parts = [
+            f'<{kind} style="text-align: {"right" if place else "left"}">{html.escape(str(cell))}</{kind}>'
+            for place, cell in enumerate(cells)
+        ]
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "\n".join(line("td", row) for row in rows)
+    table = f"<table>\n<thead>{line('th', headers)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    below = "" if caption is None else f"\n<p><small>{html.escape(caption)}</small></p>"
+    return f'<div style="max-width: 100%; overflow-x: auto">\n{table}{below}\n</div>'
+
+
+class ShownAsTable:
+    """What prints as a table, and shows itself as one in notebooks: `_table` and `_caption` say what stands in it."""
+
+    def _table(self) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+        """Headers and rows."""
+        raise NotImplementedError
+
+    def _caption(self) -> str | None:
+        """The lines below the table, or `None`."""
+        return None
+
+    def __str__(self) -> str:
+        return text_table(*self._table(), caption=self._caption())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table(), caption=self._caption())
 
 
 def text_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption: str | None = None) -> str:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from keras_mot import _tables
-from keras_mot._tables import fitting, text_table
+from keras_mot._tables import fitting, html_table, text_table
 
 pytestmark = pytest.mark.backend_independent
 
@@ -89,3 +89,11 @@ def test_columns_that_are_no_width_are_ignored(monkeypatch, terminal, value):
         monkeypatch.setenv("COLUMNS", value)
         lines = text_table(HEADERS, ROWS).splitlines()
     assert 80 < max(map(len, lines)) <= 100
+
+
+def test_cells_of_a_notebooks_table_are_text():
+    shown = html_table(["<b>", "n"], [["<script>alert(1)</script>", '"&'], ["last", 3]], "below <i>")
+    assert " ".join(re.findall(r"<(\w+)", shown)) == "div table thead tr th th tbody tr td td tr td td p small"
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    assert "&quot;&amp;" in shown
+    assert html_table(["n"], []).count("<tr>") == 1

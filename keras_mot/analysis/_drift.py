@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_mot._keras import no_gradients
 from keras_mot._messages import describe
+from keras_mot._tables import ShownAsTable
 from keras_mot.data.arrays import slices
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.signature import check_inputs, read_signature
@@ -42,7 +43,7 @@ class TensorDrift:
 
 
 @dataclasses.dataclass(frozen=True)
-class DriftReport:
+class DriftReport(ShownAsTable):
     """The drift of each tensor, in the order in which they are computed; prints as a table."""
 
     tensors: tuple[TensorDrift, ...]
@@ -55,14 +56,30 @@ class DriftReport:
         """The first tensor of which some value is more than `steps` away, or `None`."""
         return next((tensor for tensor in self.tensors if tensor.largest > steps), None)
 
-    def __str__(self) -> str:
-        width = max([len(tensor.name) for tensor in self.tensors], default=0)
-        head = f"{'tensor':<{width}}  {'equal':>8}  {'<= 1 step':>9}  {'largest':>7}"
-        rows = (
-            f"{tensor.name:<{width}}  {tensor.equal:>8.3%}  {tensor.within_one:>9.3%}  {tensor.largest:>7}"
-            for tensor in self.tensors
-        )
-        return "\n".join((head, *rows))
+    def plot(self, path: str | os.PathLike) -> None:
+        """Draws the shares of equal and near values, tensor by tensor.
+
+        Args:
+            path: of the picture, `.svg`, `.png` or `.pdf`; a file of that name is replaced.
+
+        Raises:
+            ImportError: if Matplotlib is not installed.
+            ValueError: if no file can be written there.
+        """
+        from keras_mot.analysis import plots
+
+        plots.save(plots.drift(self), path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The drift as a dictionary of JSON values."""
+        return dataclasses.asdict(self)
+
+    def _table(self):
+        rows = [(each.name, f"{each.equal:.3%}", f"{each.within_one:.3%}", each.largest) for each in self.tensors]
+        return ("tensor", "equal", "<= 1 step", "largest"), rows
+
+    def _caption(self):
+        return "share of the values that are the same integer, or one step apart; largest difference in steps."
 
 
 def measure_drift(model: keras.Model, source: str | os.PathLike | bytes, inputs: Any) -> DriftReport:

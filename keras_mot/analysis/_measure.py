@@ -12,8 +12,8 @@ from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._sizes import zipped_bytes
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
+from keras_mot.analysis.measurements import Measurement, Report
 from keras_mot.analysis.metrics import make_metric
-from keras_mot.analysis.report import Measurement, Report
 from keras_mot.analysis.subjects import Subject, collect, open_subject, start
 from keras_mot.data.arrays import part, sample_count
 from keras_mot.data.pairs import batches, check_data, count_batches

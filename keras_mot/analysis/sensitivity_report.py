@@ -7,8 +7,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from keras_mot._packages import how_to_install
-from keras_mot._tables import text_table
+from keras_mot._tables import ShownAsTable
 
 TECHNIQUES = {
     "weight_bits": "bits of weights",
@@ -51,7 +50,7 @@ class SensitivityRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(ShownAsTable):
     """The sensitivities of a model; iterates over its rows, and prints as a table, the most harmful first.
 
     Attributes:
@@ -102,31 +101,17 @@ class Sensitivity:
         """Draws a panel for each technique, layers from input to output, a line for each setting.
 
         Args:
-            path: of the picture, such as `sensitivity.png` or `.svg`.
+            path: of the picture, `.svg`, `.png` or `.pdf`; a file of that name is replaced.
 
         Raises:
-            ImportError: if matplotlib is not installed.
+            ImportError: if Matplotlib is not installed.
+            ValueError: if no file can be written there.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(f"Plots need matplotlib: {how_to_install('matplotlib')}.") from error
-        techniques = [technique for technique in TECHNIQUES if self.of(technique)]
-        layers = list(dict.fromkeys(row.layer for row in self.rows))
-        width = 2 + 0.3 * len(layers)
-        figure = Figure((max(6, width), 3 * len(techniques) + 1), layout="constrained")
-        for place, technique in enumerate(techniques, 1):
-            axes = figure.add_subplot(len(techniques), 1, place)
-            for setting in sorted({row.setting for row in self.of(technique)}):
-                losses = {row.layer: row.loss for row in self.of(technique) if row.setting == setting}
-                axes.plot(range(len(layers)), [losses.get(layer) for layer in layers], "o-", label=f"{setting:g}")
-            axes.set_yscale("symlog", linthresh=1e-5)
-            axes.set_xticks(range(len(layers)), layers if place == len(techniques) else [], rotation=90, fontsize=7)
-            axes.set_ylabel(self.measure)
-            axes.legend(title=TECHNIQUES[technique], fontsize=7, title_fontsize=8)
-        figure.savefig(path)
+        from keras_mot.analysis import plots
 
-    def __str__(self) -> str:
+        plots.save(plots.sensitivity(self), path)
+
+    def _table(self):
         rows = [
             (
                 row.layer,
@@ -139,10 +124,11 @@ class Sensitivity:
             )
             for row in self.worst(len(self.rows))
         ]
-        caption = (
+        return ("layer", "technique", "setting", "loss", "SNR, dB", "layer's error", "bytes saved"), rows
+
+    def _caption(self):
+        return (
             f"loss: {self.measure} when the layer alone is changed, on {self.samples:,} samples (~: estimated from the "
             "layer's own error); SNR: of the model's outputs; layer's error: the share of the energy of its outputs; "
             "saved: of 4 bytes for each weight."
         )
-        headers = ("layer", "technique", "setting", "loss", "SNR, dB", "layer's error", "bytes saved")
-        return text_table(headers, rows, caption)

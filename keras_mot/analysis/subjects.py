@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_mot._arrays import float_value
 from keras_mot._formats import DEFAULT, KERAS, format_of_content, format_of_name
 from keras_mot._messages import describe
 from keras_mot._model_files import load_model_file
@@ -16,6 +17,7 @@ from keras_mot.analysis._tensors import file_tensor_stats, keras_tensor_stats
 from keras_mot.data.arrays import full_slices, joined, part, sample_count
 from keras_mot.data.inputs import fixed_batch_size
 from keras_mot.data.naming import name_outputs
+from keras_mot.export.litert.litert_file import ConstantTensor
 from keras_mot.export.litert.random_inputs import OPEN_SIZES
 from keras_mot.export.protocol import Export
 
@@ -36,6 +38,19 @@ class KerasSubject:
         """The bytes of the file, or of the one that the model would be saved to."""
         return self.path.read_bytes() if self.path else saved_content(self.model)
 
+    def constants(self):
+        """The `ConstantTensor` of each weight, named by its path."""
+        names = [weight.path.removeprefix(f"{self.model.name}/") for weight in self.model.weights]
+        kinds = [keras.backend.standardize_dtype(weight.dtype) for weight in self.model.weights]
+        return [
+            ConstantTensor(name, kind, float_value(weight), False, 0)
+            for name, kind, weight in zip(names, kinds, self.model.weights, strict=True)
+        ]
+
+    def operators(self):
+        """Nothing: a model has operators once it is exported."""
+        return {}
+
     def start(self, num_threads):
         """Nothing to do: a model is called as it is."""
 
@@ -53,6 +68,14 @@ class FileSubject:
         self.name, self.path, self.kind = path.name, path, format.name
         self._format, self._input_names, self._output_names = format, input_names, output_names
         self.tensors = file_tensor_stats(format.functions.parameters(path))
+
+    def constants(self):
+        """The `ConstantTensor`s in the file."""
+        return list(self._format.functions.parameters(self.path))
+
+    def operators(self):
+        """Dictionary from (operator, type of what it computes) to how often the file has it."""
+        return self._format.functions.operators(self.path)
 
     def start(self, num_threads):
         """Loads the file into the runtime."""

@@ -28,6 +28,7 @@ from keras_mot.cli import (
     prune,
     quantize,
     recommend,
+    report,
     search,
     sensitivity,
     train_quantized,
@@ -50,6 +51,7 @@ _COMMANDS = (
     export,
     measure,
     check,
+    report,
     pack,
     completion,
 )

@@ -2,6 +2,7 @@
 
 import argparse
 
+from keras_mot._packages import require_matplotlib
 from keras_mot.cli import _options
 from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import writable_file
@@ -67,6 +68,7 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(f"`--estimate-below` should be from 0 to 1; received {options.estimate_below:g}.")
     if options.plot is not None:
         writable_file(options.plot, ".png", ".svg", ".pdf")
+        require_matplotlib()
 
 
 def run(options: argparse.Namespace) -> Result:

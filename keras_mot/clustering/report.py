@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_mot._entropy import entropy_in_bits
-from keras_mot._tables import text_table
+from keras_mot._tables import ShownAsTable
 from keras_mot.clustering.cluster import CLUSTERING
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
 from keras_mot.layers.finding import check_layer
@@ -55,7 +55,7 @@ class ClusteredWeight:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClusteringReport:
+class ClusteringReport(ShownAsTable):
     """The clustered weights of a model and those left alone; prints as a table.
 
     Args:
@@ -69,7 +69,7 @@ class ClusteringReport:
     left_alone: tuple[tuple[str, str], ...]
     left_alone_by_kind: tuple[tuple[str, int, int], ...] = ()
 
-    def __str__(self):
+    def _table(self):
         rows = [
             (
                 row.path,
@@ -82,8 +82,10 @@ class ClusteringReport:
             for row in self.clustered
         ]
         rows += [(path, "", "-", "", "", f"not clustered: {reason}") for path, reason in self.left_alone]
-        caption = kinds_caption(self.left_alone_by_kind, "clustered") or None
-        return text_table(("weight", "shape", "clusters", "values", "bits per weight", "note"), rows, caption)
+        return ("weight", "shape", "clusters", "values", "bits per weight", "note"), rows
+
+    def _caption(self):
+        return kinds_caption(self.left_alone_by_kind, "clustered") or None
 
 
 def clustering_report(model: keras.layers.Layer) -> ClusteringReport:

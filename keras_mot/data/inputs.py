@@ -110,7 +110,11 @@ def _are_inputs(model, data):
 
 def _are_inputs_and_labels(model, data, name):
     """Whether `data` is a tuple of arrays of inputs and of labels (and perhaps of weights), as `fit` takes them."""
-    if not isinstance(data, tuple) or len(data) not in (2, 3) or not _are_inputs(model, data[0]):
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
+        return False
+    # A model that was made with a list of one input takes, and recipes give it, such a list.
+    listed = isinstance(data[0], list) and len(data[0]) == len(model.inputs) == 1 and isinstance(model.input, list)
+    if not _are_inputs(model, data[0][0] if listed else data[0]):
         return False
     leaves = keras.tree.flatten(data)
     if not all(len(getattr(leaf, "shape", ())) for leaf in leaves):

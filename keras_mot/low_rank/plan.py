@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_mot._tables import text_table
+from keras_mot._tables import ShownAsTable
 from keras_mot.graph.flat_copy import reasons_text
 
 
@@ -34,7 +34,7 @@ class FactorizedLayer:
 
 
 @dataclasses.dataclass(frozen=True)
-class FactorizationPlan:
+class FactorizationPlan(ShownAsTable):
     """Which layers of a model are factorized, with which ranks, and which are not; prints as a table.
 
     Attributes:
@@ -66,7 +66,7 @@ class FactorizationPlan:
             warnings.warn(f"Nothing is factorized: {reasons}.", stacklevel=2)
         return self._make()
 
-    def __str__(self):
+    def _table(self):
         rows = [
             (
                 row.layer,
@@ -80,9 +80,10 @@ class FactorizationPlan:
             for row in self.rows
         ]
         rows += [(layer, "", f"as it is: {reason}", "", "", "", "") for layer, reason in self.skipped]
-        caption = (
+        return ("layer", "kernel", "decomposition", "ranks", "before", "after", "lost"), rows
+
+    def _caption(self):
+        return (
             f"{self.parameters_after:,} of {self.parameters_before:,} parameters stay in {len(self.rows)} layers; "
             "lost: the share of the kernel's squares, or, with calibration data, of those of the layer's outputs."
         )
-        headers = ("layer", "kernel", "decomposition", "ranks", "before", "after", "lost")
-        return text_table(headers, rows, caption)

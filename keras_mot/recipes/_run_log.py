@@ -98,6 +98,7 @@ def _json(path):
 def _stage(values, number, name, folder):
     where = f"stage {number}"
     _expect(isinstance(values, dict), f"{where} is no object")
+    values = {**_LATER, **values}
     fields = [field.name for field in dataclasses.fields(StageResult)]
     _expect(sorted(values) == sorted(fields), f"{where} has other fields than expected")
     for key, is_right in _FIELDS.items():
@@ -105,7 +106,9 @@ def _stage(values, number, name, folder):
     checkpoint, file = files_of(number, name)
     for key, expected in (("name", name), ("model_path", checkpoint), ("artifact", file)):
         _expect(values[key] == expected, f"'{key}' of {where} is {str(values[key])[:50]!r}, not '{expected}'")
-    return StageResult(**{**values, "artifact": folder / file, "model_path": folder / checkpoint})
+    operators = tuple(map(tuple, values["float_operators"]))
+    paths = {"artifact": folder / file, "model_path": folder / checkpoint}
+    return StageResult(**{**values, "float_operators": operators, **paths})
 
 
 def _is_count(value: Any) -> bool:
@@ -118,6 +121,13 @@ def _is_number(value: Any) -> bool:
 
 def _is_duration(value: Any) -> bool:
     return _is_number(value) and math.isfinite(value) and value >= 0
+
+
+def _is_reasons(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(each, list | tuple) and len(each) == 3 and all(isinstance(part, str) for part in each)
+        for each in value
+    )
 
 
 def _is_counts(value: Any) -> bool:
@@ -139,8 +149,11 @@ _FIELDS = {
     "collapsed": lambda value: isinstance(value, bool),
     "weights": lambda value: isinstance(value, str),
     "sparse_encoding": lambda value: isinstance(value, bool),
+    "float_operators": _is_reasons,
 }
 """What the numbers of a stage must be; its names follow from its place."""
+_LATER = {"float_operators": ()}
+"""What logs of earlier versions lack."""
 
 
 def _expect(holds, otherwise):

@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+import os
 import pathlib
 from typing import Any
 
 import keras
 
+from keras_mot import analysis
 from keras_mot._formats import DEFAULT
-from keras_mot._tables import markdown_table, text_table
+from keras_mot._tables import ShownAsTable, markdown_table
 from keras_mot.export import EthosUFile
 from keras_mot.recipes.fine_tuning import check_number
 
@@ -39,6 +41,7 @@ class StageResult:
             more than twice its error; of several outputs, whether one has.
         weights: of the file: "float32", "float16", "int8" beside float activations, or "integer".
         sparse_encoding: whether the file leaves out its zeros.
+        float_operators: of an integer file, what it computes in floats: (operator, layer, reason) of each.
     """
 
     name: str
@@ -58,6 +61,7 @@ class StageResult:
     collapsed: bool = False
     weights: str = "float32"
     sparse_encoding: bool = False
+    float_operators: tuple[tuple[str, str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values; paths as names within the folder of the run."""
@@ -69,7 +73,7 @@ class StageResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompressionResult:
+class CompressionResult(ShownAsTable):
     """The result of `compress`; `print(result)` shows it stage by stage.
 
     Attributes:
@@ -80,6 +84,8 @@ class CompressionResult:
         output_dir: folder with all files.
         greater_is_better: whether more of the metric is better.
         compiled: for a target with an NPU, the `keras_mot.export.EthosUFile` made of the last file, or `None`.
+        examples: some inputs that ranges were calibrated on, arrays in the structure of the model's inputs, for
+            `report`; `None` in a result that was read from a folder.
     """
 
     model: keras.Model
@@ -89,6 +95,7 @@ class CompressionResult:
     output_dir: pathlib.Path
     greater_is_better: bool = True
     compiled: EthosUFile | None = None
+    examples: Any = dataclasses.field(default=None, repr=False, compare=False, kw_only=True)
 
     @property
     def artifact(self) -> pathlib.Path:
@@ -181,14 +188,51 @@ class CompressionResult:
             "compiled": None if self.compiled is None else self.compiled.to_dict(),
         }
 
+    def report(
+        self,
+        path: str | os.PathLike | None = None,
+        *,
+        data: Any = None,
+        sensitivity: analysis.Sensitivity | None = None,
+    ) -> analysis.ModelReport:
+        """The result on one page, to be sent: what was gained, what it cost, where, and how to repeat it.
+
+        The page is one HTML file without scripts that loads nothing: for a phone, for print, for a dark screen.
+
+        Args:
+            path: of the page, ending in `.html`; `None` writes nothing.
+            data: typical inputs (or a tuple (x, y), of which x is taken), by which ranges of activations and the drift
+                of the last file are looked at; by default `examples`.
+            sensitivity: what `keras_mot.analysis.sensitivity` found for the float model, to be shown; by default what a
+                search has found.
+
+        Returns:
+            A `ModelReport`: `save("report.html")`, `to_json("report.json")`, `to_dict()`.
+
+        Raises:
+            ImportError: if Matplotlib is not installed, and a page is asked for.
+            TypeError: if `sensitivity` or the data are of the wrong type.
+            ValueError: if files of the run are gone or damaged, the data do not fit the model, or no page can be
+                written at `path`.
+
+        Example:
+
+        ```python
+        result = keras_mot.compress(model, "balanced", (x_train, y_train), (x_test, y_test))
+        result.report("report.html")
+        ```
+        """
+        from keras_mot.recipes.reporting import report_of
+
+        return report_of(self, path, data, sensitivity)
+
     def to_markdown(self) -> str:
         """The result as a Markdown table, followed by a line on how it was measured."""
         compiled = "" if self.compiled is None else f"\n```\n{self.compiled}\n```\n"
         return markdown_table(*self._table(), caption=self._caption()) + compiled
 
     def __str__(self) -> str:
-        compiled = "" if self.compiled is None else f"\n{self.compiled}"
-        return text_table(*self._table(), caption=self._caption()) + compiled
+        return super().__str__() + ("" if self.compiled is None else f"\n{self.compiled}")
 
     def _table(self):
         metric = self.metric_name.split(" of ")[0]  # of which output the caption says

@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from keras_mot._tables import text_table
+from keras_mot._tables import ShownAsTable
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.overview import kinds_caption, overview
 from keras_mot.sparsity.config import PruningConfig, mask_of
@@ -38,7 +38,7 @@ class PrunedWeight:
 
 
 @dataclasses.dataclass(frozen=True)
-class PruningReport:
+class PruningReport(ShownAsTable):
     """The pruned weights of a model and those left alone; prints as a table.
 
     Args:
@@ -54,7 +54,7 @@ class PruningReport:
     sparsity: float
     left_alone_by_kind: tuple[tuple[str, int, int], ...] = ()
 
-    def __str__(self):
+    def _table(self):
         rows = [
             (
                 row.path,
@@ -66,9 +66,11 @@ class PruningReport:
             for row in self.pruned
         ]
         rows += [(path, "", "-", "", f"not pruned: {reason}") for path, reason in self.left_alone]
+        return ("weight", "shape", "sparsity", "target", "granularity"), rows
+
+    def _caption(self):
         lines = [f"sparsity of pruned weights: {self.sparsity:.2%}", kinds_caption(self.left_alone_by_kind, "pruned")]
-        caption = "\n".join(filter(None, lines))
-        return text_table(("weight", "shape", "sparsity", "target", "granularity"), rows, caption)
+        return "\n".join(filter(None, lines))
 
 
 def pruning_report(model: keras.layers.Layer) -> PruningReport:

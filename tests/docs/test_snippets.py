@@ -19,6 +19,7 @@ EXPORTING = {
     "docs/npu.md",
     "docs/quantization.md",
     "docs/recipes.md",
+    "docs/report.md",
     "docs/search.md",
 }  # exports: the conversion is the same from every backend, and is tested elsewhere
 
@@ -68,6 +69,7 @@ def names():
         "docs/migration-from-tfmot.md",
         "docs/architecture.md",
         "docs/low_rank.md",
+        "docs/report.md",
         "docs/search.md",
         "docs/sensitivity.md",
     ],

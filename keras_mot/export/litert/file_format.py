@@ -2,13 +2,14 @@
 
 from keras_mot.export.litert.exporting import export_litert as export
 from keras_mot.export.litert.litert_file import is_litert as recognizes
+from keras_mot.export.litert.litert_file import operators as _operators
 from keras_mot.export.litert.litert_file import parameters as _parameters
 from keras_mot.export.litert.litert_file import parse_content, parse_model, read_content
 from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.micro.weights.reading import DECODE, has_encoded_weights, with_decoded_weights
 from keras_mot.export.litert.runner import LiteRTRunner
 
-__all__ = ["export", "parameters", "recognizes", "runner"]
+__all__ = ["export", "operators", "parameters", "recognizes", "runner"]
 
 
 def parameters(path):
@@ -19,6 +20,11 @@ def parameters(path):
     except ValueError as error:
         raise ValueError(f"The weights of '{path}' cannot be read. {error}") from error
     return _parameters(model, encodings)
+
+
+def operators(path):
+    """Dictionary from (operator, type of what it computes) to how often a file has it."""
+    return _operators(parse_model(path))
 
 
 def runner(path, num_threads=1, input_names=None):

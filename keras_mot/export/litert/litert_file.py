@@ -41,7 +41,8 @@ class ConstantTensor:
     """A constant of the file: `values` is dense, whatever the storage; integers are not dequantized.
 
     `zero_point` is the value that stands for zero. `encoding` says how it is compressed, and `stored_bytes` what that
-    takes, where the file has it so.
+    takes, where the file has it so. Of quantized ones, `scales` is the distance of two neighbouring numbers: a float32
+    array of as many axes, of length 1 along those that share it.
     """
 
     name: str
@@ -51,6 +52,14 @@ class ConstantTensor:
     zero_point: int
     encoding: str = ""
     stored_bytes: int | None = None
+    scales: np.ndarray | None = None
+
+    @property
+    def floats(self) -> np.ndarray:
+        """The numbers that the values stand for, as float32."""
+        if self.scales is None:
+            return np.asarray(self.values, "float32")
+        return (self.values.astype("float32") - np.float32(self.zero_point)) * self.scales
 
 
 def is_litert(content: bytes) -> bool:
@@ -177,8 +186,9 @@ def parameters(model, encodings=None):
             seen.add(tensor.buffer)
             name = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
             values, sparse = dense_values(model, tensor), tensor.sparsity is not None
-            encoded = (encodings or {}).get(tensor.buffer, ())
-            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), *encoded)
+            encoded = (encodings or {}).get(tensor.buffer, ("", None))
+            scales = _scales(tensor, values.ndim)
+            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), *encoded, scales)
 
 
 def blocks_of(tensor):
@@ -197,6 +207,31 @@ def _zero_point(tensor):
     quantization = tensor.quantization
     points = None if quantization is None else quantization.zeroPoint
     return int(points[0]) if points is not None and len(points) == 1 else 0
+
+
+def _scales(tensor, dimensions):
+    """The scales of a tensor, as an array of so many dimensions; `None` if it is not quantized."""
+    quantization = tensor.quantization
+    scales = None if quantization is None else quantization.scale
+    if scales is None or not len(scales):
+        return None
+    shape = [1] * dimensions
+    if len(scales) > 1:
+        shape[quantization.quantizedDimension] = len(scales)
+    return np.asarray(scales, "float32").reshape(shape)
+
+
+def operators(model):
+    """Dictionary from (operator, type of what it computes) to how often the main graph of a parsed file has it."""
+    schema = require("ai_edge_litert.schema_py_generated")
+    codes, graph, counts = operator_codes(model), model.subgraphs[0], {}
+    for each in graph.operators or ():
+        custom = model.operatorCodes[each.opcodeIndex].customCode
+        name = enum_name(schema.BuiltinOperator, codes[each.opcodeIndex]) if custom is None else custom.decode()
+        kinds = [enum_name(schema.TensorType, graph.tensors[index].type).lower() for index in each.outputs[:1]]
+        key = name, *(kinds or ["nothing"])
+        counts[key] = counts.get(key, 0) + 1
+    return counts
 
 
 def _is_parameter(tensor, kind):

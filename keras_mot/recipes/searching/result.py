@@ -6,9 +6,8 @@ import os
 import pathlib
 from typing import Any
 
-from keras_mot._files import replacing, writable_file
-from keras_mot._packages import how_to_install
-from keras_mot._tables import markdown_table, text_table
+from keras_mot._tables import html_table, markdown_table, text_table
+from keras_mot.analysis import plots
 from keras_mot.recipes.result import CompressionResult
 from keras_mot.recipes.searching.budget import Budget
 
@@ -188,6 +187,9 @@ class SearchResult(CompressionResult):
     def __str__(self) -> str:
         return f"{super().__str__()}\n\n{text_table(*self._front_table(), caption=self._front_caption())}"
 
+    def _repr_html_(self) -> str:
+        return f"{super()._repr_html_()}\n{html_table(*self._front_table(), caption=self._front_caption())}"
+
     def _front_table(self):
         shown = self.front
         columns = {
@@ -216,36 +218,20 @@ class SearchResult(CompressionResult):
         """Draws the metric against the size of all trials, and the front.
 
         Args:
-            path: of the picture, `.png` or `.svg`; a file of that name is replaced.
+            path: of the picture, `.svg`, `.png` or `.pdf`; a file of that name is replaced.
 
         Raises:
             ImportError: if Matplotlib is not installed.
             ValueError: if no file can be written there.
         """
-        path = writable_file(path, (".png", ".svg"), exact=True)
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(f"Plots need Matplotlib. Install with: {how_to_install('matplotlib')}") from error
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        known = [trial for trial in measured(self.trials) if getattr(trial, self.cost) is not None]
-        for family in dict.fromkeys(trial.family for trial in known):
-            own = [trial for trial in known if trial.family == family]
-            axes.plot([getattr(each, self.cost) for each in own], [each.metric for each in own], "o", label=family)
-        front = self.front
-        axes.plot(
-            [getattr(each, self.cost) for each in front], [each.metric for each in front], "k-", lw=1, label="front"
-        )
-        limit = getattr(self.budget, self.cost)
-        if limit is not None:
-            axes.axvline(limit, color="gray", ls="--", lw=1)
+        cost, best, floor = self.cost, self.best_trial, None
+        points = [
+            plots.Point(f"trial {trial.number}", getattr(trial, cost), trial.metric, trial.family, trial == best)
+            for trial in measured(self.trials)
+            if getattr(trial, cost) is not None
+        ]
         if self.budget.drop is not None and not math.isnan(self.stages[0].metric):
-            worst = self.budget.drop * (-1 if self.greater_is_better else 1)
-            axes.axhline(self.stages[0].metric + worst, color="gray", ls="--", lw=1)
-        axes.set_xscale("log")
-        axes.set_xlabel({"latency_ms": "ms", "bytes": "bytes", "zipped": "bytes, zipped"}[self.cost])
-        axes.set_ylabel(self.metric_name)
-        axes.legend()
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+            floor = self.stages[0].metric + self.budget.drop * (-1 if self.greater_is_better else 1)
+        name = {"latency_ms": "ms", "bytes": "bytes", "zipped": "bytes, zipped"}[cost]
+        limit = getattr(self.budget, cost)
+        plots.save(plots.front(points, self.metric_name, name, self.greater_is_better, floor, limit), path)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_mot._formats import FORMATS
-from keras_mot._tables import markdown_table, text_table, wrapped
+from keras_mot._tables import ShownAsTable, markdown_table, wrapped
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
 from keras_mot.export.litert.sparse.speed import SparseSpeed
 
@@ -87,7 +87,7 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Report(ShownAsTable):
     """Measurements side by side; `print(report)` shows them as a table, `report["name"]` finds one.
 
     Attributes:
@@ -130,7 +130,7 @@ class Report:
         return markdown_table(*self._table(), caption=self._caption()) + notes
 
     def __str__(self) -> str:
-        return "\n".join([text_table(*self._table(), caption=self._caption()), *map(wrapped, self._notes())])
+        return "\n".join([super().__str__(), *map(wrapped, self._notes())])
 
     def _notes(self):
         return [f"{row.name}: {row.sparse_speed}." for row in self if row.sparse_speed is not None]
