@@ -13,25 +13,27 @@ import keras_mot
 DOCUMENTS = pathlib.Path(__file__).resolve().parents[1]
 
 NAMES = {
-    "analysis": """DriftReport Report Sensitivity SensitivityRow measure measure_drift sensitivity sparsity tensor_stats
-        zipped_bytes""",
+    "analysis": """ActivationRange CheckReport DriftReport EthosUReport Finding ModelReport Report Sensitivity
+        SensitivityRow activation_ranges check ethos_u measure measure_drift plots report sensitivity sparsity
+        tensor_stats zipped_bytes""",
     "clustering": """CentroidInitialization ClusteringConfig ClusteringMethod ClusteringReport ClusteringSummaries
         DensityBased DifferentiableKMeans ExactKMeans KMeansPlusPlus Linear Random SharedValues cluster_scope
         cluster_weights clustering_report strip_clustering""",
-    "export": """Export ExportVerificationError LiteRTExport LiteRTRunner MicroRunner OnnxExport OnnxRunner Package
-        export_litert export_onnx pack unpack""",
+    "export": """EthosUEstimate EthosUFile Export ExportVerificationError LiteRTExport LiteRTRunner
+        MicroRunner MicroSources OnnxExport OnnxRunner Package compile_ethos_u export_litert export_onnx pack unpack
+        write_micro_sources""",
     "graph": "Call Graph Kind fold_batch_norm register_kind rewrite split_preprocessing trace",
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
         transformed_weights update_step""",
     "low_rank": """Decomposition EnergyShare FactorizationPlan FactorizedLayer FixedRank InputChannels OutputChannels
         ParameterShare RankRule Spatial Tucker factorize plan_factorization""",
-    "quantization": """DYNAMIC_RANGE FLOAT16 GPTQ INT16X8 INT4_WEIGHTS INT8 ActivationQuantizer AdaRound
-        AllValuesQuantizer Calibration Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme
-        Entropy FixedQuantizer LastValueQuantizer LeastSquares MeanMinMax MeanOfSamples MinMax MostSamples MovingAverage
-        MovingAverageQuantizer Nearest Percentile QuantizationParameters QuantizationScheme QuantizeConfig
-        RangeEstimator Rounding SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io
-        quantize_annotate_layer quantize_annotate_model quantize_apply quantize_model quantize_post_training
-        quantize_scope reference_rounding strip_quantization""",
+    "quantization": """ActivationQuantizer AdaRound AllValuesQuantizer Calibration DYNAMIC_INT4 DYNAMIC_INT8
+        DYNAMIC_RANGE Default8BitClusterPreserveQuantizeScheme Default8BitPrunePreserveQuantizeScheme DynamicQuantizer
+        Entropy FLOAT16 FixedQuantizer GPTQ INT16X8 INT4_WEIGHTS INT8 LastValueQuantizer LeastSquares MeanMinMax
+        MeanOfSamples MinMax MostSamples MovingAverage MovingAverageQuantizer Nearest Percentile
+        QuantizationParameters QuantizationScheme QuantizeConfig RangeEstimator Rounding SecondOrderRounding
+        SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer quantize_annotate_model
+        quantize_apply quantize_model quantize_post_training quantize_scope reference_rounding strip_quantization""",
     "recipes": """PRESETS STAGES Budget Cluster CompressionResult Executor Factorize FineTune PostTraining Processes
         Prune PruneChannels QuantizeAware Ray Recipe Recommendation RemoveChannels SearchResult Stage StageResult
         StoreWeights Trial Tune compress recommend search""",
@@ -40,7 +42,7 @@ NAMES = {
         PruningConfig PruningEvidence PruningPolicy PruningReport PruningSchedule PruningSummaries Random Regrow RigL
         Taylor UpdatePruningStep Wanda WeightEvidence WholeModel prune_at_once prune_channels prune_low_magnitude
         prune_scope pruning_due pruning_report refit remove_pruned_channels strip_pruning update_pruning_step""",
-    "targets": "LITERT MICRO Cost Costs Target get register target_of",
+    "targets": """Cost Costs ETHOS_U ETHOS_U85 LITERT MICRO Target get register target_of""",
     "transforms": "Codebook FakeQuantize Mask SoftCodebook WeightTransform",
 }
 TFMOT = [
@@ -139,6 +141,7 @@ LED_TO = {
     "clustering.Linear",
     "quantization.Nearest",
     "quantization.WeightsScheme",
+    "recipes.Recommendation",
     "recipes.RemoveChannels",
     "recipes.StoreWeights",
     "recipes.Tune",

@@ -19,9 +19,7 @@ from keras_mot._progress import TrainingProgress, say
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_names
 from keras_mot.data.arrangement import input_arrangement, with_outputs
-from keras_mot.data.arrays import joined
 from keras_mot.data.inputs import fixed_batch_size
-from keras_mot.data.pairs import is_pair
 from keras_mot.export.dependencies import check_runtime
 from keras_mot.export.litert.ethos_u.compiling import compiled_for
 from keras_mot.layers import copy_model, transformed_weights, update_step
@@ -52,7 +50,6 @@ from keras_mot.recipes.training_data import TrainingData
 from keras_mot.targets import LITERT, Target, get
 
 _REHEARSED_ON = 32  # samples
-_EXAMPLES, _EXAMPLES_BYTES = 256, 2**24
 _TOLD_FROM_CHANCE = 0.1  # of the way from guessing to knowing: less than that nobody learns from
 
 
@@ -280,16 +277,10 @@ class Run:
             self.metric.name,
             folder.path,
             self.metric.greater_is_better,
-            examples=self._examples(),
+            examples=self.data.examples(self.seed),
         )
         warn_of_collapse(result)
         return dataclasses.replace(result, compiled=compiled_for(self.recipe.target, result.artifact, result.model))
-
-    def _examples(self):
-        """Some calibration inputs, few of large ones: a result keeps them in memory."""
-        size = sum(np.asarray(leaf).nbytes for leaf in keras.tree.flatten(self.data.head(1)[0]))
-        examples = self.data.calibration(int(np.clip(_EXAMPLES_BYTES // max(size, 1), 8, _EXAMPLES)), self.seed)
-        return joined(examples) if isinstance(examples, list) and not is_pair(self.data.train) else examples
 
     def _teaches(self, teacher, model, accuracy):
         """Whether models learn from the float one by default: where it chooses classes, better than by chance."""

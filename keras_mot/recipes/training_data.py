@@ -9,11 +9,12 @@ import numpy as np
 
 from keras_mot._arrays import to_numpy
 from keras_mot._messages import describe
-from keras_mot.data.arrays import is_finite, is_number, random_part
+from keras_mot.data.arrays import is_finite, is_number, joined, random_part
 from keras_mot.data.pairs import as_pair, check_data, count_batches, first, head_of, is_pair, labels_of
 from keras_mot.data.sources import arranged as arranged_data
 from keras_mot.data.sources import count_repeatable, for_keras
 
+_EXAMPLES, _EXAMPLES_BYTES = 256, 2**24
 _FINGERPRINTED = 64  # samples
 
 
@@ -97,6 +98,12 @@ class TrainingData:
         if is_pair(self.train):
             return random_part(to_numpy(self.train[0]), samples, seed)
         return [to_numpy(x) for x, _ in first(self.train, samples)]
+
+    def examples(self, seed):
+        """Some calibration inputs, few of large ones, that a result may keep in memory: as the model takes them."""
+        size = sum(np.asarray(leaf).nbytes for leaf in keras.tree.flatten(self.head(1)[0]))
+        found = self.calibration(int(np.clip(_EXAMPLES_BYTES // max(size, 1), 8, _EXAMPLES)), seed)
+        return joined(found) if isinstance(found, list) and not is_pair(self.train) else found
 
     def unseen(self, samples, seed):
         """Validation inputs and labels: a random part of arrays, or the first batches; `None`, if there are none."""
