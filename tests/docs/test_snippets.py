@@ -15,6 +15,7 @@ from keras_mot.targets import target
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPORTING = {
     "README.md",
+    "docs/devices.md",
     "docs/export.md",
     "docs/npu.md",
     "docs/quantization.md",
@@ -72,6 +73,7 @@ def names():
         "docs/report.md",
         "docs/search.md",
         "docs/sensitivity.md",
+        "docs/devices.md",
     ],
 )
 def test_snippets_run(document, names, backend, tmp_path, monkeypatch):

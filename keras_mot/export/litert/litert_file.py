@@ -187,8 +187,8 @@ def parameters(model, encodings=None):
             name = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
             values, sparse = dense_values(model, tensor), tensor.sparsity is not None
             encoded = (encodings or {}).get(tensor.buffer, ("", None))
-            scales = _scales(tensor, values.ndim)
-            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), *encoded, scales)
+            steps = _scales(tensor, values.ndim)
+            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), *encoded, steps)
 
 
 def blocks_of(tensor):
