@@ -41,3 +41,8 @@ recipe = Recipe([Prune(0.5, frequency=10, fine_tune=tune), QuantizeAware(fine_tu
 folder = pathlib.Path(tempfile.mkdtemp())
 result = kmot.compress(model, recipe, train, test, output_dir=folder, target="micro", progress=False)
 print(result)
+
+# For the device: the weights encoded, the file as a C array, and a program that runs it.
+on_device = kmot.export.export_litert(result.model, folder / "keyword.tflite", compress_weights="auto")
+print(on_device)
+print(kmot.export.write_micro_sources(on_device, folder / "firmware", "keyword"))
