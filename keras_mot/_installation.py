@@ -18,6 +18,7 @@ PURPOSES = {
     "torch": "the backend PyTorch",
     "litert": "export to .tflite files, measuring, `compress`",
     "micro": "proof on microcontrollers' interpreter",
+    "ethos-u": "compiled files for Ethos-U NPUs",
     "onnx": "export to .onnx files, ONNX Runtime",
     "pack": "files for download",
     "tensorboard": "summaries of training",
