@@ -170,13 +170,6 @@ class Target:
                     f"Target '{self.name}': `costs[{bits}]` should be the `Costs` of activations of "
                     f"{' or '.join(map(str, sorted(self.kernels)))} bits; received {describe(costs)}."
                 )
-        for field in ("dynamic", "block_sizes"):
-            unknown = set(getattr(self, field)) - set(self.weight_bits if field == "dynamic" else self.dynamic)
-            if unknown:
-                raise ValueError(
-                    f"Target '{self.name}': `{field}` speaks of weights of {sorted(unknown)} bits, which "
-                    f"{'it does not store' if field == 'dynamic' else '`dynamic` has no kernels for'}."
-                )
         if not self.weight_bits:
             raise ValueError(f"Target '{self.name}': `weight_bits` is empty; a file stores weights in some bits.")
         missing = set(self.weight_bits) - set(self.per_channel)

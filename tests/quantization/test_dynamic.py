@@ -326,9 +326,8 @@ def test_whole_numbers_are_rounded_as_floats():
 
 
 def test_targets_say_what_they_have():
-    for changes, message in (
-        ({"dynamic": {2: frozenset(("dense",))}}, "which it does not store"),
-        ({"dynamic": {}}, "`dynamic` has no kernels for"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            dataclasses.replace(LITERT, name="other", **changes)
+    eight = dataclasses.replace(LITERT, name="eight", weight_bits=(8,))
+    assert eight.stored_bits(4) == 8
+    with pytest.raises(ValueError, match="weights of 8 bits in blocks of no size"):
+        eight._check_dynamic(BLOCKS)
+    eight._check_dynamic(DYNAMIC_INT4)
