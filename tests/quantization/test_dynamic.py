@@ -202,7 +202,7 @@ def test_masks_and_palettes_are_kept():
     pruned.compile("sgd", "mse")
     pruned.fit(features(32), np.zeros((32, 4)), verbose=0)
     clustered = cluster_weights(pruned, 8, CentroidInitialization.LINEAR)
-    for scheme in SCHEMES.values():
+    for scheme in (DYNAMIC_INT8, BLOCKS):
         for given in (pruned, clustered):
             quantized = quantize_post_training(given, scheme, features(), overrides={"head": DYNAMIC_INT8})
             transform, value = transform_of(quantized, "wide")
