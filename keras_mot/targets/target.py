@@ -9,7 +9,7 @@ import numpy as np
 from keras_mot._messages import describe
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.dynamic_quantizer import dynamic_quantizers
+from keras_mot.layers.dynamic_quantizer import dynamic_parts
 from keras_mot.targets.costs import Cost, Costs
 from keras_mot.transforms.grid import Grid
 
@@ -303,7 +303,7 @@ def get(target: str | Target) -> Target:
 
 def target_of(model: Any) -> Target:
     """The target that a quantized model was made for, as its quantizers of activations remember."""
-    quantizers = activation_quantizers(model) or dynamic_quantizers(model)
+    quantizers = activation_quantizers(model) or dynamic_parts(model)
     if not quantizers:
         raise ValueError(f"'{model.name}' is not quantized: it was made for no target.")
     return get(quantizers[0].target)
