@@ -165,7 +165,7 @@ def accuracy(name, arguments, folder):
                 warnings.simplefilter("ignore")
                 judge(key, quantize_post_training(model, scheme, samples, rounding=None if by_data else Nearest()))
         except ValueError as error:
-            found[key] = {"refused": str(error).splitlines()[0]}
+            found[key] = {"refused": " ".join(str(error).split()[:30])}
     return {"name": name, "rows": found}
 
 
