@@ -14,7 +14,7 @@ from keras_mot import _torch
 from keras_mot._keras import calls_anywhere, flatten_layers, producer_of, train_only_while
 from keras_mot.layers.activation_rounding import followed, off_ties, rounded
 from keras_mot.layers.clipping_ranges import ClippingRange, moved, range_of, settings_of, typical_extremes
-from keras_mot.layers.dynamic_quantizer import DynamicQuantizer
+from keras_mot.layers.dynamic_quantizer import is_dynamic
 from keras_mot.layers.same_shape import SameShape
 from keras_mot.transforms.fake_quantize import with_gradient_times
 from keras_mot.transforms.grid import Grid, QuantizationParameters
@@ -357,7 +357,7 @@ def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
 
 def is_quantized(model: keras.Model) -> bool:
     """Whether a model has quantizers of activations, with ranges of their own or dynamic ones."""
-    return any(isinstance(layer, ActivationQuantizer | DynamicQuantizer) for layer in flatten_layers(model))
+    return bool(activation_quantizers(model)) or is_dynamic(model)
 
 
 def in_input_ranges(model: keras.Model, arrays: list) -> list:

@@ -53,12 +53,24 @@ class DynamicResult(SameShape):
     """Returns its inputs: what a kernel with dynamic ranges has computed, so that no exporter changes its weights.
 
     Converters multiply weights by what stands behind them, which would no longer be the integers of the model.
+
+    Args:
+        target: name of the `keras_mot.targets.Target` that the model is made for.
+        **kwargs: arguments of `keras.layers.Layer`.
     """
+
+    def __init__(self, target: str = "litert", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.target = target
 
     def call(self, inputs):
         """The inputs."""
         mode = _MODE.get()
         return inputs if mode is None else mode(self, inputs)
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {**super().get_config(), "target": self.target}
 
 
 def rounded_rows(values: Any, array: Any = ops) -> Any:
@@ -100,6 +112,11 @@ def dynamic_quantizers(model: keras.Model) -> list[DynamicQuantizer]:
     return [layer for layer in flatten_layers(model) if isinstance(layer, DynamicQuantizer)]
 
 
+def dynamic_parts(model: keras.Model) -> list[keras.layers.Layer]:
+    """What stands around the kernels with dynamic ranges of a model: quantizers and results."""
+    return [layer for layer in flatten_layers(model) if isinstance(layer, DynamicQuantizer | DynamicResult)]
+
+
 def is_dynamic(model: keras.Model) -> bool:
     """Whether a model was quantized with dynamic ranges."""
-    return bool(dynamic_quantizers(model))
+    return bool(dynamic_parts(model))

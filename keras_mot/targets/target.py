@@ -9,7 +9,7 @@ import numpy as np
 from keras_mot._messages import describe
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.activation_quantizer import activation_quantizers
-from keras_mot.layers.dynamic_quantizer import dynamic_quantizers
+from keras_mot.layers.dynamic_quantizer import dynamic_parts
 from keras_mot.targets.costs import Cost, Costs
 from keras_mot.transforms.grid import Grid
 
@@ -177,13 +177,6 @@ class Target:
                     f"Target '{self.name}': `costs[{bits}]` should be the `Costs` of activations of "
                     f"{' or '.join(map(str, sorted(self.kernels)))} bits; received {describe(costs)}."
                 )
-        for field in ("dynamic", "block_sizes"):
-            unknown = set(getattr(self, field)) - set(self.weight_bits if field == "dynamic" else self.dynamic)
-            if unknown:
-                raise ValueError(
-                    f"Target '{self.name}': `{field}` speaks of weights of {sorted(unknown)} bits, which "
-                    f"{'it does not store' if field == 'dynamic' else '`dynamic` has no kernels for'}."
-                )
         if not self.weight_bits:
             raise ValueError(f"Target '{self.name}': `weight_bits` is empty; a file stores weights in some bits.")
         missing = set(self.weight_bits) - set(self.per_channel)
@@ -317,7 +310,7 @@ def get(target: str | Target) -> Target:
 
 def target_of(model: Any) -> Target:
     """The target that a quantized model was made for, as its quantizers of activations remember."""
-    quantizers = activation_quantizers(model) or dynamic_quantizers(model)
+    quantizers = activation_quantizers(model) or dynamic_parts(model)
     if not quantizers:
         raise ValueError(f"'{model.name}' is not quantized: it was made for no target.")
     return get(quantizers[0].target)

@@ -296,3 +296,18 @@ def test_the_command_line_takes_dynamic_ranges(tmp_path, capsys):
 
 def has_blocks_of(path):
     return {blocks.blockSize for tensor in parse_model(path).subgraphs[0].tensors if (blocks := blocks_of(tensor))}
+
+
+@only_tensorflow
+def test_tables_alone_are_exported(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,), dtype="int32")
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(layers.Embedding(20, 32)(inputs) * 8.0))
+    quantized = quantize_post_training(model, DYNAMIC_INT4)
+    quantized.save(tmp_path / "model.keras")
+    exported = export_litert(
+        keras.models.load_model(tmp_path / "model.keras"), tmp_path / "model.tflite", verification_data=numbers(4, 4)
+    )
+    assert exported.weights == "dynamic"
+    assert "EMBEDDING_LOOKUP" in tensors_of(exported.path)
+    np.testing.assert_allclose(exported.run(numbers(4, 4)), predicted(quantized, numbers(4, 4)), atol=1e-5)

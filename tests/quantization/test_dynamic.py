@@ -202,7 +202,7 @@ def test_masks_and_palettes_are_kept():
     pruned.compile("sgd", "mse")
     pruned.fit(features(32), np.zeros((32, 4)), verbose=0)
     clustered = cluster_weights(pruned, 8, CentroidInitialization.LINEAR)
-    for scheme in SCHEMES.values():
+    for scheme in (DYNAMIC_INT8, BLOCKS):
         for given in (pruned, clustered):
             quantized = quantize_post_training(given, scheme, features(), overrides={"head": DYNAMIC_INT8})
             transform, value = transform_of(quantized, "wide")
@@ -326,9 +326,8 @@ def test_whole_numbers_are_rounded_as_floats():
 
 
 def test_targets_say_what_they_have():
-    for changes, message in (
-        ({"dynamic": {2: frozenset(("dense",))}}, "which it does not store"),
-        ({"dynamic": {}}, "`dynamic` has no kernels for"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            dataclasses.replace(LITERT, name="other", **changes)
+    eight = dataclasses.replace(LITERT, name="eight", weight_bits=(8,))
+    assert eight.stored_bits(4) == 8
+    with pytest.raises(ValueError, match="weights of 8 bits in blocks of no size"):
+        eight._check_dynamic(BLOCKS)
+    eight._check_dynamic(DYNAMIC_INT4)

@@ -74,8 +74,10 @@ def place_dynamic(
         return f"{label}_{count}" if count else label
 
     def call(operation, *args, **kwargs):
-        if id(operation) not in weighted or has_role(operation, LOOKS_UP):
+        if id(operation) not in weighted:
             return operation(*args, **kwargs)
+        if has_role(operation, LOOKS_UP):  # which reads indices
+            return DynamicResult(target.name, name=named(operation, "result"))(operation(*args, **kwargs))
         (tensor, *rest), kwargs = (args, kwargs) if args else ([kwargs["inputs"]], _without_inputs(kwargs))
         if id(tensor) not in rounded:
             quantizer = DynamicQuantizer(target.name, name=named(producer_of(tensor), "rows"))
@@ -83,7 +85,7 @@ def place_dynamic(
         outputs = operation(rounded[id(tensor)][0], *rest, **kwargs)
         if is_cut(operation):
             return outputs
-        return DynamicResult(name=named(operation, "result"))(outputs)
+        return DynamicResult(target.name, name=named(operation, "result"))(outputs)
 
     def is_cut(operation):
         """Whether nothing but ReLU reads the results, which kernels compute at once."""
