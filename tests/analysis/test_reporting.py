@@ -19,7 +19,7 @@ from keras_mot.analysis.reporting.contents import Variant
 from keras_mot.analysis.reporting.kernels import kernel_changes
 from keras_mot.analysis.reporting.markup import prose, tag, text
 from keras_mot.analysis.reporting.words import details, headline, told
-from keras_mot.export.litert.litert_file import ConstantTensor
+from keras_mot.export.litert.litert_file import ConstantTensor, along
 from tests.report_cases import EVIL, FIGURES, LONG, tensors, whole_report
 
 pytest.importorskip("matplotlib", reason="reports are drawn with Matplotlib, the extra 'plot'")
@@ -290,3 +290,22 @@ def steps_of(layer):
 
     (weight,) = transformed_weights(layer)
     return weight.transform_of(FakeQuantize).scales(keras.ops.convert_to_numpy(weight.variable))
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize(
+    ("scales", "axis", "shape", "expected"),
+    [
+        ([0.5], 7, (3, 2), (1, 1)),
+        (0.5, 0, (3, 2), (1, 1)),
+        ([1, 2, 3], 0, (3, 2), (3, 1)),
+        ([1, 2], -1, (3, 2), (1, 2)),
+        ([1, 2], 0, (3, 2), None),  # as many as no axis has
+        ([1, 2], 2, (3, 2), None),
+        ([[1, 2], [1, 2], [1, 2]], 1, (3, 4), None),  # of blocks
+        ([1.0], 0, (), ()),
+    ],
+)
+def test_scales_along_an_axis(scales, axis, shape, expected):
+    found = along(np.array(scales), axis, shape)
+    assert (None if found is None else found.shape) == expected
