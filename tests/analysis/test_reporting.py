@@ -14,11 +14,12 @@ from keras_mot import analysis
 from keras_mot._version import __version__
 from keras_mot.analysis.plots.style import printable
 from keras_mot.analysis.reporting import measured
+from keras_mot.analysis.reporting.advice import advice_for
 from keras_mot.analysis.reporting.contents import Variant
 from keras_mot.analysis.reporting.kernels import kernel_changes
 from keras_mot.analysis.reporting.markup import prose, tag, text
 from keras_mot.analysis.reporting.words import details, headline, told
-from keras_mot.export.litert.litert_file import ConstantTensor
+from keras_mot.export.litert.litert_file import ConstantTensor, along
 from tests.report_cases import EVIL, FIGURES, LONG, tensors, whole_report
 
 pytest.importorskip("matplotlib", reason="reports are drawn with Matplotlib, the extra 'plot'")
@@ -140,6 +141,7 @@ def variant(zipped, metric, latency, **others):
         ((100, 0.9, 0.001), (50, 0.9, 0.009), "accuracy", True, "is 2.0 times smaller, at the same accuracy."),
         ((100, None, None), (50, None, None), None, True, "smaller; what that costs in quality was not measured."),
         ((100, 0.9, None), (50, math.nan, None), "accuracy", True, "and its accuracy is nan."),
+        ((100, 2.0, None), (50, 2.0001, None), "mae", False, "at the same mae."),
     ],
 )
 def test_the_headline(before, after, metric, better, words):
@@ -168,14 +170,14 @@ def test_what_the_reader_is_told_to_do():
 
 
 @pytest.mark.backend_independent
-def test_a_layer_of_zeros_is_serious():
+def test_a_layer_of_zeros_or_without_numbers_is_serious():
     before, after = tensors(1)
     dead = [dataclasses.replace(after[0], values=np.zeros_like(after[0].values))]
-    report = whole_report(kernels=kernel_changes(before, dead))
-    from keras_mot.analysis.reporting.advice import advice_for
-
-    said = advice_for({field.name: getattr(report, field.name) for field in dataclasses.fields(report)})
-    assert any("nothing but zeros" in advice.what and advice.serious for advice in said)
+    lost = [dataclasses.replace(before[0], values=np.full_like(before[0].values, np.nan))]
+    for changed, words in ((dead, "nothing but zeros"), (lost, "holds NaN or infinite values")):
+        report = whole_report(kernels=kernel_changes(before, changed))
+        said = advice_for({field.name: getattr(report, field.name) for field in dataclasses.fields(report)})
+        assert any(words in advice.what and advice.serious for advice in said)
     assert dataclasses.replace(report, advice=said).to_html()
 
 
@@ -215,6 +217,7 @@ def test_a_report_of_keras_models(model, data, tmp_path):
     pruned = analysis_copy(model)
     report = analysis.report(pruned, {"before": model, "pruned": pruned}, data, tmp_path / "r.html", progress=False)
     assert report.samples == 40
+    assert json.loads(report.to_json())["variants"][0]["weights"] == "float32"
     assert [variant.name for variant in report.variants] == ["before", "pruned"]
     assert [(kernel.name, kernel.after.sparsity) for kernel in report.kernels] == [
         ("hidden/kernel", pytest.approx(0.5)),
@@ -287,3 +290,22 @@ def steps_of(layer):
 
     (weight,) = transformed_weights(layer)
     return weight.transform_of(FakeQuantize).scales(keras.ops.convert_to_numpy(weight.variable))
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize(
+    ("scales", "axis", "shape", "expected"),
+    [
+        ([0.5], 7, (3, 2), (1, 1)),
+        (0.5, 0, (3, 2), (1, 1)),
+        ([1, 2, 3], 0, (3, 2), (3, 1)),
+        ([1, 2], -1, (3, 2), (1, 2)),
+        ([1, 2], 0, (3, 2), None),  # as many as no axis has
+        ([1, 2], 2, (3, 2), None),
+        ([[1, 2], [1, 2], [1, 2]], 1, (3, 4), None),  # of blocks
+        ([1.0], 0, (), ()),
+    ],
+)
+def test_scales_along_an_axis(scales, axis, shape, expected):
+    found = along(np.array(scales), axis, shape)
+    assert (None if found is None else found.shape) == expected

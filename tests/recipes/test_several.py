@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_mot import compress
 from keras_mot.data.arrangement import input_arrangement, with_outputs
+from keras_mot.data.inputs import labelled_batches
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.recipes import FineTune, PostTraining, Prune, QuantizeAware, Recipe, Tune
 from keras_mot.recipes._objectives import choose_objectives
@@ -244,3 +245,14 @@ def test_one_output_in_a_dictionary(data):
     given = TrainingData(({"z": x["z"]}, {"kind": y["kind"]}), None).arranged(arrangement)
     assert given.train[0] is x["z"]
     assert given.train[1] is y["kind"]
+
+
+def test_a_model_of_one_input_in_a_list_takes_labels_for_its_calibration():
+    given = keras.Input((3,))
+    model = keras.Model([given], keras.layers.Dense(2)(given))  # its own form is a list of one
+    x, y = np.arange(30.0, dtype="float32").reshape(10, 3), np.arange(10)
+    count, batches = labelled_batches(model, ([x], y), 4, "calibration_data")
+    inputs, labels = zip(*batches, strict=True)
+    assert count == 3
+    np.testing.assert_array_equal(np.concatenate(labels), y)
+    np.testing.assert_array_equal(np.concatenate([each[0] for each in inputs]), x)

@@ -69,6 +69,12 @@ def _of_sizes(variants, kernels):
             "Download it compressed: app stores and web servers do that, and `keras-mot pack` makes it smaller still.",
         )
     for kernel in kernels:
+        if not kernel.finite:
+            yield Advice(
+                f"'{kernel.name}' holds NaN or infinite values.",
+                "Training has diverged: go back to the last good checkpoint, and lower the learning rate.",
+                True,
+            )
         if kernel.after.size > 1 and kernel.after.zeros == kernel.after.size:
             yield Advice(
                 f"'{kernel.name}' holds nothing but zeros: what comes after it does not depend on the inputs.",

@@ -88,7 +88,8 @@ class KernelChange:
         before: `TensorStats` of it in the float model; `None` where it cannot be told which one it was.
         after: `TensorStats`.
         bits: of a stored value.
-        histogram: how its values lie.
+        histogram: how its values lie; those that are not finite are counted as zeros.
+        finite: whether all of them are.
         picture: the share of weights that are left, point by point, 0 to 1; `None` without zeros.
     """
 
@@ -97,6 +98,7 @@ class KernelChange:
     after: TensorStats
     bits: int
     histogram: WeightHistogram
+    finite: bool = True
     picture: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +107,8 @@ class KernelChange:
             side: None if stats is None else {**dataclasses.asdict(stats), "sparsity": stats.sparsity}
             for side, stats in (("before", self.before), ("after", self.after))
         }
-        return {"name": self.name, "bits": self.bits, **sides, "histogram": dataclasses.asdict(self.histogram)}
+        own = {"name": self.name, "bits": self.bits, "finite": self.finite}
+        return {**own, **sides, "histogram": dataclasses.asdict(self.histogram)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ def bits_of(dtype: str) -> int:
 
 def _change(earlier, tensor):
     floats = tensor.floats
-    finite = np.isfinite(floats).all()
+    finite = bool(np.isfinite(floats).all())
     values = floats if finite else np.nan_to_num(floats, nan=0.0, posinf=0.0, neginf=0.0)
     compared = None
     if earlier is not None and np.isfinite(earlier.floats).all():
@@ -49,7 +49,8 @@ def _change(earlier, tensor):
     seen = histogram(values, compared, tensor.scales, bits)
     (after,) = file_tensor_stats([tensor])
     stats = None if earlier is None else file_tensor_stats([earlier])[0]
-    return KernelChange(tensor.name, stats, after, bits, seen, density_picture(values) if after.zeros else None)
+    picture = density_picture(values) if after.zeros else None
+    return KernelChange(tensor.name, stats, after, bits, seen, finite, picture)
 
 
 def _counterparts(before, after):

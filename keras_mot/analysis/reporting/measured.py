@@ -18,6 +18,7 @@ from keras_mot.analysis.reporting.gathering import Made, gather
 from keras_mot.analysis.sensitivity_report import Sensitivity
 from keras_mot.analysis.subjects import Subject
 from keras_mot.data.pairs import check_data, head_of, is_pair
+from keras_mot.export import LiteRTExport
 from keras_mot.layers.activation_quantizer import is_quantized
 
 _SAMPLES = 256  # that ranges and drift are looked at with
@@ -162,7 +163,7 @@ def _variant(row, export):
         metrics=dict(row.metrics),
         latency_ms=row.latency_ms,
         file="" if row.path is None else row.path.name,
-        weights=getattr(export, "weights", "") or _weights(row),
+        weights=export.weights if isinstance(export, LiteRTExport) else _weights(row),
     )
 
 

@@ -268,7 +268,9 @@ def settings(report: ModelReport) -> Markup:
     long = {key: value for key, value in report.settings.items() if "\n" in value.strip()}
     pairs = [join([tag("dt", key), tag("dd", value)]) for key, value in short.items()]
     blocks = [folded(prose(key), tag("pre", tag("code", value.strip()))) for key, value in long.items()]
-    missing = [tag("li", tag("strong", f"{what}: "), prose(reason), ".") for what, reason in report.missing.items()]
+    missing = [
+        tag("li", tag("strong", f"{what}: "), prose(reason.rstrip(".")), ".") for what, reason in report.missing.items()
+    ]
     parts = [tag("dl", *pairs), *blocks]
     if missing:
         parts += [tag("h3", "Not in this report"), tag("ul", *missing, class_="how")]

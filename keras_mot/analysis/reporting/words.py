@@ -7,6 +7,7 @@ from keras_mot.analysis.reporting.contents import Variant
 
 NOTHING = "-"
 SHORT = 0.02  # milliseconds: calling the runtime takes the most of it
+_SAME = 5e-4  # of an error: differences of less are not told
 _SAME_SPEED = 0.1  # times differ by more than that between two runs of the same file
 
 
@@ -97,7 +98,7 @@ def _cost(before, after, metric_name, greater_is_better):
         return f", and its {metric_name} is {after.metric}"
     name, apart = metric_name.split(" of ")[0], after.metric - before.metric
     words = difference(after.metric, before.metric, metric_name)
-    if words in ("0.0 points", "0"):
+    if words == "0.0 points" or abs(apart) <= _SAME * abs(before.metric):
         return f", at the same {name}"
     better = (apart > 0) == greater_is_better
     direction = "higher" if apart > 0 else "lower"

@@ -187,7 +187,7 @@ def parameters(model, encodings=None):
             name = tensor.name.decode() if isinstance(tensor.name, bytes) else str(tensor.name)
             values, sparse = dense_values(model, tensor), tensor.sparsity is not None
             encoded = (encodings or {}).get(tensor.buffer, ("", None))
-            steps = _scales(tensor, values.ndim)
+            steps = _scales(tensor, values.shape)
             yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), *encoded, steps)
 
 
@@ -209,16 +209,29 @@ def _zero_point(tensor):
     return int(points[0]) if points is not None and len(points) == 1 else 0
 
 
-def _scales(tensor, dimensions):
-    """The scales of a tensor, as an array of so many dimensions; `None` if it is not quantized."""
+def _scales(tensor, shape):
+    """The scales of a tensor, as an array of as many axes; `None` if it has none."""
     quantization = tensor.quantization
     scales = None if quantization is None else quantization.scale
     if scales is None or not len(scales):
         return None
-    shape = [1] * dimensions
-    if len(scales) > 1:
-        shape[quantization.quantizedDimension] = len(scales)
-    return np.asarray(scales, "float32").reshape(shape)
+    return along(scales, quantization.quantizedDimension, shape)
+
+
+def along(scales: np.ndarray, axis: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Scales of a tensor, as an array of as many axes; `None` if they are neither one nor one for each slice of `axis`.
+
+    Args:
+        scales: array of one axis or none.
+        axis: along which there are several.
+        shape: of the tensor.
+    """
+    scales, form = np.asarray(scales, "float32"), [1] * len(shape)
+    if scales.size != 1:
+        if scales.ndim != 1 or not -len(shape) <= axis < len(shape) or shape[axis] != scales.size:
+            return None  # in blocks, or in a file that contradicts itself
+        form[axis] = scales.size
+    return scales.reshape(form)
 
 
 def operators(model):
@@ -227,9 +240,13 @@ def operators(model):
     codes, graph, counts = operator_codes(model), model.subgraphs[0], {}
     for each in graph.operators or ():
         custom = model.operatorCodes[each.opcodeIndex].customCode
-        name = enum_name(schema.BuiltinOperator, codes[each.opcodeIndex]) if custom is None else custom.decode()
-        kinds = [enum_name(schema.TensorType, graph.tensors[index].type).lower() for index in each.outputs[:1]]
-        key = name, *(kinds or ["nothing"])
+        if custom is None:
+            name = enum_name(schema.BuiltinOperator, codes[each.opcodeIndex])
+        else:
+            name = custom.decode(errors="replace") if isinstance(custom, bytes) else str(custom)
+        outputs = () if each.outputs is None else each.outputs
+        kinds = [enum_name(schema.TensorType, graph.tensors[index].type).lower() for index in outputs[:1]]
+        key = name, *(kinds or [""])
         counts[key] = counts.get(key, 0) + 1
     return counts
 

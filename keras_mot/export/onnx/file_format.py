@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_mot._messages import shortened
 from keras_mot.export.dependencies import require
-from keras_mot.export.litert.litert_file import ConstantTensor
+from keras_mot.export.litert.litert_file import ConstantTensor, along
 from keras_mot.export.onnx.exporting import export_onnx as export
 from keras_mot.export.onnx.runner import OnnxRunner as runner
 
@@ -32,7 +32,7 @@ def parameters(path):
         beside = {name for node in graph.node if node.op_type in _OF_QUANTIZERS for name in node.input[1:]}
         arrays = {name: onnx.numpy_helper.to_array(item) for name, item in constants.items() if name not in beside}
         scales = {
-            node.input[0]: _scales(onnx, node, constants[node.input[1]], arrays[node.input[0]].ndim)
+            node.input[0]: _scales(onnx, node, constants[node.input[1]], arrays[node.input[0]].shape)
             for node in graph.node
             if node.op_type == "DequantizeLinear" and node.input[0] in arrays and node.input[1] in constants
         }
@@ -56,13 +56,10 @@ def operators(path):
         return counts
 
 
-def _scales(onnx, node, constant, dimensions):
-    """The scales of what a node reads, as an array of so many dimensions."""
-    scales, shape = onnx.numpy_helper.to_array(constant).astype("float32"), [1] * dimensions
-    if scales.size > 1:
-        axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
-        shape[axis] = scales.size
-    return scales.reshape(shape)
+def _scales(onnx, node, constant, shape):
+    """The scales of what a node reads, an array of this shape; `None` where they are of blocks."""
+    axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+    return along(onnx.numpy_helper.to_array(constant), axis, shape)
 
 
 @contextlib.contextmanager
