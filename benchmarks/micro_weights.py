@@ -94,7 +94,9 @@ def table_of(rows):
             "of its own, and is measured on after training on the others; the means are weighted by clips.",
             "Depthwise kernels are neither pruned nor clustered. Outputs are those of the file with dense weights, to "
             "the last bit, which the export checks.",
-            f"Clustered with an entropy weight of {ENTROPY_WEIGHT}; ranges by calibration, after training.",
+            f"Clustered with an entropy weight of {ENTROPY_WEIGHT}; ranges by calibration, after training. Epochs: "
+            f"tuning {DS_TUNING.epochs}, pruning {DS_PRUNING.epochs}, clustering {DS_CLUSTERING_TUNED.epochs}; float "
+            f"{EQUAL.epochs}, which is more than '{CLUSTERED}' took.",
         ),
     )
     for name, (size, arena) in ASKED.items():

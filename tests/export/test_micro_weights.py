@@ -17,7 +17,7 @@ import keras_mot
 import keras_mot.export.litert.micro.weights.rewriting
 from keras_mot._packages import is_installed
 from keras_mot.cli import main
-from keras_mot.clustering import cluster_weights
+from keras_mot.clustering import ClusteringConfig, cluster_weights
 from keras_mot.export import (
     ExportVerificationError,
     LiteRTRunner,
@@ -229,6 +229,22 @@ def test_tflm_decodes_every_encoding(method, values, plain, monkeypatch):
     (received,) = MicroRunner(with_encoded(content, found)).run_integers(X[:4]).values()
     np.testing.assert_array_equal(received, expected)
     assert len(np.unique(expected)) > 1
+
+
+@pytest.mark.backend_independent
+@in_tflm
+def test_values_of_each_channel_become_a_table_of_each_channel(tmp_path):
+    keras.utils.set_random_seed(6)
+    inputs = keras.Input((6, 6, 16))
+    x = layers.Conv2D(16, 3, name="conv")(inputs)
+    model = keras.Model(inputs, layers.DepthwiseConv2D(4, name="depthwise")(x))
+    data = np.random.default_rng(2).standard_normal((16, 6, 6, 16)).astype("float32")
+    clustered = cluster_weights(model, ClusteringConfig(3, per_channel=True), include_depthwise=True)
+    quantized = quantize_post_training(clustered, INT8, data, target="micro")
+    exported = export_litert(quantized, tmp_path / "channels.tflite", compress_weights="auto")
+    methods = {each.name: each.method for each in exported.compressed_weights}
+    assert methods["conv/kernel"] == "look-up tables of 3, one a channel"
+    assert "100.00% equal in TFLM" in exported.verification
 
 
 @pytest.mark.backend_independent

@@ -134,8 +134,8 @@ def export_litert(
             (clustered ones), as a Huffman code, or as a bit mask and what is not zero (pruned ones), whichever is the
             smallest, where that saves 5 % of it or more. TFLM decodes it in the arena whenever its layer computes;
             LiteRT cannot run the file. The outputs are the same to the last bit. Defaults to False.
-        arena_limit: Of a model for microcontrollers, the most bytes that its arena may have: as few kernels stay dense
-            as it takes. Measured with pointers of 64 bits. Defaults to None, any number.
+        arena_limit: Of a model for microcontrollers, the most bytes that its arena may have: kernels stay dense until
+            it fits. Measured with pointers of 64 bits. Defaults to None, any number.
         compiled: Of a target with an NPU, whether the compiled file is written, too.
 
     Returns:

@@ -64,7 +64,7 @@ def padded(size: int) -> int:
 
 
 def encodings(values: np.ndarray, channels: Channels) -> list[Encoded]:
-    """All encodings of a tensor of int8, those that are decoded faster first.
+    """All encodings of a tensor of int8, those first whose decoders do less for each value.
 
     Args:
         values: int8, at least one.
