@@ -1,12 +1,8 @@
-"""Compressed weights for microcontrollers: encodings, files that TFLM decodes, their arenas, and C++ of them."""
+"""Compressed weights for microcontrollers: files that TFLM decodes, what they compute, and their arenas."""
 
 import copy
 import functools
-import heapq
-import itertools
 import json
-import shutil
-import subprocess
 
 import keras
 import numpy as np
@@ -27,18 +23,13 @@ from keras_mot.export import (
 )
 from keras_mot.export.litert.exporting import _arena_of
 from keras_mot.export.litert.litert_file import pack_model, parameters, parse_model
-from keras_mot.export.litert.micro.sources import _method
-from keras_mot.export.litert.micro.weights import huffman
 from keras_mot.export.litert.micro.weights.choice import choose
-from keras_mot.export.litert.micro.weights.encodings import Channels, Encoded, decoded, encodings
+from keras_mot.export.litert.micro.weights.encodings import Encoded, encodings
 from keras_mot.export.litert.micro.weights.reading import with_decoded_weights
 from keras_mot.export.litert.micro.weights.rewriting import candidates, with_encoded
 from keras_mot.quantization import INT8, quantize_post_training
-from keras_mot.targets import MICRO
 
 in_tflm = pytest.mark.skipif(not is_installed("tflite_micro"), reason="needs the extra 'micro' (tflite-micro)")
-compiler = shutil.which("g++") or shutil.which("clang++")
-in_cpp = pytest.mark.skipif(compiler is None, reason="needs a C++ compiler (g++ or clang++)")
 X = np.random.default_rng(0).standard_normal((32, 8, 8, 3)).astype("float32")
 
 
@@ -74,111 +65,6 @@ def plain(tmp_path_factory):
 def small(quantized, tmp_path_factory):
     """Its file with compressed weights."""
     return export_litert(quantized, tmp_path_factory.mktemp("small") / "small.tflite", compress_weights="auto")
-
-
-def arrays():
-    generator = np.random.default_rng(5)
-    bell = np.clip(np.rint(generator.standard_normal((40, 50)) * 30), -127, 127)
-    yield "one value", np.full((3, 3), 7), Channels()
-    yield "one number", np.array([[-128]]), Channels()
-    yield "two values", generator.integers(0, 2, (5, 7)) - 1, Channels()
-    yield "all values", generator.integers(-128, 128, (16, 64)), Channels()
-    yield "a bell", bell, Channels()
-    yield "mostly zeros", np.where(generator.random((40, 50)) < 0.9, 0, bell), Channels()
-    yield "128 values", generator.permutation(np.arange(1280) % 128 - 64), Channels()
-    yield "zeros that are others", np.where(generator.random((4, 50)) < 0.7, 3, bell[:4]), Channels(zero=3)
-    own = np.stack([generator.choice(generator.integers(-128, 128, 3), 50) for _ in range(12)])
-    yield "few values in each row", own, Channels(12, 0)
-    yield "few values in each column", own.T, Channels(12, 1)
-    yield "skewed", np.repeat(np.arange(20) - 10, 2 ** np.arange(20) // 64 + 1), Channels()
-
-
-ARRAYS = [pytest.param(values.astype("int8"), channels, id=name) for name, values, channels in arrays()]
-
-
-@pytest.mark.backend_independent
-@pytest.mark.parametrize(("values", "channels"), ARRAYS)
-def test_what_is_encoded_is_decoded(values, channels):
-    found = encodings(values, channels)
-    assert {"Huffman"} < {each.method for each in found}
-    for each in found:
-        received = decoded(each.data, each.beside, values.shape, np.dtype("int8"), channels)
-        np.testing.assert_array_equal(received, values, err_msg=each.method)
-
-
-@pytest.mark.backend_independent
-@pytest.mark.parametrize(("values", "channels"), ARRAYS)
-def test_the_tables_are_read_bit_by_bit(values, channels):
-    """As TFLM reads them: some bits, an entry, bits given back or another table; and no word behind the last one."""
-    code = huffman.encode(values)
-    bits = "".join(f"{byte:08b}" for byte in code.bits)
-    tables = np.frombuffer(code.tables, "<u2").tolist()
-    at, received = 0, []
-    for _ in range(values.size):
-        start, width = 0, code.first_bits
-        while True:
-            assert at + width <= len(bits)
-            entry = tables[start + int(bits[at : at + width], 2)]
-            if entry & 0x8000:
-                break
-            start, at = start + int(bits[at : at + width], 2) + (entry & 0x7FF), at + width
-            width = (entry >> 11 & 15) + 1
-        at += entry >> 11 & 15
-        received.append(entry & 0xFF)
-    np.testing.assert_array_equal(np.array(received, "uint8").view("int8"), values.ravel())
-    assert len(bits) % 32 == 0
-    assert len(bits) - at < 32 + 8
-
-
-def huffman_bits(counts):
-    """The bits of all codes together, by Huffman's own algorithm."""
-    heap, total = [int(count) for count in counts], 0
-    heapq.heapify(heap)
-    while len(heap) > 1:
-        both = heapq.heappop(heap) + heapq.heappop(heap)
-        total += both
-        heapq.heappush(heap, both)
-    return total
-
-
-@pytest.mark.backend_independent
-@pytest.mark.parametrize("count", [2, 3, 17, 100, 256])
-def test_codes_are_as_short_as_huffmans(count):
-    counts = np.random.default_rng(count).integers(1, 1000, count)
-    found = list(huffman.code_lengths(counts, 15))
-    totals = [int(lengths @ counts) for lengths in found]
-    assert totals == sorted(totals, reverse=True)
-    assert totals[-1] == huffman_bits(counts)
-    assert all(np.sum(2.0**-lengths) == 1 for lengths in found)
-
-
-@pytest.mark.backend_independent
-def test_codes_of_limited_length_are_the_shortest_of_that_length():
-    counts = np.array([1, 1, 2, 5, 20])
-    by_limit = {int(lengths.max()): int(lengths @ counts) for lengths in huffman.code_lengths(counts, 4)}
-    for limit, total in by_limit.items():
-        choices = itertools.product(range(1, limit + 1), repeat=5)
-        assert total == min(np.dot(each, counts) for each in choices if np.sum(2.0 ** -np.array(each)) <= 1)
-    assert set(by_limit) == {3, 4}
-
-
-@pytest.mark.backend_independent
-@pytest.mark.parametrize(("values", "channels"), ARRAYS)
-def test_damaged_encodings_are_errors_or_other_values(values, channels):
-    generator = np.random.default_rng(1)
-    for each in encodings(values, channels):
-        for part in ("data", "beside"):
-            content = bytearray(getattr(each, part))
-            for size in {0, len(content) // 2, len(content)}:
-                damaged = bytearray(content[:size])
-                for place in generator.integers(0, max(size, 1), 3 if size else 0):
-                    damaged[place] ^= 1 << int(generator.integers(8))
-                parts = {"data": each.data, "beside": each.beside, part: bytes(damaged)}
-                try:
-                    received = decoded(parts["data"], parts["beside"], values.shape, np.dtype("int8"), channels)
-                except ValueError:
-                    continue
-                assert received.shape == values.shape
 
 
 @in_tflm
@@ -470,114 +356,6 @@ def test_damaged_files_are_refused(change, small, tmp_path):
     with pytest.raises(ValueError, match=r"decode"):
         keras_mot.analysis.tensor_stats(path)
     assert main(["inspect", str(path)]) == 2
-
-
-@pytest.mark.backend_independent
-@in_tflm
-@in_cpp
-def test_the_array_compiles_to_the_file(small, tmp_path):
-    sources = write_micro_sources(small, tmp_path / "firmware", "keywords")
-    assert [path.name for path in (sources.header, sources.source, sources.program)] == [
-        "keywords.h",
-        "keywords.cc",
-        "keywords_main.cc",
-    ]
-    assert (sources.operators, sources.arena_bytes) == (small.operators, small.arena_bytes)
-    check = tmp_path / "check.cc"
-    check.write_text(
-        '#include "keywords.h"\n#include <cstdio>\n'
-        "int main() {\n  std::fwrite(keywords_tflite, 1, keywords_tflite_bytes, stdout);\n"
-        "  return reinterpret_cast<unsigned long>(keywords_tflite) % 16;\n}\n"
-    )
-    options = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", str(sources.header.parent)]
-    subprocess.run([compiler, *options, str(check), str(sources.source), "-o", str(tmp_path / "check")], check=True)
-    written = subprocess.run([str(tmp_path / "check")], check=True, capture_output=True).stdout
-    assert written == small.path.read_bytes()
-
-
-_STANDS_FOR_TFLM = """\
-#include <cstddef>
-#include <cstdint>
-enum TfLiteStatus { kTfLiteOk, kTfLiteError };
-#define TF_LITE_ENSURE_STATUS(a) do { const TfLiteStatus s = (a); if (s != kTfLiteOk) return s; } while (0)
-#define TFLITE_SCHEMA_VERSION 3
-template <typename... T> void MicroPrintf(const char*, T...) {}
-struct TfLiteTensor { struct { uint8_t* uint8; int8_t* int8; } data; size_t bytes; };
-namespace tflite {
-inline void InitializeTarget() {}
-struct Model { int version() const { return 3; } };
-inline const Model* GetModel(const void* buffer) { return static_cast<const Model*>(buffer); }
-template <unsigned N> struct MicroMutableOpResolver { METHODS };
-struct MicroInterpreter {
-  template <typename R> MicroInterpreter(const Model*, const R&, uint8_t*, size_t) {}
-  TfLiteStatus AllocateTensors() { return kTfLiteOk; }
-  TfLiteStatus Invoke() { return kTfLiteOk; }
-  size_t arena_used_bytes() const { return 0; }
-  TfLiteTensor* input(size_t) { return &tensor; }
-  TfLiteTensor* output(size_t) { return &tensor; }
-  TfLiteTensor tensor{};
-};
-}
-"""
-
-
-@pytest.mark.backend_independent
-@in_tflm
-@in_cpp
-def test_the_program_is_cpp(small, tmp_path):
-    """Against declarations like those of TFLM: its sources are not at hand."""
-    sources = write_micro_sources(small, tmp_path / "firmware")
-    text = sources.program.read_text()
-    for name in ("AddConv2D", "AddDecode", "AddDepthwiseConv2D", "AddFullyConnected", "AddReshape", "AddTransposeConv"):
-        assert f"resolver.{name}()" in text
-    assert f"MicroMutableOpResolver<{len(small.operators)}>" in text
-    assert f"kArenaBytes = {small.arena_bytes};" in text
-    assert "// 'image': int8, 1x8x8x3, q stands for" in text
-    headers = [line.split('"')[1] for line in text.splitlines() if line.startswith('#include "tensorflow')]
-    methods = " ".join(f"TfLiteStatus {_method(name, '')}() {{ return kTfLiteOk; }}" for name in small.operators)
-    for header in headers:
-        (tmp_path / header).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / header).write_text('#pragma once\n#include "stand_in.h"\n')
-    (tmp_path / "stand_in.h").write_text("#pragma once\n" + _STANDS_FOR_TFLM.replace("METHODS", methods))
-    options = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", str(tmp_path)]
-    subprocess.run([compiler, *options, "-I", str(sources.header.parent), str(sources.program)], check=True)
-
-
-@pytest.mark.backend_independent
-def test_operators_have_the_names_of_the_resolver():
-    """As in `micro_mutable_op_resolver.h`; whatever the target has, has a name there."""
-    known = {
-        **{"CONV_2D": "AddConv2D", "L2_POOL_2D": "AddL2Pool2D", "AVERAGE_POOL_2D": "AddAveragePool2D"},
-        **{"BATCH_MATMUL": "AddBatchMatMul", "PADV2": "AddPadV2", "CUMSUM": "AddCumSum", "RELU6": "AddRelu6"},
-        **{"SPLIT_V": "AddSplitV", "SELECT_V2": "AddSelectV2", "GATHER_ND": "AddGatherNd", "ADD_N": "AddAddN"},
-        **{"SPACE_TO_BATCH_ND": "AddSpaceToBatchNd", "TFLM_DECODE": "AddDecode", "LOGISTIC": "AddLogistic"},
-    }
-    assert {name: _method(name, "") for name in known} == known
-    assert all(_method(name, "").startswith("Add") for name in MICRO.operators)
-    with pytest.raises(ValueError, match="the file has the operator 'MyOwn', which TFLM's resolver does not know"):
-        _method("MyOwn", "the file")
-
-
-@pytest.mark.backend_independent
-@in_tflm
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [("1model", ValueError), ("a-b", ValueError), ("", ValueError), ("a\n", ValueError), (3, TypeError)],
-)
-def test_names_that_c_does_not_take(name, error, small, tmp_path):
-    with pytest.raises(error, match="`name` must be"):
-        write_micro_sources(small, tmp_path / "firmware", name)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.backend_independent
-@in_tflm
-def test_sources_of_no_file(small, tmp_path):
-    with pytest.raises(ValueError, match="which is not a file"):
-        write_micro_sources(tmp_path / "missing.tflite", tmp_path / "firmware")
-    with pytest.raises(ValueError, match="expected a folder"):
-        write_micro_sources(small, small.path)
-    assert list(tmp_path.iterdir()) == []
 
 
 @in_tflm
