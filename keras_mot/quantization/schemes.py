@@ -130,4 +130,4 @@ DYNAMIC_INT8 = QuantizationScheme(activation_bits=DYNAMIC)
 """Dense layers and embeddings with weights of 8 bits in a model of floats; needs no data."""
 
 DYNAMIC_INT4 = QuantizationScheme(weight_bits=4, activation_bits=DYNAMIC)
-"""The same with weights of 4 bits: a tenth of the time of floats where weights come from memory."""
+"""The same with weights of 4 bits: the fastest where weights come from memory, for one row at a time."""
