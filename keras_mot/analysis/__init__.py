@@ -15,12 +15,7 @@ from keras_mot.analysis.reporting import ModelReport, report
 from keras_mot.analysis.sensitivity_report import Sensitivity, SensitivityRow
 
 __all__ = [
-    "ActivationRange",
-    "CheckReport",
     "DriftReport",
-    "EthosUReport",
-    "Finding",
-    "ModelReport",
     "Report",
     "Sensitivity",
     "SensitivityRow",

@@ -14,14 +14,11 @@ from keras_mot.export.packing import Package, pack, unpack
 from keras_mot.export.protocol import Export
 
 __all__ = [
-    "EthosUEstimate",
-    "EthosUFile",
     "Export",
     "ExportVerificationError",
     "LiteRTExport",
     "LiteRTRunner",
     "MicroRunner",
-    "MicroSources",
     "OnnxExport",
     "OnnxRunner",
     "Package",

@@ -69,7 +69,6 @@ __all__ = [
     "Calibration",
     "Default8BitClusterPreserveQuantizeScheme",
     "Default8BitPrunePreserveQuantizeScheme",
-    "DynamicQuantizer",
     "Entropy",
     "FixedQuantizer",
     "LastValueQuantizer",

@@ -39,7 +39,6 @@ __all__ = [
     "QuantizeAware",
     "Ray",
     "Recipe",
-    "Recommendation",
     "RemoveChannels",
     "SearchResult",
     "Stage",
