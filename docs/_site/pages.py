@@ -89,14 +89,31 @@ def _literal(path, name):
 
 
 def _reference(room):
-    """The page of a room; a function that is called like its module is written by itself."""
+    """The page of a room; functions that are called like their modules, and modules, are written by themselves."""
     names = _literal(ROOT / "keras_mot" / room / "__init__.py", "__all__")
-    by_themselves = [name for name in names if (ROOT / "keras_mot" / room / f"{name}.py").is_file()]
-    options = "".join(f"        - {name}\n" for name in names if name not in by_themselves)
-    parts = [f"# keras_mot.{room}\n\n::: keras_mot.{room}\n    options:\n      members:\n{options}"]
+    folder = ROOT / "keras_mot" / room
+    functions = [name for name in names if (folder / f"{name}.py").is_file()]
+    modules = [name for name in names if (folder / name / "__init__.py").is_file() and name not in functions]
+    modules = [name for name in modules if _has_literal(folder / name / "__init__.py", "__all__")]
+    own = [name for name in names if name not in functions + modules]
+    parts = [f"# keras_mot.{room}\n\n::: keras_mot.{room}\n    options:\n{_members(own)}"]
     shown = "    options:\n      show_root_heading: true\n      show_root_toc_entry: true\n"
-    parts += [f"::: keras_mot.{room}.{name}.{name}\n{shown}" for name in by_themselves]
+    parts += [f"::: keras_mot.{room}.{name}.{name}\n{shown}" for name in functions]
+    for name in modules:
+        inner = _literal(folder / name / "__init__.py", "__all__")
+        parts.append(f"::: keras_mot.{room}.{name}\n{shown}      heading_level: 2\n{_members(inner)}")
     return "\n".join(parts)
+
+
+def _members(names):
+    return "      members:\n" + "".join(f"        - {name}\n" for name in names)
+
+
+def _has_literal(path, name):
+    try:
+        return bool(_literal(path, name))
+    except LookupError:
+        return False
 
 
 def _examples():

