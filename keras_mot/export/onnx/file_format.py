@@ -39,7 +39,7 @@ def parameters(path):
     for name, values in arrays.items():
         if values.dtype == np.int64 or values.ndim == 0:
             continue
-        yield ConstantTensor(name, values.dtype.name, values, False, 0, scales.get(name))
+        yield ConstantTensor(name, values.dtype.name, values, False, 0, scales=scales.get(name))
 
 
 def operators(path):
