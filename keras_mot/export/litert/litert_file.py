@@ -50,9 +50,9 @@ class ConstantTensor:
     values: np.ndarray
     sparse_encoding: bool
     zero_point: int
+    scales: np.ndarray | None = None
     encoding: str = ""
     stored_bytes: int | None = None
-    scales: np.ndarray | None = None
 
     @property
     def floats(self) -> np.ndarray:
@@ -188,7 +188,7 @@ def parameters(model, encodings=None):
             values, sparse = dense_values(model, tensor), tensor.sparsity is not None
             encoded = (encodings or {}).get(tensor.buffer, ("", None))
             steps = _scales(tensor, values.shape)
-            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), *encoded, steps)
+            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), steps, *encoded)
 
 
 def blocks_of(tensor):
