@@ -107,7 +107,24 @@ def exported(given):
     return {"quantized": model}
 
 
+def for_accelerators(given):
+    options = {"input_type": "int8", "output_type": "int8", "batch_size": 1}
+    kmot.export.export_litert(quantized(given), "model.tflite", verify=False, **options)
+    return {}
+
+
+def for_npus(given):
+    pytest.importorskip("ethosu", reason="the extra `ethos-u` is not installed")
+    for name in ("model", "pruned"):
+        made = kmot.quantization.quantize_post_training(given[name], calibration_data=given["x"][:64], target="ethos-u")
+        path = f"{name.replace('model', 'dense')}.tflite"
+        kmot.export.export_litert(made, path, verify=False, compiled=False)
+    return {}
+
+
 SPECIAL = {
+    "analysis.check": for_accelerators,
+    "analysis.ethos_u": for_npus,
     "graph.split_preprocessing": lambda given: with_lookup(),
     "graph.register_kind": lambda given: {"Magnitude": Magnitude, "SquaredReLU": SquaredReLU},
     "layers.update_step": lambda given: {"model": given["pruned"]},
