@@ -11,7 +11,7 @@ _DISTRIBUTIONS = {
     "tflite_micro": "tflite-micro",
 }
 """Names of the distributions, where they are not those of the modules."""
-_MODULES = {"pyyaml": "yaml", "tensorflow-cpu": "tensorflow"}
+_MODULES = {"ethos-u-vela": "ethosu.vela", "pyyaml": "yaml", "tensorflow-cpu": "tensorflow"}
 """Names of the modules of further distributions."""
 _NOTES = {"tensorflow": " (or tensorflow-cpu)"}
 

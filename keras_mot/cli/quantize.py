@@ -132,8 +132,8 @@ def _write(options, outputs, model, quantized, data, arguments):
         temporaries = {path.suffix: stack.enter_context(replacing(path)) for path in outputs}
         say("exporting to LiteRT")
         with blamed_on_input():
-            before = write_file(model, folder / f"before{DEFAULT.suffix}", data)
             after = write_file(quantized, temporaries[DEFAULT.suffix], data, **arguments)
+            before = _before(model, folder / f"before{DEFAULT.suffix}", data)
         if KERAS in temporaries:
             quantized.save(temporaries[KERAS])
         measured = _measured(model, _fine_tuned.sides(DEFAULT.suffix, before, after), data)
@@ -149,6 +149,17 @@ def _write(options, outputs, model, quantized, data, arguments):
     _fine_tuned.put_in_place(values["measurements"], outputs)
     floats = "".join(f"In floats: {name} ({result}): {reason}.\n" for name, result, reason in after.float_operators)
     return Result(f"{measured}\n{floats}Wrote {' and '.join(values['files'])}.", values)
+
+
+def _before(model, path, data):
+    """The file in floats to compare with or, where there can be none, the model itself."""
+    from keras_mot._progress import say
+
+    try:
+        return write_file(model, path, data)
+    except ValueError as error:  # integers may be possible all the same: a table stands for a function without a kernel
+        say(f"there is no file in floats to compare with, so the Keras model is: {error}")
+        return model
 
 
 def _measured(model, subjects, data):

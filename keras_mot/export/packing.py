@@ -106,7 +106,8 @@ def unpack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.Pa
 
     Raises:
         ValueError: the package is damaged, or holds more than there is memory for; or `base` is missing or another file
-            than the one it was made from; or no file can be written at `output`.
+            than the one it was made from; or no file can be written at `output`, or that
+            is the package or the older version itself.
         ImportError: `brotli`, or `bsdiff4` for a difference, is not installed.
 
     Example:
@@ -115,6 +116,9 @@ def unpack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.Pa
     """
     check_installed("brotli", purpose="packages")
     source, output = _existing(path, "path"), writable_file(output, argument="output")
+    for name, given in (("package", source), ("older version", base)):
+        if given is not None and output.exists() and output.samefile(given):
+            raise ValueError(f"'{output}' is the {name}, which would be lost: choose another `output`.")
     header, stored = _read(source)
     try:
         parts = _parts(header, stored)

@@ -24,6 +24,7 @@ from keras_mot.transforms import FakeQuantize
 
 GOALS = ("size", "speed", "micro")
 _LARGE = 1_000_000  # weights, from which on most of a network for a small task can be removed
+_SMALL = 10_000  # parameters
 _MOSTLY = 0.8
 _WIDE = 512  # inputs of a dense layer, where reading the weights takes most of the time
 _CHANNELS = 64  # of convolutions that are wide enough to lose half of them
@@ -105,7 +106,7 @@ def recommend(model: keras.Model, goal: str = "size", training: bool = True) -> 
     facts["weights_in_integers"] = integers
     chosen = {"size": _for_size, "speed": _for_speed, "micro": _for_micro}[goal](facts, training, refusal)
     recipe, reasons, next_steps = chosen
-    cautions = []
+    cautions = _cautions(model, facts, goal)
     if refusal is not None:
         cautions.append(refusal)
     elif integers < facts["weights"]:
@@ -125,6 +126,24 @@ def recommend(model: keras.Model, goal: str = "size", training: bool = True) -> 
         refusal is not None and goal == "micro",
         facts,
     )
+
+
+def _cautions(model, facts, goal):
+    """What is to be minded whatever the recipe."""
+    found = []
+    if facts["parameters"] < _SMALL:
+        found.append(
+            f"A model of {facts['parameters']:,} parameters is small already: most of its file is not weights, and "
+            "neither size nor time may fall much. Measure before you decide."
+        )
+    recurrent = ", ".join(layer.name for layer in flatten_layers(model) if isinstance(layer, keras.layers.RNN))
+    if recurrent and goal != "size":
+        cost = "and the arena, many times what the weights take" if goal == "micro" else "with each kernel stored once"
+        found.append(
+            f"Recurrent layers ({recurrent}) become their timesteps one after the other in integers: the more "
+            f"timesteps, the larger the file, {cost}."
+        )
+    return found
 
 
 def _facts(model):

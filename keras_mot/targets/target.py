@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mot._messages import describe
+from keras_mot._messages import describe, nearest
 from keras_mot.graph.kinds import kind_of
 from keras_mot.layers.activation_quantizer import activation_quantizers
 from keras_mot.layers.dynamic_quantizer import dynamic_parts
@@ -302,8 +302,8 @@ def get(target: str | Target) -> Target:
         raise TypeError(f"`target` should be a `Target` or the name of one; received {describe(target)}.")
     if target not in _TARGETS:
         raise ValueError(
-            f"There is no target '{target}', only {', '.join(sorted(_TARGETS))}. Import the module that makes it known "
-            "by `keras_mot.targets.register`."
+            f"There is no target '{target}', only {', '.join(sorted(_TARGETS))}.{nearest(target, _TARGETS)} Import the "
+            "module that makes one of your own known by `keras_mot.targets.register`."
         )
     return _TARGETS[target]
 

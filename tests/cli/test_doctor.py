@@ -81,6 +81,12 @@ def test_what_does_not_load_is_a_problem(monkeypatch, tmp_path):
     assert _installation._loaded(brotli).problem == "does not load: RuntimeError: a library is missing"
 
 
+def test_packages_of_any_form_load():
+    pytest.importorskip("ethosu", reason="the extra `ethos-u` is not installed")
+    (vela,) = [each for each in _installation._requirements()[0] if each.name == "ethos-u-vela"]
+    assert _installation._loaded(vela).state == "ok"
+
+
 def test_it_answers_where_the_package_itself_cannot_be_imported():
     code = (
         "import sys; sys.modules['keras'] = None; from keras_mot.cli import main; sys.exit(main(['doctor', '--fast']))"

@@ -182,3 +182,16 @@ def test_mistakes_in_measuring(run, model, arguments, message):
     assert result.code == 2
     assert message in result.err
     assert result.out == ""
+
+
+@on_tensorflow
+def test_integers_where_floats_have_no_file(run, tmp_path, data):
+    """A table stands for a function that the runtime has no kernel for; the model itself is compared with."""
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(4)(keras.ops.erf(keras.layers.Dense(8)(inputs)))
+    keras.Model(inputs, outputs).save(tmp_path / "erf.keras")
+    options = ("--data", data, "--placement", "integer")
+    result = run("quantize", tmp_path / "erf.keras", *options, "-o", tmp_path / "e.tflite")
+    assert result.code == 0, result.err
+    assert (tmp_path / "e.tflite").is_file()
+    assert "no file in floats to compare with" in result.err

@@ -201,3 +201,15 @@ def test_the_command_line(files, tmp_path, capsys):
     assert main(["unpack", package, "--base", older, "-o", str(back)]) == 0
     assert back.read_bytes() == files[1].read_bytes()
     assert main(["pack", newer, "-o", str(tmp_path / "update.zip")]) == 2
+
+
+def test_a_package_is_not_lost_to_what_it_holds(tmp_path):
+    (tmp_path / "old.bin").write_bytes(b"old" * 100)
+    (tmp_path / "new.bin").write_bytes(b"new" * 100)
+    pack(tmp_path / "new.bin", tmp_path / "new.kmot", base=tmp_path / "old.bin")
+    content = (tmp_path / "new.kmot").read_bytes()
+    for output in ("new.kmot", "old.bin"):
+        with pytest.raises(ValueError, match="which would be lost: choose another `output`"):
+            unpack(tmp_path / "new.kmot", tmp_path / output, base=tmp_path / "old.bin")
+    assert (tmp_path / "new.kmot").read_bytes() == content
+    assert unpack(tmp_path / "new.kmot", tmp_path / "out.bin", base=tmp_path / "old.bin").read_bytes() == b"new" * 100

@@ -77,13 +77,22 @@ def test_wide_convolutions_may_lose_channels():
 def test_what_a_target_refuses_is_said_with_the_layer():
     found = recommend(masked_network(), "micro")
     assert found.refused
-    assert "'attention' (MultiHeadAttention" in found.cautions[0]
+    assert any("'attention' (MultiHeadAttention" in line for line in found.cautions)
     assert "once that is mended" in str(found)
+
+
+def test_small_and_recurrent_models_get_a_word_of_warning():
+    model = keras.Sequential([keras.Input((6, 2)), layers.GRU(4, name="listener"), layers.Dense(2)])
+    small, steps = recommend(model, "micro").cautions
+    assert "is small already" in small
+    assert "(listener) become their timesteps" in steps
+    assert "the arena" in steps
+    assert recommend(dense_network()).cautions == ()
 
 
 def test_embeddings_count_as_integers():
     assert recommend(masked_network()).facts["by_kind"]["embedding"] == 400
-    assert recommend(masked_network()).cautions == ()
+    assert not any("no integer form" in line for line in recommend(masked_network()).cautions)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,8 @@ class LiteRTExport:
             else f"{self.arena_bytes:,} bytes, of which activations take {self.activation_bytes:,}"
         )
         lines = [f"target: {self.target}; arena: {memory}", f"operators: {', '.join(self.operators)}"]
+        if self.compression_reason != "not asked for" and not self.compressed_weights:
+            lines.append(f"compressed weights: none; {self.compression_reason}")
         if self.compressed_weights:
             lines.append(f"compressed weights: instead of {self.dense_bytes:,} bytes; {self.compression_reason}")
             lines += [

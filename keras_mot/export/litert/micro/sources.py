@@ -12,6 +12,7 @@ from keras_mot._messages import describe
 from keras_mot.export.litert.litert_file import read_content
 from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.protocol import Export
+from keras_mot.targets import LITERT, get
 
 _IRREGULAR = {
     "BATCH_MATMUL": "BatchMatMul",
@@ -148,8 +149,9 @@ def write_micro_sources(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: `name` cannot begin a name in C, the file is damaged, does not run in TFLM, or has an operator that
-            TFLM's resolver does not know by name; or the folder cannot be written to.
+        ValueError: `name` cannot begin a name in C, the export is for another target, the file is damaged, does not
+            run in TFLM, or has an operator that TFLM's resolver does not know by name; or the folder cannot be written
+            to.
         ImportError: `tflite-micro` is not installed.
 
     Example:
@@ -158,6 +160,11 @@ def write_micro_sources(
         print(keras_mot.export.write_micro_sources(exported, "firmware", "keywords"))
     """
     _check_name(name)
+    if isinstance(file, Export) and get(getattr(file, "target", LITERT.name)).runtime != "micro":
+        raise ValueError(
+            f"'{file.path}' is not made for microcontrollers: quantize the model with `target='micro'`, and export "
+            "that. Of a file from elsewhere, give the path."
+        )
     content, label = read_content(file.path if isinstance(file, Export) else file)
     runner = MicroRunner(content)
     values = {"name": name, "size": len(content), "title": f"{name}: {len(content):,} bytes for TFLM."}
