@@ -1,4 +1,6 @@
-"""Which of the files of a run to take: the last lines of a report."""
+"""What a run says of its files: which to take, in the last lines of a report, and what a device needs."""
+
+from typing import Any
 
 from keras_mot.recipes.result import CompressionResult
 
@@ -39,3 +41,9 @@ def _best_line(result):
         f"Best: {best.artifact.name}, the smallest zipped whose {result.metric_name} ({best.metric:.4f}) is near the "
         f"float file's ({result.stages[0].metric:.4f}); see `result.best(max_drop)`."
     )
+
+
+def on_device(exported: Any) -> str:
+    """What a microcontroller needs for a file, for a line of progress; nothing of other files."""
+    arena = getattr(exported, "arena_bytes", None)
+    return "" if arena is None else f"; arena {arena:,} bytes, {exported.verification}"

@@ -42,6 +42,7 @@ from keras_mot.recipes._collapse import collapsed, warn_of_collapse
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
+from keras_mot.recipes.closing import on_device
 from keras_mot.recipes.fine_tuning import FineTune, can_teach, train
 from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
@@ -353,7 +354,7 @@ class Run:
         folder.finish(result)
         self._say(
             f"{name}: {report.metric_name} {row.metric:.4f} in the runtime{' (!)' if result.collapsed else ''}, "
-            f"{row.bytes:,} bytes, {row.zipped_bytes:,} zipped"
+            f"{row.bytes:,} bytes, {row.zipped_bytes:,} zipped{on_device(exported)}"
         )
 
     def _say(self, message):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+import types
 import warnings
 
 import keras
@@ -13,7 +14,7 @@ from keras_mot import compress
 from keras_mot.analysis.metrics import make_metric
 from keras_mot.recipes import CompressionResult, FineTune, Prune, Recipe, StageResult, Tune
 from keras_mot.recipes._collapse import collapsed, warn_of_collapse
-from keras_mot.recipes.closing import closing_lines
+from keras_mot.recipes.closing import closing_lines, on_device
 from tests.quantization.test_coverage import only_tensorflow
 
 
@@ -162,3 +163,9 @@ def test_a_run_that_takes_too_much(tmp_path):
     with pytest.warns(UserWarning, match="takes more"):  # of a finished run, too
         again = compress(model, recipe, (x, y), output_dir=tmp_path, latency_runs=0, progress=False)
     assert again.stages == found.stages
+
+
+def test_progress_says_what_a_microcontroller_needs():
+    on_micro = types.SimpleNamespace(arena_bytes=24_064, verification="100.00% equal in TFLM")
+    assert on_device(on_micro) == "; arena 24,064 bytes, 100.00% equal in TFLM"
+    assert on_device(types.SimpleNamespace(arena_bytes=None)) == on_device(object()) == ""
