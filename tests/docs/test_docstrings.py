@@ -173,7 +173,7 @@ def given(names):  # noqa: F811
 @pytest.mark.parametrize(("label", "example"), list(_examples()))
 def test_example(label, example, given, backend, tmp_path, monkeypatch):
     room = label.partition(".")[0]
-    if room in EXPORTING and backend != "tensorflow":
+    if (room in EXPORTING or "export_litert(" in example) and backend != "tensorflow":
         pytest.skip("exports through TensorFlow, which is tested elsewhere")
     if label in ELSEWHERE:
         pytest.skip(ELSEWHERE[label])
