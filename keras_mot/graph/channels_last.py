@@ -14,14 +14,13 @@ from keras import layers, ops
 
 from keras_mot._keras import operation_class, own_flag
 from keras_mot.graph.functional import is_a, keras_class, operations_between
-from keras_mot.graph.kinds import is_kind, kind_of
+from keras_mot.graph.kinds import ACTIVATION, ELEMENTWISE, MERGES, has_role, is_kind, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.functions import config_of
 from keras_mot.layers.transformed import plain_class
 
-_OF_EACH_ELEMENT = ("activation", "element-wise", "merges")
 _ALONE = (layers.Dropout, layers.GaussianDropout, layers.GaussianNoise, layers.AlphaDropout, layers.Identity)
 _BY_CHANNEL = (layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization)
 
@@ -56,7 +55,8 @@ class _Turning:
         self._made = {}  # id of a layer -> what computes the same with channels last
         self.origins = Origins()
 
-    def __call__(self, operation, *args, **kwargs):
+    def __call__(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """The results of an operation, with the channels where they were."""
         known = [self._twins[id(each)][1] for each in _tensors((args, kwargs)) if id(each) in self._twins]
         outputs = self._outputs(operation, args, kwargs, bool(known))
         for made in operations_between((args, kwargs, known), outputs):
@@ -92,9 +92,10 @@ class _Turning:
             if id(value) not in self._twins:
                 self._twins[id(value)] = value, ops.moveaxis(value, 1, -1)
             return self._twins[id(value)][1]
-        if isinstance(value, np.ndarray) and value.ndim > 1:
-            return np.moveaxis(value.reshape((1,) * (rank - value.ndim) + value.shape), 1, -1)
-        return value
+        array = np.asarray(ops.convert_to_numpy(value)) if _is_array(value) else None
+        if array is None or array.ndim == 0:
+            return value
+        return np.moveaxis(array.reshape((1,) * (rank - array.ndim) + array.shape), 1, -1)
 
     def _of_positions(self, operation):
         """What computes the same as an operation with `data_format` on twins, or `None`."""
@@ -128,7 +129,7 @@ class _Turning:
             return None if axis is None else lambda values: ops.concatenate(values, axis=axis)
         if is_kind(operation, "mean", "sum", "max", "min") and hasattr(operation, "keepdims"):
             return _reduction(operation, rank)
-        return operation if _is_of_each_element(operation, args, kwargs) else None
+        return operation if _is_of_each_element(operation) and _can_be_turned((args, kwargs), rank) else None
 
     def _layer(self, layer, own, changes, values: Callable = lambda value: value):
         """A layer like another, but for its configuration; it is built, and gets its values, when it is called."""
@@ -157,6 +158,18 @@ def _tensors(structure):
     return [each for each in keras.tree.flatten(structure) if isinstance(each, keras.KerasTensor)]
 
 
+def _is_array(value):
+    return isinstance(value, np.ndarray) or (ops.is_tensor(value) and not isinstance(value, keras.KerasTensor))
+
+
+def _can_be_turned(structure, rank):
+    """Whether the arguments of a call are tensors, numbers, and arrays of constants of no more axes."""
+    leaves = [leaf for leaf in keras.tree.flatten(structure) if not isinstance(leaf, keras.KerasTensor)]
+    arrays = [leaf for leaf in leaves if _is_array(leaf)]
+    others = [leaf for leaf in leaves if not _is_array(leaf)]
+    return all(len(array.shape) <= rank for array in arrays) and not any(hasattr(each, "shape") for each in others)
+
+
 def _axes(layer, rank):
     axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     return [axis % rank for axis in axes]
@@ -180,10 +193,9 @@ def _reduction(operation, rank):
     return lambda x: function(x, axis=tuple(axes), keepdims=operation.keepdims)
 
 
-def _is_of_each_element(operation, args, kwargs):
+def _is_of_each_element(operation):
     if is_a(operation, _ALONE):
         return getattr(operation, "noise_shape", None) is None
-    kind = kind_of(operation)
-    if kind is None or kind.role not in _OF_EACH_ELEMENT or getattr(operation, "variables", None):
+    if not has_role(operation, ACTIVATION, ELEMENTWISE, MERGES) or getattr(operation, "variables", None):
         return False
-    return kind.name != "glu" and not hasattr(operation, "axis")
+    return not is_kind(operation, "glu") and not hasattr(operation, "axis")

@@ -16,8 +16,20 @@ _LOWEST, _HIGHEST = np.float32(-128), np.float32(127)
 _MODE = contextvars.ContextVar("dynamic_quantizer_mode", default=None)
 
 
+class _OfTarget(SameShape):
+    """A layer that remembers the target that its model is made for."""
+
+    def __init__(self, target: str = "litert", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.target = target
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {**super().get_config(), "target": self.target}
+
+
 @keras.saving.register_keras_serializable("keras_mot")
-class DynamicQuantizer(SameShape):
+class DynamicQuantizer(_OfTarget):
     """Rounds each row of its inputs to the 256 numbers that integers of 8 bits stand for in the row's own range.
 
     A row is what lies along the last axis: the inputs of one product of a dense layer. The range takes in 0. So do
@@ -29,10 +41,6 @@ class DynamicQuantizer(SameShape):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, target: str = "litert", **kwargs: Any):
-        super().__init__(**kwargs)
-        self.target = target
-
     def call(self, inputs):
         """The nearest numbers; same shape and dtype as `inputs`, but floats."""
         mode = _MODE.get()
@@ -43,13 +51,9 @@ class DynamicQuantizer(SameShape):
         values = ops.stop_gradient(ops.cast(inputs, "float32"))
         return inputs + ops.stop_gradient(ops.cast(rounded_rows(values) - values, inputs.dtype))
 
-    def get_config(self):
-        """The arguments of the constructor."""
-        return {**super().get_config(), "target": self.target}
-
 
 @keras.saving.register_keras_serializable("keras_mot")
-class DynamicResult(SameShape):
+class DynamicResult(_OfTarget):
     """Returns its inputs: what a kernel with dynamic ranges has computed, so that no exporter changes its weights.
 
     Converters multiply weights by what stands behind them, which would no longer be the integers of the model.
@@ -59,18 +63,10 @@ class DynamicResult(SameShape):
         **kwargs: arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, target: str = "litert", **kwargs: Any):
-        super().__init__(**kwargs)
-        self.target = target
-
     def call(self, inputs):
         """The inputs."""
         mode = _MODE.get()
         return inputs if mode is None else mode(self, inputs)
-
-    def get_config(self):
-        """The arguments of the constructor."""
-        return {**super().get_config(), "target": self.target}
 
 
 def rounded_rows(values: Any, array: Any = ops) -> Any:

@@ -61,8 +61,8 @@ class Recommendation:
         return dataclasses.asdict(self)
 
     def __str__(self):
-        target = "" if self.target is None else f', target="{self.target}"'
-        lines = [f"For {self.goal}: the recipe '{self.recipe}'{target and f' for the target {self.target}'}.", "Why:"]
+        target = "" if self.target is None else f" for the target '{self.target}'"
+        lines = [f"For {self.goal}: the recipe '{self.recipe}'{target}.", "Why:"]
         lines += [f"  - {line}" for line in self.reasons]
         for title, found in (("Mind:", self.cautions), ("Then:", self.next_steps)):
             lines += [title, *(f"  - {line}" for line in found)] if found else []
@@ -104,8 +104,8 @@ def recommend(model: keras.Model, goal: str = "size", training: bool = True) -> 
     target = "micro" if goal == "micro" else None
     integers, refusal = _integers(model, target)
     facts["weights_in_integers"] = integers
-    chosen = {"size": _for_size, "speed": _for_speed, "micro": _for_micro}[goal](facts, training, refusal)
-    recipe, reasons, next_steps = chosen
+    rules = {"size": _for_size, "speed": _for_speed, "micro": _for_micro}[goal]
+    recipe, reasons, next_steps = rules(facts, training, refusal)
     cautions = _cautions(model, facts, goal)
     if refusal is not None:
         cautions.append(refusal)

@@ -153,3 +153,24 @@ def test_zeros_stay(rng):
     quantized = quantize_model(pruned)
     kernel = next(each for each in quantized.variables if each.path.endswith("conv/kernel"))
     assert np.mean(ops.convert_to_numpy(kernel) == 0) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x * np.linspace(1.0, 2.0, 5, dtype="float32"),  # along the columns
+        lambda x: x + ops.convert_to_tensor(np.linspace(1.0, 2.0, 5, dtype="float32")),
+        lambda x: x - np.ones((4, 6, 1), "float32") * np.arange(6.0, dtype="float32")[:, None],
+        lambda x: ops.maximum(x, 0.25),
+        lambda x: layers.Rescaling(0.5, 1.0)(x),
+    ],
+)
+def test_constants_meet_the_axes_that_they_met(change, rng):
+    inputs = keras.Input((3, 6, 5))
+    x = layers.Conv2D(4, 3, padding="same", data_format="channels_first", name="conv")(inputs)
+    turned, _ = channels_last.with_channels_last(flatten(keras.Model(inputs, change(x))))
+    values = rng.standard_normal((2, 3, 6, 5)).astype("float32")
+    kernel, bias = turned.get_layer("conv").get_weights()
+    before = ops.convert_to_numpy(ops.conv(np.moveaxis(values, 1, -1), kernel, padding="same")) + bias
+    expected = change(ops.convert_to_tensor(np.moveaxis(before, -1, 1).astype("float32")))
+    np.testing.assert_allclose(outputs_of(turned, values), ops.convert_to_numpy(expected), atol=1e-5)
