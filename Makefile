@@ -11,6 +11,8 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BACKENDS ?= tensorflow jax torch
 WORKERS ?= 2
+# Another command that `make test` runs as one of its jobs.
+ALSO ?=
 VERSIONS ?= lowest newest
 # The release that the suite runs with, and not a newer one that may come with gigabytes for GPUs.
 TORCH := torch==2.13.0
@@ -25,7 +27,7 @@ demo: $(STAMP)
 	KERAS_BACKEND=tensorflow $(BIN)/keras-mot demo
 
 test: lint
-	$(BIN)/python tests/run_backends.py --workers $(WORKERS) $(BACKENDS)
+	$(BIN)/python tests/run_backends.py --workers $(WORKERS) --also "$(ALSO)" $(BACKENDS)
 
 # Everything once with the lowest and the newest versions that pyproject.toml allows, and the suite's main part with the
 # lowest. PYTHON may be another interpreter.

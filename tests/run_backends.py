@@ -2,7 +2,7 @@
 
 The suite is cut into parts by subject. Every part on every backend is a job of one process: as many jobs run at once as
 there are workers, those that take longest first, so that no worker waits while another one finishes a backend. Within a
-part, what modules and the session share is made once.
+part, what modules and the session share is made once. `--also` runs another command as one more job.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,26 +42,47 @@ class Job:
     part: str
     first: bool
 
+    def __str__(self):
+        return f"{self.part} on {self.backend}"
+
     def run(self, options, folder):
         """Runs the tests; returns whether they passed, and prints how they ended."""
-        print(f"--- {self.backend}: {self.part} ...", flush=True)
-        started = time.monotonic()
         command = [sys.executable, "-m", "pytest", "-q", *paths_of(self.part), *options]
         command += [] if self.first else ["--without-backend-independent"]
-        ended = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment(self.backend, folder),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        passed = ended.returncode in (0, NO_TESTS)
-        lines = ended.stdout.strip().splitlines() or ["no output"]
-        word = "passed" if passed else "FAILED"
-        text = "\n".join([*([] if passed else lines), f"--- {self.backend}: {self.part} {word}: {lines[-1]}"])
-        print(f"{text} ({time.monotonic() - started:.0f} s with the start)", flush=True)
-        return passed
+        return ended_well(self, command, environment(self.backend, folder), (0, NO_TESTS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """Another command that is run beside the parts.
+
+    Args:
+        line: as in a shell.
+    """
+
+    line: str
+
+    def __str__(self):
+        return f"`{self.line}`"
+
+    def run(self, options, folder):
+        """Runs it; returns whether it ended with status 0, and prints how it ended."""
+        return ended_well(self, shlex.split(self.line), os.environ, (0,))
+
+
+def ended_well(job, command, variables, statuses):
+    """Runs the command of a job, and prints how it ended; returns whether it ended with one of the statuses."""
+    print(f"--- {job} ...", flush=True)
+    started = time.monotonic()
+    ended = subprocess.run(
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    passed = ended.returncode in statuses
+    lines = ended.stdout.strip().splitlines() or ["no output"]
+    word = "passed" if passed else "FAILED"
+    text = "\n".join([*([] if passed else lines), f"--- {job} {word}: {lines[-1]}"])
+    print(f"{text} ({time.monotonic() - started:.0f} s with the start)", flush=True)
+    return passed
 
 
 def paths_of(part):
@@ -101,9 +123,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backends", nargs="+", choices=["tensorflow", "jax", "torch"])
     parser.add_argument("--workers", type=int, default=2, help="jobs that run at once")
+    parser.add_argument("--also", default="", help="a command that is run as a job, too, before the others")
     arguments, options = parser.parse_known_args()
     backends = list(dict.fromkeys(arguments.backends))
-    jobs = [Job(backend, part, backend == backends[0]) for part in PARTS for backend in backends]
+    jobs = [Command(arguments.also)] if arguments.also else []
+    jobs += [Job(backend, part, backend == backends[0]) for part in PARTS for backend in backends]
     folder = tempfile.mkdtemp(prefix="keras-mot-jax-cache-")
     started = time.monotonic()
     try:
@@ -111,7 +135,7 @@ def main():
             passed = list(pool.map(lambda job: job.run(options, folder), jobs))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    failed = [f"{job.part} on {job.backend}" for job, ended in zip(jobs, passed, strict=True) if not ended]
+    failed = [str(job) for job, ended in zip(jobs, passed, strict=True) if not ended]
     print(f"{time.monotonic() - started:.0f} s in all.")
     if failed:
         sys.exit(f"failed: {'; '.join(failed)}")

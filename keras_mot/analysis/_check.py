@@ -3,6 +3,7 @@
 import os
 
 from keras_mot._messages import describe, nearest
+from keras_mot._numbers import is_whole
 from keras_mot._packages import is_installed
 from keras_mot.analysis import _limits_of_settings, _limits_of_shapes, _limits_of_tensors  # noqa: F401  (they register)
 from keras_mot.analysis._limits import shown, violation
@@ -108,7 +109,7 @@ def _level(rules, asked):
     lowest, highest = rules.levels
     if asked is None:
         return highest
-    if isinstance(asked, bool) or not isinstance(asked, int):
+    if not is_whole(asked):
         raise TypeError(f"`api_level` should be an integer; received {describe(asked)}.")
     if not lowest <= asked <= highest:
         raise ValueError(f"`api_level` should be from {lowest} to {highest}; received {asked}.")

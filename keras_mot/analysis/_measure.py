@@ -7,6 +7,7 @@ import keras
 
 from keras_mot._formats import DEFAULT
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot._progress import progress_bar
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._latency import median_latencies
@@ -142,7 +143,7 @@ def sparsity(subject: Subject, kernels_only: bool = True) -> float:
 
 
 def _check_count(name, value, smallest):
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole(value):
         raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
     if value < smallest:
         raise ValueError(f"`{name}` should be {smallest} or more; received {value}.")

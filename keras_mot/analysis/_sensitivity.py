@@ -12,6 +12,7 @@ from keras import ops
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number, is_whole
 from keras_mot._progress import progress_bar
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._layer_weights import LayerWeight, layer_weights, with_moments
@@ -103,7 +104,7 @@ def sensitivity(
     }
     asked = _checked(asked, estimate_below)
     for name, value in (("max_samples", max_samples), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ValueError(f"`{name}` should be a positive integer; received {describe(value)}.")
     if isinstance(model, keras.Model) and is_quantized(model):
         samples = _samples(model, data, loss, max_samples, batch_size)
@@ -204,12 +205,10 @@ def _checked(asked, estimate_below):
     }
     for name, settings in asked.items():
         what, test = allowed[name]
-        right = isinstance(settings, list | tuple) and all(
-            isinstance(value, int | float) and not isinstance(value, bool) and test(value) for value in settings
-        )
+        right = isinstance(settings, list | tuple) and all(is_number(value) and test(value) for value in settings)
         if not right:
             raise ValueError(f"`{name}` should be a tuple of {what}; received {describe(settings)}.")
-    if isinstance(estimate_below, bool) or not isinstance(estimate_below, int | float) or not 0 <= estimate_below <= 1:
+    if not is_number(estimate_below) or not 0 <= estimate_below <= 1:
         raise ValueError(f"`estimate_below` should be a share from 0 to 1; received {describe(estimate_below)}.")
     return {name: tuple(settings) for name, settings in asked.items() if len(settings)}
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number
 from keras_mot.clustering._kmeans import kmeans_1d
 from keras_mot.transforms.palette import nearest
 
@@ -81,7 +82,7 @@ class ExactKMeans(Config, CentroidInitialization):
     entropy_weight: float = 0.0
 
     def __post_init__(self):
-        if isinstance(self.entropy_weight, bool) or not isinstance(self.entropy_weight, int | float):
+        if not is_number(self.entropy_weight):
             raise TypeError(f"`entropy_weight` should be a number; received {describe(self.entropy_weight)}.")
         if not 0.0 <= self.entropy_weight < float("inf"):
             raise ValueError(

@@ -7,6 +7,7 @@ import keras
 
 from keras_mot._config import Config, EqualByConfig
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number
 from keras_mot.transforms import Codebook, SoftCodebook, WeightTransform
 
 
@@ -70,7 +71,7 @@ class DifferentiableKMeans(Config, ClusteringMethod):
     most_clusters = 256
 
     def __post_init__(self):
-        if isinstance(self.temperature, bool) or not isinstance(self.temperature, int | float):
+        if not is_number(self.temperature):
             raise TypeError(f"`temperature` should be a number; received {describe(self.temperature)}.")
         if not 0.0 < self.temperature < float("inf"):
             raise ValueError(f"`temperature` should be above 0 and finite; received {describe(self.temperature)}.")

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mot._messages import describe, shortened
+from keras_mot._numbers import is_whole
 from keras_mot.data.arrays import is_number
 from keras_mot.data.naming import unique_names
 
@@ -60,7 +61,7 @@ def content_of(source: str | os.PathLike | bytes, suffix: str) -> tuple[bytes, s
 
 def check_threads(num_threads: int) -> None:
     """Raises a ValueError if something is no number of threads."""
-    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
+    if not is_whole(num_threads) or num_threads < 1:
         raise ValueError(f"`num_threads` must be an integer of 1 or more. Received: {describe(num_threads)}.")
 
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_mot._keras import batch_moments
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -24,7 +25,7 @@ class TrainedBatchNorm(keras.layers.BatchNormalization):
     """
 
     def __init__(self, steps: int | None = None, **kwargs: Any):
-        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
+        if steps is not None and (not is_whole(steps) or steps < 0):
             raise ValueError(f"`steps` should be a whole number of at least 0, or `None`; received {describe(steps)}.")
         kwargs.pop("renorm", None)  # older versions of Keras do not know it
         settings = {"scale": True, "center": True}

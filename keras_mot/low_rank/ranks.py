@@ -8,6 +8,7 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number, is_whole
 from keras_mot.low_rank.decompositions import Option
 
 EXACT = 1e-12
@@ -44,7 +45,7 @@ class EnergyShare(RankRule):
     share: float
 
     def __post_init__(self):
-        if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share <= 1:
+        if not is_number(self.share) or not 0 < self.share <= 1:
             raise ValueError(f"`share` should be from above 0 to 1; received {describe(self.share)}.")
 
     def choose(self, options, sizes):
@@ -66,7 +67,7 @@ class FixedRank(RankRule):
     rank: int
 
     def __post_init__(self):
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+        if not is_whole(self.rank) or self.rank < 1:
             raise ValueError(f"`rank` should be a positive integer; received {describe(self.rank)}.")
 
     def choose(self, options, sizes):
@@ -92,7 +93,7 @@ class ParameterShare(RankRule):
     share: float
 
     def __post_init__(self):
-        if isinstance(self.share, bool) or not isinstance(self.share, int | float) or not 0 < self.share < 1:
+        if not is_number(self.share) or not 0 < self.share < 1:
             raise ValueError(f"`share` should be from above 0 to below 1; received {describe(self.share)}.")
 
     def choose(self, options, sizes):

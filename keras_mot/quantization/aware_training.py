@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot.graph.origins import copy_with_origins
 from keras_mot.graph.output_names import given_names, rename_outputs
 from keras_mot.graph.rewrite import operations_of, rewrite
@@ -102,7 +103,7 @@ def quantize_model(
 
 def _beside_batch_norm(calibration, steps, scheme):
     """A calibration that goes with batch normalization in training, and its steps; refuses what does not."""
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int)):
+    if steps is not None and not is_whole(steps):
         raise TypeError(
             f"`batch_norm_steps` should be a number of training steps, or `None`; received {describe(steps)}."
         )

@@ -8,6 +8,7 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot._messages import describe, nearest
+from keras_mot._numbers import is_whole
 from keras_mot.quantization.estimators.ranges import RangeEstimator
 
 
@@ -75,10 +76,10 @@ class Calibration(Config):
             raise TypeError(
                 f"`estimator` should be a `RangeEstimator`, such as `MinMax()`; received {describe(self.estimator)}."
             )
-        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
+        if not is_whole(self.batch_size) or self.batch_size < 1:
             raise ValueError(f"`batch_size` should be a positive integer; received {describe(self.batch_size)}.")
         most = self.max_samples
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        if most is not None and (not is_whole(most) or most < 1):
             raise ValueError(f"`max_samples` should be a positive integer, or `None`; received {describe(most)}.")
         for name in ("equalize", "correct_biases"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), bool):

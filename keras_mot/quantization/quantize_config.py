@@ -7,6 +7,7 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 
 _TFMOT_METHODS = (
     "get_weights_and_quantizers",
@@ -21,7 +22,7 @@ class Quantizer(Config):
     """Base of the quantizers that a `QuantizeConfig` is made of."""
 
     def __post_init__(self):
-        if isinstance(self.num_bits, bool) or not isinstance(self.num_bits, int) or self.num_bits < 2:
+        if not is_whole(self.num_bits) or self.num_bits < 2:
             raise ValueError(f"`num_bits` should be an integer of at least 2; received {describe(self.num_bits)}.")
 
 

@@ -6,6 +6,7 @@ import keras
 
 from keras_mot._config import Config
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot.transforms.rounding import Rounding
 
 DYNAMIC = "dynamic"
@@ -47,7 +48,7 @@ class QuantizationScheme(Config):
     block_size: int | None = None
 
     def __post_init__(self):
-        if isinstance(self.weight_bits, bool) or not isinstance(self.weight_bits, int):
+        if not is_whole(self.weight_bits):
             raise TypeError(f"`weight_bits` should be an integer; received {describe(self.weight_bits)}.")
         if not 2 <= self.weight_bits <= 8:
             raise ValueError(f"`weight_bits` should be from 2 to 8; received {describe(self.weight_bits)}.")
@@ -74,7 +75,7 @@ class QuantizationScheme(Config):
     def _check_blocks(self):
         if self.block_size is None:
             return
-        if isinstance(self.block_size, bool) or not isinstance(self.block_size, int):
+        if not is_whole(self.block_size):
             raise TypeError(f"`block_size` should be an integer, or None; received {describe(self.block_size)}.")
         if self.block_size < 1:
             raise ValueError(f"`block_size` should be at least 1; received {describe(self.block_size)}.")

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_mot._arrays import numpy_value
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot.analysis.metrics import labels_by_name
 from keras_mot.analysis.subjects import predict
 from keras_mot.data.inputs import check_shapes, fixed_batch_size
@@ -39,9 +40,10 @@ def check_model(model, function):
 
 
 def check_seed(seed):
-    """Refuses what does not seed the random numbers of NumPy, Python and the backend."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _LARGEST_SEED:
+    """The seed as an `int`; refuses what does not seed the random numbers of NumPy, Python and the backend."""
+    if not is_whole(seed) or not 0 <= seed <= _LARGEST_SEED:
         raise ValueError(f"`seed` should be an integer from 0 to 2**32 - 1; received {describe(seed)}.")
+    return int(seed)
 
 
 def check_inputs(model, data):

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_mot._files import write_text
 from keras_mot._formats import DEFAULT, KERAS
+from keras_mot._numbers import is_whole
 from keras_mot._version import __version__
 from keras_mot.recipes.result import StageResult
 
@@ -112,7 +113,7 @@ def _stage(values, number, name, folder):
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return is_whole(value) and 0 <= value < 2**63
 
 
 def _is_number(value: Any) -> bool:

@@ -125,7 +125,7 @@ def compress(
     DEFAULT.check_written()
     check_model(model, "compress")
     recipe = find_recipe(recipe) if target is None else find_recipe(recipe).for_target(target)
-    check_seed(seed)
+    seed = check_seed(seed)
     data = TrainingData(train_data, validation_data)
     with without_retracing_warnings():
         data, objective, metric = planned(model, data, loss, metric)

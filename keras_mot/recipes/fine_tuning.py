@@ -10,6 +10,7 @@ from keras import ops
 from keras_mot._arrays import numpy_value
 from keras_mot._config import Config
 from keras_mot._messages import describe, nearest
+from keras_mot._numbers import is_number, is_whole
 
 # By class: an instance would create variables, and so initialise the backend when the package is imported.
 _OPTIMIZERS = {
@@ -215,16 +216,17 @@ def first_not_finite(model):
 
 
 def check_whole(name, value, least):
-    """Raises an error if a setting is not an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """A setting as an `int`; raises an error if it is not an integer of at least `least`."""
+    if not is_whole(value):
         raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
     if value < least:
         raise ValueError(f"`{name}` should be at least {least}; received {value}.")
+    return int(value)
 
 
 def check_number(name, value, least, most):
     """Raises an error if a setting is not a number in [least, most]."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise TypeError(f"`{name}` should be a number; received {describe(value)}.")
     if not (least <= value <= most and math.isfinite(value)):
         limits = f"from {least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}, and finite"

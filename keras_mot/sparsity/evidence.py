@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot.data.arrays import sample_count
 from keras_mot.data.inputs import checked_inputs, labelled_batches
 from keras_mot.data.pairs import batches as batches_of_pairs
@@ -91,7 +92,7 @@ class PruningEvidence:
                 f"{describe(loss)}."
             )
         for name, value in (("batch_size", batch_size), ("samples", samples)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise ValueError(f"`{name}` should be a positive integer; received {describe(value)}.")
         self.data = data
         self.loss = keras.losses.get(loss) if isinstance(loss, str) else loss

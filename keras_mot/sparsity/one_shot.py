@@ -9,6 +9,7 @@ import keras
 
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number, is_whole
 from keras_mot.data.arrays import sample_count
 from keras_mot.layers import strip
 from keras_mot.layers.finding import check_layer
@@ -69,7 +70,7 @@ def prune_at_once(
     """
     check_layer(model, "prune_at_once")
     config = _config(how)
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+    if not is_whole(rounds) or rounds < 1:
         raise ValueError(f"`rounds` should be a positive integer; received {describe(rounds)}.")
     rounds = _fewer_for_patterns(rounds, [config, *checked_overrides(overrides).values()])
     calibration_data = _kept(calibration_data, samples)
@@ -108,7 +109,7 @@ def _for_copy(overrides, model, work):
 def _config(how):
     if isinstance(how, PruningConfig):
         return how
-    if isinstance(how, bool) or not isinstance(how, int | float):
+    if not is_number(how):
         raise TypeError(f"`how` should be a share of zeros, or a `PruningConfig`; received {describe(how)}.")
     return PruningConfig(ConstantSparsity(float(how)), scope=WholeModel())
 

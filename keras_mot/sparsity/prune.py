@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number
 from keras_mot.layers import transformed_weights
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.technique import Technique, strip_model, transform_name
@@ -24,7 +25,7 @@ from keras_mot.transforms import Mask
 
 def prune_low_magnitude(
     to_prune: keras.layers.Layer | Sequence[keras.layers.Layer],
-    pruning_schedule: PruningSchedule | None = None,
+    pruning_schedule: PruningSchedule | float | None = None,
     block_size: tuple[int, int] = (1, 1),
     block_pooling_type: str = "AVG",
     pruning_policy: PruningPolicy | None = None,
@@ -46,7 +47,8 @@ def prune_low_magnitude(
 
     Args:
         to_prune: a built Keras model of any kind, a layer (which need not be built), or a list of layers.
-        pruning_schedule: a `PruningSchedule`. Defaults to `ConstantSparsity(0.5, begin_step=0)`.
+        pruning_schedule: a `PruningSchedule`, or the fraction of zeros that `ConstantSparsity` takes from the first step
+            on, in [0, 1). Defaults to 0.5.
         block_size: (inputs, outputs) of the blocks that are pruned together, in dense and convolution kernels.
         block_pooling_type: `"AVG"` or `"MAX"`, how a block is scored.
         pruning_policy: a `PruningPolicy` that says which layers may be pruned.
@@ -85,8 +87,9 @@ def prune_low_magnitude(
 
     Reference: Zhu and Gupta, 2017, "To prune, or not to prune" (arXiv:1710.01878).
     """
+    schedule = 0.5 if pruning_schedule is None else pruning_schedule
     config = PruningConfig(
-        ConstantSparsity(0.5) if pruning_schedule is None else pruning_schedule,
+        ConstantSparsity(schedule) if is_number(schedule) else schedule,
         _granularity(granularity, block_size, block_pooling_type, sparsity_m_by_n),
         Magnitude() if criterion is None else criterion,
         PerLayer() if scope is None else scope,

@@ -18,6 +18,7 @@ from keras import layers
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import attention_projection
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number, is_whole
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.channel_groups import ChannelGroups
 from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins, reasons_text
@@ -75,7 +76,7 @@ def prune_channels(
     """
     check_plain(model, "prune_channels")
     _check_share("sparsity", sparsity)
-    if isinstance(round_to, bool) or not isinstance(round_to, int) or round_to < 1:
+    if not is_whole(round_to) or round_to < 1:
         raise ValueError(f"`round_to` should be a positive integer; received {describe(round_to)}.")
     flat, origins = flat_and_origins(model)
     groups = ChannelGroups(flat)
@@ -102,7 +103,7 @@ def prune_channels(
 
 
 def _check_share(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"`{name}` should be a share from 0 to below 1; received {describe(value)}.")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import flatten_layers, forget_compilation
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number, is_whole
 from keras_mot.graph import trace
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers import copy_model, find_weights, strip, transformed_weights
@@ -104,10 +105,10 @@ def refit(
 
 
 def _check_numbers(damping, **whole):
-    if isinstance(damping, bool) or not isinstance(damping, int | float) or not 0 <= damping < np.inf:
+    if not is_number(damping) or not 0 <= damping < np.inf:
         raise ValueError(f"`damping` should be a number from 0, such as 0.01; received {describe(damping)}.")
     for name, value in whole.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ValueError(f"`{name}` should be a positive integer; received {describe(value)}.")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_mot._config import Config
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number, is_whole
 from keras_mot.sparsity.criteria import Criterion, InformedCriterion, Magnitude, Random
 from keras_mot.sparsity.criteria_by_gradients import Gradient
 from keras_mot.sparsity.evidence import WeightEvidence
@@ -54,10 +55,10 @@ class _Regrowth(InformedCriterion, Config):
         return scores
 
     def _check_share(self):
-        if isinstance(self.fraction, bool) or not isinstance(self.fraction, int | float) or not 0 <= self.fraction <= 1:
+        if not is_number(self.fraction) or not 0 <= self.fraction <= 1:
             raise ValueError(f"`fraction` should be a share from 0 to 1; received {describe(self.fraction)}.")
         end = self.end_step
-        if end is not None and (isinstance(end, bool) or not isinstance(end, int) or end < 1):
+        if end is not None and (not is_whole(end) or end < 1):
             raise ValueError(f"`end_step` should be a positive number of steps, or None; received {describe(end)}.")
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Cost:
     def __post_init__(self):
         for field in ("floats", "integers"):
             value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            if not is_number(value) or not 0 <= value < math.inf:
                 raise ValueError(f"`{field}` should be a time of at least 0; received {describe(value)}.")
 
     @property

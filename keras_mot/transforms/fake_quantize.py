@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_mot import _tensorflow, _torch
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot.transforms._weight_rounding import rounded_weight, scale_of_blocks, scale_of_largest
 from keras_mot.transforms.base import WeightTransform, by_reference, resolved
 from keras_mot.transforms.grid import LEAST_SCALE, Grid, in_blocks, least_squares_reach
@@ -74,7 +75,7 @@ class FakeQuantize(WeightTransform):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
+        if not is_whole(bits) or not 2 <= bits <= 16:
             raise ValueError(f"`bits` should be an integer from 2 to 16; received {describe(bits)}.")
         self.bits = bits
         self.per_channel = per_channel
@@ -84,7 +85,7 @@ class FakeQuantize(WeightTransform):
         if not isinstance(self.rounding, Rounding):
             raise TypeError(f"`rounding` should be a `Rounding`, such as `Nearest()`; received {describe(rounding)}.")
         self.block_size, self.channel_axis = block_size, channel_axis
-        if block_size is not None and (isinstance(block_size, bool) or not isinstance(block_size, int)):
+        if block_size is not None and not is_whole(block_size):
             raise TypeError(f"`block_size` should be an integer, or None; received {describe(block_size)}.")
         if block_size is not None and (block_size < 1 or not per_channel or learned or scaled_channels):
             raise ValueError(

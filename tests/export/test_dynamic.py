@@ -84,11 +84,14 @@ def test_files_compute_what_the_model_does(scheme, tmp_path):
     exported = export_litert(quantized, tmp_path / "encoder.tflite", strict=True)
     assert exported.weights == "dynamic"
     assert exported.float_operators == ()
+    expected = predicted(quantized, numbers())
     (received,) = LiteRTRunner(exported.path).run(numbers()).values()
-    np.testing.assert_allclose(received, predicted(quantized, numbers()), atol=1e-3)
+    # Sums of floats differ by processor: an input that lies between two integers may become the other one.
+    assert np.isclose(received, expected, atol=1e-3).mean() > 0.9
+    np.testing.assert_allclose(received, expected, atol=0.02)
     if scheme != "blocks":
         (received,) = LiteRTRunner(exported.path, kernels="reference").run(numbers()).values()
-        np.testing.assert_allclose(received, predicted(quantized, numbers()), atol=0.02)
+        np.testing.assert_allclose(received, expected, atol=0.02)
 
 
 @only_tensorflow

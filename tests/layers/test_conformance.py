@@ -186,6 +186,7 @@ def test_conformance(name, transform, rng, tmp_path):
     np.testing.assert_allclose(numpy(loaded(x)), numpy(model(x)), rtol=1e-6, atol=1e-6)
     assert len(transformed_weights(loaded)) == count
     model.reset_metrics()  # before Keras 3.15, `train_on_batch` returns the mean over all calls
+    loaded.run_eagerly = True  # the other half of what users do, and without another compilation
     losses = [float(m.train_on_batch(x, y)) for m in (model, loaded)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     np.testing.assert_allclose(numpy(loaded(x)), numpy(model(x)), rtol=1e-3, atol=1e-4)

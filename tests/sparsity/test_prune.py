@@ -275,7 +275,8 @@ def test_pruning_due_tells_before():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"pruning_schedule": 0.5}, TypeError, "`schedule` should be a `PruningSchedule`"),
+        ({"pruning_schedule": "half"}, TypeError, "`schedule` should be a `PruningSchedule`"),
+        ({"pruning_schedule": 50}, ValueError, "must be in range"),
         ({"block_size": (1, 50)}, ValueError, "larger than weight 'sequential.*/first/kernel'"),
         ({"block_pooling_type": "MEAN"}, ValueError, "Unsupported pooling type 'MEAN'"),
         ({"sparsity_m_by_n": (2, 5)}, ValueError, "needs a multiple of 5 inputs"),

@@ -10,6 +10,7 @@ from keras_mot._arrays import float_value
 from keras_mot._files import writable_file
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot.graph.preprocessing import is_lookup
 from keras_mot.layers import is_transformed
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
@@ -24,7 +25,7 @@ def check_options(weights, sparse_encoding, batch_size, verify, tolerance, compi
         raise ValueError(f"`weights` must be one of {list(WEIGHTS)}. Received: {describe(weights)}.")
     if sparse_encoding != "auto" and not isinstance(sparse_encoding, bool):
         raise ValueError(f"`sparse_encoding` must be 'auto', True or False. Received: {describe(sparse_encoding)}.")
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int)):
+    if batch_size is not None and not is_whole(batch_size):
         raise TypeError(f"`batch_size` must be an integer or None. Received: {describe(batch_size)}.")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size` must be 1 or more, or None for any. Received: {batch_size}.")
@@ -43,7 +44,7 @@ def check_micro_options(target, compress_weights, arena_limit):
     """Checks the values of the options that are for microcontrollers alone."""
     if compress_weights != "auto" and compress_weights is not False:
         raise ValueError(f"`compress_weights` must be 'auto' or False. Received: {describe(compress_weights)}.")
-    if arena_limit is not None and (isinstance(arena_limit, bool) or not isinstance(arena_limit, int)):
+    if arena_limit is not None and not is_whole(arena_limit):
         raise TypeError(f"`arena_limit` must be a number of bytes, or None. Received: {describe(arena_limit)}.")
     if arena_limit is not None and arena_limit < 1:
         raise ValueError(f"`arena_limit` must be 1 or more, or None for any. Received: {arena_limit}.")

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_mot._config import Config
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number, is_whole
 from keras_mot.quantization.algorithms.gptq import check_damping, descended, gptq
 from keras_mot.quantization.algorithms.second_order_rounding import SecondOrderRounding
 from keras_mot.second_order import damped
@@ -54,11 +55,11 @@ class AdaRound(Config, SecondOrderRounding):
 
     def __post_init__(self):
         check_damping(self.damping)
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int):
+        if not is_whole(self.iterations):
             raise TypeError(f"`iterations` should be an integer; received {describe(self.iterations)}.")
         if self.iterations < 1:
             raise ValueError(f"`iterations` should be at least 1; received {describe(self.iterations)}.")
-        if isinstance(self.penalty, bool) or not isinstance(self.penalty, int | float):
+        if not is_number(self.penalty):
             raise TypeError(f"`penalty` should be a number; received {describe(self.penalty)}.")
         if not 0 < self.penalty < np.inf:
             raise ValueError(f"`penalty` should be above 0; received {describe(self.penalty)}.")

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_mot._config import Config
 from keras_mot._messages import describe
+from keras_mot._numbers import is_number
 from keras_mot.quantization.algorithms.second_order_rounding import SecondOrderRounding
 from keras_mot.second_order import inverse_factor
 from keras_mot.transforms.grid import Grid
@@ -56,7 +57,7 @@ class GPTQ(Config, SecondOrderRounding):
 
 def check_damping(damping):
     """Raises an error if this is no share that can be added to a diagonal."""
-    if isinstance(damping, bool) or not isinstance(damping, int | float):
+    if not is_number(damping):
         raise TypeError(f"`damping` should be a number; received {describe(damping)}.")
     if not 0 <= damping < np.inf:
         raise ValueError(f"`damping` should be at least 0; received {describe(damping)}.")

@@ -111,17 +111,17 @@ def search(
     check_installed()
     if not isinstance(budget, Budget):
         raise TypeError(f"`budget` should be a `Budget`, such as `Budget(zipped=40_000)`; received {describe(budget)}.")
-    check_whole("trials", trials, 1)
+    trials = check_whole("trials", trials, 1)
     if time_limit is not None:
         check_number("time_limit", time_limit, 0.0, math.inf)
-    check_whole("latency_runs", latency_runs, 0)
+    latency_runs = check_whole("latency_runs", latency_runs, 0)
     if fine_tune is not None and not isinstance(fine_tune, FineTune):
         raise TypeError(f"`fine_tune` should be a `FineTune` or None; received {describe(fine_tune)}.")
     if budget.latency_ms is not None and not latency_runs:
         raise ValueError("The budget limits `latency_ms`, and `latency_runs` is 0: nothing would be timed.")
     families, executor = families_for(families), find_executor(executor)
     check_model(model, "search")
-    check_seed(seed)
+    seed = check_seed(seed)
     settings = {"metric": metric, "loss": loss, "seed": seed, "latency_runs": latency_runs}
     if not executor.shares_process:
         _check_names(settings)

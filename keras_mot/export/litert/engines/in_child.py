@@ -6,15 +6,13 @@ One process can hold one Keras backend only. The model travels as a saved `.kera
 import dataclasses
 import importlib.util
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 
 import keras
 
 from keras_mot._keras import flatten_layers
+from keras_mot.export.litert.engines import kept_child
 from keras_mot.export.litert.engines.conversion import Conversion, UnsupportedOperationError
 
 _WAY_OUT = (
@@ -24,9 +22,10 @@ _WAY_OUT = (
 
 
 def convert_in_child(model, signature, request):
-    """Converts `model` as the `ConversionRequest` says, in one child process; returns a `Conversion`."""
+    """Converts `model` as the `ConversionRequest` says, in a child process; returns a `Conversion`."""
+    classes = custom_classes(model)
     task = {
-        "modules": custom_modules(model),
+        "modules": list(dict.fromkeys(kind.__module__ for kind in classes)),
         "floatx": keras.config.floatx(),
         "image_data_format": keras.config.image_data_format(),
         "inputs": [[tensor.name, tensor.shape, tensor.dtype] for tensor in signature.inputs],
@@ -37,7 +36,7 @@ def convert_in_child(model, signature, request):
         directory = pathlib.Path(directory)
         _save(model, directory / "model.keras")
         (directory / "task.json").write_text(json.dumps(task))
-        _run_child(directory)
+        kept_child.run(directory, classes)
         answer = json.loads((directory / "answer.json").read_text())
         if "error" in answer:
             raise (UnsupportedOperationError if answer["unsupported"] else ValueError)(answer["error"])
@@ -55,21 +54,21 @@ def _read_if_written(path):
     return path.read_bytes() if path.is_file() else None
 
 
-def custom_modules(model):
-    """The modules of the model's own classes, which the child process must import.
+def custom_classes(model):
+    """The model's own classes, whose modules the child process must import.
 
     Raises:
         ValueError: A class cannot be found by importing a module.
     """
-    modules = []
+    classes = []
     for layer in flatten_layers(model):
         kind = type(layer)
         if kind.__module__.split(".")[0] == "keras":
             continue
         _check_importable(kind, layer)
-        if kind.__module__ not in modules:
-            modules.append(kind.__module__)
-    return modules
+        if kind not in classes:
+            classes.append(kind)
+    return classes
 
 
 def _check_importable(kind, layer):
@@ -103,23 +102,3 @@ def _save(model, path):
             f"{keras.backend.backend()} backend needs: {error} Fix this, or run the export with "
             f"KERAS_BACKEND=tensorflow."
         ) from error
-
-
-def _run_child(directory):
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-    }
-    command = [sys.executable, "-m", "keras_mot.export.litert.engines.worker", str(directory)]
-    child = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    if child.returncode != 0 or not (directory / "answer.json").is_file():
-        tail = "\n".join(child.stdout.decode(errors="replace").strip().splitlines()[-15:])
-        raise RuntimeError(
-            f"The process that converts the model with TensorFlow ended with status {child.returncode}. Run "
-            f"the export with KERAS_BACKEND=tensorflow to see more. Its last words:\n{tail}"
-        )

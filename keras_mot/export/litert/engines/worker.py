@@ -1,18 +1,40 @@
-"""The child process of an export from another backend: `python -m keras_mot.export.litert.engines.worker DIR`.
+"""The child process of exports from another backend: `python -m keras_mot.export.litert.engines.worker SECONDS`.
 
-Reads `model.keras` and `task.json` from the directory; writes `dense.tflite`, `sparse.tflite` and
-`answer.json`.
+Each line that it is sent is the path of a folder: it reads `model.keras` and `task.json` there, writes `dense.tflite`,
+`sparse.tflite` and `answer.json`, and answers `DONE`. It ends with its input, and after so many seconds without work.
 """
 
 import importlib
 import json
+import os
 import pathlib
 import sys
+import threading
+
+DONE = "done"
+"""The line that says that a task was done."""
 
 
-def main(directory):
+def main(idle):
+    """Does what it is asked for, until its input ends or `idle` seconds have passed without work."""
+    # What is printed while models are loaded and converted, by whatever code, is no answer.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    while True:
+        waiting = threading.Timer(float(idle), os._exit, (0,))
+        waiting.daemon = True
+        waiting.start()
+        line = sys.stdin.readline()
+        waiting.cancel()
+        if not line:
+            return
+        _do(pathlib.Path(line.removesuffix("\n")))
+        answers.write(f"{DONE}\n")
+        answers.flush()
+
+
+def _do(directory):
     """Does the task that a folder describes, and leaves its result there."""
-    directory = pathlib.Path(directory)
     task = json.loads((directory / "task.json").read_text())
     try:
         conversion = _convert(directory, task)
@@ -29,6 +51,17 @@ def main(directory):
     except _UserError as error:
         answer = {"error": str(error), "unsupported": error.unsupported}
     (directory / "answer.json").write_text(json.dumps(answer))
+    _forget()
+
+
+def _forget():
+    """Leaves nothing of a model to the next one."""
+    import gc
+
+    import keras
+
+    keras.utils.clear_session()
+    gc.collect()
 
 
 class _UserError(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot.export.dependencies import check_installed, require
 from keras_mot.export.litert.integers.operators import operators_of
 from keras_mot.export.litert.isolation import ChildProcess
@@ -60,7 +61,7 @@ class MicroRunner(FileRunner):
         keep_values: bool = False,
     ):
         check_installed("tflite_micro", "ai_edge_litert", purpose="files for microcontrollers")
-        if arena_bytes is not None and (isinstance(arena_bytes, bool) or not isinstance(arena_bytes, int)):
+        if arena_bytes is not None and not is_whole(arena_bytes):
             raise TypeError(f"`arena_bytes` must be an integer or None. Received: {describe(arena_bytes)}.")
         if arena_bytes is not None and arena_bytes < 1:
             raise ValueError(f"`arena_bytes` must be 1 or more. Received: {arena_bytes}.")

@@ -1,0 +1,140 @@
+"""The process that converts with TensorFlow, kept for the next export: TensorFlow takes seconds to start.
+
+It ends with this process, after `IDLE` seconds without work, and where what it has imported may be out of date.
+"""
+
+import atexit
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+
+from keras_mot.export.litert.engines.worker import DONE
+
+IDLE = 120.0
+"""Seconds after which a process without work ends."""
+
+_LAST_LINES = 15
+_LOCK = threading.Lock()
+_kept = None
+
+
+def run(directory: pathlib.Path, classes: list[type]) -> None:
+    """Has the task of a folder done, see `worker`, in the process that is kept, or in a new one.
+
+    Args:
+        directory: holds `model.keras` and `task.json`; `answer.json` and files come to lie there.
+        classes: the user's own, which the process imports.
+
+    Raises:
+        RuntimeError: if the process ends without an answer.
+    """
+    global _kept
+    with _LOCK:
+        if _kept is not None and not _kept.suits(classes):
+            _kept.end()
+            _kept = None
+        try:
+            if _kept is None or not _kept.does(directory):  # it may have ended just now, having waited for too long
+                _kept = _Child()
+                if not _kept.does(directory):
+                    raise RuntimeError(
+                        f"The process that converts the model with TensorFlow ended with status {_kept.end()}. Run the "
+                        f"export with KERAS_BACKEND=tensorflow to see more. Its last words:\n{_kept.last_words()}"
+                    )
+            _kept.knows(classes)
+        except BaseException:  # an interrupted one may still be at work
+            if _kept is not None:
+                _kept.end()
+            _kept = None
+            raise
+
+
+@atexit.register
+def _end():
+    if _kept is not None:
+        _kept.end()
+
+
+class _Child:
+    """A process, what it was started with, and the user's classes that it has imported."""
+
+    def __init__(self):
+        self._environment, self._parent, self._classes = _environment(), os.getpid(), {}
+        self._modules = {}
+        self._log = tempfile.TemporaryFile()
+        command = [sys.executable, "-m", "keras_mot.export.litert.engines.worker", str(IDLE)]
+        self._process = subprocess.Popen(
+            command,
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def suits(self, classes):
+        """Whether it would do a task as a new one would."""
+        if self._process.poll() is not None or self._parent != os.getpid() or self._environment != _environment():
+            return False
+        known = all(self._classes.get(_name(kind), kind) is kind for kind in classes)
+        return known and all(_changed(module) == before for module, before in self._modules.items())
+
+    def does(self, directory):
+        """Has a task done; returns whether there is an answer."""
+        try:
+            self._process.stdin.write(f"{directory}\n")
+            self._process.stdin.flush()
+        except OSError:
+            return False
+        return self._process.stdout.readline().strip() == DONE and (directory / "answer.json").is_file()
+
+    def knows(self, classes):
+        """Notes which classes it has imported, and from which files."""
+        self._classes |= {_name(kind): kind for kind in classes}
+        self._modules |= {kind.__module__: _changed(kind.__module__) for kind in classes}
+
+    def last_words(self):
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-_LAST_LINES:])
+
+    def end(self):
+        """Ends it; returns its status."""
+        if self._parent != os.getpid():  # a fork of the process that has started it
+            return None
+        for stream in (self._process.stdin, self._process.stdout):
+            try:
+                stream.close()
+            except OSError:
+                pass
+        if self._process.poll() is None:
+            self._process.terminate()
+        return self._process.wait()
+
+
+def _environment():
+    return {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
+
+
+def _name(kind):
+    return kind.__module__, kind.__qualname__
+
+
+def _changed(module):
+    """When the file of a module was written last; `None` of one without a file."""
+    try:
+        origin = importlib.util.find_spec(module).origin
+        return os.stat(origin).st_mtime_ns
+    except (AttributeError, ImportError, OSError, TypeError, ValueError):
+        return None
