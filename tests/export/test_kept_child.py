@@ -1,4 +1,4 @@
-"""Exports from JAX and PyTorch share the process that converts with TensorFlow, as long as that is what a new one does."""
+"""Exports from JAX and PyTorch share the process that converts with TensorFlow, while it does what a new one would."""
 
 import importlib
 import os

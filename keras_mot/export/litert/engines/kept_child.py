@@ -4,6 +4,7 @@ It ends with this process, after `IDLE` seconds without work, and where what it 
 """
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -42,8 +43,8 @@ def run(directory: pathlib.Path, classes: list[type]) -> None:
                 _kept = _Child()
                 if not _kept.does(directory):
                     raise RuntimeError(
-                        f"The process that converts the model with TensorFlow ended with status {_kept.end()}. Run the "
-                        f"export with KERAS_BACKEND=tensorflow to see more. Its last words:\n{_kept.last_words()}"
+                        f"The process that converts the model with TensorFlow ended with status {_kept.status()}. Run "
+                        f"the export with KERAS_BACKEND=tensorflow to see more. Its last words:\n{_kept.last_words()}"
                     )
             _kept.knows(classes)
         except BaseException:  # an interrupted one may still be at work
@@ -65,7 +66,7 @@ class _Child:
     def __init__(self):
         self._environment, self._parent, self._classes = _environment(), os.getpid(), {}
         self._modules = {}
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is ended
         command = [sys.executable, "-m", "keras_mot.export.litert.engines.worker", str(IDLE)]
         self._process = subprocess.Popen(
             command,
@@ -98,23 +99,26 @@ class _Child:
         self._classes |= {_name(kind): kind for kind in classes}
         self._modules |= {kind.__module__: _changed(kind.__module__) for kind in classes}
 
+    def status(self):
+        """What it has ended with, once it has closed its outputs."""
+        return self._process.wait()
+
     def last_words(self):
+        """The end of what it has printed."""
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return "\n".join(lines[-_LAST_LINES:])
 
     def end(self):
-        """Ends it; returns its status."""
-        if self._parent != os.getpid():  # a fork of the process that has started it
-            return None
-        for stream in (self._process.stdin, self._process.stdout):
-            try:
+        """Ends it, where it is this process that has started it and not one that was forked since."""
+        if self._parent != os.getpid():
+            return
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            with contextlib.suppress(OSError):
                 stream.close()
-            except OSError:
-                pass
         if self._process.poll() is None:
             self._process.terminate()
-        return self._process.wait()
+        self._process.wait()
 
 
 def _environment():
