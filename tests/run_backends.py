@@ -24,6 +24,7 @@ PARTS = {
     "quantization": ("quantization",),
     "techniques": ("clustering", "graph", "layers", "sparsity", "transforms"),
     "files": ("cli", "export"),
+    "guides and recipes": ("docs", "recipes"),
     "the rest": (),
 }
 

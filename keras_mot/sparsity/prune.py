@@ -47,8 +47,8 @@ def prune_low_magnitude(
 
     Args:
         to_prune: a built Keras model of any kind, a layer (which need not be built), or a list of layers.
-        pruning_schedule: a `PruningSchedule`, or the fraction of zeros, in [0, 1), of a `ConstantSparsity` from the first
-            step on. Defaults to 0.5.
+        pruning_schedule: a `PruningSchedule`, or the fraction of zeros, in [0, 1), of a `ConstantSparsity` from
+            the first step on. Defaults to 0.5.
         block_size: (inputs, outputs) of the blocks that are pruned together, in dense and convolution kernels.
         block_pooling_type: `"AVG"` or `"MAX"`, how a block is scored.
         pruning_policy: a `PruningPolicy` that says which layers may be pruned.
