@@ -10,7 +10,8 @@ endif
 VENV := .venv
 STAMP := $(VENV)/.installed
 BACKENDS ?= tensorflow jax torch
-WORKERS ?= 2
+# Jobs of the suite that run at once; by default as many as there are cores, and memory for.
+WORKERS ?= 0
 # Another command that `make test` runs as one of its jobs.
 ALSO ?=
 VERSIONS ?= lowest newest

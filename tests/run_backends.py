@@ -119,11 +119,21 @@ def environment(backend, folder):
     return variables
 
 
+def room():
+    """How many jobs may run at once: one for each core, of 4 GB each; two, if there is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    names = getattr(os, "sysconf_names", {})
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else 8 << 30
+    return max(2, min(cores, pages // (4 << 30)))
+
+
 def main():
     """Runs the parts on the backends that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backends", nargs="+", choices=["tensorflow", "jax", "torch"])
-    parser.add_argument("--workers", type=int, default=2, help="jobs that run at once")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="jobs that run at once; by default, what there is room for"
+    )
     parser.add_argument("--also", default="", help="a command that is run as a job, too, before the others")
     arguments, options = parser.parse_known_args()
     backends = list(dict.fromkeys(arguments.backends))
@@ -132,7 +142,7 @@ def main():
     folder = tempfile.mkdtemp(prefix="keras-mot-jax-cache-")
     started = time.monotonic()
     try:
-        with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
+        with concurrent.futures.ThreadPoolExecutor(arguments.workers or room()) as pool:
             passed = list(pool.map(lambda job: job.run(options, folder), jobs))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -61,6 +61,7 @@ def test_each_layer_reaches_the_target_exactly(sparsity):
     sizes = [12 * 20, 20 * 16, 16 * 3]
     expected = [min(int(np.floor(size * sparsity + 0.5)), size - 1) for size in sizes]
     assert zeros(shot(classifier(), ConstantSparsity(sparsity))) == expected
+    assert zeros(shot(classifier(), np.float64(sparsity))) == expected
 
 
 def test_the_smallest_weights_go():
