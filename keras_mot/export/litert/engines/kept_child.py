@@ -19,6 +19,7 @@ IDLE = 120.0
 """Seconds after which a process without work ends."""
 
 _LAST_LINES = 15
+_OF_NO_MATTER = ("PYTEST_CURRENT_TEST",)  # what tests are told by, and no code is meant to read
 _LOCK = threading.Lock()
 _kept = None
 
@@ -123,7 +124,7 @@ class _Child:
 
 def _environment():
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in _OF_NO_MATTER},
         "KERAS_BACKEND": "tensorflow",
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
