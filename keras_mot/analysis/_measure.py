@@ -12,6 +12,7 @@ from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._sizes import zipped_bytes
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
+from keras_mot.analysis.brotli import brotli_bytes
 from keras_mot.analysis.measurements import Measurement, Report
 from keras_mot.analysis.metrics import make_metric
 from keras_mot.analysis.subjects import Subject, collect, open_subject, start
@@ -193,16 +194,18 @@ def _row(name, subject, metric, latency):
     if many and subject.kind == DEFAULT.name:
         in_floats = any(tensor.dtype.startswith("float") for tensor in many)
         speed = sparse_speed(content, in_floats, any(tensor.sparse_encoding for tensor in subject.tensors))
+    zipped = zipped_bytes(content)
     return Measurement(
         name=name,
         kind=subject.kind,
         path=subject.path,
         bytes=len(content),
-        zipped_bytes=zipped_bytes(content),
+        zipped_bytes=zipped,
         parameters=sum(tensor.size for tensor in subject.tensors),
         metric=metric[0],
         latency_ms=latency,
         tensors=subject.tensors,
         metrics=metric[1],
         sparse_speed=speed,
+        brotli_bytes=brotli_bytes(content, zipped),
     )

@@ -150,9 +150,12 @@ _FIELDS = {
     "weights": lambda value: isinstance(value, str),
     "sparse_encoding": lambda value: isinstance(value, bool),
     "float_operators": _is_reasons,
+    "brotli_bytes": lambda value: value is None or _is_count(value),
+    "arena_bytes": lambda value: value is None or _is_count(value),
+    "verification": lambda value: isinstance(value, str),
 }
 """What the numbers of a stage must be; its names follow from its place."""
-_LATER = {"float_operators": ()}
+_LATER = {"float_operators": (), "brotli_bytes": None, "arena_bytes": None, "verification": ""}
 """What logs of earlier versions lack."""
 
 

@@ -348,6 +348,9 @@ class Run:
             weights=getattr(exported, "weights", "float32"),
             sparse_encoding=getattr(exported, "sparse_encoding", False),
             float_operators=tuple(getattr(exported, "float_operators", ())),
+            brotli_bytes=row.brotli_bytes,
+            arena_bytes=getattr(exported, "arena_bytes", None),
+            verification=getattr(exported, "verification", ""),
         )
         if folder.stages:
             result = dataclasses.replace(result, collapsed=collapsed(result, folder.stages[0], self.metric))
