@@ -24,6 +24,7 @@ SUFFIX = ".kmot"
 _MAGIC, _VERSION = b"KMOT", 1
 _LONGEST_HEADER = 2**16
 _CHUNK = 2**16
+_QUALITY = 11  # of Brotli, the best
 _BSDIFF = "1.3.2"  # earlier ones give the lengths in lists
 
 
@@ -170,7 +171,7 @@ def _digest(content):
 def _package(header, parts):
     """The bytes of a package of these parts."""
     brotli = require("brotli")
-    packed = [brotli.compress(part, quality=11, lgwin=24) for part in parts]
+    packed = [brotli.compress(part, quality=_QUALITY, lgwin=24) for part in parts]
     stored = b"".join(packed)
     sizes = {"parts": [[len(part), len(small)] for part, small in zip(parts, packed, strict=True)]}
     text = json.dumps({**header, **sizes, "stored_sha256": _digest(stored)}, separators=(",", ":")).encode()
@@ -279,10 +280,10 @@ def _decompressed(stored, size):
             chunk = b""
             if decompressor.can_accept_more_data():
                 chunk, start = stored[start : start + _CHUNK], start + _CHUNK
-                if not chunk:
-                    break
             found.append(decompressor.process(chunk, output_buffer_limit=_CHUNK))
             length += len(found[-1])
+            if start >= len(stored) and not found[-1]:  # what it held back has come out, too
+                break
     except brotli.error as error:
         raise ValueError(f"it cannot be decompressed ({error})") from error
     if length > size:

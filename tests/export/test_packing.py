@@ -43,6 +43,17 @@ def test_files_come_back(files, tmp_path):
     assert "brotli" in str(package)
 
 
+@pytest.mark.parametrize("size", [2**16, 2**17, 300_001, 2**20])
+def test_large_files_that_compress_well_come_back(size, tmp_path, monkeypatch):
+    """Of such, the decompressor holds much back when it has read all."""
+    path = tmp_path / "large.tflite"
+    path.write_bytes(np.random.default_rng(0).choice([0, 0, 0, 7, 249], size).astype("u1").tobytes())
+    monkeypatch.setattr("keras_mot.export.packing._QUALITY", 5)  # the best ones take a second for a megabyte
+    package = pack(path, tmp_path / "large.kmot")
+    assert package.bytes < 0.3 * size
+    assert unpack(package.path, tmp_path / "again.tflite").read_bytes() == path.read_bytes()
+
+
 def test_differences_are_small_and_want_their_base(files, tmp_path):
     older, newer = files
     whole, package = pack(newer, tmp_path / "whole.kmot"), pack(newer, tmp_path / "new.kmot", base=older)
