@@ -138,7 +138,7 @@ def _json(path):
 def _variant(stage: StageResult, timed: bool) -> Variant:
     return Variant(
         name=stage.name,
-        kind="litert",
+        kind="keras" if stage.artifact == stage.model_path else "litert",
         bytes=stage.bytes,
         zipped_bytes=stage.zipped_bytes,
         sparsity=stage.sparsity,

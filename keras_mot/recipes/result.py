@@ -35,7 +35,7 @@ class StageResult:
         values_of_kernels: dictionary from the name of each kernel in the file to how many different values it has.
         latency_ms: median milliseconds for one sample in the runtime, one thread; `None` if nothing was timed.
         seconds: that the stage took, training included, measuring not.
-        artifact: path of the exported file.
+        artifact: path of the exported file; the `.keras` file of a stage in floats that LiteRT has no kernels for.
         model_path: path of the `.keras` file, with the transforms of the stage.
         metrics: of a model of several outputs, dictionary from output to the metric of the file.
         collapsed: whether the file has lost more than a tenth of the float file's metric, or, where less is better, has

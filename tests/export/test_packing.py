@@ -208,6 +208,7 @@ def test_the_command_line(files, tmp_path, capsys):
     assert main(["pack", newer, "--base", older, "-o", package]) == 0
     assert "delta" in capsys.readouterr().out
     assert main(["unpack", package, "-o", str(back)]) == 2
+    assert "name that one by `--base FILE`" in capsys.readouterr().err
     assert not back.exists()
     assert main(["unpack", package, "--base", older, "-o", str(back)]) == 0
     assert back.read_bytes() == files[1].read_bytes()
