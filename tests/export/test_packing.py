@@ -11,6 +11,7 @@ import keras_mot.export.packing
 from keras_mot._packages import is_installed
 from keras_mot.cli import main
 from keras_mot.export.packing import pack, package_of, unpack
+from keras_mot.export.value_differences import differences, restored
 
 pytestmark = [
     pytest.mark.backend_independent,
@@ -66,6 +67,37 @@ def test_differences_are_small_and_want_their_base(files, tmp_path):
         unpack(package.path, output, base=newer)
     assert not output.exists()
     assert unpack(package.path, output, base=older).read_bytes() == newer.read_bytes()
+
+
+def clustered(generator, palettes, moved):
+    """Channels of weights with a palette each, some of which have moved to another of its values."""
+    chosen = np.random.default_rng(1).integers(0, 16, (40, 1000))
+    places = generator.random(chosen.shape) < moved
+    chosen = np.where(places, generator.integers(0, 16, chosen.shape), chosen)
+    return np.take_along_axis(palettes, chosen, 1).astype("u1").tobytes()
+
+
+def test_values_that_move_together(tmp_path):
+    """After fine-tuning: other palettes, nearly the same assignments."""
+    generator = np.random.default_rng(0)
+    palettes = np.sort(generator.permuted(np.tile(np.arange(256), (40, 1)), axis=1)[:, :16], axis=1)
+    older = clustered(generator, palettes, 0.0)
+    newer = clustered(generator, palettes + generator.integers(-2, 3, palettes.shape), 0.02)
+    assert np.mean(np.frombuffer(older, "u1") != np.frombuffer(newer, "u1")) > 0.7
+    found = differences(older, newer)
+    assert np.mean(np.frombuffer(found, "u1") == 0) > 0.9
+    assert restored(older, found) == newer
+    for other in (older[:500], older + older, b""):
+        assert restored(other, differences(other, newer)) == newer
+    (tmp_path / "old").write_bytes(older)
+    (tmp_path / "new").write_bytes(newer)
+    package = pack(tmp_path / "new", tmp_path / "p.kmot", base=tmp_path / "old")
+    alone = pack(tmp_path / "new", tmp_path / "alone.kmot")
+    assert package.method == "delta"
+    assert package.bytes < 0.25 * alone.bytes
+    assert unpack(package.path, tmp_path / "again", base=tmp_path / "old").read_bytes() == newer
+    with pytest.raises(ValueError, match="another file than"):
+        unpack(package.path, tmp_path / "wrong", base=tmp_path / "new")
 
 
 def test_a_difference_that_is_no_smaller_is_not_kept(tmp_path):
@@ -148,6 +180,7 @@ def test_lengths_in_a_difference_that_are_wrong(damage, files, tmp_path, monkeyp
         return [lengths.tobytes()[: -1 if damage == "cut" else None], *others]
 
     monkeypatch.setattr(keras_mot.export.packing, "_difference", difference)
+    monkeypatch.setattr(keras_mot.export.packing, "_LARGEST_WALKED", 0)  # so that it is the one of bsdiff
     path = pack(newer, tmp_path / "new.kmot", base=older).path
     with pytest.raises(ValueError, match="the lengths in it are wrong"):
         unpack(path, tmp_path / "back", base=older)
