@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_mot._messages import describe
 from keras_mot._tables import markdown_table, text_table
+from keras_mot.analysis.check_report import grouped_lines
 from keras_mot.export.dependencies import check_compiler
 from keras_mot.export.litert.ethos_u.compiling import existing_file
 from keras_mot.export.litert.ethos_u.estimate import EthosUEstimate, estimated
@@ -83,11 +84,18 @@ class EthosUReport:
         )
 
     def _on_cpu(self):
-        return [
-            f"{name}: on the CPU: {each.operator} ({each.layer}): {each.reason}"
+        floats = [
+            f"{name}: the NPU computes nothing of it, for it computes with integers alone: quantize the model first "
+            '(`quantize_post_training(..., target="ethos-u")`; `keras-mot quantize --target ethos-u`)'
             for name, estimate in self.estimates.items()
-            for each in estimate.off_npu
+            if estimate.off_npu and not estimate.cycles
         ]
+        lines = [
+            f"{name}: on the CPU: {line}"
+            for name, estimate in self.estimates.items()
+            for line in grouped_lines(estimate.off_npu)
+        ]
+        return floats + lines
 
 
 def ethos_u(

@@ -71,7 +71,10 @@ def one_scale(operator, index):
     tensor = operator.input(index)
     if tensor is None or len(tensor.scales) <= 1:
         return None
-    return f"its weights have {len(tensor.scales)} scales, one for each channel; one for all is demanded"
+    return (
+        f"its weights have {len(tensor.scales)} scales, one for each channel; one for all is demanded: quantize with "
+        "`QuantizationScheme(per_channel=False)` (`keras-mot quantize --per-tensor`)"
+    )
 
 
 @limit

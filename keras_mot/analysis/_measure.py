@@ -13,12 +13,16 @@ from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._sizes import zipped_bytes
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
+from keras_mot.analysis.brotli import brotli_bytes
 from keras_mot.analysis.measurements import Measurement, Report
 from keras_mot.analysis.metrics import make_metric
 from keras_mot.analysis.subjects import Subject, collect, open_subject, start
 from keras_mot.data.arrays import part, sample_count
 from keras_mot.data.pairs import batches, check_data, count_batches
 from keras_mot.export.litert.sparse.speed import sparse_speed
+
+_OF_KERNELS = 0.02
+"""Share of the values of all kernels below which those with many zeros are not spoken of."""
 
 
 def measure(
@@ -187,23 +191,32 @@ def _time(named, sample, runs, bar):
     return [next(latencies) if subject in timed else None for _, subject in named]
 
 
+def _with_many_zeros(tensors):
+    """The kernels of which more than two thirds are zero, where they count: other constants have zeros, too."""
+    kernels = [tensor for tensor in tensors if tensor.is_kernel]
+    many = [tensor for tensor in kernels if 3 * tensor.zeros > 2 * tensor.size and tensor.zeros < tensor.size]
+    enough = _OF_KERNELS * sum(tensor.size for tensor in kernels)
+    return many if sum(tensor.size for tensor in many) >= enough else []
+
+
 def _row(name, subject, metric, latency):
     content = subject.content()
-    many = [tensor for tensor in subject.tensors if len(tensor.shape) > 1 and 3 * tensor.zeros > 2 * tensor.size]
-    speed = None
+    many, speed = _with_many_zeros(subject.tensors), None
     if many and subject.kind == DEFAULT.name:
         in_floats = any(tensor.dtype.startswith("float") for tensor in many)
         speed = sparse_speed(content, in_floats, any(tensor.sparse_encoding for tensor in subject.tensors))
+    zipped = zipped_bytes(content)
     return Measurement(
         name=name,
         kind=subject.kind,
         path=subject.path,
         bytes=len(content),
-        zipped_bytes=zipped_bytes(content),
+        zipped_bytes=zipped,
         parameters=sum(tensor.size for tensor in subject.tensors),
         metric=metric[0],
         latency_ms=latency,
         tensors=subject.tensors,
         metrics=metric[1],
         sparse_speed=speed,
+        brotli_bytes=brotli_bytes(content, zipped),
     )

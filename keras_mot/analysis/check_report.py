@@ -3,9 +3,15 @@
 import collections
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from keras_mot._tables import wrapped
+
+_LOOP = "/while"
+"""What follows the name of a recurrent layer in the scopes of its steps."""
+_SHOWN = 6
+"""Layers that a line names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +27,35 @@ class Finding:
     layer: str
     operator: str
     reason: str
+
+
+def grouped_lines(findings: Iterable[Any]) -> list[str]:
+    """A line for each reason: which operators of which layers; the steps of a loop are those of its layer.
+
+    Args:
+        findings: with `layer`, `operator` and `reason`.
+    """
+    findings = list(findings)
+    loops = {each.layer.split(_LOOP)[0] for each in findings if _LOOP in each.layer}
+    operators, count = {}, collections.Counter()
+    for each in findings:
+        layer = next((loop for loop in loops if f"{each.layer}/".startswith(f"{loop}/")), each.layer)
+        operators.setdefault((each.reason, layer), {})[each.operator] = None
+        count[each.reason, layer] += 1
+    layers = {}
+    for (reason, layer), names in operators.items():
+        layers.setdefault((reason, tuple(sorted(names))), []).append(layer)
+    lines = []
+    for (reason, names), where in layers.items():
+        times = sum(count[reason, layer] for layer in where)
+        many = f" ({times} times)" if times > max(len(names), len(where)) else ""
+        lines.append(f"{', '.join(names)} ({_first(where)}): {reason}{many}")
+    return lines
+
+
+def _first(names):
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +99,7 @@ class CheckReport:
         count = sum(each.operator != "input" for each in self.findings)
         verdict = "all of which map" if self.maps else f"of which {self.operators - count} map"
         lines = [f"{self.path}, {self.target}{level}: {self.operators} operators, {verdict}."]
-        for each, times in collections.Counter(self.findings).items():
-            lines.append(f"  {each.operator} ({each.layer}): {each.reason}{f' ({times} times)' if times > 1 else ''}")
+        lines += [f"  {line}" for line in grouped_lines(self.findings)]
         how = (
             "Checked by rules only: it was neither compiled nor run"
             if self.rules_only

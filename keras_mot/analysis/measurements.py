@@ -9,6 +9,7 @@ from typing import Any
 from keras_mot._formats import FORMATS
 from keras_mot._tables import ShownAsTable, markdown_table, wrapped
 from keras_mot.analysis._tensors import TensorStats, share_of_zeros
+from keras_mot.analysis.brotli import BROTLI, brotli_column
 from keras_mot.export.litert.sparse.speed import SparseSpeed
 
 
@@ -31,6 +32,8 @@ class Measurement:
         metrics: For a model of several outputs, dictionary from output to the value of its metric.
         sparse_speed: Of a `.tflite` file with a kernel of more than two thirds of zeros, whether XNNPACK's sparse
             kernels make use of them on Arm, and what of that can be measured here; None of others.
+        brotli_bytes: Size of the file compressed by Brotli, at quality 10, or at 9 where it is larger than 4 MB or zip
+            saves less than a tenth; None where Brotli (the extra `pack`) is not installed.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Measurement:
     tensors: tuple[TensorStats, ...]
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     sparse_speed: SparseSpeed | None = None
+    brotli_bytes: int | None = None
 
     @property
     def sparsity(self) -> float:
@@ -141,6 +145,7 @@ class Report(ShownAsTable):
             "model": [row.name for row in self],
             "bytes": [f"{row.bytes:,}" for row in self],
             "zipped": [f"{row.zipped_bytes:,}" for row in self],
+            **brotli_column(self),
             "parameters": [f"{row.parameters:,}" for row in self],
             "sparsity": [f"{row.sparsity:.1%}" for row in self],
             "overall": [f"{row.overall_sparsity:.1%}" for row in self],
@@ -162,6 +167,8 @@ class Report(ShownAsTable):
             "sparsity: zeros in kernels (two or more dimensions)",
             "overall: zeros in all parameters",
         ]
+        if brotli_column(self):
+            parts.insert(1, BROTLI)
         if any(row.has_palettes for row in self):
             parts.append("palettes: bytes of the weights as palettes and indices")
         if self.metric_name is not None:

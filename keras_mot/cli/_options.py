@@ -3,13 +3,14 @@
 import argparse
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from keras_mot._formats import DEFAULT, KERAS
 from keras_mot.cli._errors import UsageError
 from keras_mot.cli._files import existing_file, writable_file
 
 _TYPES = ("float32", "int8", "uint8", "int16")
+_UNITS = {"kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20, "b": 1.0, "": 1.0}
 
 
 def add_model(parser):
@@ -141,6 +142,12 @@ def add_calibration(group):
 def add_blocks(group):
     """Adds how many weights share a scale."""
     group.add_argument(
+        "--per-tensor",
+        action="store_true",
+        help="one scale for all channels of a kernel, as Android's NNAPI wants it of dense layers (default: one for "
+        "each channel)",
+    )
+    group.add_argument(
         "--block-size",
         type=int,
         choices=(32, 64, 128, 256),
@@ -210,6 +217,24 @@ def at_least(least: int) -> Callable[[str], int]:
 
     parse.__name__ = "integer"  # what argparse calls it in messages
     return parse
+
+
+def size(text: str) -> int:
+    """Bytes, given with a unit or without."""
+    value = with_unit(text, _UNITS, "a size such as 40000, 40kB or 1.5MB")
+    if not 1 <= value < 2**60:
+        raise argparse.ArgumentTypeError(f"a size above 0; received {text!r}")
+    return int(value)
+
+
+def with_unit(text: str, units: Mapping[str, float], what: str) -> float:
+    """A number with one of some units, in the smallest; `what` is said of others."""
+    number = text.strip().lower()
+    unit = number.lstrip("0123456789._e+-")
+    try:
+        return float(number.removesuffix(unit)) * units[unit.strip()]
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"{what}; received {text!r}") from None
 
 
 def by_output(option, values):

@@ -27,6 +27,7 @@ def settings_of(options):
         "rounding": options.rounding,
         "target": options.target,
         "block_size": options.block_size,
+        "per_channel": not options.per_tensor,
         **of_integer_file(options),
     }
 
@@ -44,5 +45,7 @@ def check_scheme(options):
             raise UsageError(f"`--scheme {options.scheme}` takes and returns floats: leave `--{side}-type` out.")
     if options.placement:
         raise UsageError(f"`--scheme {options.scheme}` has dense layers and embeddings in integers, and nothing else.")
+    if options.per_tensor:
+        raise UsageError(f"`--scheme {options.scheme}` has a scale for each channel: leave `--per-tensor` out.")
     if options.target != "litert":
         raise UsageError(f"`--scheme {options.scheme}` needs floats, which `--target {options.target}` does not have.")

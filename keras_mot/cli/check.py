@@ -2,7 +2,7 @@
 
 import argparse
 
-from keras_mot._formats import DEFAULT
+from keras_mot._formats import DEFAULT, KERAS
 from keras_mot.cli import _options
 from keras_mot.cli._errors import EXIT_FAILED, UsageError, blamed_on_input
 from keras_mot.cli._files import existing_file
@@ -48,6 +48,11 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
 def check(options: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments, before a backend is loaded."""
     path = existing_file(options.file, "a `.tflite` file")
+    if path.suffix == KERAS:
+        raise UsageError(
+            f"'{path}' is a saved Keras model; accelerators take `{DEFAULT.suffix}` files: `keras-mot quantize` or "
+            "`keras-mot export` makes one."
+        )
     if path.suffix != DEFAULT.suffix:
         raise UsageError(f"'{path}' is no `{DEFAULT.suffix}` file.")
     if options.api_level is not None and options.target != "nnapi":

@@ -69,9 +69,9 @@ def _add_micro(parser):
     )
     group.add_argument(
         "--arena-limit",
-        type=_options.at_least(1),
-        metavar="BYTES",
-        help="most bytes of the arena, in which decoded kernels stand, too (default: any)",
+        type=_options.size,
+        metavar="N",
+        help="most bytes of the arena, in which decoded kernels stand, too: 145000, 145kB (default: any)",
     )
     group.add_argument(
         "--c-sources", metavar="FOLDER", help="write the file as a C array there too, with a program that runs it"

@@ -112,8 +112,12 @@ def _progress_text(activity, steps, function, report):
 def _file_sizes(path):
     """Of the file itself, as it lies there: it may hold the state of an optimizer."""
     from keras_mot.analysis import zipped_bytes
+    from keras_mot.analysis.brotli import brotli_bytes
 
-    return {"bytes": path.stat().st_size, "zipped_bytes": zipped_bytes(path), "path": str(path)}
+    content = path.read_bytes()
+    zipped = zipped_bytes(content)
+    sizes = {"bytes": len(content), "zipped_bytes": zipped, "brotli_bytes": brotli_bytes(content, zipped)}
+    return {**sizes, "path": str(path)}
 
 
 def _result(path, data, note=None):
@@ -135,9 +139,10 @@ def _result(path, data, note=None):
     headers += ["sparse encoding", "compressed for TFLM"]
     shown = [place for place, _ in enumerate(headers) if place < len(headers) - 2 or any(row[place] for row in rows)]
     headers, rows = [headers[place] for place in shown], [[row[place] for place in shown] for row in rows]
+    brotli = "" if data["brotli_bytes"] is None else f", {data['brotli_bytes']:,} by brotli"
     head = (
         f"{path}: {data['parameters']:,} parameters, {data['bytes']:,} bytes, "
-        f"{data['zipped_bytes']:,} zipped; sparsity {data['sparsity']:.1%} of kernels, "
+        f"{data['zipped_bytes']:,} zipped{brotli}; sparsity {data['sparsity']:.1%} of kernels, "
         f"{data['overall_sparsity']:.1%} of all parameters."
     )
     return Result("\n".join(part for part in (wrapped(head), text_table(headers, rows, _ENTROPY), note) if part), data)

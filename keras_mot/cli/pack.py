@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 
 from keras_mot.cli import _options
-from keras_mot.cli._errors import blamed_on_input
+from keras_mot.cli._errors import UsageError, blamed_on_input
 from keras_mot.cli._files import existing_file, writable_file
 from keras_mot.cli._result import Result
 
@@ -68,6 +68,11 @@ def run_unpack(options: argparse.Namespace) -> Result:
 
     with blamed_on_input():
         package = package_of(options.file)
+        if package.base_sha256 is not None and options.base is None:
+            raise UsageError(
+                f"'{options.file}' holds what is different from an older file: name that one by `--base FILE`. Its "
+                f"checksum begins with {package.base_sha256[:12]}."
+            )
         path = unpack(options.file, options.output, options.base)
     size = pathlib.Path(path).stat().st_size
     return Result(f"{path}: {size:,} bytes, '{package.name}'", {"path": str(path), "bytes": size, "name": package.name})

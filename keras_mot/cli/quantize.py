@@ -34,6 +34,8 @@ y_train, and optionally x_test and y_test (or x_val and y_val) to evaluate on.
 example:
   keras-mot quantize model.keras --data data.npz --scheme int8 -o small.tflite"""
 
+_NOT_OF_FLOATS = ("skip", "strict", "keras", "placement", "rounding", "per_tensor")
+
 
 def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     """Adds the command to the parser."""
@@ -75,7 +77,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def _check_weights_alone(options):
-    integers = [(f"--{name}", getattr(options, name)) for name in ("skip", "strict", "keras", "placement", "rounding")]
+    integers = [(f"--{name.replace('_', '-')}", getattr(options, name)) for name in _NOT_OF_FLOATS]
     types = [
         (f"--{side}-type", getattr(options, f"{side}_type") not in (None, "float32")) for side in ("input", "output")
     ]

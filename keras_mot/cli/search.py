@@ -4,7 +4,7 @@ import argparse
 
 from keras_mot.cli._errors import FailedError, UsageError, blamed_on_input
 from keras_mot.cli._models import load_model
-from keras_mot.cli._options import at_least, by_output, check_inputs, positive
+from keras_mot.cli._options import at_least, by_output, check_inputs, positive, size, with_unit
 from keras_mot.cli._result import Result
 
 _DESCRIPTION = """\
@@ -23,7 +23,6 @@ search.json. The trials are an Optuna study, "keras-mot".
 example:
   keras-mot search model.keras --data data.npz --zipped 40kB --drop 0.01 -o found"""
 
-_UNITS = {"kb": 1e3, "mb": 1e6, "kib": 2**10, "mib": 2**20, "b": 1.0, "": 1.0}
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -41,8 +40,8 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.add_argument("--data", metavar="FILE.npz", required=True, help="arrays to train and compare on")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder of the search")
     budget = parser.add_argument_group("budget: at least one; all that are given hold together")
-    budget.add_argument("--bytes", type=_size, metavar="N", help="of the file: 150000, 150kB, 0.5MB")
-    budget.add_argument("--zipped", type=_size, metavar="N", help="of a zip archive that holds the file")
+    budget.add_argument("--bytes", type=size, metavar="N", help="of the file: 150000, 150kB, 0.5MB")
+    budget.add_argument("--zipped", type=size, metavar="N", help="of a zip archive that holds the file")
     budget.add_argument("--latency-ms", type=positive(float), metavar="MS", help="of one sample on this machine")
     budget.add_argument(
         "--drop", type=_fall, metavar="D", help="how much the metric may fall; 0.01 is a point of accuracy"
@@ -65,27 +64,11 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     parser.set_defaults(run=run, check=check)
 
 
-def _size(text):
-    value = _with_unit(text, _UNITS, "a size such as 40000, 40kB or 1.5MB")
-    if not 1 <= value < 2**60:
-        raise argparse.ArgumentTypeError(f"a size above 0; received {text!r}")
-    return int(value)
-
-
 def _duration(text):
-    value = _with_unit(text, _SECONDS, "a time such as 90s, 20m or 1.5h")
+    value = with_unit(text, _SECONDS, "a time such as 90s, 20m or 1.5h")
     if not 0 < value < 2**31:
         raise argparse.ArgumentTypeError(f"a time above 0; received {text!r}")
     return value
-
-
-def _with_unit(text, units, what):
-    number = text.strip().lower()
-    unit = number.lstrip("0123456789._e+-")
-    try:
-        return float(number.removesuffix(unit)) * units[unit.strip()]
-    except (KeyError, ValueError):
-        raise argparse.ArgumentTypeError(f"{what}; received {text!r}") from None
 
 
 def _fall(text):

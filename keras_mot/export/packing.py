@@ -1,9 +1,9 @@
 """Packages of a file for the way to devices: compressed, or as what is different from an older version there.
 
 A package is: the bytes `KMOT` and a version; a length of 4 bytes; a header of that length in JSON, which says what is
-packed how, with checksums (SHA-256); the content. It is compressed by Brotli (RFC 7932). A difference is that of bsdiff
-(Percival, 2003, "Naive differences of executable code"): bytes of the older file, with differences added to them, and
-bytes between. Where weights are few different values, and most of them stay, most differences are zeros.
+packed how, with checksums (SHA-256); the content. It is compressed by Brotli (RFC 7932). A difference has one of two
+forms, the smaller: that of bsdiff (Percival, 2003, "Naive differences of executable code"), which is bytes of the older
+file, with differences added to them, and bytes between; or `value_differences`, for weights of few different values.
 """
 
 import dataclasses
@@ -18,12 +18,16 @@ import numpy as np
 from keras_mot._files import writable_file, write_bytes
 from keras_mot._memory import available_bytes
 from keras_mot._messages import describe, shortened
+from keras_mot.export import value_differences
 from keras_mot.export.dependencies import check_installed, require
 
 SUFFIX = ".kmot"
 _MAGIC, _VERSION = b"KMOT", 1
 _LONGEST_HEADER = 2**16
 _CHUNK = 2**16
+_QUALITY = 11  # of Brotli, the best
+_LARGEST_WALKED = 2**25  # bytes, of which Python walks through a million in a second
+_VALUES = "values"
 _BSDIFF = "1.3.2"  # earlier ones give the lengths in lists
 
 
@@ -88,7 +92,11 @@ def pack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.Path
     packed = _package(header, [content])
     if older is not None:
         origin = {"method": "delta", "base_bytes": len(older), "base_sha256": _digest(older)}
-        packed = min(packed, _package({**header, **origin}, _difference(older, content)), key=len)
+        found = [packed, _package({**header, **origin}, _difference(older, content))]
+        if len(content) <= _LARGEST_WALKED:
+            walked = value_differences.differences(older, content)
+            found.append(_package({**header, **origin, "form": _VALUES}, [walked]))
+        packed = min(found, key=len)
     write_bytes(output, packed)
     return package_of(output)
 
@@ -125,7 +133,8 @@ def unpack(path: str | os.PathLike, output: str | os.PathLike, base: str | os.Pa
     except ValueError as error:
         raise _damaged(source, error) from error
     if header["method"] == "delta":
-        check_installed("bsdiff4", purpose="packages of differences")
+        if _is_of_bsdiff(header):
+            check_installed("bsdiff4", purpose="packages of differences")
         content = _patched(source, header, parts, base)
     else:
         (content,) = parts
@@ -170,7 +179,7 @@ def _digest(content):
 def _package(header, parts):
     """The bytes of a package of these parts."""
     brotli = require("brotli")
-    packed = [brotli.compress(part, quality=11, lgwin=24) for part in parts]
+    packed = [brotli.compress(part, quality=_QUALITY, lgwin=24) for part in parts]
     stored = b"".join(packed)
     sizes = {"parts": [[len(part), len(small)] for part, small in zip(parts, packed, strict=True)]}
     text = json.dumps({**header, **sizes, "stored_sha256": _digest(stored)}, separators=(",", ":")).encode()
@@ -211,6 +220,8 @@ def _patched(source, header, parts, base):
             f"bytes whose checksum begins with {header['base_sha256'][:12]}; this one has {len(older):,} bytes and "
             f"{_digest(older)[:12]}."
         )
+    if not _is_of_bsdiff(header):
+        return value_differences.restored(older, *parts)
     if not _fits(parts, header["bytes"]):
         raise _damaged(source, "the lengths in it are wrong")
     try:
@@ -252,8 +263,14 @@ def _check_header(header):
         raise ValueError("a text is none")
     if not all(type(size) is int and size >= 0 for size in sizes):
         raise ValueError("a size is none")
-    if [len(pair) for pair in header["parts"]] != [2] * (3 if header["method"] == "delta" else 1):
+    if header.get("form", _VALUES) != _VALUES:
+        raise ValueError(f"an unknown form, {describe(header['form'])}")
+    if [len(pair) for pair in header["parts"]] != [2] * (3 if _is_of_bsdiff(header) else 1):
         raise ValueError("another number of parts")
+
+
+def _is_of_bsdiff(header):
+    return header["method"] == "delta" and "form" not in header
 
 
 def _parts(header, stored):
@@ -279,10 +296,10 @@ def _decompressed(stored, size):
             chunk = b""
             if decompressor.can_accept_more_data():
                 chunk, start = stored[start : start + _CHUNK], start + _CHUNK
-                if not chunk:
-                    break
             found.append(decompressor.process(chunk, output_buffer_limit=_CHUNK))
             length += len(found[-1])
+            if start >= len(stored) and not found[-1]:  # what it held back has come out, too
+                break
     except brotli.error as error:
         raise ValueError(f"it cannot be decompressed ({error})") from error
     if length > size:

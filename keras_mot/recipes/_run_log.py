@@ -105,6 +105,7 @@ def _stage(values, number, name, folder):
     for key, is_right in _FIELDS.items():
         _expect(is_right(values[key]), f"'{key}' of {where} is {str(values[key])[:50]!r}")
     checkpoint, file = files_of(number, name)
+    file = checkpoint if values["artifact"] == checkpoint else file  # there may be none in floats
     for key, expected in (("name", name), ("model_path", checkpoint), ("artifact", file)):
         _expect(values[key] == expected, f"'{key}' of {where} is {str(values[key])[:50]!r}, not '{expected}'")
     operators = tuple(map(tuple, values["float_operators"]))
@@ -151,9 +152,12 @@ _FIELDS = {
     "weights": lambda value: isinstance(value, str),
     "sparse_encoding": lambda value: isinstance(value, bool),
     "float_operators": _is_reasons,
+    "brotli_bytes": lambda value: value is None or _is_count(value),
+    "arena_bytes": lambda value: value is None or _is_count(value),
+    "verification": lambda value: isinstance(value, str),
 }
 """What the numbers of a stage must be; its names follow from its place."""
-_LATER = {"float_operators": ()}
+_LATER = {"float_operators": (), "brotli_bytes": None, "arena_bytes": None, "verification": ""}
 """What logs of earlier versions lack."""
 
 

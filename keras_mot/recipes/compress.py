@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import tempfile
 import time
 import warnings
@@ -20,11 +19,8 @@ from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_names
 from keras_mot.data.arrangement import input_arrangement, with_outputs
 from keras_mot.data.inputs import fixed_batch_size
-from keras_mot.export.dependencies import check_runtime
 from keras_mot.export.litert.ethos_u.compiling import compiled_for
-from keras_mot.layers import copy_model, transformed_weights, update_step
-from keras_mot.layers.activation_quantizer import is_quantized
-from keras_mot.layers.technique import strip_model
+from keras_mot.layers import copy_model, update_step
 from keras_mot.layers.updates import has_scheduled_transforms
 from keras_mot.recipes import run_folder
 from keras_mot.recipes._checks import (
@@ -42,15 +38,17 @@ from keras_mot.recipes._collapse import collapsed, warn_of_collapse
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
+from keras_mot.recipes._stage_files import export_options, plain_model, rehearse_export, told_from_refusals
 from keras_mot.recipes.closing import on_device
 from keras_mot.recipes.fine_tuning import FineTune, can_teach, train
 from keras_mot.recipes.objective import Objective, choose_objective
 from keras_mot.recipes.recipe import Recipe, find_recipe
 from keras_mot.recipes.result import CompressionResult, StageResult
 from keras_mot.recipes.training_data import TrainingData
-from keras_mot.targets import LITERT, Target, get
+from keras_mot.targets import Target
 
 _REHEARSED_ON = 32  # samples
+_WAY_OUT = " In a recipe that is `skip` of the stage, a list of regular expressions of paths (in YAML, `skip: [...]`)."
 _TOLD_FROM_CHANCE = 0.1  # of the way from guessing to knowing: less than that nobody learns from
 
 
@@ -230,10 +228,11 @@ class Run:
             for number, stage in enumerate(self.recipe.stages, 1):
                 try:
                     model = rehearsal._applied(stage, model)
-                    _rehearse_export(stage, model)
+                    rehearse_export(stage, model)
                 except (TypeError, ValueError) as error:
                     kind = TypeError if isinstance(error, TypeError) else ValueError
-                    raise kind(f"Stage {number}, '{stage.key}': {error}") from error
+                    way = _WAY_OUT if "`overrides" in str(error) else ""
+                    raise kind(f"Stage {number}, '{stage.key}': {error}{way}") from error
         check_resumable(given, model)
 
     def _applied(self, stage, model):
@@ -267,12 +266,12 @@ class Run:
                 self._train(model, stage.fine_tune.settled(taught), stage, teacher, f"stage {number}, {stage.key}")
                 model = stage.trained(model)
             seconds = time.perf_counter() - start
-            self._finish(name, model, folder, seconds, _export_options(self.recipe.stages[:number]))
+            self._finish(name, model, folder, seconds, export_options(self.recipe.stages[:number]))
             reached = number
         if len(folder.stages) > reached + 1:
             model = folder.last_model()
         result = CompressionResult(
-            _plain(model),
+            plain_model(model),
             tuple(folder.stages),
             self.recipe.name,
             self.metric.name,
@@ -311,18 +310,21 @@ class Run:
             for callback in callbacks:
                 callback.close()
 
-    def _finish(self, name, model, folder, seconds, export_options):
+    def _finish(self, name, model, folder, seconds, options):
         """Writes, measures and notes a stage."""
-        plain = _plain(model)
+        plain = plain_model(model)
 
         def export(path):
             # A model that prescribes a batch size is verified on random inputs.
             given = None if fixed_batch_size(plain) else self.data.head(3)[0]
-            return DEFAULT.functions.export(plain, path, verification_data=given, compiled=False, **export_options)
+            with told_from_refusals(plain, self.quantizes):
+                return DEFAULT.functions.export(plain, path, verification_data=given, compiled=False, **options)
 
         checkpoint, file, exported = folder.add(name, model, export)
+        if exported is None:
+            self._say(f"{name}: LiteRT cannot run it in floats, so the Keras model is measured")
         report = analysis.measure(
-            {"file": dataclasses.replace(exported, path=file)},
+            {"file": plain if exported is None else dataclasses.replace(exported, path=file)},
             data=self.data.evaluated,
             metric=self.metric,
             latency_runs=self.latency_runs,
@@ -348,12 +350,16 @@ class Run:
             weights=getattr(exported, "weights", "float32"),
             sparse_encoding=getattr(exported, "sparse_encoding", False),
             float_operators=tuple(getattr(exported, "float_operators", ())),
+            brotli_bytes=row.brotli_bytes,
+            arena_bytes=getattr(exported, "arena_bytes", None),
+            verification=getattr(exported, "verification", ""),
         )
         if folder.stages:
             result = dataclasses.replace(result, collapsed=collapsed(result, folder.stages[0], self.metric))
         folder.finish(result)
+        where = "Keras" if exported is None else "the runtime"
         self._say(
-            f"{name}: {report.metric_name} {row.metric:.4f} in the runtime{' (!)' if result.collapsed else ''}, "
+            f"{name}: {report.metric_name} {row.metric:.4f} in {where}{' (!)' if result.collapsed else ''}, "
             f"{row.bytes:,} bytes, {row.zipped_bytes:,} zipped{on_device(exported)}"
         )
 
@@ -362,36 +368,9 @@ class Run:
             say(message)
 
 
-def _export_options(stages):
-    """How the file of the last of these stages is written: what an earlier one asked for still holds."""
-    options = {}
-    for stage in stages:
-        options |= stage.export_options()
-    return options
-
-
-def _rehearse_export(stage, model):
-    """Exports what may be refused, if a stage asks for more than any export can give."""
-    options = stage.export_options()
-    types = {options.get(f"{side}_type") or "float32" for side in ("input", "output")}
-    target = options.get("target", LITERT.name)
-    check_runtime(get(target))
-    if options.get("strict") or types != {"float32"} or target != LITERT.name:
-        with tempfile.TemporaryDirectory(prefix="keras_mot_") as directory:
-            path = pathlib.Path(directory) / f"rehearsed{DEFAULT.suffix}"
-            DEFAULT.functions.export(_plain(model), path, verify=False, **options)
-
-
 def _seed_layers(model, entropy):
     """Seeds the random numbers of layers such as dropout: a loaded model has others than one that went on."""
     for number, layer in enumerate(flatten_layers(model)):
         for place, generator in enumerate(seed_generators(layer)):
             state = np.random.default_rng((*entropy, number, place)).integers(0, 2**31, generator.state.shape)
             generator.state.assign(state.astype("uint32"))
-
-
-def _plain(model):
-    """What a stage ships: a quantized model as it is, others without transforms."""
-    if is_quantized(model) or not transformed_weights(model):
-        return model
-    return strip_model(model, inplace=False)

@@ -35,8 +35,9 @@ def report_of(
     gone = [stage.artifact for stage in (result.stages[0], result.stages[-1]) if not stage.artifact.is_file()]
     if gone:
         raise ValueError(f"The files of the run are gone: '{gone[0]}' is not there. Run the recipe again.")
-    variants = [_variant(stage) for stage in result.stages]
     last = result.stages[-1]
+    elsewhere = last.arena_bytes is not None  # times of this machine say nothing of a microcontroller's
+    variants = [_variant(stage, timed=not elsewhere) for stage in result.stages]
     made = Made(
         title=result.model.name,
         before=result.stages[0].artifact,
@@ -47,7 +48,7 @@ def report_of(
         settings=_settings(result),
         sensitivity=sensitivity or _searched(result),
     )
-    timed = [stage for stage in result.stages if stage.latency_ms is not None]
+    timed = [variant for variant in variants if variant.latency_ms is not None]
     found = gather(
         made,
         variants,
@@ -134,22 +135,25 @@ def _json(path):
     return values
 
 
-def _variant(stage: StageResult) -> Variant:
+def _variant(stage: StageResult, timed: bool) -> Variant:
     return Variant(
         name=stage.name,
-        kind="litert",
+        kind="keras" if stage.artifact == stage.model_path else "litert",
         bytes=stage.bytes,
         zipped_bytes=stage.zipped_bytes,
         sparsity=stage.sparsity,
         values=stage.values,
         metric=stage.metric,
         metrics=dict(stage.metrics),
-        latency_ms=stage.latency_ms,
+        latency_ms=stage.latency_ms if timed else None,
         keras_metric=stage.keras_metric,
         seconds=stage.seconds,
         file=stage.artifact.name,
         weights=stage.weights,
         collapsed=stage.collapsed,
+        brotli_bytes=stage.brotli_bytes,
+        arena_bytes=stage.arena_bytes,
+        verification=stage.verification,
     )
 
 

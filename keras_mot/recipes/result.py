@@ -11,6 +11,7 @@ import keras
 from keras_mot import analysis
 from keras_mot._formats import DEFAULT
 from keras_mot._tables import ShownAsTable, markdown_table
+from keras_mot.analysis.brotli import BROTLI, brotli_column
 from keras_mot.export import EthosUFile
 from keras_mot.recipes.fine_tuning import check_number
 
@@ -34,7 +35,7 @@ class StageResult:
         values_of_kernels: dictionary from the name of each kernel in the file to how many different values it has.
         latency_ms: median milliseconds for one sample in the runtime, one thread; `None` if nothing was timed.
         seconds: that the stage took, training included, measuring not.
-        artifact: path of the exported file.
+        artifact: path of the exported file; the `.keras` file of a stage in floats that LiteRT has no kernels for.
         model_path: path of the `.keras` file, with the transforms of the stage.
         metrics: of a model of several outputs, dictionary from output to the metric of the file.
         collapsed: whether the file has lost more than a tenth of the float file's metric, or, where less is better, has
@@ -42,6 +43,10 @@ class StageResult:
         weights: of the file: "float32", "float16", "int8" beside float activations, or "integer".
         sparse_encoding: whether the file leaves out its zeros.
         float_operators: of an integer file, what it computes in floats: (operator, layer, reason) of each.
+        brotli_bytes: size of the file compressed by Brotli, as of `keras_mot.analysis.Measurement`; `None` where that
+            is not installed.
+        arena_bytes: of a file for microcontrollers, the smallest arena that it runs in; `None` of others.
+        verification: what of the file was compared with the model when it was written, and how near it is, in words.
     """
 
     name: str
@@ -62,6 +67,9 @@ class StageResult:
     weights: str = "float32"
     sparse_encoding: bool = False
     float_operators: tuple[tuple[str, str, str], ...] = ()
+    brotli_bytes: int | None = None
+    arena_bytes: int | None = None
+    verification: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values; paths as names within the folder of the run."""
@@ -243,12 +251,19 @@ class CompressionResult(ShownAsTable):
             **{f"'{name}'": [f"{stage.metrics[name]:.4f}" for stage in self.stages] for name in self.stages[0].metrics},
             "bytes": [f"{stage.bytes:,}" for stage in self.stages],
             "zipped": [f"{stage.zipped_bytes:,}" for stage in self.stages],
+            **brotli_column(self.stages),
             "sparsity": [f"{stage.sparsity:.1%}" for stage in self.stages],
             "values": [f"{stage.values:,}" for stage in self.stages],
+            **self._arenas(),
             "ms": ["-" if stage.latency_ms is None else f"{stage.latency_ms:.3f}" for stage in self.stages],
             "s": [f"{stage.seconds:.0f}" for stage in self.stages],
         }
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+    def _arenas(self):
+        """The column of arenas, where there are any."""
+        arenas = [stage.arena_bytes for stage in self.stages]
+        return {"arena": ["-" if each is None else f"{each:,}" for each in arenas]} if any(arenas) else {}
 
     def _caption(self):
         mark = ""
@@ -256,9 +271,14 @@ class CompressionResult(ShownAsTable):
             lost = "less than nine tenths of the float's" if self.greater_is_better else "more than twice the float's"
             outputs = ", of an output at least" if self.stages[0].metrics else ""
             mark = f"{_MARK.strip()}: {lost}{outputs}; "
+        brotli = f"{BROTLI}; " if brotli_column(self.stages) else ""
+        arena, elsewhere = "", ""
+        if self._arenas():
+            arena = "arena: bytes of memory in TFLM; "
+            elsewhere = " on the machine that measured, not on the microcontroller"
         names = "'...': the outputs, in the runtime; " if self.stages[0].metrics else ""
         return (
             f"recipe '{self.recipe}': {self.ratio:.1f} times smaller, zipped (DEFLATE, level 9); {self.metric_name} "
             f"over {self.samples:,} samples; {mark}{names}sparsity: zeros in kernels; values: most different ones in a "
-            f"kernel; ms: one sample, one thread, {DEFAULT.runtime}; s: of the stage."
+            f"kernel; {brotli}{arena}ms: one sample, one thread, {DEFAULT.runtime}{elsewhere}; s: of the stage."
         )

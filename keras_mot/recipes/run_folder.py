@@ -20,6 +20,7 @@ from keras_mot.export.litert.ethos_u.compiling import ENDING as COMPILED
 from keras_mot.recipes import _run_log
 from keras_mot.recipes._resumable import reason
 from keras_mot.recipes._run_log import RunLog, digest, files_of
+from keras_mot.recipes._stage_files import NoFileError
 from keras_mot.recipes.stages import STAGES
 
 REPORTS = ("report.json", "report.md")
@@ -92,14 +93,18 @@ class RunFolder:
             artifact: function that writes the stage's file to a path, and returns what describes it.
 
         Returns:
-            The paths of the checkpoint and of the file, and what `artifact` returned.
+            The paths of the checkpoint and of the file, and what `artifact` returned; the checkpoint twice, and None,
+            where there can be no file.
         """
         checkpoint, file = (self.path / each for each in files_of(len(self.stages), name))
         with self._explaining(name):
             with replacing(checkpoint, owned=True) as temporary:
                 model.save(temporary)
-            with replacing(file, owned=True) as temporary:
-                described = artifact(temporary)
+            try:
+                with replacing(file, owned=True) as temporary:
+                    described = artifact(temporary)
+            except NoFileError:
+                return checkpoint, checkpoint, None
         return checkpoint, file, described
 
     def finish(self, stage):

@@ -1,5 +1,6 @@
 """Published rules of accelerators, applied to files: which layer, which operator, and why."""
 
+import dataclasses
 import json
 
 import keras
@@ -11,6 +12,7 @@ from keras_mot._packages import is_installed
 from keras_mot.analysis import check
 from keras_mot.analysis._check import known_targets
 from keras_mot.analysis._limits import LIMITS, violation
+from keras_mot.analysis.check_report import Finding
 from keras_mot.cli import check as check_command
 from keras_mot.cli import main
 from keras_mot.export import export_litert
@@ -73,9 +75,28 @@ def test_the_edge_tpu(integers, open_batch):
     assert ("head", "DEQUANTIZE") in reasons
 
 
+def test_lines_are_of_layers_and_reasons(integers):
+    findings = [
+        *(Finding("memory/while/body", name, "floats") for name in ("ADD", "MUL", "ADD")),
+        Finding("memory/gru_cell", "ADD", "floats"),
+        Finding("head", "SPLIT", "none"),
+        *(Finding(f"split_{number}", "SPLIT", "none") for number in range(8)),
+        Finding("x", "input", "open"),
+    ]
+    report = dataclasses.replace(check(integers, "edgetpu"), findings=tuple(findings))
+    shown = [line.strip() for line in str(report).splitlines() if line.startswith("  ")]
+    assert shown == [
+        "ADD, MUL (memory): floats (4 times)",
+        "SPLIT (head, split_0, split_1, split_2, split_3, split_4 and 3 more): none",
+        "input (x): open",
+    ]
+    assert len(report.to_dict()["findings"]) == len(findings)
+
+
 def test_nnapi_by_api_level(integers):
     reasons = found(check(integers, "nnapi"))
     assert reasons["head", "FULLY_CONNECTED"].startswith("its weights have 5 scales")
+    assert "`keras-mot quantize --per-tensor`" in reasons["head", "FULLY_CONNECTED"]
     assert "another scale or zero point" in reasons["average", "MEAN"]
     assert "no such operator" in reasons["second_gelu", "GELU"]
     assert ("first", "CONV_2D") not in reasons
@@ -394,7 +415,10 @@ def test_the_command(integers, tmp_path, capsys):
     assert main(["check", str(tmp_path / "nowhere.tflite"), "--target", "nnapi"]) == 2
     assert main(["check", str(integers), "--target", "edgetpu", "--api-level", "29"]) == 2
     assert "`--api-level` is for `--target nnapi`" in capsys.readouterr().err
-    (tmp_path / "a.keras").touch()
+    network().save(tmp_path / "a.keras")
     assert main(["check", str(tmp_path / "a.keras"), "--target", "nnapi"]) == 2
+    assert "`keras-mot quantize` or `keras-mot export` makes one" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match=r"is a saved Keras model. Export it first"):
+        check(tmp_path / "a.keras", "nnapi")
     with pytest.raises(SystemExit):
         main(["check", str(integers), "--target", "phone"])

@@ -97,6 +97,7 @@ def test_report_is_readable(report):
         assert "in memory" in rendering
         assert "accuracy" in rendering
         assert "DEFLATE level 9" in rendering
+        assert ("brotli: quality 10" in " ".join(rendering.split())) == (report["file"].brotli_bytes is not None)
         assert "1 thread" in rendering
     lines = markdown.splitlines()
     assert len({line.count("|") for line in lines[:5]}) == 1

@@ -13,6 +13,7 @@ from keras_mot.analysis import measure, sparsity, tensor_stats, zipped_bytes
 from keras_mot.analysis._accumulators import count_correct
 from keras_mot.analysis._latency import median_latencies
 from keras_mot.analysis._sizes import saved_content
+from keras_mot.analysis.brotli import brotli_bytes
 from keras_mot.analysis.metrics import make_metric
 
 
@@ -53,6 +54,22 @@ def test_zipped_bytes_are_those_of_a_zip_archive(tmp_path):
         zipped_bytes(tmp_path / "missing")
     with pytest.raises(TypeError, match="Expected a path or bytes"):
         zipped_bytes(3)
+
+
+def test_sizes_by_brotli(model, monkeypatch):
+    brotli = pytest.importorskip("brotli", reason="the extra 'pack'")
+    repeated = np.random.default_rng(0).integers(0, 16, 40_000).astype("u1").tobytes()
+    known = brotli_bytes(repeated, zipped_bytes(repeated))
+    assert known == len(brotli.compress(repeated, quality=11, lgwin=24)) < zipped_bytes(repeated)
+    row = measure({"model": model}, latency_runs=0, progress=False)["model"]
+    assert 0 < row.brotli_bytes < row.bytes
+    with monkeypatch.context() as changed:
+        changed.setattr("keras_mot.analysis.brotli.require", None)  # it is remembered
+        assert brotli_bytes(repeated, zipped_bytes(repeated)) == known
+    monkeypatch.setattr("keras_mot.analysis.brotli.is_installed", lambda name: False)
+    report = measure({"model": model}, latency_runs=0, progress=False)
+    assert report["model"].brotli_bytes is None
+    assert "brotli" not in str(report)
 
 
 def test_size_of_a_compiled_model_is_without_its_optimizer(model, tmp_path):

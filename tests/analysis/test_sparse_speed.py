@@ -10,6 +10,8 @@ from keras import layers
 
 from keras_mot._arrays import numpy_value
 from keras_mot.analysis import measure
+from keras_mot.analysis._measure import _with_many_zeros
+from keras_mot.analysis._tensors import TensorStats
 from keras_mot.cli import main
 from keras_mot.export import export_litert
 from keras_mot.quantization import INT8, quantize_post_training
@@ -54,6 +56,18 @@ def test_sparse_kernels_apply(tmp_path, monkeypatch):
             found
         )
         assert ("cannot be measured here" in str(found)) is not measurable
+
+
+def stats(name, size, zeros):
+    return TensorStats(name, (1, size), "float32", size, zeros, 2, 1.0, 4 * size)
+
+
+def test_zeros_of_other_constants_are_no_pruning():
+    """States of recurrent layers begin with zeros, and small tables have many."""
+    kernel, state, table = stats("kernel", 10_000, 20), stats("state", 4_000, 4_000), stats("table", 100, 90)
+    assert _with_many_zeros((kernel, state, table)) == []
+    pruned = stats("pruned", 1_000, 900)
+    assert _with_many_zeros((kernel, state, pruned)) == [pruned]
 
 
 def test_zeros_are_counted_over_all_kernels_of_the_part(tmp_path):

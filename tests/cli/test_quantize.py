@@ -85,6 +85,8 @@ def test_training_in_integers(run, model, data, tmp_path):
         ("quantize", ["--scheme", "float16", "--placement", "integer"], "leave `--placement` out"),
         ("quantize", ["--scheme", "float16", "--rounding", "gptq"], "leave `--rounding` out"),
         ("quantize", ["--scheme", "int7"], "invalid choice: 'int7'"),
+        ("quantize", ["--scheme", "float16", "--per-tensor"], "leave `--per-tensor` out"),
+        ("quantize", ["--scheme", "dynamic-int8", "--per-tensor"], "leave `--per-tensor` out"),
         ("quantize", ["--skip", "dense_7"], "No layer matches 'dense_7'"),
         ("quantize", ["-o", "small.keras"], "should end in .tflite"),
         ("train-quantized", ["--data", None], "required: --data"),
@@ -103,7 +105,7 @@ def test_mistakes(run, model, data, tmp_path, command, options, message):
     pairs = iter(options)
     flags = []
     for option in pairs:
-        if option in ("--strict", "--keras", "--learned-scales"):
+        if option in ("--strict", "--keras", "--learned-scales", "--per-tensor"):
             flags.append(option)
         else:
             given[option] = next(pairs)

@@ -286,6 +286,17 @@ def test_wrong_files_are_refused(exported, tmp_path):
 
 @with_vela
 @only_tensorflow
+def test_floats_are_said_to_be_none_of_the_npu(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
+    report = ethos_u(export_litert(model, tmp_path / "floats.tflite", batch_size=1, verify=False))
+    text = " ".join(str(report).split())
+    assert "floats.tflite: the NPU computes nothing of it, for it computes with integers alone: quantize" in text
+    assert "on the CPU: FULLY_CONNECTED (dense" in text
+
+
+@with_vela
+@only_tensorflow
 def test_a_failure_of_vela_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(vela.sys, "executable", "false")  # a program that only fails
     model, path = quantized(), tmp_path / "a.tflite"

@@ -101,7 +101,19 @@ def encoder():
     return keras.Model(inputs, layers.Dense(2)(layers.Dense(5, "gelu")(x)))
 
 
+def indices():
+    inputs = keras.Input((6, 4))
+    chosen = ops.one_hot(ops.argmax(inputs, axis=-1), 4)
+    return keras.Model(inputs, layers.Dense(2)(ops.concatenate([chosen, inputs + ops.zeros_like(inputs)], axis=-1)))
+
+
 MODELS = {
+    "windows with holes": lambda: chain(
+        layers.Conv2D(3, 3, padding="same", dilation_rate=2),
+        layers.Conv2D(2, (2, 3), dilation_rate=(1, 2)),
+        shape=(7, 9, 2),
+    ),
+    "indices": indices,
     "convolutions of sequences": lambda: chain(layers.Conv1D(3, 2, activation="relu6"), layers.MaxPooling1D(2)),
     "the other way": lambda: chain(layers.Conv2DTranspose(3, 3, 2, "same"), layers.UpSampling2D(2), shape=(5, 5, 2)),
     "averages": lambda: chain(layers.AveragePooling2D(2, padding="same"), layers.Conv2D(3, 2), shape=(5, 5, 2)),
@@ -142,6 +154,19 @@ def test_activations_of_16_bits(tmp_path):
     exported = export_onnx(quantized, tmp_path / "model.onnx", verification_data=X)
     expected = ops.convert_to_numpy(quantized(X, training=False))
     np.testing.assert_allclose(exported.run(X), expected, atol=1e-3)
+
+
+@only_tensorflow
+def test_two_roundings_that_follow_each_other_stay_two(tmp_path):
+    """ONNX Runtime would make one of them, on a grid of its own."""
+    keras.utils.set_random_seed(5)
+    cut = [layers.Conv2D(6, 3, padding="same"), layers.MaxPooling2D(2), layers.ReLU(), layers.Conv2D(4, 1)]
+    quantized = quantize_post_training(chain(*cut, shape=(8, 8, 3)), INT8, X, placement="integer")
+    exported = export_onnx(quantized, tmp_path / "model.onnx", verify=False)
+    plain = OnnxRunner(exported.path, optimized=False).run(X)
+    step = quantized.layers[-1].parameters().scale
+    for name, values in OnnxRunner(exported.path).run(X).items():
+        assert np.mean(np.abs(values - plain[name]) < step / 2) > 0.98
 
 
 def test_files_are_measured_and_inspected(done, capsys):

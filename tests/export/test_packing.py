@@ -11,6 +11,7 @@ import keras_mot.export.packing
 from keras_mot._packages import is_installed
 from keras_mot.cli import main
 from keras_mot.export.packing import pack, package_of, unpack
+from keras_mot.export.value_differences import differences, restored
 
 pytestmark = [
     pytest.mark.backend_independent,
@@ -43,6 +44,17 @@ def test_files_come_back(files, tmp_path):
     assert "brotli" in str(package)
 
 
+@pytest.mark.parametrize("size", [2**16, 2**17, 300_001, 2**20])
+def test_large_files_that_compress_well_come_back(size, tmp_path, monkeypatch):
+    """Of such, the decompressor holds much back when it has read all."""
+    path = tmp_path / "large.tflite"
+    path.write_bytes(np.random.default_rng(0).choice([0, 0, 0, 7, 249], size).astype("u1").tobytes())
+    monkeypatch.setattr("keras_mot.export.packing._QUALITY", 5)  # the best ones take a second for a megabyte
+    package = pack(path, tmp_path / "large.kmot")
+    assert package.bytes < 0.3 * size
+    assert unpack(package.path, tmp_path / "again.tflite").read_bytes() == path.read_bytes()
+
+
 def test_differences_are_small_and_want_their_base(files, tmp_path):
     older, newer = files
     whole, package = pack(newer, tmp_path / "whole.kmot"), pack(newer, tmp_path / "new.kmot", base=older)
@@ -55,6 +67,37 @@ def test_differences_are_small_and_want_their_base(files, tmp_path):
         unpack(package.path, output, base=newer)
     assert not output.exists()
     assert unpack(package.path, output, base=older).read_bytes() == newer.read_bytes()
+
+
+def clustered(generator, palettes, moved):
+    """Channels of weights with a palette each, some of which have moved to another of its values."""
+    chosen = np.random.default_rng(1).integers(0, 16, (40, 1000))
+    places = generator.random(chosen.shape) < moved
+    chosen = np.where(places, generator.integers(0, 16, chosen.shape), chosen)
+    return np.take_along_axis(palettes, chosen, 1).astype("u1").tobytes()
+
+
+def test_values_that_move_together(tmp_path):
+    """After fine-tuning: other palettes, nearly the same assignments."""
+    generator = np.random.default_rng(0)
+    palettes = np.sort(generator.permuted(np.tile(np.arange(256), (40, 1)), axis=1)[:, :16], axis=1)
+    older = clustered(generator, palettes, 0.0)
+    newer = clustered(generator, palettes + generator.integers(-2, 3, palettes.shape), 0.02)
+    assert np.mean(np.frombuffer(older, "u1") != np.frombuffer(newer, "u1")) > 0.7
+    found = differences(older, newer)
+    assert np.mean(np.frombuffer(found, "u1") == 0) > 0.9
+    assert restored(older, found) == newer
+    for other in (older[:500], older + older, b""):
+        assert restored(other, differences(other, newer)) == newer
+    (tmp_path / "old").write_bytes(older)
+    (tmp_path / "new").write_bytes(newer)
+    package = pack(tmp_path / "new", tmp_path / "p.kmot", base=tmp_path / "old")
+    alone = pack(tmp_path / "new", tmp_path / "alone.kmot")
+    assert package.method == "delta"
+    assert package.bytes < 0.25 * alone.bytes
+    assert unpack(package.path, tmp_path / "again", base=tmp_path / "old").read_bytes() == newer
+    with pytest.raises(ValueError, match="another file than"):
+        unpack(package.path, tmp_path / "wrong", base=tmp_path / "new")
 
 
 def test_a_difference_that_is_no_smaller_is_not_kept(tmp_path):
@@ -137,6 +180,7 @@ def test_lengths_in_a_difference_that_are_wrong(damage, files, tmp_path, monkeyp
         return [lengths.tobytes()[: -1 if damage == "cut" else None], *others]
 
     monkeypatch.setattr(keras_mot.export.packing, "_difference", difference)
+    monkeypatch.setattr(keras_mot.export.packing, "_LARGEST_WALKED", 0)  # so that it is the one of bsdiff
     path = pack(newer, tmp_path / "new.kmot", base=older).path
     with pytest.raises(ValueError, match="the lengths in it are wrong"):
         unpack(path, tmp_path / "back", base=older)
@@ -197,6 +241,7 @@ def test_the_command_line(files, tmp_path, capsys):
     assert main(["pack", newer, "--base", older, "-o", package]) == 0
     assert "delta" in capsys.readouterr().out
     assert main(["unpack", package, "-o", str(back)]) == 2
+    assert "name that one by `--base FILE`" in capsys.readouterr().err
     assert not back.exists()
     assert main(["unpack", package, "--base", older, "-o", str(back)]) == 0
     assert back.read_bytes() == files[1].read_bytes()

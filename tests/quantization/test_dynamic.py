@@ -1,6 +1,7 @@
 """Dynamic ranges: dense layers and embeddings with weights of few bits in models of floats."""
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
@@ -44,6 +45,19 @@ def network():
     model.get_layer("norm").moving_mean.assign(np.linspace(-0.5, 0.5, 32))
     model.get_layer("norm").moving_variance.assign(np.linspace(0.5, 2.0, 32))
     return model
+
+
+def test_floats_that_outweigh_the_integers_are_told():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 4))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3, name="conv")(inputs))
+    model = keras.Model(inputs, layers.Dense(64)(x), name="small")
+    kept, all_of_them = 3 * 3 * 4 * 32, 3 * 3 * 4 * 32 + 32 * 64
+    with pytest.warns(UserWarning, match=rf"'small' keeps {kept:,} of its {all_of_them:,} weights in floats.*`INT8`"):
+        quantize_post_training(model, DYNAMIC_INT4)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*of its .* weights in floats")
+        quantize_post_training(network(), DYNAMIC_INT4)
 
 
 def features(count=40):

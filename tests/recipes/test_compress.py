@@ -94,6 +94,26 @@ def test_stage_by_stage(result, model):
 
 
 @only_tensorflow
+def test_stages_that_have_no_file_in_floats(arrays, tmp_path):
+    """LiteRT has no kernel for erf; a table of integers stands for it."""
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layers.Dense(3, "softmax")(ops.erf(layers.Dense(8)(inputs))), name="with_erf")
+    recipe = Recipe([Prune(0.5, fine_tune=None), PostTraining(placement="integer")], "short")
+    result = run(model, arrays, recipe, output_dir=tmp_path / "run")
+    plain, pruned, quantized = result.stages
+    assert plain.artifact == plain.model_path
+    assert pruned.artifact == pruned.model_path
+    assert quantized.artifact.suffix == ".tflite"
+    assert plain.metric == pytest.approx(plain.keras_metric)
+    again = run(model, arrays, recipe, output_dir=tmp_path / "run")
+    assert again.stages == result.stages
+    assert [each.kind for each in result.report().variants] == ["keras", "keras", "litert"]
+    with pytest.raises(ValueError, match=r"(?i)erf"):
+        run(model, arrays, Recipe([Prune(0.5, fine_tune=None)], "floats"), output_dir=tmp_path / "floats")
+
+
+@only_tensorflow
 def test_channels_are_cut_out(model, arrays, tmp_path):
     stages = [Prune(0.5, channels=True, fine_tune=FineTune(2, 1e-2)), RemoveChannels(), PostTraining()]
     result = run(model, arrays, Recipe(stages), output_dir=tmp_path)

@@ -70,6 +70,22 @@ def test_a_report_says_what_the_result_says(run, tmp_path):
     assert "number_of_clusters: 4" in page
 
 
+def test_files_for_microcontrollers_have_an_arena_and_no_times(run, tmp_path):
+    equal = "max error 0 on 3 samples; 100.00% equal in TFLM"
+    last = dataclasses.replace(run.stages[-1], arena_bytes=4096, verification=equal)
+    told = dataclasses.replace(run, stages=(*run.stages[:-1], last))
+    report = told.report(tmp_path / "report.html")
+    assert (report.after.arena_bytes, report.after.latency_ms, report.runtime) == (4096, None, "")
+    assert [line for line in report.details if "an arena of 4.1 kB" in line and equal in line]
+    assert "for microcontrollers" in report.missing["Time of a sample"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ">Arena<" in page
+    assert ">Time of a sample<" not in page
+    assert "4,096" in str(told)
+    assert "not on the microcontroller" in " ".join(str(told).split())
+    assert "microcontroller" not in str(run)
+
+
 def test_the_folder_tells_the_same(run, folder):
     again = read_result(folder)
     told, expected = again.report(data=run.examples).to_dict(), run.report().to_dict()

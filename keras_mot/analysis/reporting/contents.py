@@ -41,6 +41,9 @@ class Variant:
         weights: how the weights are stored, in words.
         group: what it is a variant by, such as the family of a search's trial.
         collapsed: whether it has lost more than a recipe that suits a model loses.
+        brotli_bytes: size of the file compressed by Brotli; `None` where that is not installed.
+        arena_bytes: of a file for microcontrollers, the smallest arena that it runs in; `None` of others.
+        verification: what of the file was compared with the model when it was written, in words.
     """
 
     name: str
@@ -58,6 +61,9 @@ class Variant:
     weights: str = ""
     group: str = ""
     collapsed: bool = False
+    brotli_bytes: int | None = None
+    arena_bytes: int | None = None
+    verification: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

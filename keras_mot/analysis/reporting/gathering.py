@@ -73,6 +73,9 @@ def gather(
             "they were not computed: pass `sensitivity=keras_mot.analysis.sensitivity(model, data)` of the float model"
         )
     missing["Time per operator"] = NO_OPERATOR_TIMES
+    if last.arena_bytes is not None:
+        missing["Time of a sample"] = "the file is for microcontrollers, and none was at hand to time it on"
+        missing["Time per operator"] = missing["Time of a sample"]
     parts = {
         "variants": tuple(variants),
         "candidates": tuple(candidates),

@@ -1,5 +1,6 @@
 """`report`: a model and its files, measured and told on one page."""
 
+import dataclasses
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -83,6 +84,8 @@ def report(
     measured = measure(named, data=data, metric=metric, latency_runs=latency_runs, progress=progress)
     exports = list(named.values())
     variants = [_variant(row, export) for row, export in zip(measured, exports, strict=True)]
+    if variants[-1].arena_bytes is not None:  # times of this machine say nothing of a microcontroller's
+        variants = [dataclasses.replace(each, latency_ms=None) for each in variants]
     made = Made(
         title=model.name,
         before=exports[0],
@@ -101,7 +104,7 @@ def report(
         metric_name=measured.metric_name,
         greater_is_better=better,
         samples=measured.samples,
-        runtime=_runtime(measured),
+        runtime="" if variants[-1].arena_bytes is not None else _runtime(measured),
     )
     if path is not None:
         found.save(path)
@@ -164,6 +167,9 @@ def _variant(row, export):
         latency_ms=row.latency_ms,
         file="" if row.path is None else row.path.name,
         weights=export.weights if isinstance(export, LiteRTExport) else _weights(row),
+        brotli_bytes=row.brotli_bytes,
+        arena_bytes=getattr(export, "arena_bytes", None),
+        verification=getattr(export, "verification", ""),
     )
 
 

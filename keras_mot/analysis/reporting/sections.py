@@ -25,6 +25,8 @@ def summary(report: ModelReport) -> Markup:
         cards.append(
             _card(report.metric_name.split(" of ")[0].capitalize(), told(after.metric, report.metric_name), was)
         )
+    if after.arena_bytes is not None:
+        cards.append(_card("Arena", in_bytes(after.arena_bytes), None))
     if after.latency_ms is not None:
         was = None if alone or before.latency_ms is None else in_time(before.latency_ms)
         cards.append(_card("Time of a sample", in_time(after.latency_ms), was))
@@ -58,6 +60,10 @@ def stages(report: ModelReport, pictures: Pictures) -> Markup:
         "zipped": [in_bytes(variant.zipped_bytes) for variant in report.variants],
         "stored": [in_bytes(variant.bytes) for variant in report.variants],
     }
+    for label, attribute in (("by brotli", "brotli_bytes"), ("arena", "arena_bytes")):
+        amounts = [getattr(variant, attribute) for variant in report.variants]
+        if any(amounts):
+            columns[label] = [NOTHING if amount is None else in_bytes(amount) for amount in amounts]
     if report.metric_name and any(variant.metric is not None for variant in report.variants):
         columns[metric] = [told(variant.metric, metric) for variant in report.variants]
         for output in report.variants[0].metrics:

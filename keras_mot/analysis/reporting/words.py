@@ -56,6 +56,13 @@ def details(
             f"Zipped, as for a download: {in_bytes(before.zipped_bytes)} before, {in_bytes(after.zipped_bytes)} after. "
             f"As stored: {in_bytes(before.bytes)} before, {in_bytes(after.bytes)} after."
         )
+    if after.brotli_bytes is not None:
+        lines[0] += f" By Brotli, as `keras-mot pack` compresses: {in_bytes(after.brotli_bytes)}."
+    if after.arena_bytes is not None:
+        lines.append(
+            f"On a microcontroller it runs in an arena of {in_bytes(after.arena_bytes)}. In TFLM's interpreter: "
+            f"{after.verification}. How long it takes there was not measured."
+        )
     if metric_name and after.metric is not None:
         line = f"{_capital(metric_name.split(' of ')[0])} over {samples:,} samples, computed by the runtime"
         line = line if after.kind != "keras" else line.replace("the runtime", "Keras")

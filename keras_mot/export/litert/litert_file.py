@@ -16,6 +16,7 @@ from keras_mot.export.litert.flatbuffer import verify
 from keras_mot.export.running import content_of
 
 _IDENTIFIER = b"TFL3"
+_ZIP = b"PK\x03\x04"
 # Tensors of these types are parameters whatever else is said about them; an int32 tensor is a parameter (a
 # bias) only if it has a quantization scale, otherwise it is a shape, an axis or a padding.
 _PARAMETER_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64", "INT8", "UINT8", "INT4", "INT2", "UINT4")
@@ -73,6 +74,11 @@ def is_litert(content: bytes) -> bool:
 def read_content(path_or_content):
     """Returns the bytes of a `.tflite` file and what to call it in messages, after a check of its header."""
     content, label = content_of(path_or_content, ".tflite")
+    if content[:4] == _ZIP and b"config.json" in content:
+        raise ValueError(
+            f"Not a `.tflite` file: {label} is a saved Keras model. Export it first: `export_litert(model, path)`, or "
+            "`keras-mot export` and `keras-mot quantize` on the command line."
+        )
     if len(content) < 32 or not is_litert(content):
         raise ValueError(
             f"Not a `.tflite` file: {label} ({len(content)} bytes). Expected the identifier 'TFL3' at byte "

@@ -172,3 +172,45 @@ def reverse(t, inputs, outputs, options):
     far = np.iinfo("int64").max
     ends = [t.integers64([value] * len(axes)) for value in (-1, -far)]
     t.write(outputs[0], t.add("Slice", [t.read(inputs[0]), *ends, t.integers64(axes), t.integers64([-1] * len(axes))]))
+
+
+def space_to_batch(t, inputs, outputs, options):
+    """Every so many rows and columns as a sample of its own, which is how a window with holes sees them."""
+    blocks, sizes, border = _blocks(t, inputs)
+    value, many = t.read(inputs[0]), len(blocks)
+    if border.any():
+        around = np.pad(border, ((1, len(sizes) - many), (0, 0)))
+        value = t.add("Pad", [value, t.integers64(around.T.ravel())])
+    counts = [(size + sum(ends)) // block for size, ends, block in zip(sizes, border, blocks, strict=False)]
+    rest = sizes[many:]
+    pairs = [size for pair in zip(counts, blocks, strict=True) for size in pair]
+    value = t.add("Reshape", [value, t.integers64([-1, *pairs, *rest])])
+    order = [*range(2, 2 * many + 1, 2), 0, *range(1, 2 * many, 2), *range(2 * many + 1, 2 * many + 1 + len(rest))]
+    value = t.add("Transpose", [value], perm=order)
+    t.write(outputs[0], t.add("Reshape", [value, t.integers64([-1, *counts, *rest])]))
+
+
+def batch_to_space(t, inputs, outputs, options):
+    """The way back from `space_to_batch`."""
+    blocks, sizes, cut = _blocks(t, inputs)
+    many, rest = len(blocks), sizes[len(blocks) :]
+    value = t.add("Reshape", [t.read(inputs[0]), t.integers64([*blocks, -1, *sizes])])
+    pairs = [axis for place in range(many) for axis in (many + 1 + place, place)]
+    value = t.add("Transpose", [value], perm=[many, *pairs, *range(2 * many + 1, 2 * many + 1 + len(rest))])
+    whole = [size * block for size, block in zip(sizes, blocks, strict=False)]
+    value = t.add("Reshape", [value, t.integers64([-1, *whole, *rest])])
+    if cut.any():
+        ends = [size - after for size, (_, after) in zip(whole, cut, strict=True)]
+        axes = t.integers64(range(1, many + 1))
+        value = t.add("Slice", [value, t.integers64(cut[:, 0]), t.integers64(ends), axes])
+    t.write(outputs[0], value)
+
+
+def _blocks(t, inputs):
+    """Sizes of blocks, the tensor's sizes behind the batch, and what is before and behind each axis of blocks."""
+    blocks = [int(size) for size in t.numbers(inputs[1], "blocks").ravel()]
+    around = t.numbers(inputs[2], "border").astype("int64").reshape(-1, 2)
+    sizes = t.shape(inputs[0])[1:]
+    if None in sizes:
+        raise ValueError("the size of its image is open")
+    return blocks, sizes, around

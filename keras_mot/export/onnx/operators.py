@@ -106,7 +106,32 @@ def _squared_difference(t, inputs, outputs, options):
 
 def _requantize(t, inputs, outputs, options):
     layout = t.layout(inputs[0])
-    t.write(outputs[0], t.read(inputs[0], layout), layout)
+    value, before, after = t.read(inputs[0], layout), t.grid(inputs[0]), t.grid(outputs[0])
+    if before is not None and after is not None:
+        # ONNX Runtime makes one of two pairs of quantizers that follow each other, on a third grid: other numbers. What
+        # is less than the lowest number of the first grid, this is none.
+        lowest = int(np.iinfo(t.type_of(inputs[0]).lower()).min) - before[1]
+        value = t.add("Max", [value, t.array(np.float32(lowest * before[0]))])
+    t.write(outputs[0], value, layout)
+
+
+def _zeros(t, inputs, outputs, options):
+    layout = t.layout(inputs[0])
+    kind = t.element_type(outputs[0])
+    zero = t.onnx.helper.make_tensor("zero", kind, [1], [0])
+    shape = t.add("Shape", [t.read(inputs[0], layout)])
+    t.write(outputs[0], t.add("ConstantOfShape", [shape], value=zero), layout)
+
+
+def _one_hot(t, inputs, outputs, options):
+    indices, depth, on, off = inputs
+    values = t.add("Concat", [t.add("Reshape", [t.read(index), t.integers64([1])]) for index in (off, on)], axis=0)
+    result = t.add(
+        "OneHot",
+        [t.cast(t.read(indices), "INT64"), t.integers64(t.numbers(depth, "depth").ravel()), values],
+        axis=int(options.axis),
+    )
+    t.write(outputs[0], result)
 
 
 TABLE = {
@@ -176,6 +201,10 @@ TABLE = {
     "TILE": moves.tile,
     "BROADCAST_TO": moves.broadcast,
     "REVERSE_V2": moves.reverse,
+    "SPACE_TO_BATCH_ND": moves.space_to_batch,
+    "BATCH_TO_SPACE_ND": moves.batch_to_space,
+    "ONE_HOT": _one_hot,
+    "ZEROS_LIKE": _zeros,
     "RESIZE_BILINEAR": windows.resize("linear"),
     "RESIZE_NEAREST_NEIGHBOR": windows.resize("nearest"),
     "QUANTIZE": _requantize,

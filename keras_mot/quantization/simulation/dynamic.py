@@ -4,7 +4,9 @@ Only what holds their weights is broken down, and a `DynamicQuantizer` stands in
 computes as in the given model.
 """
 
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -99,6 +101,32 @@ def place_dynamic(
         return bool(kinds) and all(kind is not None and kind.name in target.fused for kind in kinds)
 
     return rewrite(model, call), list(weighted.values())
+
+
+def warn_of_floats(name: str, model: keras.Model, bits: Mapping[int, int]) -> None:
+    """Warns where what stays in floats takes more than the integers save, beside a model of 8 bits throughout.
+
+    Args:
+        name: of the user's model.
+        model: the lowered one.
+        bits: those of a weight, by the ids of layers that get integers.
+    """
+    sizes = {}
+    for call in Graph(model).calls:
+        if isinstance(call.operation, keras.layers.Layer):
+            for found in find_weights(call.operation)[0]:
+                size = math.prod(found.variable.shape)
+                sizes[id(found.variable)] = size, bits.get(id(call.operation), 32)
+    weights = sum(size for size, _ in sizes.values())
+    floats = sum(size for size, each in sizes.values() if each == 32)
+    taken = sum(size * each // 8 for size, each in sizes.values())
+    if floats and taken > weights:
+        warnings.warn(
+            f"'{name}' keeps {floats:,} of its {weights:,} weights in floats: dynamic ranges are for dense layers and "
+            f"embeddings alone. They take {taken:,} bytes; with `INT8` (`--scheme int8` on the command line) all take "
+            f"{weights:,}.",
+            stacklevel=2,
+        )
 
 
 def _without_inputs(kwargs):

@@ -29,7 +29,7 @@ from keras_mot.quantization.simulation.behind_lookups import LookedUp, joined, s
 from keras_mot.quantization.simulation.bias_rounding import round_biases
 from keras_mot.quantization.simulation.carrying import carried_through, weights_to_carry
 from keras_mot.quantization.simulation.checks import check, check_built, check_placement
-from keras_mot.quantization.simulation.dynamic import holds_products, place_dynamic
+from keras_mot.quantization.simulation.dynamic import holds_products, place_dynamic, warn_of_floats
 from keras_mot.quantization.simulation.dynamic_fitting import fit_dynamic
 from keras_mot.quantization.simulation.faster_in_floats import faster_in_floats, left_whole
 from keras_mot.quantization.simulation.integers_only import check_integers
@@ -179,6 +179,7 @@ def simulate(
 
     if scheme.is_dynamic:
         placed, weighted = place_dynamic(lowered.model, chosen, user, target)
+        warn_of_floats(model.name, lowered.model, {id(each): chosen(each).scheme.weight_bits for each in weighted})
     else:
         placed, weighted = _placed(lowered, scheme, model, target, fast, chosen, user)
     if not weighted:

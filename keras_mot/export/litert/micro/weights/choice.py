@@ -9,7 +9,10 @@ import numpy as np
 
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.litert_file import enum_name, numpy_type, parse_model
-from keras_mot.export.litert.micro.weights.rewriting import Candidate, candidates, with_encoded
+from keras_mot.export.litert.micro.weights.rewriting import Candidate, candidates, kernel_names, with_encoded
+
+_SHOWN = 4
+"""Names of kernels in a reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,8 @@ def choose(
     weights = tuple(
         CompressedWeight(each.name, each.encoded.method, each.encoded.bytes, each.dense_bytes) for each in kept
     )
-    return MicroFile(packed, weights, _reason(found, kept, arena_limit) if compress else "not asked for")
+    names = kernel_names(content) if compress else []
+    return MicroFile(packed, weights, _reason(names, found, kept, arena_limit) if compress else "not asked for")
 
 
 def _within(content, found, limit, arena_of):
@@ -93,12 +97,24 @@ def _within(content, found, limit, arena_of):
     return sorted(kept, key=lambda each: each.first)
 
 
-def _reason(found, kept, arena_limit):
-    left = len(found) - len(kept)
-    if left:
-        each = "1 more stays" if left == 1 else f"{left} more stay"
-        return f"{each} dense for `arena_limit`, {arena_limit:,} bytes"
-    return "no other would become smaller by 5 %"
+def _reason(names, found, kept, arena_limit):
+    """Why those kernels that are not encoded stay dense, by their names."""
+    paying = {each.name for each in found}
+    left, others = [each.name for each in found if each not in kept], [name for name in names if name not in paying]
+    if left and arena_limit is None:
+        return f"{_listed(left)} dense: the file would be no smaller, for what the decoders take"
+    reasons = [f"{_listed(left)} dense for `arena_limit`, {arena_limit:,} bytes"] if left else []
+    if others:
+        reasons.append(f"{_listed(others)} dense, and would not become smaller by 5 %")
+    return "; ".join(reasons) or "no other would become smaller by 5 %: all are compressed"
+
+
+def _listed(names):
+    """Names with the verb that follows them, the first of many."""
+    shown = [f"'{name}'" for name in names[:_SHOWN]]
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    *first, last = shown + more
+    return f"{', '.join(first)} and {last} stay" if first else f"{last} stays"
 
 
 def _peaks(content: bytes, found: list[Candidate]) -> dict[Candidate, tuple[int, int]]:

@@ -61,6 +61,12 @@ def candidates(content: bytes) -> list[Candidate]:
     return found
 
 
+def kernel_names(content: bytes) -> list[str]:
+    """The names of the kernels of a file that could be encoded, whether it pays or not, in order."""
+    schema, model = require("ai_edge_litert.schema_py_generated"), parse_model(content)
+    return [name_of(model.subgraphs[0].tensors[index]) for index in _kernels(schema, model)]
+
+
 def _kernels(schema, model):
     """Dictionary from tensors to the places of the first and the last operator that reads them.
 
