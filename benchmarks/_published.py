@@ -102,8 +102,8 @@ class Row:
 
 
 def published(application, run):
-    """The row of a model of Keras Applications and a run of `imagenet.py`, or `None`."""
-    return next((row for row in ROWS if (row.application, row.run) == (application, run)), None)
+    """The rows of a model of Keras Applications and a run of `imagenet.py`: several tables may have it."""
+    return tuple(row for row in ROWS if row.start is not None and (row.application, row.run) == (application, run))
 
 
 def _pruning(file, row, start="float, as given"):
@@ -116,8 +116,14 @@ def _clustering(file, row, start="float, as given"):
     )
 
 
-def _together(file, start, row):
-    return Figure(f"collaborative_{file}_tensorflow", start), Figure(f"collaborative_{file}_tensorflow", row)
+def _kept(row, more=""):
+    file = "collaborative_ds-cnn-l_tensorflow"
+    return StandIn(f"{_DS_CNN_L}{more}", Figure(file, "float, trained for as long"), Figure(file, row))
+
+
+def _together(how):
+    file = "collaborative_resnet8_tensorflow"
+    return StandIn(f"{_RESNET8}, 32 values", Figure(file, "float"), Figure(file, f"cluster 32, int8 {how}"))
 
 
 def _new_speakers(row, package):
@@ -154,9 +160,10 @@ def _after_training(model, what):
     )
 
 
-def _aware(model, what):
+def _aware(model, what, row="int8, trained"):
     file, within = f"quantization_qat_{model}_tensorflow", ("results", model) if model == "mnist" else ("rows",)
-    return StandIn(what, Figure(file, "float", within), Figure(file, "int8, trained", within))
+    start = "float, trained for as long" if model == "ds_cnn_l" else "float"
+    return StandIn(what, Figure(file, start, within), Figure(file, row, within))
 
 
 def _translation(pair, share):
@@ -171,6 +178,8 @@ def _translation(pair, share):
 _RESNET8 = "ResNet-8, CIFAR-10"
 _MNIST = "MNIST CNN"
 _DS_CNN_L = "DS-CNN-L, speakers not trained on"
+_EQUALLY = "float, fine-tuned equally"
+_UNSAID = " (values not stated)"
 _MOBILENET = "MobileNetV1 0.50-160, 500 images"
 
 _HALF = (
@@ -179,10 +188,10 @@ _HALF = (
 )
 _QUARTER = (
     StandIn(_RESNET8, *_pruning("resnet8", "75 %, whole model")),
-    StandIn(_MNIST, *_pruning("mnist-table", "75 %")),
+    StandIn(_MNIST, *_pruning("mnist-table", "75 %", _EQUALLY)),
 )
-_EIGHTH = (StandIn(_MNIST, *_pruning("mnist-table", "87.5 %")),)
-_TWO_OF_FOUR = (StandIn(_MNIST, *_pruning("mnist-table", "2:4, all but the first layer")),)
+_EIGHTH = (StandIn(_MNIST, *_pruning("mnist-table", "87.5 %", _EQUALLY)),)
+_TWO_OF_FOUR = (StandIn(_MNIST, *_pruning("mnist-table", "2:4, all but the first layer", _EQUALLY)),)
 _SELECTIVE = (
     StandIn(
         f"{_MOBILENET}, not trained",
@@ -225,7 +234,7 @@ ROWS = (
         95.23,
         94.84,
         command="python benchmarks/pruning_accuracy.py ds-cnn-l",
-        stand_ins=(StandIn(_DS_CNN_L, *_pruning("ds-cnn-l", "50 %", "float, fine-tuned equally")), _speakers("pruned")),
+        stand_ins=(StandIn(_DS_CNN_L, *_pruning("ds-cnn-l", "50 %", _EQUALLY)), _speakers("pruned")),
     ),
     Row(
         "pruning",
@@ -260,7 +269,7 @@ ROWS = (
             95.233,
             accuracy,
             command="python benchmarks/clustering_accuracy.py ds-cnn-l",
-            stand_ins=(StandIn(what, *_clustering("ds-cnn-l", f"{ours} clusters", "float, fine-tuned equally")),),
+            stand_ins=(StandIn(what, *_clustering("ds-cnn-l", f"{ours} clusters", _EQUALLY)),),
             size=(1.46, size),
         )
         for values, ours, what, accuracy, size in (
@@ -297,110 +306,100 @@ ROWS = (
         )
     ),
     *(
-        Row(
-            "combinations",
-            "DS-CNN-L",
-            technique,
-            95.23,
-            accuracy,
-            command="python benchmarks/collaborative_accuracy.py ds-cnn-l",
-            stand_ins=stand_ins,
-        )
-        for technique, accuracy, stand_ins in (
+        Row("combinations", model, technique, start, accuracy, application, run, command, stand_ins)
+        for model, application, command, start, rows in (
             (
-                "50 % zeros, 8 bits after training",
-                93.80,
+                "DS-CNN-L",
+                None,
+                "python benchmarks/collaborative_accuracy.py ds-cnn-l",
+                95.23,
                 (
-                    StandIn(
-                        _DS_CNN_L,
-                        *_together("ds-cnn-l", "float, trained for as long", "prune 50 %, then int8 after training"),
+                    ("8 bits after training", 94.48, None, (_aware("ds_cnn_l", _DS_CNN_L, "int8, not trained"),)),
+                    ("8 bits trained", 94.72, None, (_aware("ds_cnn_l", _DS_CNN_L),)),
+                    ("50 % zeros", 94.80, None, (_kept("prune 50 %"), _speakers("pruned"))),
+                    (
+                        "50 % zeros, 8 bits after training",
+                        93.80,
+                        None,
+                        (_kept("prune 50 %, then int8 after training"),),
+                    ),
+                    (
+                        "50 % zeros, 8 bits trained (PQAT)",
+                        94.13,
+                        None,
+                        (_kept("prune 50 %, then int8 trained (PQAT)"), _speakers("PQAT")),
                     ),
                 ),
             ),
             (
-                "50 % zeros, 8 bits trained (PQAT)",
-                94.13,
+                "MobileNetV1 224",
+                "MobileNet",
+                None,
+                70.99,
                 (
-                    StandIn(
-                        _DS_CNN_L,
-                        *_together("ds-cnn-l", "float, trained for as long", "prune 50 %, then int8 trained (PQAT)"),
+                    ("8 bits after training", 69.37, "int8", _INTEGERS),
+                    ("8 bits trained", 70.67, "qat", _TRAINED_INTEGERS),
+                    ("50 % zeros", 70.11, "prune-50", _HALF),
+                    (
+                        "50 % zeros, 8 bits after training",
+                        67.82,
+                        "prune-50+int8",
+                        (_kept("prune 50 %, then int8 after training"),),
                     ),
-                    _speakers("PQAT"),
+                    ("50 % zeros, 8 bits trained (PQAT)", 70.29, "prune-50+qat", (_speakers("PQAT"),)),
+                ),
+            ),
+            (
+                "MobileNetV1, CIFAR-10",
+                None,
+                "python benchmarks/collaborative_accuracy.py resnet8",
+                94.88,
+                (
+                    ("8 bits after training", 94.65, None, (_after_training("resnet8", _RESNET8),)),
+                    ("8 bits trained", 94.77, None, (_aware("resnet8", _RESNET8),)),
+                    (f"clustered{_UNSAID}", 94.48, None, (_EVERYWHERE[0],)),
+                    (f"clustered{_UNSAID}, 8 bits after training", 94.41, None, (_together("after training"),)),
+                    (f"clustered{_UNSAID}, 8 bits trained (CQAT)", 94.52, None, (_together("trained"),)),
+                ),
+            ),
+            (
+                "MobileNetV1 224",
+                "MobileNet",
+                None,
+                71.07,
+                (
+                    ("8 bits after training", 69.34, "int8", _INTEGERS),
+                    ("8 bits trained", 70.35, "qat", _TRAINED_INTEGERS),
+                    (f"clustered{_UNSAID}", 65.30, "cluster-16", _EVERYWHERE),
+                    (
+                        f"clustered{_UNSAID}, 8 bits after training",
+                        60.60,
+                        "cluster-16+int8",
+                        (_together("after training"),),
+                    ),
+                    (f"clustered{_UNSAID}, 8 bits trained (CQAT)", 65.42, "cluster-16+qat", (_speakers("CQAT"),)),
                 ),
             ),
         )
-    ),
-    *(
-        Row("combinations", name, technique, start, accuracy, "MobileNet", run, stand_ins=stand_ins)
-        for name, technique, start, accuracy, run, stand_ins in (
-            (
-                "MobileNetV1 224",
-                "50 % zeros, 8 bits after training",
-                70.99,
-                67.82,
-                "prune-50+int8",
-                (_speakers("pruned"),),
-            ),
-            (
-                "MobileNetV1 224",
-                "50 % zeros, 8 bits trained (PQAT)",
-                70.99,
-                70.29,
-                "prune-50+qat",
-                (_speakers("PQAT"),),
-            ),
-            (
-                "MobileNetV1 224",
-                "clustered (values not stated), 8 bits after training",
-                71.07,
-                60.60,
-                "cluster-16+int8",
-                (_speakers("clustered"),),
-            ),
-            (
-                "MobileNetV1 224",
-                "clustered (values not stated), 8 bits trained (CQAT)",
-                71.07,
-                65.42,
-                "cluster-16+qat",
-                (_speakers("CQAT"),),
-            ),
-        )
-    ),
-    *(
-        Row(
-            "combinations",
-            "MobileNetV1, CIFAR-10",
-            f"clustered (values not stated), 8 bits {how}",
-            94.88,
-            accuracy,
-            command="python benchmarks/collaborative_accuracy.py resnet8",
-            stand_ins=(StandIn(_RESNET8, *_together("resnet8", "float", f"cluster 32, int8 {ours}")),),
-        )
-        for how, ours, accuracy in (("after training", "after training", 94.41), ("trained (CQAT)", "trained", 94.52))
+        for technique, accuracy, run, stand_ins in rows
     ),
     *(
         Row(
             "combinations",
             "DS-CNN-L",
-            f"{what} (values not stated), CQAT",
+            f"{what}{_UNSAID}, CQAT",
             None,
             accuracy,
             command="python benchmarks/collaborative_accuracy.py ds-cnn-l",
-            stand_ins=(
-                StandIn(
-                    f"{_DS_CNN_L}, 32 values",
-                    *_together("ds-cnn-l", "float, trained for as long", "cluster 32, then int8 trained (CQAT)"),
-                ),
-            ),
+            stand_ins=(_kept("cluster 32, then int8 trained (CQAT)", ", 32 values"),),
         )
         for what, accuracy in (("clustered", 95.949), ("clustered by channel", 96.44))
     ),
     *(
         Row("combinations", "MobileNetV2", technique, None, accuracy, "MobileNetV2", run, stand_ins=(_speakers(row),))
         for technique, accuracy, run, row in (
-            ("clustered (values not stated), CQAT", 71.538, "cluster-16+qat", "CQAT"),
-            ("clustered by channel (values not stated), CQAT", 72.638, "cluster-channels-16+qat", "CQAT"),
+            (f"clustered{_UNSAID}, CQAT", 71.538, "cluster-16+qat", "CQAT"),
+            (f"clustered by channel{_UNSAID}, CQAT", 72.638, "cluster-channels-16+qat", "CQAT"),
             ("pruned, clustered, PCQAT", 71.45, "prune-50+cluster-16+qat", "PCQAT"),
             ("pruned, clustered by channel, PCQAT", 71.901, "prune-50+cluster-channels-16+qat", "PCQAT"),
         )

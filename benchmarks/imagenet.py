@@ -369,8 +369,8 @@ def table_of(arguments, rows, devices, split):
             f"{100 * row['top1']:.2f}",
             f"{100 * row['runtime_top1']:.2f}" if "runtime_top1" in row else "",
             "" if row is start else f"{100 * (start['top1'] - row['top1']):.2f}",
-            f"{known.published:.2f}" if known else "",
-            f"{known.start - known.published:.2f}" if known and known.start else "",
+            ", ".join(f"{each.published:.2f}" for each in known),
+            ", ".join(f"{each.start - each.published:.2f}" for each in known),
             f"{row['bytes']:,}",
             f"{row['zipped_bytes']:,}",
         )
