@@ -19,12 +19,15 @@ import sys
 import tempfile
 import time
 
+from _published import ROWS, SOURCES
+
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results"
 RECORD = RESULTS / "runs.json"
 PAGE = FOLDER / "RESULTS.md"
 NEEDS_NETWORK = ("install_matrix.py",)
 WRITES_ELSEWHERE = ("layers_table.py",)
+NEEDS_IMAGENET = ("imagenet.py",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,9 @@ def page():
         "beside, it is in the table; the README compares them in words.\n"
     )
     files = sorted(RESULTS.glob("*.md"))
+    parts.append("- [The tables that TFMOT publishes](#the-tables-that-tfmot-publishes)\n")
     parts.append("".join(f"- [{path.stem}](#{path.stem})\n" for path in files))
+    parts.append(published_tables())
     for path in files:
         text = re.sub(r"^#+ ", "### ", path.read_text().strip(), flags=re.M)
         text = re.sub(r"\]\((?!http)([^)#]+)\)", r"](results/\1)", text)
@@ -94,6 +99,54 @@ def page():
             "".join(f"- `{line}`: exit code {each['code']}, {each['date']}\n" for line, each in failed.items())
         )
     return "\n".join(parts)
+
+
+def published_tables():
+    """Every row of the tables that TFMOT publishes: the figures, what was run here instead, and what would run it."""
+    parts = ["## The tables that TFMOT publishes\n"]
+    parts.append(
+        "ImageNet and WMT were not at hand. Beside each row stands what was run here with the same technique, on a\n"
+        "smaller model and its data, from the files in `results/`; and the command that runs the row itself. Figures\n"
+        "are right answers in per cent (of translations, BLEU): of the float model, then of the result. Of what was\n"
+        "run here, the difference says something, the level does not. What is empty was not run.\n"
+    )
+    headers = ("model", "what is done", "published", "run here", "keras-mot", "TFMOT", "another", "command")
+    for table, source in SOURCES.items():
+        parts.append(f"### {table.capitalize()}\n\n[Published]({source}).\n")
+        lines = [headers, ["---"] * len(headers), *(_published_cells(row) for row in ROWS if row.table == table)]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+    return "\n".join(parts)
+
+
+def _published_cells(row):
+    start = "" if row.start is None else f"{row.start:g} → "
+    size = f"; zipped {row.size[0]:g} → {row.size[1]:g} MB" if row.size else ""
+    cells = [row.model, row.technique, f"{start}{row.published:g}{size}"]
+    for stand_in in row.stand_ins or (None,):
+        cells.append(_stand_in_cells(stand_in))
+    columns = [[each[place] for each in cells[3:]] for place in range(4)]
+    return [*cells[:3], *("<br>".join(column) if any(column) else "" for column in columns), f"`{row.recipe()}`"]
+
+
+def _stand_in_cells(stand_in):
+    """(what, keras-mot, TFMOT, another) of a stand-in; a figure that no file holds is empty."""
+    if stand_in is None or stand_in.ours.value(RESULTS) is None:
+        return ("not run" if stand_in is None else f"{stand_in.what}: not run yet", "", "", "")
+    start, ours = stand_in.start.value(RESULTS), stand_in.ours.value(RESULTS)
+    figures = ["" if start is None else f"{_percent(start, stand_in)} → ", _percent(ours, stand_in)]
+    tfmot = stand_in.tfmot.value(RESULTS) if stand_in.tfmot else None
+    name, other = stand_in.other or ("", None)
+    other = other.value(RESULTS) if other else None
+    return (
+        stand_in.what,
+        "".join(figures),
+        "" if tfmot is None else _percent(tfmot, stand_in),
+        "" if other is None else f"{name}: {_percent(other, stand_in)}",
+    )
+
+
+def _percent(value, stand_in):
+    return f"{value if stand_in.ours.key == 'bleu' else 100 * value:.2f}"
 
 
 def main():
@@ -108,7 +161,7 @@ def main():
     wanted = [
         each
         for each in commands()
-        if arguments.only in each.line and each.script not in (*NEEDS_NETWORK, *WRITES_ELSEWHERE)
+        if arguments.only in each.line and each.script not in (*NEEDS_NETWORK, *WRITES_ELSEWHERE, *NEEDS_IMAGENET)
     ]
     if not wanted:
         parser.error(f"no command of the README has {arguments.only!r} in it")

@@ -1,4 +1,4 @@
-"""What `import keras_mot` gives: all rooms, under TFMOT's names too."""
+"""What `import keras_mot` gives at once: the rooms that saved models need, under TFMOT's names too."""
 
 # ruff: noqa: E402 (what follows the choice of the backend imports Keras)
 from keras_mot._backend import choose_backend
@@ -6,21 +6,17 @@ from keras_mot._backend import choose_backend
 choose_backend()
 
 from keras_mot import (
-    analysis,
     clustering,
-    export,
     graph,
     layers,
     low_rank,
     quantization,
-    recipes,
     sparsity,
     targets,
     transforms,
 )
 from keras_mot._config import Config
 from keras_mot.layers import update_step
-from keras_mot.recipes import compress
 from keras_mot.tfmot.modules import install
 
 # Under TFMOT's paths, such as `sparsity.keras.prune_low_magnitude`, its scripts find what they name.
@@ -28,16 +24,12 @@ experimental = install()
 
 __all__ = [
     "Config",
-    "analysis",
     "clustering",
-    "compress",
     "experimental",
-    "export",
     "graph",
     "layers",
     "low_rank",
     "quantization",
-    "recipes",
     "sparsity",
     "targets",
     "transforms",

@@ -38,4 +38,4 @@ def test_the_command_line_imports_what_the_package_gives():
     import keras_mot
     from keras_mot import _rooms
 
-    assert {*_rooms.__all__, "__version__"} == set(keras_mot.__all__)
+    assert {*_rooms.__all__, *keras_mot._ON_FIRST_USE, "__version__"} == set(keras_mot.__all__)

@@ -32,7 +32,8 @@ def test_the_guide_has_all_commands():
     assert shown == set(_main.make_parser()._subparsers._group_actions[0].choices)
 
 
-def test_the_commands_of_benchmarks_can_be_run():
+def test_the_commands_of_benchmarks_can_be_run(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     run_all = runpy.run_path(str(ROOT / "benchmarks" / "run_all.py"))
     commands = run_all["commands"]()
     assert len(commands) > 30
