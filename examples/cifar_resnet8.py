@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers
 
 import keras_mot as kmot
-from keras_mot.recipes import FineTune, Prune, QuantizeAware, Recipe
+from keras_mot.recipes import FineTune, PostTraining, Prune, QuantizeAware, Recipe
 
 QUICK = "--quick" in sys.argv
 keras.utils.set_random_seed(0)
@@ -56,5 +56,8 @@ model.compile(keras.optimizers.Adam(decay), "sparse_categorical_crossentropy", m
 model.fit(*train, batch_size=128, epochs=epochs, verbose=2)
 
 tune = None if QUICK else FineTune(2, 1e-3, batch_size=128, schedule="cosine")
-recipe = Recipe([Prune(0.5, scope="model", fine_tune=tune), QuantizeAware(fine_tune=tune)], name="resnet8")
+recipe = Recipe(
+    [Prune(0.5, scope="model", fine_tune=tune), QuantizeAware(fine_tune=tune) if tune else PostTraining()],
+    name="resnet8",
+)
 print(kmot.compress(model, recipe, train, test, latency_runs=0 if QUICK else 50, progress=False))

@@ -127,7 +127,7 @@ def in_integers(model, source, target):
     return lambda inputs: next(iter(runner.run(inputs).values())), file.bytes
 
 
-def main(count=40_000, held_out=1000, units=96, epochs=5, more_epochs=3):
+def main(count=20_000, held_out=1000, units=64, epochs=8, more_epochs=4):
     keras.utils.set_random_seed(0)
     train_on, test = data(count, held_out)
     model = train(build(*train_on, units), *train_on, epochs)
