@@ -1,10 +1,9 @@
 """Quantizes a small network to 8-bit integers, with and without training, and measures the files.
 
-python examples/quantize_digits.py
+KERAS_BACKEND=tensorflow python examples/quantize_digits.py
 """
 
 import pathlib
-import sys
 import tempfile
 
 import keras
@@ -39,8 +38,7 @@ trained = quantize_model(model, calibration_data=x_train[:300])
 trained.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
 trained.fit(x_train, y_train, batch_size=32, epochs=3, verbose=2)
 
-folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
-folder.mkdir(parents=True, exist_ok=True)
+folder = pathlib.Path(tempfile.mkdtemp())
 named = {"float": model, "int8": after_training, "int8, trained": trained}
 files = {
     name: kmot.export.export_litert(item, folder / f"{name.replace(', ', '_')}.tflite") for name, item in named.items()

@@ -4,6 +4,7 @@ MkDocs calls these functions by their names (https://www.mkdocs.org/user-guide/p
 """
 
 import ast
+import importlib.util
 import pathlib
 import re
 
@@ -38,6 +39,10 @@ def on_files(files, config):
     for page, text in made.items():
         source = next((source for source, name in PAGES.items() if name == page and source.endswith(".md")), "")
         files.append(File.generated(config, page, content=_with_links(text, pathlib.PurePosixPath(source).parent)))
+    notebooks = _notebooks()
+    for path in notebooks.examples():
+        text = notebooks.as_json(notebooks.notebook(path))
+        files.append(File.generated(config, f"notebooks/{path.stem}.ipynb", content=text))
     for path in (ROOT / "benchmarks" / "results").glob("*.png"):
         files.append(File.generated(config, f"benchmarks/results/{path.name}", abs_src_path=str(path)))
     return files
@@ -116,10 +121,19 @@ def _has_literal(path, name):
         return False
 
 
+def _notebooks():
+    """The module `docs/notebooks.py`."""
+    spec = importlib.util.spec_from_file_location("keras_mot_notebooks", ROOT / "docs" / "notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _examples():
     parts = ["# Examples\n\nEach runs as it stands, from `examples/` of the repository; the suite runs all of them.\n"]
     for path in sorted((ROOT / "examples").glob("*.py")):
         text = path.read_text()
         about = ast.get_docstring(ast.parse(text))
-        parts.append(f"## {path.name}\n\n{about}\n\n```python\n{text.strip()}\n```\n")
+        link = f"[As a notebook](notebooks/{path.stem}.ipynb)"
+        parts.append(f"## {path.name}\n\n{about}\n\n{link}\n\n```python\n{text.strip()}\n```\n")
     return "\n".join(parts)

@@ -1,11 +1,16 @@
-"""The example scripts run. They are the same on every backend, and run on one."""
+"""The example scripts run, those that train for long on little. They are the same on every backend, and run on one."""
 
 import pathlib
+import re
 import runpy
 
 import pytest
 
+from keras_mot._packages import is_installed
+
 EXAMPLES = sorted((pathlib.Path(__file__).resolve().parents[2] / "examples").glob("*.py"))
+NEEDED = {"translation": ("num2words", "babel", "sacrebleu")}
+"""Packages of the extra `examples` that a script imports."""
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -13,6 +18,10 @@ EXAMPLES = sorted((pathlib.Path(__file__).resolve().parents[2] / "examples").glo
 def test_example_runs(path, backend, tmp_path, monkeypatch, capsys):
     if backend != "tensorflow":
         pytest.skip("the examples are tested on TensorFlow")
+    if missing := [name for name in NEEDED.get(path.stem, ()) if not is_installed(name)]:
+        pytest.skip(f"the extra `examples` is not installed: {', '.join(missing)}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KERAS_MOT_DATA", raising=False)
+    monkeypatch.setattr("sys.argv", [str(path), *re.findall("--quick", path.read_text())[:1]])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()

@@ -1,5 +1,6 @@
 """The site of the documentation is built, with every link and every public name in it."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def test_pages_from_elsewhere(site):
     assert "Keras Model Optimization Toolkit" in (site / "index.html").read_text()
     for path in (ROOT / "examples").glob("*.py"):
         assert path.name in (site / "examples" / "index.html").read_text()
+        assert json.loads((site / "notebooks" / f"{path.stem}.ipynb").read_text())["nbformat"] == 4
 
 
 def test_no_page_asks_for_anything_elsewhere(site):
