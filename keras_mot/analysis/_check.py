@@ -138,7 +138,11 @@ def _of_inputs(file, rules):
     found, names = [], LayerNames(file.subgraphs[0])
     for tensor in graph_inputs(file):
         if any(size < 0 for size in tensor.shape[rules.open_sizes :]):
-            way = "export with `batch_size=1`" if tensor.shape[0] < 0 and min(tensor.shape[1:], default=0) >= 0 else ""
+            way = (
+                "export with `batch_size=1` (`--batch-size 1`)"
+                if tensor.shape[0] < 0 and min(tensor.shape[1:], default=0) >= 0
+                else ""
+            )
             expected = "all sizes fixed" if not rules.open_sizes else "all sizes but the first fixed"
             reason = f"it is {shown(tensor)}; {rules.title} wants {expected}" + (f": {way}" if way else "")
         elif rules.batch is not None and tensor.shape and tensor.shape[0] != rules.batch:

@@ -101,6 +101,16 @@ def add_integer_file(parser):
     group.add_argument("--strict", action="store_true", help="refuse a file that computes partly in floats")
 
 
+def add_batch_size_of_file(parser):
+    """Adds the batch size that a file is for alone."""
+    parser.add_argument(
+        "--batch-size",
+        type=at_least(1),
+        metavar="N",
+        help="batch size of the file, as NPUs want it (default: open, or 1 where the target demands it)",
+    )
+
+
 def of_integer_file(options) -> dict:
     """These options, as arguments of `export_litert`."""
     return {name: getattr(options, name) for name in ("input_type", "output_type", "strict")}

@@ -51,9 +51,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
         default="auto",
         help="store only what is not zero: where it is safe and smaller (auto, the default), always, or never",
     )
-    parser.add_argument(
-        "--batch-size", type=_options.at_least(1), metavar="N", help="batch size of the file (default: open)"
-    )
+    _options.add_batch_size_of_file(parser)
     _options.add_integer_file(parser)
     _add_micro(parser)
     parser.set_defaults(run=run, check=check)

@@ -59,6 +59,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     _options.add_skip(how)
     _options.add_seed(how)
     _options.add_integer_file(parser)
+    _options.add_batch_size_of_file(parser)
     parser.set_defaults(run=run, check=check)
 
 
@@ -134,7 +135,7 @@ def _write(options, outputs, model, quantized, data, arguments):
         temporaries = {path.suffix: stack.enter_context(replacing(path)) for path in outputs}
         say("exporting to LiteRT")
         with blamed_on_input():
-            after = write_file(quantized, temporaries[DEFAULT.suffix], data, **arguments)
+            after = write_file(quantized, temporaries[DEFAULT.suffix], data, batch_size=options.batch_size, **arguments)
             before = _before(model, folder / f"before{DEFAULT.suffix}", data)
         if KERAS in temporaries:
             quantized.save(temporaries[KERAS])

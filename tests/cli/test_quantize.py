@@ -53,9 +53,10 @@ def test_quantizing_to_integers(run, model, data, tmp_path):
 def test_other_schemes(run, model, data, tmp_path, scheme, kernel, has_data):
     output = tmp_path / "small.tflite"
     given = ("--data", data) if has_data else ()
-    result = run("quantize", model, *given, "--scheme", scheme, "-o", output)
+    result = run("quantize", model, *given, "--scheme", scheme, "--batch-size", 1, "-o", output)
     assert result.code == 0, result.err
     assert _types(output)["hidden/kernel"] == kernel
+    assert keras_mot.export.LiteRTRunner(output).inputs[0].shape[0] == 1
     assert ("accuracy" in result.out) == has_data
     assert f"Wrote {output}." in result.out
 

@@ -1,11 +1,11 @@
 """Operations of a frozen graph that LiteRT has no kernel for, exchanged for others that it has."""
 
 from keras_mot.export.litert.engines import (
-    bicubic_resizing,
     fourier,
     mask_operations,
     pooled_volumes,
     random_operations,
+    smooth_resizing,
 )
 
 
@@ -23,7 +23,7 @@ def with_kernels(function, names):
     graph = function.graph
     draws, volumes = random_operations.draws(graph), pooled_volumes.known(graph)
     numbers, transforms = mask_operations.known(graph), fourier.known(graph)
-    resized = bicubic_resizing.known(graph)
+    resized = smooth_resizing.known(graph)
     if not any((draws, volumes, numbers, transforms, resized)):
         return graph, function
     import tensorflow as tf
@@ -34,7 +34,7 @@ def with_kernels(function, names):
     pooled_volumes.exchange(definition, volumes)
     mask_operations.exchange(definition, numbers)
     fourier.exchange(definition, transforms)
-    bicubic_resizing.exchange(definition, resized)
+    smooth_resizing.exchange(definition, resized)
 
     def imported():
         tf.graph_util.import_graph_def(definition, name="")
