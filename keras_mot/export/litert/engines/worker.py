@@ -1,7 +1,8 @@
 """The child process of exports from another backend: `python -m keras_mot.export.litert.engines.worker SECONDS`.
 
 Each line that it is sent is the path of a folder: it reads `model.keras` and `task.json` there, writes `dense.tflite`,
-`sparse.tflite` and `answer.json`, and answers `DONE`. It ends with its input, and after so many seconds without work.
+`sparse.tflite` and `answer.json`, and answers `DONE`. It ends with its input, after so many seconds without work, and
+after work that took 2 GB of memory.
 """
 
 import importlib
@@ -13,6 +14,7 @@ import threading
 
 DONE = "done"
 """The line that says that a task was done."""
+_LARGE = 2 << 30
 
 
 def main(idle):
@@ -31,6 +33,17 @@ def main(idle):
         _do(pathlib.Path(line.removesuffix("\n")))
         answers.write(f"{DONE}\n")
         answers.flush()
+        if _peak() > _LARGE:  # what large models have taken is not all given back
+            return
+
+
+def _peak():
+    """The most bytes that this process has held in memory; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _do(directory):
