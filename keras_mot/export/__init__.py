@@ -9,6 +9,7 @@ from keras_mot.export.litert.result import LiteRTExport
 from keras_mot.export.litert.runner import LiteRTRunner
 from keras_mot.export.litert.verification import ExportVerificationError
 from keras_mot.export.onnx.exporting import OnnxExport, export_onnx
+from keras_mot.export.onnx.openvino_runner import OpenVINORunner
 from keras_mot.export.onnx.runner import OnnxRunner
 from keras_mot.export.packing import Package, pack, unpack
 from keras_mot.export.protocol import Export
@@ -21,6 +22,7 @@ __all__ = [
     "MicroRunner",
     "OnnxExport",
     "OnnxRunner",
+    "OpenVINORunner",
     "Package",
     "compile_ethos_u",
     "export_litert",

@@ -11,7 +11,7 @@ from keras_mot import analysis
 from keras_mot._arrays import numpy_value
 from keras_mot._packages import is_installed
 from keras_mot.cli import main
-from keras_mot.export import ExportVerificationError, OnnxRunner, export_litert, export_onnx
+from keras_mot.export import ExportVerificationError, OnnxRunner, OpenVINORunner, export_litert, export_onnx
 from keras_mot.export.litert.litert_file import parse_model
 from keras_mot.export.onnx.operators import TABLE
 from keras_mot.export.onnx.translation import Translation
@@ -88,6 +88,37 @@ def test_all_convolutions_are_fused(done, tmp_path):
     assert kinds.count("QLinearConv") == 2
     assert "Conv" not in kinds
     assert "Gemm" not in kinds
+
+
+def test_openvino_proves_files_too(done, tmp_path):
+    pytest.importorskip("openvino", reason="the extra 'openvino'")
+    quantized, exported = done
+    runner = OpenVINORunner(exported.path)
+    assert [(each.name, each.shape, each.dtype) for each in runner.inputs] == [("image", (None, 8, 8, 3), "float32")]
+    expected = ops.convert_to_numpy(quantized(X, training=False))
+    received = runner.run(X)["head"]
+    assert np.mean(np.abs(received - expected) < 1.5 / 256) >= 0.98
+    np.testing.assert_array_equal(runner.run({"image": X[:5]})["head"], received[:5])
+    runner.set_inputs(X[:1])
+    assert runner.timed_invoke() > 0
+    again = export_onnx(quantized, tmp_path / "network.onnx", runtime="openvino")
+    assert again.path.read_bytes() == exported.path.read_bytes()
+    assert "agree" in again.verification
+    with pytest.raises(ValueError, match="OpenVINO cannot load"):
+        OpenVINORunner(exported.path.read_bytes()[:400])
+
+
+def test_a_second_runtime_is_optional(done, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="`runtime` must be one of onnxruntime, openvino"):
+        export_onnx(done[0], tmp_path / "model.onnx", runtime="tensorrt")
+    known = keras_mot.export.dependencies.is_installed
+    monkeypatch.setattr(keras_mot.export.dependencies, "is_installed", lambda name: name != "openvino" and known(name))
+    for call in (
+        lambda: OpenVINORunner(done[1].path),
+        lambda: export_onnx(done[0], tmp_path / "a.onnx", runtime="openvino"),
+    ):
+        with pytest.raises(ImportError, match="pip install openvino"):
+            call()
 
 
 def chain(*parts, shape=(6, 4)):

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_mot._files import writable_file, write_bytes
+from keras_mot._messages import describe
 from keras_mot.data.naming import unique_names
 from keras_mot.data.typical_samples import remembered
 from keras_mot.export.dependencies import check_installed
@@ -19,6 +20,7 @@ from keras_mot.export.litert.precision import full_precision
 from keras_mot.export.litert.signature import check_inputs, read_signature
 from keras_mot.export.litert.verification import Verifier
 from keras_mot.export.onnx.conversion import to_onnx
+from keras_mot.export.onnx.openvino_runner import OpenVINORunner
 from keras_mot.export.onnx.runner import OnnxRunner
 from keras_mot.export.running import run_like_model
 from keras_mot.graph.output_kinds import outputs_are_probabilities
@@ -28,6 +30,8 @@ from keras_mot.quantization.simulation.sources import hand_on_sources
 from keras_mot.quantization.simulation.trained_batch_norm import fold_trained_batch_norm
 
 SUFFIXES = (".onnx",)
+RUNTIMES = {"onnxruntime": OnnxRunner, "openvino": OpenVINORunner}
+"""The runners that prove a file, by their packages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +93,15 @@ class OnnxExport:
 
 
 class _OnnxVerifier(Verifier):
-    """A `Verifier` that runs files in ONNX Runtime."""
+    """A `Verifier` that runs files in ONNX Runtime, or in another runtime of `RUNTIMES`."""
+
+    runner = OnnxRunner
 
     def _load(self, content):
-        OnnxRunner(content)
+        self.runner(content)
 
     def _received(self, content):
-        return OnnxRunner(content, input_names=self._input_names).run(self._arrays)
+        return self.runner(content, input_names=self._input_names).run(self._arrays)
 
     def _is_exact(self, content, output_names):
         return False
@@ -111,6 +117,7 @@ def export_onnx(
     verification_data: Any = None,
     tolerance: float | None = None,
     strict: bool = False,
+    runtime: str = "onnxruntime",
 ) -> OnnxExport:
     """Exports a Keras model to an `.onnx` file and proves it by running it in ONNX Runtime.
 
@@ -133,6 +140,7 @@ def export_onnx(
         verification_data: as in `export_litert`.
         tolerance: as in `export_litert`.
         strict: whether a quantized model must compute in integers throughout.
+        runtime: what the file is proved in: "onnxruntime", or "openvino" (the extra `openvino`).
 
     Returns:
         An `OnnxExport`.
@@ -142,7 +150,7 @@ def export_onnx(
         ValueError: an argument has a wrong value, no file can be written at `path`, or the model cannot be exported;
             operators without a translation are named.
         ExportVerificationError: the file does not compute what the model computes.
-        ImportError: TensorFlow, ai-edge-litert, onnx or, to verify, onnxruntime is not installed.
+        ImportError: TensorFlow, ai-edge-litert, onnx or, to verify, the runtime is not installed.
 
     Example:
 
@@ -150,6 +158,8 @@ def export_onnx(
         print(result)
     """
     checks.check_options("float32", False, batch_size, verify, tolerance)
+    if runtime not in RUNTIMES:
+        raise ValueError(f"`runtime` must be one of {', '.join(RUNTIMES)}. Received: {describe(runtime)}.")
     path = writable_file(path, SUFFIXES)
     checks.check_model(model)
     if is_dynamic(model):
@@ -157,7 +167,7 @@ def export_onnx(
             f"'{model.name}' has dynamic ranges, which are exported to LiteRT alone: use `export_litert`, or quantize "
             "the float model with `INT8` for ONNX."
         )
-    check_installed("tensorflow", "ai_edge_litert", "onnx", *(("onnxruntime",) if verify else ()), purpose="ONNX files")
+    check_installed("tensorflow", "ai_edge_litert", "onnx", *((runtime,) if verify else ()), purpose="ONNX files")
     if verify and verification_data is not None:
         with full_precision(model):
             signature = read_signature(model, input_signature)
@@ -178,6 +188,7 @@ def export_onnx(
     output_names = _output_names(exported)
     content = to_onnx(litert, exported.input_names, output_names, model.name)
     verifier = _verifier(model, exported, verify, verification_data, tolerance, input_signature)
+    verifier.runner = RUNTIMES[runtime]
     error = verifier.named(tuple(output_names.values()))(content, must_load=verify)
     write_bytes(path, content)
     return OnnxExport(
