@@ -41,7 +41,7 @@ def training(history: Any, metric: str | None = None, technique: str | None = No
     drawn = technique or next((name for name in _WORDS if name in values), None)
     if drawn is None or drawn not in values:
         raise ValueError(
-            f"The history has neither {', '.join(map(repr, _WORDS))}, but {list(values)}: train a model that "
+            f"The history has none of {', '.join(map(repr, _WORDS))}, but {list(values)}: train a model that "
             "`prune_low_magnitude`, `cluster_weights` or `quantize_model` returned."
         )
     shown = metric or next((n for n in ("val_accuracy", "accuracy", "val_loss", "loss") if n in values), None)
