@@ -3,9 +3,12 @@
 And that each test belongs to one part of the suite.
 """
 
+import ast
 import pathlib
 import re
+import sys
 import tomllib
+import zlib
 
 import pytest
 from packaging.requirements import Requirement
@@ -83,3 +86,30 @@ def test_each_file_of_tests_is_in_one_part_of_the_suite():
             in_parts += [path] if path.is_file() else path.rglob("test_*.py")
     assert len(files) > 50
     assert sorted(in_parts) == sorted(files)
+
+
+def imported_at_once(tree):
+    """The packages that a module imports when it is imported itself, outside of functions and of `try`."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.partition(".")[0]
+
+
+def test_what_is_imported_at_once_is_what_the_package_asks_for():
+    """Tests have every extra installed, and would not see that one is missing."""
+    asked = {Requirement(line).name for line in PROJECT["dependencies"]} - {"pyyaml"} | {"yaml"}
+    known = {"keras_mot", "h5py", *asked, *sys.stdlib_module_names}  # Keras saves by h5py
+    files = sorted((ROOT / "keras_mot").rglob("*.py"))
+    assert len(files) > 400
+    others = {str(file.relative_to(ROOT)): set(imported_at_once(ast.parse(file.read_text()))) - known for file in files}
+    assert not {file: names for file, names in others.items() if names}
+
+
+def test_the_wheel_stays_below_a_megabyte():
+    """As it would be zipped: the files, twice their names and headers in the archive, and a line in its record."""
+    size = 35_000  # licence, metadata and what else is beside the package
+    for file in (ROOT / "keras_mot").rglob("*.py"):
+        size += len(zlib.compress(file.read_bytes(), 6)) + 2 * len(str(file.relative_to(ROOT))) + 76
+    assert size < 1_000_000

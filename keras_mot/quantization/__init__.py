@@ -19,6 +19,7 @@ from keras_mot.quantization.aware_training import (
     strip_quantization,
 )
 from keras_mot.quantization.calibration import Calibration
+from keras_mot.quantization.callbacks import QuantizationSummaries
 from keras_mot.quantization.estimators.by_place import MeanOfSamples, MostSamples
 from keras_mot.quantization.estimators.layer_io import LayerIO, layer_io
 from keras_mot.quantization.estimators.ranges import (

@@ -175,7 +175,7 @@ def test_a_history_from_a_csv_file(tmp_path):
 @pytest.mark.parametrize(
     ("history", "options", "words"),
     [
-        ({"loss": [1.0]}, {}, "neither 'sparsity' nor 'unique_values'"),
+        ({"loss": [1.0]}, {}, "none of 'sparsity', 'unique_values'"),
         ({"sparsity": [1.0], "accuracy": [1.0]}, {"metric": "acuracy"}, "Did you mean 'accuracy'"),
         ("nowhere.csv", {}, "not a file"),
     ],

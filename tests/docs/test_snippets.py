@@ -22,6 +22,7 @@ EXPORTING = {
     "docs/recipes.md",
     "docs/report.md",
     "docs/search.md",
+    "docs/tutorial.md",
 }  # exports: the conversion is the same from every backend, and is tested elsewhere
 
 
@@ -74,6 +75,9 @@ def names():
         "docs/search.md",
         "docs/sensitivity.md",
         "docs/devices.md",
+        "docs/goals.md",
+        "docs/training.md",
+        "docs/tutorial.md",
     ],
 )
 def test_snippets_run(document, names, backend, tmp_path, monkeypatch):

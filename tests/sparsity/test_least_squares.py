@@ -1,5 +1,7 @@
 """Least squares with zeros, against NumPy's solver of the stacked problem, column by column."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,15 @@ def test_is_what_the_stacked_problem_has(masks, exact, tolerance):
     result = masked_least_squares(second, products, mask, original, 0.05, exact)
     np.testing.assert_allclose(result, expected(inputs, others, original, mask, 0.05), atol=tolerance)
     assert not result[~mask].any()
+
+
+def test_without_scipy_it_is_the_same(monkeypatch):
+    """TensorFlow and PyTorch do not bring it."""
+    inputs, others, original, mask = problem("elements")
+    monkeypatch.setitem(sys.modules, "scipy.linalg", None)
+    second, products = inputs.T @ inputs, inputs.T @ others @ original
+    result = masked_least_squares(second, products, mask, original, 0.05, exact=True)
+    np.testing.assert_allclose(result, expected(inputs, others, original, mask, 0.05), atol=1e-9)
 
 
 def test_without_a_mask_and_changes_the_original_comes_back():

@@ -10,24 +10,24 @@ from typing import Any
 from keras_mot._messages import describe, nearest
 from keras_mot.analysis.plots.style import WIDTH, colour, is_share, new_figure, share_on, style
 
-_WORDS = {"sparsity": "share of zeros", "unique_values": "different values"}
+_WORDS = {"sparsity": "share of zeros", "unique_values": "different values", "range_change": "ranges moved by"}
 
 
 def training(history: Any, metric: str | None = None, technique: str | None = None) -> Any:
-    """Sparsity or different values over the epochs, and the metric below.
+    """Sparsity, different values or the movement of ranges over the epochs, and the metric below.
 
     Args:
         history: what `fit` returned, its dictionary `history`, or the path of the file of a `CSVLogger`. Models with
-            masks have `sparsity` in it, those with codebooks `unique_values`.
+            masks have `sparsity` in it, those with codebooks `unique_values`, quantized ones `range_change`.
         metric: name of what is drawn below; by default `val_accuracy`, `accuracy`, `val_loss` or `loss`, whatever is
             found first.
-        technique: "sparsity" or "unique_values"; by default what is found.
+        technique: "sparsity", "unique_values" or "range_change"; by default what is found.
 
     Returns:
         A Matplotlib `Figure`.
 
     Raises:
-        ValueError: if the history holds neither, or no such metric.
+        ValueError: if the history holds none of them, or no such metric.
         ImportError: if Matplotlib is not installed.
 
     Example:
@@ -41,8 +41,8 @@ def training(history: Any, metric: str | None = None, technique: str | None = No
     drawn = technique or next((name for name in _WORDS if name in values), None)
     if drawn is None or drawn not in values:
         raise ValueError(
-            f"The history has neither 'sparsity' nor 'unique_values', but {list(values)}: train a model that "
-            "`prune_low_magnitude` or `cluster_weights` returned."
+            f"The history has none of {', '.join(map(repr, _WORDS))}, but {list(values)}: train a model that "
+            "`prune_low_magnitude`, `cluster_weights` or `quantize_model` returned."
         )
     shown = metric or next((n for n in ("val_accuracy", "accuracy", "val_loss", "loss") if n in values), None)
     if metric is not None and metric not in values:
@@ -55,6 +55,7 @@ def training(history: Any, metric: str | None = None, technique: str | None = No
         axes[0].set_ylabel(_WORDS.get(drawn, drawn))
         if drawn == "sparsity":
             axes[0].set_ylim(0, 1)
+        if drawn != "unique_values":
             axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         if shown:
             axes[1].plot(epochs, values[shown], "o-", markersize=3, color=colour("second"))
