@@ -74,7 +74,7 @@ def main():
     parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--folder", type=pathlib.Path, help="where models are kept between runs")
     arguments = parser.parse_args()
-    settings = {"count": 20_000, "held_out": 1000, "units": 64, "epochs": 8, "more_epochs": 4}
+    settings = {"count": 40_000, "held_out": 1000, "units": 96, "epochs": 5, "more_epochs": 4}
     if arguments.quick:
         settings = {"count": 256, "held_out": 8, "units": 16, "epochs": 1, "more_epochs": 1}
     folder = arguments.folder or pathlib.Path(tempfile.mkdtemp())
