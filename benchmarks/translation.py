@@ -44,9 +44,8 @@ def measured(name, seed, settings, folder):
         predict, more["bytes"] = example.in_integers(model, *train_on)
     else:
         model = trained(name, seed, settings, folder, train_on)
-        model.save(folder / f"{seed}-{name}.keras")
         predict = example.predictor(model)
-        more["sparsity"] = keras_mot.analysis.sparsity(model)
+        more["sparsity"] = keras_mot.analysis.sparsity(keras_mot.sparsity.strip_pruning(model))
     seconds = time.process_time() - started
     row = {"model": name, "seed": seed, "bleu": example.bleu(predict, *test), "cpu_seconds": seconds, **more}
     record.write_text(json.dumps(row))
@@ -54,13 +53,19 @@ def measured(name, seed, settings, folder):
 
 
 def trained(name, seed, settings, folder, train_on):
+    path = folder / f"{seed}-{name}.keras"
+    if path.exists():
+        return keras.models.load_model(path, compile=False)
     if name == "float":
-        return example.train(example.build(*train_on, settings["units"]), *train_on, settings["epochs"])
-    model = keras.models.load_model(folder / f"{seed}-float.keras", compile=False)
-    if name == "tuned":
-        return example.train(model, *train_on, settings["more_epochs"], rate=example.MORE_RATE)
-    pruned = example.prune(model, *train_on, int(name) / 100, settings["more_epochs"])
-    return pruned
+        model = example.train(example.build(*train_on, settings["units"]), *train_on, settings["epochs"])
+    else:
+        model = keras.models.load_model(folder / f"{seed}-float.keras", compile=False)
+        if name == "tuned":
+            model = example.train(model, *train_on, settings["more_epochs"], rate=example.MORE_RATE)
+        else:
+            model = example.prune(model, *train_on, int(name) / 100, settings["more_epochs"])
+    model.save(path)
+    return model
 
 
 def main():
@@ -69,7 +74,7 @@ def main():
     parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--folder", type=pathlib.Path, help="where models are kept between runs")
     arguments = parser.parse_args()
-    settings = {"count": 20_000, "held_out": 1000, "units": 64, "epochs": 8, "more_epochs": 4}
+    settings = {"count": 40_000, "held_out": 1000, "units": 96, "epochs": 5, "more_epochs": 4}
     if arguments.quick:
         settings = {"count": 256, "held_out": 8, "units": 16, "epochs": 1, "more_epochs": 1}
     folder = arguments.folder or pathlib.Path(tempfile.mkdtemp())
