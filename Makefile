@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 CHECK_PYTHON := import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit( \
 	"Python %d.%d cannot hold all backends: TensorFlow has wheels for 3.11 to 3.13. Set one: make PYTHON=python3.12" % v)
 
-.PHONY: demo test smoke docs results lint format clean install
+.PHONY: demo test smoke docs notebooks results lint format clean install
 
 demo: $(STAMP)
 	KERAS_BACKEND=tensorflow $(BIN)/keras-mot demo
@@ -38,6 +38,10 @@ smoke: $(STAMP)
 # The site of the documentation, in `site/`; warnings are errors.
 docs: $(STAMP)
 	$(BIN)/python -m mkdocs build --strict
+
+# Each example as a notebook, in `build/notebooks`; the site has them, too.
+notebooks: $(STAMP)
+	$(BIN)/python docs/notebooks.py
 
 # Every benchmark that has no result yet, and benchmarks/RESULTS.md; `make results ARGUMENTS=--quick` for short runs.
 results: $(STAMP)

@@ -20,6 +20,7 @@ PURPOSES = {
     "micro": "proof on microcontrollers' interpreter",
     "ethos-u": "compiled files for Ethos-U NPUs",
     "onnx": "export to .onnx files, ONNX Runtime",
+    "openvino": "a second runtime that proves .onnx files",
     "pack": "files for download",
     "tensorboard": "summaries of training",
     "demo": "`keras-mot demo`",
@@ -29,7 +30,7 @@ PURPOSES = {
     "completion": "completion in shells",
 }
 """What each extra is for, in a few words; "" is what is always needed."""
-_FOR_DEVELOPERS = ("docs", "test", "benchmarks", "all")
+_FOR_DEVELOPERS = ("examples", "docs", "test", "benchmarks", "all")
 _NAMES = {"tensorflow-cpu": ("tensorflow-cpu", "tensorflow", "tensorflow-intel"), "tensorflow": ("tensorflow",)}
 _SECONDS = 300
 _DEVICES = {

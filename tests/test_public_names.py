@@ -20,7 +20,7 @@ NAMES = {
         DensityBased DifferentiableKMeans ExactKMeans KMeansPlusPlus Linear Random SharedValues cluster_scope
         cluster_weights clustering_report strip_clustering""",
     "export": """Export ExportVerificationError LiteRTExport LiteRTRunner
-        MicroRunner OnnxExport OnnxRunner Package compile_ethos_u export_litert export_onnx pack unpack
+        MicroRunner OnnxExport OnnxRunner OpenVINORunner Package compile_ethos_u export_litert export_onnx pack unpack
         write_micro_sources""",
     "graph": "Call Graph Kind fold_batch_norm register_kind rewrite split_preprocessing trace",
     "layers": """TransformSchedule UpdateTransforms WeightAxes WeightSpec attach copy_model register_weights strip
@@ -128,6 +128,7 @@ LED_TO = {
     "export.LiteRTExport",
     "export.OnnxExport",
     "export.OnnxRunner",
+    "export.OpenVINORunner",
     "export.Package",
     "recipes.CompressionResult",
     "quantization.QuantizationParameters",
