@@ -14,7 +14,7 @@ pytestmark = pytest.mark.backend_independent
 
 def test_every_extra_has_a_purpose():
     extras = importlib.metadata.metadata("keras-mot").get_all("Provides-Extra")
-    assert set(PURPOSES) == {"", *extras} - {"docs", "test", "benchmarks", "all"}
+    assert set(PURPOSES) == {"", *extras} - {"examples", "docs", "test", "benchmarks", "all"}
 
 
 def test_what_is_installed_is_found(run):
