@@ -93,6 +93,16 @@ def test_lines_are_of_layers_and_reasons(integers):
     assert len(report.to_dict()["findings"]) == len(findings)
 
 
+def test_steps_are_called_after_their_layer(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3, 4)), layers.GRU(5, name="memory"), layers.Dense(2, name="head")])
+    report = check(file_of(model, tmp_path / "recurrent.tflite"), "edgetpu")
+    assert {each.operator for each in report.findings} >= {"SPLIT_V", "UNPACK"}
+    for each in report.findings:
+        if each.operator in ("SPLIT_V", "UNPACK"):
+            assert each.layer.startswith("memory_")
+
+
 def test_nnapi_by_api_level(integers):
     reasons = found(check(integers, "nnapi"))
     assert reasons["head", "FULLY_CONNECTED"].startswith("its weights have 5 scales")

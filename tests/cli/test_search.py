@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from keras_mot.cli.search import _duration, _size
+from keras_mot.cli._options import size
+from keras_mot.cli.search import _duration
 from tests.quantization.test_coverage import only_tensorflow
 
 
@@ -54,7 +55,7 @@ def test_refusals(run, model, data, tmp_path, options, message):
 
 @pytest.mark.backend_independent
 def test_sizes_and_times():
-    assert [_size(text) for text in ("40000", "40kB", "1.5MB", "2 KiB", "1e3")] == [
+    assert [size(text) for text in ("40000", "40kB", "1.5MB", "2 KiB", "1e3")] == [
         40_000,
         40_000,
         1_500_000,

@@ -1,6 +1,7 @@
 """Breaks layers down into steps that integer runtimes have a kernel for, without changing what is computed."""
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from keras_mot.graph.rewrite import operations_of, rewrite
 from keras_mot.quantization.lowering.moves import Move, unmoved
 from keras_mot.quantization.lowering.table import lowering_of
 from keras_mot.targets import LITERT
+
+_NUMBER = re.compile(r"_\d+$")
 
 
 class Lowered(NamedTuple):
@@ -109,10 +112,17 @@ class Lowering:
         return outputs
 
     def _name(self, step, operation):
-        """Gives a step a name that no other operation of the model has; the last may keep that of its operation."""
-        name, number = step.name, 1
+        """Gives a step a name that no other operation of the model has; the last may keep that of its operation.
+
+        One that has no name of its own, such as a `split_7` of Keras's, gets that of its operation before it, so that
+        names in files lead to layers.
+        """
+        first = step.name
+        if not isinstance(step, keras.layers.Layer) and not first.startswith(operation.name):
+            first = f"{operation.name}_{_NUMBER.sub('', first)}"
+        name, number = first, 1
         while name in self._names and name != operation.name:
-            name, number = f"{step.name}_{number}", number + 1
+            name, number = f"{first}_{number}", number + 1
         self._names.add(name)
         if name != step.name:
             step.name = name
