@@ -20,9 +20,9 @@ PACKAGES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "jax": ("jax",), "to
 
 _TRIAL = """
 import json, os, sys, tempfile
+import keras_mot as kmot  # before Keras, whose backend it sets to the one that is installed
 import keras
 import numpy as np
-import keras_mot as kmot
 
 keras.utils.set_random_seed(0)
 others = [name for name in ("tensorflow", "jax", "torch") if name != keras.backend.backend()]
