@@ -15,13 +15,14 @@ import time
 from _common import BACKENDS, ROOT, Table, environment, parser, write_results
 
 LARGEST = 1_000_000
+_NOT_INHERITED = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "KERAS_BACKEND")
 PACKAGES = {"tensorflow": ("tensorflow-cpu", "tensorflow"), "jax": ("jax",), "torch": ("torch",)}
 
 _TRIAL = """
 import json, os, sys, tempfile
+import keras_mot as kmot  # before Keras, whose backend it sets to the one that is installed
 import keras
 import numpy as np
-import keras_mot as kmot
 
 keras.utils.set_random_seed(0)
 others = [name for name in ("tensorflow", "jax", "torch") if name != keras.backend.backend()]
@@ -71,7 +72,7 @@ def try_in(python, backend, wheel, folder):
     place = pathlib.Path(folder) / f"{pathlib.Path(python).name}-{backend}"
     record = {"python": python, "backend": backend, "outcome": "works", "export": "", "seconds": 0.0}
     started = time.perf_counter()
-    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "KERAS_BACKEND")}
+    variables = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     variables |= {"KERAS_HOME": str(place / "keras"), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
     def run(*words):
@@ -81,7 +82,7 @@ def try_in(python, backend, wheel, folder):
     inside = place / ("Scripts" if os.name == "nt" else "bin")
     steps = {
         "venv": [python, "-m", "venv", str(place)],
-        "install": [str(inside / "python"), "-m", "pip", "install", "--quiet", f"{wheel}[{backend}]"],
+        "install": [str(inside / "python"), "-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[{backend}]"],
         "trial": [str(inside / "python"), "-c", _TRIAL],
         "doctor": [str(inside / "keras-mot"), "doctor"],
         "version": [str(inside / "keras-mot"), "--version"],
@@ -99,9 +100,22 @@ def try_in(python, backend, wheel, folder):
             record["outcome"] = "doctor failed"
     record["seconds"] = round(time.perf_counter() - started, 1)
     listed = run(str(inside / "python"), "-m", "pip", "list", "--format", "json")
-    versions = {each["name"].lower(): each["version"] for each in json.loads(listed.stdout or "[]")}
+    versions = {each["name"].lower().replace("_", "-"): each["version"] for each in json.loads(listed.stdout or "[]")}
     record["versions"] = {name: versions[name] for name in PACKAGES[backend] if name in versions}
     return record
+
+
+def show(arguments, size, records):
+    """Prints and writes what there is, after each environment."""
+    note = f"The wheel has {size:,} bytes; asked: at most {LARGEST:,}."
+    headers = ("Python", "backend", "outcome", "export", "s")
+    table = Table("The wheel in fresh environments, with one backend and no other extra", headers, notes=(note,))
+    for record in records:
+        installed = " ".join(f"{name} {version}" for name, version in record["versions"].items())
+        name = pathlib.Path(record["python"]).name
+        table.add(name, installed or record["backend"], record["outcome"], record["export"], record["seconds"])
+    values = {"environment": environment("-"), "wheel_bytes": size, "rows": records}
+    write_results(arguments, "fresh_install", values, [table])
 
 
 def main():
@@ -120,16 +134,7 @@ def main():
             for backend in backends:
                 with tempfile.TemporaryDirectory() as place:
                     records.append(try_in(python, backend, wheel, place))
-                print(json.dumps(records[-1]), flush=True)
-    note = f"The wheel has {size:,} bytes; asked: at most {LARGEST:,}."
-    headers = ("Python", "backend", "outcome", "export", "s")
-    table = Table("The wheel in fresh environments, with one backend and no other extra", headers, notes=(note,))
-    for record in records:
-        installed = " ".join(f"{name} {version}" for name, version in record["versions"].items())
-        name = pathlib.Path(record["python"]).name
-        table.add(name, installed or record["backend"], record["outcome"], record["export"], record["seconds"])
-    values = {"environment": environment("-"), "wheel_bytes": size, "rows": records}
-    write_results(arguments, "fresh_install", values, [table])
+                show(arguments, size, records)
     return 1 if size > LARGEST or any(record["outcome"] != "works" for record in records) else 0
 
 
