@@ -1,7 +1,7 @@
 """An attention encoder-decoder of GNMT's kind, pruned to 80, 85 and 90 % while it trains on, then in integers.
 
 It translates numbers, dates and prices in words, from English into German and back; `num2words` and Babel write the
-pairs. That is easier than real text: float reaches 99.3 BLEU, pruned as above 99.8, 99.5 and 99.3 (training goes on), and
+pairs. That is easier than real text: float reaches 99.3 BLEU, pruned as above 99.8, 99.5 and 99.3 (it trains on), and
 the last one 99.3 in integers, in the runtime. `benchmarks/translation.py` measures it beside GNMT's published table.
 
 KERAS_BACKEND=tensorflow python examples/translation.py    # needs the extra `examples`; a quarter of an hour on a core
