@@ -65,7 +65,7 @@ def sensitivity(
         data: some hundred typical inputs in any of the forms that `Calibration` takes; with labels for a `loss`.
         weight_bits: bits of weights to try, below 8 rounded by `GPTQ`, as `quantize_post_training` does by default. All
             five techniques have some settings each if none at all is given.
-        activation_bits: 8 or 16: bits of activations.
+        activation_bits: 8 or 16: bits of activations, of those that `quantize_post_training` rounds by default.
         sparsity: shares of zeros, of least magnitude. Depthwise kernels are left out here and in `values`, as by
             `prune_low_magnitude` and `cluster_weights`.
         values: numbers of values of a kernel.
@@ -197,10 +197,10 @@ def _samples(model, data, loss, max_samples, batch_size):
 def _checked(asked, estimate_below):
     """The settings of the techniques that were asked for."""
     allowed = {
-        "weight_bits": ("integers from 2 to 16", lambda value: isinstance(value, int) and 2 <= value <= 16),
+        "weight_bits": ("integers from 2 to 16", lambda value: is_whole(value) and 2 <= value <= 16),
         "activation_bits": ("8 or 16", lambda value: value in (8, 16)),
         "sparsity": ("shares from 0 to below 1", lambda value: 0 <= value < 1),
-        "values": ("integers of at least 2", lambda value: isinstance(value, int) and value >= 2),
+        "values": ("integers of at least 2", lambda value: is_whole(value) and value >= 2),
         "rank": ("shares from above 0 to below 1", lambda value: 0 < value < 1),
     }
     for name, settings in asked.items():

@@ -127,6 +127,17 @@ def test_activations_and_quantized_models():
     assert (blamed.layer, blamed.setting) == ("first", 4)
 
 
+def test_what_stays_in_floats_has_no_row_of_activations():
+    """One scale for features of different size would lose them, so that they are normalized in floats."""
+    keras.utils.set_random_seed(0)
+    x = (RNG.normal(size=(64, 4)) * [1e4, 1.0, 1e-2, 10.0]).astype("float32")
+    normalization = layers.Normalization(mean=np.zeros(4), variance=np.square([1e4, 1.0, 1e-2, 10.0]), name="normal")
+    model = keras.Sequential([keras.Input((4,), name="features"), normalization, layers.Dense(3, name="last")])
+    found = sensitivity(model, x, activation_bits=(np.int64(8),), values=(np.int64(4),))
+    assert [row.layer for row in found.of("activation_bits")] == ["normal", "last"]
+    assert all(row.snr_db > 20 for row in found.of("activation_bits"))
+
+
 def test_no_change_compiles_anything(backend):
     class Counting(layers.Layer):
         calls = 0
