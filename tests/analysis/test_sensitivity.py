@@ -219,6 +219,10 @@ def test_refusals(model):
         sensitivity(model, X, sparsity=(1.0,))
     with pytest.raises(ValueError, match=r"`weight_bits` should be a tuple of integers .*; received '8'"):
         sensitivity(model, X, weight_bits="8")
+    with pytest.raises(TypeError, match="`loss` should be a Keras loss, its name, or a function"):
+        sensitivity(model, X, loss={"classes": "mse"})
+    with pytest.raises(TypeError, match="The model takes 1 inputs"):
+        sensitivity(model, {"image": X, "text": X})
     with pytest.raises(ValueError, match="`estimate_below` should be a share"):
         sensitivity(model, X, weight_bits=(8,), estimate_below=3)
     for wrong in ({"batch_size": 0}, {"batch_size": 1.5}, {"max_samples": 0}, {"max_samples": "all"}):
