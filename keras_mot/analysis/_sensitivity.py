@@ -108,8 +108,7 @@ def sensitivity(
             raise ValueError(f"`{name}` should be a positive integer; received {describe(value)}.")
     if loss is not None and not isinstance(loss, str) and not callable(loss):
         raise TypeError(
-            "`loss` should be a Keras loss, its name, or a function of labels and outputs, of several outputs together; "
-            f"received {describe(loss)}."
+            f"`loss` should be a Keras loss, its name, or a function of labels and outputs; received {describe(loss)}."
         )
     if isinstance(model, keras.Model) and is_quantized(model):
         samples = _samples(model, data, loss, max_samples, batch_size)
