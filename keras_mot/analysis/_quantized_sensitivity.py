@@ -35,7 +35,7 @@ def activation_rows(model: keras.Model, bits: int, batches: Sequence[Any], label
     """The rows of the activations of a float model, rounded to integers of some bits in the ranges that they take."""
     calibration = Calibration(list(batches), correct_biases=False, equalize=False, progress=False)
     scheme = QuantizationScheme(activation_bits=bits)
-    quantized = quantize_post_training(model, scheme, calibration, placement="integer")
+    quantized = quantize_post_training(model, scheme, calibration)
     return _PassRuns(quantized, batches, labels, loss).activation_rows()
 
 

@@ -38,11 +38,11 @@ def sensitivity(
     model: keras.Model,
     data: Any,
     *,
-    weight_bits: Sequence[int] = (),
-    activation_bits: Sequence[int] = (),
-    sparsity: Sequence[float] = (),
-    values: Sequence[int] = (),
-    rank: Sequence[float] = (),
+    weight_bits: int | Sequence[int] = (),
+    activation_bits: int | Sequence[int] = (),
+    sparsity: float | Sequence[float] = (),
+    values: int | Sequence[int] = (),
+    rank: float | Sequence[float] = (),
     loss: Any = None,
     estimate_below: float = 0.0,
     max_samples: int = 256,
@@ -63,9 +63,9 @@ def sensitivity(
     Args:
         model: a trained float model of any kind whose graph can be read, or a quantized one. It is not changed.
         data: some hundred typical inputs in any of the forms that `Calibration` takes; with labels for a `loss`.
-        weight_bits: bits of weights to try, below 8 rounded by `GPTQ`, as `quantize_post_training` does by default. All
-            five techniques have some settings each if none at all is given.
-        activation_bits: 8 or 16: bits of activations.
+        weight_bits: bits of weights to try, below 8 rounded by `GPTQ`, as `quantize_post_training` does by default. Of
+            each technique one setting or several; all five have some settings each if none at all is given.
+        activation_bits: 8 or 16: bits of activations, of those that `quantize_post_training` rounds by default.
         sparsity: shares of zeros, of least magnitude. Depthwise kernels are left out here and in `values`, as by
             `prune_low_magnitude` and `cluster_weights`.
         values: numbers of values of a kernel.
@@ -106,6 +106,10 @@ def sensitivity(
     for name, value in (("max_samples", max_samples), ("batch_size", batch_size)):
         if not is_whole(value) or value < 1:
             raise ValueError(f"`{name}` should be a positive integer; received {describe(value)}.")
+    if loss is not None and not isinstance(loss, str) and not callable(loss):
+        raise TypeError(
+            f"`loss` should be a Keras loss, its name, or a function of labels and outputs; received {describe(loss)}."
+        )
     if isinstance(model, keras.Model) and is_quantized(model):
         samples = _samples(model, data, loss, max_samples, batch_size)
         return quantized_rows(model, *samples, loss)
@@ -197,12 +201,13 @@ def _samples(model, data, loss, max_samples, batch_size):
 def _checked(asked, estimate_below):
     """The settings of the techniques that were asked for."""
     allowed = {
-        "weight_bits": ("integers from 2 to 16", lambda value: isinstance(value, int) and 2 <= value <= 16),
+        "weight_bits": ("integers from 2 to 16", lambda value: is_whole(value) and 2 <= value <= 16),
         "activation_bits": ("8 or 16", lambda value: value in (8, 16)),
         "sparsity": ("shares from 0 to below 1", lambda value: 0 <= value < 1),
-        "values": ("integers of at least 2", lambda value: isinstance(value, int) and value >= 2),
+        "values": ("integers of at least 2", lambda value: is_whole(value) and value >= 2),
         "rank": ("shares from above 0 to below 1", lambda value: 0 < value < 1),
     }
+    asked = {name: (settings,) if is_number(settings) else settings for name, settings in asked.items()}
     for name, settings in asked.items():
         what, test = allowed[name]
         right = isinstance(settings, list | tuple) and all(is_number(value) and test(value) for value in settings)

@@ -31,6 +31,8 @@ class TensorStats:
         encoding: How the file has it compressed for microcontrollers: "look-up table", "bit mask" or "Huffman"; empty
             where it is not.
         stored_bytes: What that takes in the file; None where it is not compressed so.
+        of_channels: Whether a file has it as a number for each channel that values are multiplied by, added to, and the
+            like: it is no kernel then, however many dimensions it has.
     """
 
     name: str
@@ -44,6 +46,7 @@ class TensorStats:
     sparse_encoding: bool = False
     encoding: str = ""
     stored_bytes: int | None = None
+    of_channels: bool = False
 
     @property
     def sparsity(self) -> float:
@@ -64,8 +67,8 @@ class TensorStats:
 
     @property
     def is_kernel(self) -> bool:
-        """Whether the tensor has two or more dimensions, as kernels and embeddings have."""
-        return len(self.shape) >= 2
+        """Whether the tensor has two or more dimensions, as kernels and embeddings have, and is used as these are."""
+        return len(self.shape) >= 2 and not self.of_channels
 
 
 def keras_tensor_stats(model: keras.Model) -> tuple[TensorStats, ...]:
@@ -84,8 +87,11 @@ def file_tensor_stats(tensors: Iterable[Any]) -> tuple[TensorStats, ...]:
 
 
 def _encoding(tensor):
-    """How a tensor is compressed, and in how many bytes; not all formats have such."""
-    return getattr(tensor, "encoding", ""), getattr(tensor, "stored_bytes", None)
+    """How a tensor is compressed, in how many bytes, and whether it is of channels; not all formats have such."""
+    return tuple(
+        getattr(tensor, name, default)
+        for name, default in (("encoding", ""), ("stored_bytes", None), ("of_channels", False))
+    )
 
 
 def _count(name, values, dtype, zero_point=0, *storage):

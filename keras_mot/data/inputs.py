@@ -11,6 +11,7 @@ from keras_mot._arrays import to_numpy
 from keras_mot._messages import describe
 from keras_mot.data.arrangement import input_arrangement
 from keras_mot.data.arrays import fit_samples, fits, is_finite, is_number, sample_count, slices
+from keras_mot.data.naming import input_name
 from keras_mot.data.pairs import is_iterable_of_batches, known_length
 
 
@@ -52,6 +53,7 @@ def labelled_batches(
         if not is_iterable_of_batches(data) or isinstance(data, keras.KerasTensor):
             raise TypeError(
                 f"`{name}` should be arrays of inputs, or an iterable of batches; received {describe(data)}."
+                f"{_expected_inputs(model, data)}"
             )
         return known_length(data), (_split(model, batch) for batch in data)
     inputs, labels = data[:2]
@@ -59,6 +61,13 @@ def labelled_batches(
     if labels is None:
         return count, ((batch, None) for batch in slices(inputs, batch_size))
     return count, slices((inputs, labels), batch_size)
+
+
+def _expected_inputs(model, data):
+    """Which inputs a model takes, for a message about a dictionary that holds others."""
+    if not isinstance(data, Mapping):
+        return ""
+    return f" The model takes {len(model.inputs)} inputs: {[input_name(tensor) for tensor in model.inputs]}."
 
 
 def is_function(data: Any) -> bool:

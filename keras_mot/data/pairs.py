@@ -44,6 +44,11 @@ def check_data(data: Any, name: str = "data") -> None:
     if is_pair(data):
         _check_pair(to_numpy(data[0]), to_numpy(data[1]), name)
         return
+    if isinstance(data, tuple) and len(data) == 3 and all(hasattr(each, "shape") for each in data[1:]):
+        raise ValueError(
+            f"`{name}` should be a tuple (x, y); received three items. Weights of samples are not taken: leave the "
+            "third out, or give a loss that weighs them by their labels."
+        )
     if not is_iterable_of_batches(data):
         raise TypeError(
             f"`{name}` should be a tuple (x, y) of arrays or an iterable of batches (x, y); received {describe(data)}."

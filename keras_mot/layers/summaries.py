@@ -9,6 +9,7 @@ import warnings
 import keras
 
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 
 
 class TransformSummaries(keras.callbacks.Callback, abc.ABC):
@@ -33,7 +34,7 @@ class TransformSummaries(keras.callbacks.Callback, abc.ABC):
             raise ValueError(f"`log_dir` should be a non-empty path; received {describe(log_dir)}.")
         if os.path.exists(log_dir) and not os.path.isdir(log_dir):
             raise ValueError(f"`log_dir` should be a directory; '{log_dir}' is none.")
-        if update_freq != "epoch" and not (isinstance(update_freq, int) and update_freq > 0):
+        if update_freq != "epoch" and not (is_whole(update_freq) and update_freq > 0):
             raise ValueError(
                 "`update_freq` should be 'epoch', 'batch' or a positive number of batches; received "
                 f"{describe(update_freq)}."

@@ -100,13 +100,31 @@ def try_loss(model, objective, data, outputs):
     except Exception as error:
         raise ValueError(
             f"The loss cannot be computed from labels {_shapes(y)} and outputs {_shapes(outputs)} "
-            f"({objective.description}): {error or type(error).__name__}"
+            f"({objective.description}): {error or type(error).__name__}{_other_labels(objective)}"
         ) from error
     if np.size(value) != 1 or not np.isfinite(value).all():
         raise ValueError(
             f"The loss of '{model.name}' on the first samples is {value if np.size(value) == 1 else describe(value)} "
             f"({objective.description}): a finite number is needed to train."
         )
+
+
+def _other_labels(objective):
+    """What to do where labels are one-hot and the loss takes numbers of classes, or the other way round."""
+    kind, sparse = objective.kinds.get(None), "sparse_" in objective.description
+    if "crossentropy" not in objective.description:
+        return ""
+    if kind == "one-hot" and sparse:
+        return (
+            " The labels are one-hot: give `loss='categorical_crossentropy'`, or numbers of classes, "
+            "`labels.argmax(axis=-1)`."
+        )
+    if kind == "classes" and not sparse:
+        return (
+            " The labels are numbers of classes: give `loss='sparse_categorical_crossentropy'`, or one-hot labels, "
+            "`keras.utils.to_categorical(labels)`."
+        )
+    return ""
 
 
 def _shapes(structure):

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import re
+from collections.abc import Mapping
 
+import numpy as np
 import yaml
 
 from keras_mot._messages import nearest, shortened
@@ -32,8 +34,17 @@ def _plain(config):
             value = plain_rounding(value)
         elif dataclasses.is_dataclass(value):
             value = _plain(value)
-        values[field.name] = list(value) if isinstance(value, tuple) else value
+        values[field.name] = _yaml_value(value)
     return values
+
+
+def _yaml_value(value):
+    """With Python's numbers for NumPy's, and lists for tuples, in dictionaries, too."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _yaml_value(item) for key, item in value.items()}
+    return [_yaml_value(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def read(text, name, recipe, order_refusal):

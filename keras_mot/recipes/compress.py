@@ -251,6 +251,8 @@ class Run:
             self._say(f"{after} in {folder.path}")
         else:
             self._say(self.objective.description)
+            if self.data.validation is None:
+                self._say("no validation data: results are measured on the training data")
             self._finish("float", model, folder, 0.0, {})
         reached = 0  # the stage that `model` is of
         while (number := len(folder.stages)) <= len(self.recipe.stages):

@@ -228,7 +228,10 @@ def find_recipe(recipe: "Recipe | str | os.PathLike") -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if not isinstance(recipe, str | os.PathLike):
-        raise TypeError(f"`recipe` should be a `Recipe`, the name of a preset, or a path; received {describe(recipe)}.")
+        stages = " Make a recipe of stages, `Recipe([...])`." if isinstance(recipe, list | tuple | Stage) else ""
+        raise TypeError(
+            f"`recipe` should be a `Recipe`, the name of a preset, or a path; received {describe(recipe)}.{stages}"
+        )
     if isinstance(recipe, str) and recipe in PRESETS:
         return PRESETS[recipe]
     if not pathlib.Path(recipe).is_file():

@@ -138,6 +138,11 @@ def _check_first(name, data):
         raise ValueError(f"`{name}` is empty; at least one batch is needed.")
     for what, structure in zip(("samples", "labels"), as_pair(batch, name), strict=True):
         for leaf in map(np.asarray, keras.tree.flatten(to_numpy(structure))):
+            if leaf.ndim == 0:
+                raise ValueError(
+                    f"The {what} of `{name}` have no dimension for the batch: it should yield batches, and not single "
+                    "samples. Make batches, such as by `dataset.batch(32)`."
+                )
             if what == "labels" and not is_number(leaf):
                 raise ValueError(
                     f"The labels of `{name}` should be numbers; received {describe(leaf)}. Number the classes, such as "

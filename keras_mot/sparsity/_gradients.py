@@ -58,12 +58,13 @@ def _loss_of(model, evidence):
     """A function from inputs, labels and outputs to a number."""
     if evidence.loss is not None:
         return lambda x, y, outputs: ops.mean(evidence.loss(y, outputs))
-    if not getattr(model, "compiled", False):
-        raise ValueError(
-            f"'{model.name}' is not compiled, and gradients need a loss: compile it, or give "
-            "`PruningEvidence(data, loss=...)`."
-        )
-    return lambda x, y, outputs: model.compute_loss(x=x, y=y, y_pred=outputs, training=False)
+    for each in (model, evidence.compiled):
+        if getattr(each, "compiled", False):
+            return lambda x, y, outputs: each.compute_loss(x=x, y=y, y_pred=outputs, training=False)
+    raise ValueError(
+        f"'{model.name}' is not compiled, and gradients need a loss: compile it, or give a loss, "
+        "`prune_at_once(..., loss=...)` or `PruningEvidence(data, loss=...)`."
+    )
 
 
 def gradients_of(model: keras.Model, weights: Sequence[TransformedWeight], x: Any, y: Any, loss: Any) -> list:

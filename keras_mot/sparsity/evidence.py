@@ -98,6 +98,7 @@ class PruningEvidence:
         self.loss = keras.losses.get(loss) if isinstance(loss, str) else loss
         self.batch_size = batch_size
         self.samples = samples
+        self.compiled = None  # a model whose loss is taken where the pruned one is not compiled
         self.moved = {}  # id of a variable -> its movement so far
         self._batches = None
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
 from keras_mot._messages import describe
+from keras_mot._numbers import is_whole
 from keras_mot.layers import WeightAxes
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest
 
@@ -181,7 +182,7 @@ class NofM(Config, Granularity):
     fill: bool = False
 
     def __post_init__(self):
-        if not all(isinstance(value, int) for value in (self.zeros, self.group)) or not 0 < self.zeros < self.group:
+        if not all(is_whole(value) for value in (self.zeros, self.group)) or not 0 < self.zeros < self.group:
             raise ValueError(
                 "`sparsity_m_by_n` should be two integers (zeros, group) with 0 < zeros < group; received "
                 f"({describe(self.zeros)}, {describe(self.group)})."

@@ -75,6 +75,7 @@ def prune_at_once(
     rounds = _fewer_for_patterns(rounds, [config, *checked_overrides(overrides).values()])
     calibration_data = _kept(calibration_data, samples)
     evidence = PruningEvidence(calibration_data, loss, samples=samples)
+    evidence.compiled = model  # copies with masks are not
     work = model
     for number in range(1, rounds + 1):
         part = number / rounds

@@ -76,6 +76,22 @@ def test_sizes_and_sparsity(report, model, exported):
     assert tensor_stats(exported.path) == file.tensors
 
 
+def test_numbers_for_each_channel_are_no_kernels(tmp_path):
+    """A file has them with two axes; so it has the kernel of a layer with one output, which is one."""
+    inputs = keras.Input((6,))
+    kernels = [np.eye(6, dtype="float32"), np.repeat([[0.0], [1.0]], 3, axis=0)]
+    hidden = keras.layers.Normalization(mean=np.arange(6.0), variance=np.ones(6))(inputs)
+    for kernel in kernels:
+        dense = keras.layers.Dense(kernel.shape[1], use_bias=False)
+        hidden = dense(keras.layers.UnitNormalization()(hidden))
+        dense.kernel.assign(kernel)
+    exported = export_litert(keras.Model(inputs, hidden), tmp_path / "normalized.tflite")
+    stats = tensor_stats(exported)
+    assert sorted(tensor.size for tensor in stats if tensor.is_kernel) == [6, 36]
+    assert any(tensor.of_channels and tensor.shape == (1, 6) for tensor in stats)
+    assert sparsity(exported) == pytest.approx(33 / 42)
+
+
 def test_latency_is_measured_where_there_is_a_runtime(report):
     assert report["in memory"].latency_ms is None
     assert 0 < report["file"].latency_ms < 100

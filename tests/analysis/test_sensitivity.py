@@ -127,6 +127,17 @@ def test_activations_and_quantized_models():
     assert (blamed.layer, blamed.setting) == ("first", 4)
 
 
+def test_what_stays_in_floats_has_no_row_of_activations():
+    """One scale for features of different size would lose them, so that they are normalized in floats."""
+    keras.utils.set_random_seed(0)
+    x = (RNG.normal(size=(64, 4)) * [1e4, 1.0, 1e-2, 10.0]).astype("float32")
+    normalization = layers.Normalization(mean=np.zeros(4), variance=np.square([1e4, 1.0, 1e-2, 10.0]), name="normal")
+    model = keras.Sequential([keras.Input((4,), name="features"), normalization, layers.Dense(3, name="last")])
+    found = sensitivity(model, x, activation_bits=np.int64(8), values=(np.int64(4),))
+    assert [row.layer for row in found.of("activation_bits")] == ["normal", "last"]
+    assert all(row.snr_db > 20 for row in found.of("activation_bits"))
+
+
 def test_no_change_compiles_anything(backend):
     class Counting(layers.Layer):
         calls = 0
@@ -206,8 +217,12 @@ def test_refusals(model):
         ValueError, match=r"`sparsity` should be a tuple of shares from 0 to below 1; received \(1.0,\)"
     ):
         sensitivity(model, X, sparsity=(1.0,))
-    with pytest.raises(ValueError, match=r"`weight_bits` should be a tuple of integers .*; received 8"):
-        sensitivity(model, X, weight_bits=8)
+    with pytest.raises(ValueError, match=r"`weight_bits` should be a tuple of integers .*; received '8'"):
+        sensitivity(model, X, weight_bits="8")
+    with pytest.raises(TypeError, match="`loss` should be a Keras loss, its name, or a function"):
+        sensitivity(model, X, loss={"classes": "mse"})
+    with pytest.raises(TypeError, match="The model takes 1 inputs"):
+        sensitivity(model, {"image": X, "text": X})
     with pytest.raises(ValueError, match="`estimate_below` should be a share"):
         sensitivity(model, X, weight_bits=(8,), estimate_below=3)
     for wrong in ({"batch_size": 0}, {"batch_size": 1.5}, {"max_samples": 0}, {"max_samples": "all"}):

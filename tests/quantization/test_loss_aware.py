@@ -48,6 +48,17 @@ def test_the_estimator_with_the_least_loss_is_chosen():
     assert max(alone) - min(alone) > 0.1
 
 
+def test_clipping_that_the_loss_asks_for_is_no_fault(recwarn):
+    """Logits that are much too sure of wrong labels have less loss once they are clipped."""
+    model, x, _ = classifier()
+    kernel = model.layers[-1].kernel
+    kernel.assign(kernel * 20)
+    y = np.random.default_rng(0).integers(0, 3, len(x))
+    clipped = quantize_post_training(model, INT8, (x, y), loss=LOSS)
+    assert loss_of(clipped, x, y) < 0.7 * loss_of(model, x, y)
+    assert not [warning for warning in recwarn if "of little use" in str(warning.message)]
+
+
 @pytest.mark.parametrize("kind", ["pair", "batches", "generator", "dataset", "named loss", "function"])
 def test_kinds_of_labelled_data_and_losses(kind):
     model, x, y = classifier()

@@ -42,8 +42,12 @@ def check(tmp_path, message, error=ValueError, model=None, train=(X, Y), validat
         (np.full((40, 1), 0.5), "mse", r"labels have shape \(40, 1\), the outputs \(None, 3\)"),
         (np.full(40, 0.5), keras.losses.Huber(), r"labels have shape \(40,\), the outputs \(None, 3\)"),
         (np.zeros((40, 5), int), "sparse_categorical_crossentropy", r"labels have shape \(40, 5\)"),
-        (np.eye(3)[Y], "sparse_categorical_crossentropy", r"loss cannot be computed from labels of shape \(40, 3\)"),
-        (Y, "categorical_crossentropy", r"loss cannot be computed from labels of shape \(40,\)"),
+        (
+            np.eye(3)[Y],
+            "sparse_categorical_crossentropy",
+            r"labels of shape \(40, 3\).*one-hot: give `loss='categorical_crossentropy'`",
+        ),
+        (Y, "categorical_crossentropy", r"labels of shape \(40,\).*give `loss='sparse_categorical_crossentropy'`"),
         (Y + np.inf, "mse", "The labels of `train_data` hold NaN or infinite values"),
         (Y, lambda y_true, y_pred: 1 / 0, "The loss cannot be computed .*division by zero"),
         (Y, lambda y_true, y_pred: keras.ops.mean(y_pred) * np.nan, "is nan .*a finite number is needed"),
@@ -122,6 +126,14 @@ def test_what_can_be_gone_through_once(tmp_path):
     once = tf.data.Dataset.from_generator(lambda: batches, output_signature=types)
     check(tmp_path, "`train_data` can be gone through once only", train=once)
     check(tmp_path, "`validation_data` is a generator", error=TypeError, validation=iter([(X, Y)]))
+
+
+def test_forms_of_data_that_do_not_fit(tmp_path):
+    weighted = (X, Y, np.ones(40, "float32"))
+    check(tmp_path, "`train_data` should be a tuple .*Weights of samples are not taken", train=weighted)
+    samples = list(zip(X, Y, strict=True))
+    check(tmp_path, "labels of `train_data` have no dimension for the batch", train=samples)
+    check(tmp_path, "`recipe` should be .*`Recipe\\(\\[...\\]\\)`", error=TypeError, recipe=[PostTraining()])
 
 
 def test_a_later_batch_with_nan_is_named(tmp_path):

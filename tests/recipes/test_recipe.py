@@ -3,6 +3,7 @@ import re
 from typing import ClassVar
 
 import keras
+import numpy as np
 import pytest
 
 from keras_mot.recipes import (
@@ -52,6 +53,12 @@ def test_reading():
         ],
         "mine",
     )
+
+
+def test_numbers_of_numpy_are_written_as_numbers():
+    fine_tune = FineTune(np.int64(2), np.float64(1e-3))
+    stages = [Prune(np.float32(0.5), block=(np.int64(1), 2), overrides={"a": np.float64(0.25)}, fine_tune=fine_tune)]
+    assert Recipe.from_yaml(Recipe(stages).to_yaml()) == Recipe(stages)
 
 
 @pytest.mark.parametrize("name", PRESETS)

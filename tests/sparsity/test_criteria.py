@@ -22,6 +22,7 @@ from keras_mot.sparsity import (
     UpdatePruningStep,
     Wanda,
     WeightEvidence,
+    prune_at_once,
     prune_low_magnitude,
     strip_pruning,
     update_pruning_step,
@@ -99,6 +100,19 @@ def test_gradients_are_those_of_weights_out_of_use_too():
             small.layers[0].kernel.assign(changed)
             losses.append(float(ops.convert_to_numpy(LOSS(y, small(x, training=False)))))
         assert (losses[1] - losses[0]) / 2e-2 == pytest.approx(gradient[tuple(place)], abs=2e-4)
+
+
+def test_pruning_at_once_takes_the_loss_of_the_compiled_model():
+    x, y = batches(1)
+    fast = PruningConfig(ConstantSparsity(0.5), criterion=Taylor())
+    with pytest.raises(ValueError, match=r"prune_at_once\(\.\.\., loss="):
+        prune_at_once(classifier(), (x, y), fast, rounds=1)
+    model = classifier()
+    given = prune_at_once(model, (x, y), fast, rounds=1, loss=LOSS)
+    model.compile("sgd", LOSS)
+    compiled = prune_at_once(model, (x, y), fast, rounds=1)
+    for one, other in zip(given.get_weights(), compiled.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_means_over_batches_and_movement_over_updates(halved):

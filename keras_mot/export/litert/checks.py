@@ -10,7 +10,7 @@ from keras_mot._arrays import float_value
 from keras_mot._files import writable_file
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
-from keras_mot._numbers import is_whole
+from keras_mot._numbers import is_number, is_whole
 from keras_mot.graph.preprocessing import is_lookup
 from keras_mot.layers import is_transformed
 from keras_mot.layers.activation_quantizer import activation_quantizers, is_quantized
@@ -34,7 +34,7 @@ def check_options(weights, sparse_encoding, batch_size, verify, tolerance, compi
             raise TypeError(f"`{name}` must be True or False. Received: {describe(value)}.")
     if tolerance is None:
         return
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
+    if not is_number(tolerance):
         raise TypeError(f"`tolerance` must be a number or None. Received: {describe(tolerance)}.")
     if not tolerance > 0:
         raise ValueError(f"`tolerance` must be greater than 0. Received: {tolerance}.")

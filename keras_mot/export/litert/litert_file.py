@@ -34,6 +34,7 @@ _NUMPY_TYPES = {
     "UINT64": "<u8",
     "BOOL": "?",
 }
+_BY_ELEMENTS = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE", "PRELU")
 _PACKED_BITS = {"INT4": 4, "UINT4": 4, "INT2": 2}
 
 
@@ -43,7 +44,8 @@ class ConstantTensor:
 
     `zero_point` is the value that stands for zero. `encoding` says how it is compressed, and `stored_bytes` what that
     takes, where the file has it so. Of quantized ones, `scales` is the distance of two neighbouring numbers: a float32
-    array of as many axes, of length 1 along those that share it.
+    array of as many axes, of length 1 along those that share it. `of_channels` says that it is a number for each
+    channel that values are multiplied by, added to, and the like, and no kernel, whatever the number of its axes.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ConstantTensor:
     scales: np.ndarray | None = None
     encoding: str = ""
     stored_bytes: int | None = None
+    of_channels: bool = False
 
     @property
     def floats(self) -> np.ndarray:
@@ -179,6 +182,7 @@ def parameters(model, encodings=None):
     schema = require("ai_edge_litert.schema_py_generated")
     seen = set()
     for graph in model.subgraphs:
+        by_elements = _read_by_elements(model, graph, schema)
         scales = {blocks_of(tensor).scales for tensor in graph.tensors if blocks_of(tensor) is not None}
         for index, tensor in enumerate(graph.tensors):
             if index in scales:  # as of channels, they are no parameters
@@ -194,7 +198,23 @@ def parameters(model, encodings=None):
             values, sparse = dense_values(model, tensor), tensor.sparsity is not None
             encoded = (encodings or {}).get(tensor.buffer, ("", None))
             steps = _scales(tensor, values.shape)
-            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), steps, *encoded)
+            of_channels = index in by_elements and is_of_channels(values)
+            yield ConstantTensor(name, kind.lower(), values, sparse, _zero_point(tensor), steps, *encoded, of_channels)
+
+
+def is_of_channels(values: np.ndarray) -> bool:
+    """Whether all axes of an array but one, at most, have length 1."""
+    return max(values.shape, default=1) == values.size
+
+
+def _read_by_elements(model, graph, schema):
+    """The indices of the tensors of a graph that operators on single elements read."""
+    read = set()
+    codes = operator_codes(model)
+    for operator in graph.operators or ():
+        if enum_name(schema.BuiltinOperator, codes[operator.opcodeIndex]) in _BY_ELEMENTS:
+            read.update(operator.inputs)
+    return read
 
 
 def blocks_of(tensor):

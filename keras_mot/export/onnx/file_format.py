@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_mot._messages import shortened
 from keras_mot.export.dependencies import require
-from keras_mot.export.litert.litert_file import ConstantTensor, along
+from keras_mot.export.litert.litert_file import ConstantTensor, along, is_of_channels
 from keras_mot.export.onnx.exporting import export_onnx as export
 from keras_mot.export.onnx.runner import OnnxRunner as runner
 
@@ -16,6 +16,7 @@ __all__ = ["export", "operators", "parameters", "recognizes", "runner"]
 _FIRST_FIELDS = (0x12, 0x1A, 0x22, 0x3A, 0x42)
 """What may follow the version in ONNX's protocol buffer: producer, its version, domain, graph, operator sets."""
 _OF_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_BY_ELEMENTS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "PRelu")
 
 
 def recognizes(content):
@@ -36,10 +37,21 @@ def parameters(path):
             for node in graph.node
             if node.op_type == "DequantizeLinear" and node.input[0] in arrays and node.input[1] in constants
         }
+        by_elements = _read_by_elements(graph)
     for name, values in arrays.items():
         if values.dtype == np.int64 or values.ndim == 0:
             continue
-        yield ConstantTensor(name, values.dtype.name, values, False, 0, scales=scales.get(name))
+        of_channels = name in by_elements and is_of_channels(values)
+        yield ConstantTensor(
+            name, values.dtype.name, values, False, 0, scales=scales.get(name), of_channels=of_channels
+        )
+
+
+def _read_by_elements(graph):
+    """The names of what operators on single elements read, behind a conversion from integers, too."""
+    behind = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    read = [name for node in graph.node if node.op_type in _BY_ELEMENTS for name in node.input]
+    return {*read, *(behind[name] for name in read if name in behind)}
 
 
 def operators(path):

@@ -49,7 +49,7 @@ class Verdict:
         return f"the signal-to-noise ratio is {self.ratio:.1f} dB{decisions}"
 
 
-def warn_if_useless(passes, batches, expected, received, origin, trained=False):
+def warn_if_useless(passes, batches, expected, received, origin, trained=False, excuse=None):
     """Warns if the outputs of a calibrated model are no longer those of the float model, and says where that begins.
 
     Args:
@@ -59,11 +59,12 @@ def warn_if_useless(passes, batches, expected, received, origin, trained=False):
         received: what the model returns.
         origin: function from an operation of the model to that of the user's which it was made from.
         trained: whether the model is going to be trained, which makes up for rounded weights.
+        excuse: function without arguments that tells whether outputs may differ, since the model is as good; or `None`.
     """
     graph = Graph(passes.model)
     verdicts = [_judged(graph, *each) for each in _by_output(graph, expected, received)]
     useless = [verdict for verdict in verdicts if verdict.useless]
-    if not useless:
+    if not useless or (excuse is not None and excuse()):
         return
     worst = min(useless, key=lambda verdict: verdict.ratio)
     again = passes.outputs(batches, rounding=(), floats=True)

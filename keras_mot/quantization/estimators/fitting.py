@@ -45,6 +45,7 @@ _ESTIMATORS = (None, MinMax(), MeanMinMax(), Percentile(), LeastSquares(), Entro
 # A change is kept if it leaves at most this share of the squared error: on DS-CNN-S with 4-bit weights, bias correction
 # left 0.6 of it, and accuracy fell by two points.
 _WORTH = 0.5
+_AS_GOOD = 0.02  # how much larger the loss of a model may be that is no worse by the user's own measure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Fitting:
         passes = Passes(simulation)
         if asked.loss is not None:
             check_loss(passes, samples.labelled, asked.loss)
+            loss_in_floats = batch_losses(passes, samples.labelled, asked.loss, floats=True).mean()
         calibrated = functools.partial(_calibrate, passes, estimator=asked.estimator)
         if asked.equalize is None and _shares_scales(simulation) and find_pairs(simulation):
             calibrated(samples.head, progress=False)
@@ -130,7 +132,13 @@ class Fitting:
             if asked.correct_biases and not by_data:
                 _correct(simulation, samples.head)
             outputs = expected, passes.outputs(samples.head)
-        warn_if_useless(passes, samples.head, *outputs, origin, self.trained)
+
+        def as_good():  # ranges that the loss chose may clip outputs, for the better
+            loss = batch_losses(passes, samples.labelled, asked.loss).mean()
+            return loss - loss_in_floats <= _AS_GOOD * abs(loss_in_floats)
+
+        excuse = None if asked.loss is None else as_good
+        warn_if_useless(passes, samples.head, *outputs, origin, self.trained, excuse)
 
     def _choose_estimator(self, passes, samples):
         seen = observe(passes.model, samples, self.calibration.progress)

@@ -9,6 +9,7 @@ from keras_mot._config import Config
 from keras_mot.recipes.fine_tuning import check_number
 
 _LIMITS = {"bytes": "bytes", "zipped": "bytes, zipped", "latency_ms": "ms", "drop": ""}
+_SHARES = ("accuracy", "f1", "precision", "recall", "auc")  # metrics from 0 to 1
 _ROUNDING = 1e-9  # 0.99 - 0.98 is more than 0.01 in binary
 
 
@@ -52,6 +53,21 @@ class Budget(Config):
             check_number(name, value, 0.0, math.inf)
             if name != "drop" and not value:
                 raise ValueError(f"`{name}` should be above 0; received {value}.")
+            if name in ("bytes", "zipped") and value < 1:
+                raise ValueError(f"`{name}` is a number of bytes, and no share of any; received {value}.")
+
+    def check_metric(self, name: str) -> None:
+        """Raises a `ValueError` if `drop` is as large as a metric of this name can be: it would be no limit.
+
+        Args:
+            name: of the metric.
+        """
+        words = name.removesuffix("_score").split("_")
+        if self.drop is not None and self.drop >= 1 and (words[-1] in _SHARES or name.startswith("top")):
+            raise ValueError(
+                f"A drop of {self.drop} is no limit to the metric '{name}', which is 1 at most: one point of a hundred "
+                "is `drop=0.01`."
+            )
 
     @property
     def by_size(self) -> bool:

@@ -56,6 +56,8 @@ class Trials:
             with replacing(self._folder / MODEL, owned=True) as temporary:
                 self._model.save(temporary)
             write_text(self._folder / SETTINGS, json.dumps(self._settings), owned=True)
+        if arranged.validation is None:
+            self._say("no validation data: results are measured on the training data")
         self._choices = choices_of(self._model, self._losses(known, arranged, seed))
         if not self._choices:
             self._families = [name for name in self._families if not FAMILIES[name]] or ["dense"]

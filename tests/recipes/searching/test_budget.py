@@ -44,6 +44,7 @@ def test_text():
     [
         ({}, ValueError, "at least one limit of: bytes, zipped"),
         ({"zipped": 0}, ValueError, "`zipped` should be above 0"),
+        ({"zipped": 0.5}, ValueError, "`zipped` is a number of bytes, and no share"),
         ({"drop": -0.1}, ValueError, "`drop` should be at least 0"),
         ({"bytes": "40kB"}, TypeError, "`bytes` should be a number"),
         ({"latency_ms": math.nan}, ValueError, "`latency_ms` should be at least 0, and finite"),
@@ -52,3 +53,11 @@ def test_text():
 def test_what_is_no_budget(limits, error, words):
     with pytest.raises(error, match=words):
         Budget(**limits)
+
+
+def test_a_drop_as_large_as_the_metric_is_no_limit():
+    for name in ("accuracy", "sparse_categorical_accuracy", "f1", "top5"):
+        with pytest.raises(ValueError, match="one point of a hundred is `drop="):
+            Budget(drop=1, zipped=10).check_metric(name)
+        Budget(drop=0.5).check_metric(name)
+    Budget(drop=5).check_metric("mean_squared_error")
