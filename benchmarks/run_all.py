@@ -106,8 +106,8 @@ def published_tables():
     parts = ["## The tables that TFMOT publishes\n"]
     parts.append(
         "ImageNet and WMT were not at hand. Beside each row stands what was run here with the same technique, on a\n"
-        "smaller model and its data, from the files in `results/`. A command with `--data DIR` runs the row itself, on\n"
-        "ImageNet in that folder; the others run what stands in for it. Figures are right answers in per cent (of\n"
+        "smaller model and its data, from the files in `results/`. A command with `--data DIR` runs the row itself,\n"
+        "on ImageNet in that folder; the others run what stands in for it. Figures are right answers in per cent (of\n"
         "translations, BLEU): of the float model, then of the result. Of what was run here, the difference says\n"
         "something, the level does not. What is empty was not run.\n"
     )
