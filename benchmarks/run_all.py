@@ -106,9 +106,10 @@ def published_tables():
     parts = ["## The tables that TFMOT publishes\n"]
     parts.append(
         "ImageNet and WMT were not at hand. Beside each row stands what was run here with the same technique, on a\n"
-        "smaller model and its data, from the files in `results/`; and the command that runs the row itself. Figures\n"
-        "are right answers in per cent (of translations, BLEU): of the float model, then of the result. Of what was\n"
-        "run here, the difference says something, the level does not. What is empty was not run.\n"
+        "smaller model and its data, from the files in `results/`. A command with `--data DIR` runs the row itself,\n"
+        "on ImageNet in that folder; the others run what stands in for it. Figures are right answers in per cent (of\n"
+        "translations, BLEU): of the float model, then of the result. Of what was run here, the difference says\n"
+        "something, the level does not. What is empty was not run.\n"
     )
     headers = ("model", "what is done", "published", "run here", "keras-mot", "TFMOT", "another", "command")
     for table, source in SOURCES.items():
