@@ -65,7 +65,7 @@ def fit(model, epochs):
     model.fit(images, split(labels), batch_size=32, epochs=1 if QUICK else epochs, verbose=2)
 
 
-def detections(outputs, least=0.5):
+def detections(outputs, least=0.4):
     """For each image a list of (top, left, half a side, kind), what overlaps with something more certain left out."""
     found = []
     for score, box, kind in zip(outputs["score"][..., 0], outputs["box"], outputs["kind"], strict=True):
@@ -88,10 +88,10 @@ def agreement(found, wanted):
     return 2 * right / sum(map(len, found + wanted))
 
 
-(images, labels), (test_images, test_labels) = scenes(32 if QUICK else 800), scenes(16 if QUICK else 200)
-fit(model, 6)
+(images, labels), (test_images, test_labels) = scenes(32 if QUICK else 1200), scenes(16 if QUICK else 200)
+fit(model, 10)
 thinner = kmot.sparsity.remove_pruned_channels(kmot.sparsity.prune_channels(model, 0.25))
-fit(thinner, 3)
+fit(thinner, 4)
 quantized = kmot.quantization.quantize_post_training(thinner, calibration_data=images[:200])
 
 folder = pathlib.Path(tempfile.mkdtemp())
