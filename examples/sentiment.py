@@ -1,5 +1,8 @@
 """The sentiment of sentences by an LSTM, pruned, clustered and in integers by one recipe.
 
+An embedding of 10,000 words is most of such a model, and most of what is saved: on SST-2, float has 78.1 % and 2.5 MB
+zipped; pruned 80.3 % and 625 kB, clustered 79.6 % and 169 kB, in integers 79.4 % and 152 kB, in the runtime.
+
 On SST-2 of the folder `KERAS_MOT_DATA` (see benchmarks/README.md), or on the reviews of IMDB, which Keras downloads.
 
 KERAS_BACKEND=tensorflow python examples/sentiment.py    # `--quick`: on a few made-up sentences

@@ -3,6 +3,7 @@
 import pathlib
 import runpy
 
+import numpy as np
 import pytest
 
 from keras_mot._packages import is_installed
@@ -37,3 +38,36 @@ def test_example_runs(path, backend, tmp_path, monkeypatch, capsys, request):
     monkeypatch.setattr("sys.argv", [str(path), *(["--quick"] if quick else [])])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()
+
+
+@pytest.fixture(scope="module")
+def translation():
+    if missing := [name for name in NEEDED["translation"] if not is_installed(name)]:
+        pytest.skip(f"the extra `examples` is not installed: {', '.join(missing)}")
+    return runpy.run_path(str(next(path for path in EXAMPLES if path.stem == "translation")))
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize(
+    ("drawn", "english", "german"),
+    [
+        (("number", 721, "EUR"), "seven hundred and twenty-one", "siebenhunderteinundzwanzig"),
+        (("price", 1205, "CHF"), "twelve Swiss francs five", "zwölf Schweizer Franken fünf"),
+        (("date", 0, "EUR"), "Monday, January first, fifteen hundred", "Montag, der erste Januar fünfzehnhundert"),
+    ],
+    ids=["number", "price", "date"],
+)
+def test_phrases_in_both_languages(translation, drawn, english, german):
+    assert translation["phrase"](*drawn, "en") == english
+    assert translation["phrase"](*drawn, "de") == german
+
+
+@pytest.mark.backend_independent
+def test_what_a_perfect_model_translates(translation):
+    sources, targets = zip(*translation["pairs"](60), strict=True)
+    assert {source[:3] for source in sources} == {"en:", "de:"}
+    (source, _), (target, pieces) = translation["encode"](sources), translation["encode"](targets)
+    steps, certain = target.shape[1] - 1, np.eye(len(pieces))[target[:, 1:]]
+    assert translation["translate"](lambda inputs: certain, source, steps, pieces) == list(targets)
+    assert translation["bleu"](lambda inputs: certain, source, targets, steps, pieces) == pytest.approx(100)
+    assert translation["bleu"](lambda inputs: certain[::-1], source, targets, steps, pieces) < 20
