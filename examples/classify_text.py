@@ -53,9 +53,9 @@ for _ in range(1 if QUICK else 2):
 x = layers.GlobalAveragePooling1D()(x)
 model = keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
 
-train, test = texts(64 if QUICK else 3000), texts(32 if QUICK else 1000)
+train, test = texts(64 if QUICK else 6000), texts(32 if QUICK else 1000)
 model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
-model.fit(*train, batch_size=32, epochs=1 if QUICK else 8, verbose=2)
+model.fit(*train, batch_size=32, epochs=1 if QUICK else 10, verbose=2)
 
 schemes = {"int8": kmot.quantization.INT8, "dynamic ranges": kmot.quantization.DYNAMIC_INT8}
 models = {"float": model} | {
