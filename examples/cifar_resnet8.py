@@ -1,5 +1,7 @@
 """ResNet-8 of MLPerf Tiny on CIFAR-10: half of its weights zero in one ranking, then in integers, trained.
 
+How much is kept is a matter of epochs: `benchmarks/pruning_accuracy.py resnet8` has 84.6 % of 84.7 % after twelve.
+
 On CIFAR-10 as Keras downloads it, or on the JPEGs and the trained model of the folder `KERAS_MOT_DATA` (see
 benchmarks/README.md).
 

@@ -49,6 +49,9 @@ weights = "imagenet" if "--imagenet" in sys.argv else None
 whole = keras.applications.MobileNetV2((SIZE, SIZE, 3), alpha=0.35, include_top=False, weights=weights)
 # The last blocks are for large images: what they add is left out.
 base = keras.Model(whole.input, whole.get_layer("expanded_conv_project_BN" if QUICK else "block_10_project_BN").output)
+for layer in base.layers:
+    if isinstance(layer, layers.BatchNormalization):
+        layer.momentum = 0.9  # 0.999 wants thousands of steps
 if weights is None:
     fit(classifier(base, 8), shapes(64 if QUICK else 4000, range(8)), 6, 2e-3)
 
