@@ -179,7 +179,7 @@ def test_names_in_a_log_lead_nowhere_else(key, name, run, tmp_path):
     run(path=folder)
     log = _log(folder)
     if name == log["stages"][0][key]:
-        name = "00-float.keras"
+        name = "01-float.tflite"
     log["stages"][0][key] = name
     _write_log(folder, log)
     (tmp_path / "outside.keras").write_text("own")
