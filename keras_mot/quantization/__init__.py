@@ -84,6 +84,7 @@ __all__ = [
     "Percentile",
     "QuantizationParameters",
     "QuantizationScheme",
+    "QuantizationSummaries",
     "QuantizeConfig",
     "RangeEstimator",
     "Rounding",
