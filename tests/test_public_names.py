@@ -32,8 +32,9 @@ NAMES = {
         Entropy FLOAT16 FixedQuantizer GPTQ INT16X8 INT4_WEIGHTS INT8 LastValueQuantizer LeastSquares MeanMinMax
         MeanOfSamples MinMax MostSamples MovingAverage MovingAverageQuantizer Nearest Percentile
         QuantizationParameters QuantizationScheme QuantizationSummaries QuantizeConfig RangeEstimator Rounding
-        SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer quantize_annotate_model
-        quantize_apply quantize_model quantize_post_training quantize_scope reference_rounding strip_quantization""",
+        SecondOrderRounding SeenValues WeightsScheme freeze_batch_norm layer_io quantize_annotate_layer
+        quantize_annotate_model quantize_apply quantize_model quantize_post_training quantize_scope
+        reference_rounding strip_quantization""",
     "recipes": """PRESETS STAGES Budget Cluster CompressionResult Executor Factorize FineTune PostTraining Processes
         Prune PruneChannels QuantizeAware Ray Recipe RemoveChannels SearchResult Stage StageResult
         StoreWeights Trial Tune compress recommend search""",
