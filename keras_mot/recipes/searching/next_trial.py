@@ -8,7 +8,7 @@ from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.families import FAMILIES, Proposal, smallest
 from keras_mot.recipes.searching.halving import best_so_far, expected_seconds, longer
 from keras_mot.recipes.searching.layer_options import LayerChoices
-from keras_mot.recipes.searching.planning import is_new, next_size, size_limit
+from keras_mot.recipes.searching.planning import LEAST_STEP, is_new, next_size, size_limit
 from keras_mot.recipes.searching.result import Trial, best_of, measured
 
 _KEPT = ("family", "learning_rate", "balance", "cut", "gradual")  # of a trial, in its longer form
@@ -51,7 +51,8 @@ class NextTrial:
             seconds: that have passed.
 
         Returns:
-            A `Proposal`, without a family if it is left to the sampler; `None` if there is no time for any.
+            A `Proposal`, without a family if it is left to the sampler; `None` if there is no time for any, or none
+            would be another one.
         """
         left = self.time - seconds
         fitting = (self._fitted(each, done, left) for each in self._wanted(done, running, seconds))
@@ -61,10 +62,7 @@ class NextTrial:
         """What to try, the most wanted first."""
         begun = [proposal.after for proposal in running]
         if self._is_late(done, running, seconds):
-            known = math.isinf(self.time) or any(trial.epochs for trial in measured(done))
-            found = best_so_far(done, begun, self.epochs, self.budget, known)
-            if found is not None:
-                yield self._longer(done, *found)
+            yield from self._in_full(done, begun)
         yield from self._untried(done, running)
         best = best_of(done, self.budget)
         if best is not None and self._wants_another_size(best, done, running):
@@ -75,7 +73,18 @@ class NextTrial:
             yield self._longer(done, trial, epochs)
         shortest = self.epochs[0]
         limited = best is not None and size_limit(self.budget, done, best.family) is not None
-        yield Proposal(None, self._size(done, best.family, shortest) if limited else None, epochs=shortest)
+        size = self._size(done, best.family, shortest) if limited else None
+        if limited and self._has_been_made(size, done):
+            yield from self._in_full(done, begun)
+        else:
+            yield Proposal(None, size, epochs=shortest)
+
+    def _in_full(self, done, begun):
+        """The best so far, trained in full."""
+        known = math.isinf(self.time) or any(trial.epochs for trial in measured(done))
+        found = best_so_far(done, begun, self.epochs, self.budget, known)
+        if found is not None:
+            yield self._longer(done, *found)
 
     def _untried(self, done, running):
         """Each family once, if it can be small enough, or none can."""
@@ -87,7 +96,13 @@ class NextTrial:
         for name in self.families:
             if name in tried or (some_fit and FAMILIES[name] and sizes[name] < least[name]):
                 continue
+            if FAMILIES[name] and self._has_been_made(sizes[name], done):
+                continue
             yield Proposal(name, self._size(done, name, shortest), self.learning_rate, epochs=shortest)
+
+    def _has_been_made(self, size, done):
+        """Whether a size leaves all kernels whole: the file would be that of the dense trial, whatever the family."""
+        return size > (1 - LEAST_STEP) * self.dense and any(not FAMILIES[trial.family] for trial in measured(done))
 
     def _is_late(self, done, running, seconds):
         """Whether time or trials are about to end, and nothing was trained in full."""

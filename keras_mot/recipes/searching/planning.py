@@ -7,7 +7,8 @@ from keras_mot.recipes.searching.result import Trial
 
 _SHARE = 0.5  # of what is known to be small enough, or to begin with, where the budget says nothing of sizes
 _SPARED = 0.995  # of a limit: what files really take differs a little from what was expected
-_LEAST_STEP = 0.03  # sizes nearer to each other than this share are the same
+LEAST_STEP = 0.03
+"""Sizes nearer to each other than this share are the same."""
 
 
 def kernels_within(limit: float, trials: Sequence[Trial], family: str) -> float:
@@ -86,5 +87,5 @@ def next_size(budget: Budget, trials: Sequence[Trial], family: str, dense: float
 def is_new(size: float, trials: Sequence[Trial], family: str) -> bool:
     """Whether no trial of the family was asked for nearly this size."""
     return all(
-        trial.family != family or abs(trial.asked - size) > _LEAST_STEP * max(trial.asked, size) for trial in trials
+        trial.family != family or abs(trial.asked - size) > LEAST_STEP * max(trial.asked, size) for trial in trials
     )

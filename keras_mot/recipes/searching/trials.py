@@ -94,7 +94,7 @@ class Trials:
         return {(row.layer, row.technique, row.setting): row.loss for row in table.rows}
 
     def run(self, trials, time_limit):
-        """Runs trials until there are so many, or the time is over."""
+        """Runs trials until there are so many, the time is over, or nothing else is worth one."""
         epochs = lengths(self._fine_tune, trials, len(self._families), time_limit is not None)
         seconds = math.inf if time_limit is None else time_limit
         what = self._budget, self._families, self._choices, self._rate
@@ -108,8 +108,7 @@ class Trials:
                 places = self._executor.workers if measured(self._study.trials) else 1
                 while begun < trials and len(running) < places:
                     place = self._begin([place[2] for place in running.values()])
-                    if place is None:
-                        trials = begun  # no time is left
+                    if place is None:  # until another one has ended, at least
                         break
                     running[place[0].number], begun = place, begun + 1
                 if not running:
@@ -117,6 +116,8 @@ class Trials:
                 number = first_done({each: place[1] for each, place in running.items()})
                 self._end(*running.pop(number))
                 self._check_hope()
+            if begun < trials and time.monotonic() - self._started < seconds:
+                self._say("nothing else is worth a trial: all weights in 8 bits keep to the budget")
         except BaseException:
             for trial, handle, *_ in running.values():
                 handle.stop()
@@ -124,7 +125,7 @@ class Trials:
             raise
 
     def _begin(self, running):
-        """Begins a trial: Optuna's, its handle, the `Proposal`, and when it was; `None` if there is no time for any."""
+        """Begins a trial: Optuna's, its handle, the `Proposal`, and when it was; `None` if there is none to begin."""
         done = self._study.trials
         proposal = self._next.choose(done, running, time.monotonic() - self._started)
         if proposal is None:

@@ -63,3 +63,16 @@ def test_the_last_trial_is_the_best_one_in_full():
     done = [trial(0, 1100, 0.0, "dense", 1000), trial(1, 390, 0.1, "pruned", 300)]
     assert few.choose(done, [], 0.0).after == 1
     assert few.choose(done, [], 0.0).epochs == 8
+
+
+def test_what_would_be_the_dense_file_again_is_not_tried():
+    roomy = dataclasses.replace(NEXT, budget=Budget(zipped=2000))
+    dense = trial(0, 1100, 0.0, "dense", 1000)
+    longer = roomy.choose([dense], [], 0.0)
+    assert (longer.family, longer.after, longer.epochs) == ("dense", 0, 8)
+    trained = trial(1, 1100, 0.0, "dense", 1000, epochs=8, after=0)
+    assert roomy.choose([dense, trained], [], 0.0) is None
+    assert dataclasses.replace(roomy, epochs=(0,)).choose([dense], [], 0.0) is None
+    failed = dataclasses.replace(dense, zipped=None, failure="lost")
+    assert roomy.choose([failed], [], 0.0).family == "bits"
+    assert dataclasses.replace(roomy, budget=Budget(drop=0.5)).choose([dense], [], 0.0).family == "bits"
