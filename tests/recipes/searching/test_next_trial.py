@@ -75,4 +75,4 @@ def test_what_would_be_the_dense_file_again_is_not_tried():
     assert dataclasses.replace(roomy, epochs=(0,)).choose([dense], [], 0.0) is None
     failed = dataclasses.replace(dense, zipped=None, failure="lost")
     assert roomy.choose([failed], [], 0.0).family == "bits"
-    assert dataclasses.replace(roomy, budget=Budget(drop=0.5)).choose([dense], [], 0.0).family == "bits"
+    assert dataclasses.replace(roomy, budget=Budget(drop=0.5)).choose([dense], [], 0.0).family == "pruned"
