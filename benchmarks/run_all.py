@@ -25,7 +25,7 @@ FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results"
 RECORD = RESULTS / "runs.json"
 PAGE = FOLDER / "RESULTS.md"
-NEEDS_NETWORK = ("install_matrix.py",)
+NEEDS_NETWORK = ("install_matrix.py", "fresh_install.py")
 WRITES_ELSEWHERE = ("layers_table.py",)
 NEEDS_IMAGENET = ("imagenet.py",)
 
