@@ -41,6 +41,7 @@ def run(directory: pathlib.Path, classes: list[type]) -> None:
             _kept = None
         try:
             if _kept is None or not _kept.does(directory):  # it may have ended just now, having waited for too long
+                _end()
                 _kept = _Child()
                 if not _kept.does(directory):
                     raise RuntimeError(
@@ -93,7 +94,10 @@ class _Child:
             self._process.stdin.flush()
         except OSError:
             return False
-        return self._process.stdout.readline().strip() == DONE and (directory / "answer.json").is_file()
+        for line in self._process.stdout:  # what libraries print while it starts is no answer
+            if line.strip() == DONE:
+                return (directory / "answer.json").is_file()
+        return False
 
     def knows(self, classes):
         """Notes which classes it has imported, and from which files."""

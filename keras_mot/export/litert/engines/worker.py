@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import sys
 import threading
 
@@ -22,6 +23,7 @@ def main(idle):
     # What is printed while models are loaded and converted, by whatever code, is no answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    sys.stdin.reconfigure(encoding="utf-8")  # as it is written, whatever the system's own is
     while True:
         waiting = threading.Timer(float(idle), os._exit, (0,))
         waiting.daemon = True
@@ -39,6 +41,11 @@ def main(idle):
 
 def _peak():
     """The most bytes that this process has held in memory; 0 where the system does not tell."""
+    try:  # `getrusage` of Linux counts what the process has held that started this one
+        status = pathlib.Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
+    except (OSError, TypeError):
+        pass
     try:
         import resource
     except ImportError:  # Windows
