@@ -9,6 +9,7 @@ import keras
 
 from keras_mot._formats import DEFAULT
 from keras_mot.export.dependencies import check_runtime
+from keras_mot.export.litert.engines.conversion import UnsupportedOperationError
 from keras_mot.layers import transformed_weights
 from keras_mot.layers.activation_quantizer import is_quantized
 from keras_mot.layers.technique import strip_model
@@ -22,13 +23,13 @@ class NoFileError(Exception):
 
 @contextlib.contextmanager
 def told_from_refusals(model: keras.Model, quantizes: bool) -> Iterator[None]:
-    """Where a refused export is a `NoFileError`: of models in floats, if another stage quantizes.
+    """Where an export without a kernel is a `NoFileError`: of models in floats, if another stage quantizes.
 
     Integers may be possible all the same: a table stands for a function without a kernel.
     """
     try:
         yield
-    except ValueError as error:
+    except UnsupportedOperationError as error:
         if not quantizes or is_quantized(model):
             raise
         raise NoFileError(str(error)) from error

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 
 from keras_mot.recipes import _run_log
-from keras_mot.recipes._run_log import RunLog, files_of
+from keras_mot.recipes._run_log import RunLog
 from keras_mot.recipes.recipe import Recipe
 
 _FIRST = "float"
@@ -23,7 +23,7 @@ def keep(folder: pathlib.Path, kept: pathlib.Path) -> None:
     if kept.exists():
         return
     log = _run_log.read(folder)
-    files = files_of(0, _FIRST)
+    files = _files(log)
     unfinished = kept.with_name(f"{kept.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -47,10 +47,16 @@ def begin_with(kept: pathlib.Path, folder: pathlib.Path, recipe: Recipe) -> None
     """
     with contextlib.suppress(OSError, ValueError):
         log = _run_log.read(kept)
-        for file in files_of(0, _FIRST):
+        for file in _files(log):
             _link(kept / file, folder / file)
         names = (_FIRST, *recipe.stage_names)
         dataclasses.replace(log, identity={**log.identity, "recipe": recipe.to_yaml()}, names=names).write(folder)
+
+
+def _files(log):
+    """The names of the first stage's files: one alone, where there is none in floats for the runtime."""
+    names = [path.name for stage in log.stages[:1] for path in (stage.model_path, stage.artifact)]
+    return list(dict.fromkeys(names))
 
 
 def _link(source, target):
