@@ -74,6 +74,9 @@ class NextTrial:
         shortest = self.epochs[0]
         limited = best is not None and size_limit(self.budget, done, best.family) is not None
         size = self._size(done, best.family, shortest) if limited else None
+        if limited and not FAMILIES[best.family] and any(FAMILIES[name] for name in self.families):
+            # It has one size alone, which the budget may have no room for: what there is room for.
+            size = next_size(self.budget, done, best.family, self.dense, shortest)
         if limited and self._has_been_made(size, done):
             yield from self._in_full(done, begun)
         else:

@@ -116,8 +116,8 @@ class Trials:
                 number = first_done({each: place[1] for each, place in running.items()})
                 self._end(*running.pop(number))
                 self._check_hope()
-            if begun < trials and time.monotonic() - self._started < seconds:
-                self._say("nothing else is worth a trial: all weights in 8 bits keep to the budget")
+            if begun < trials and self._next.choose(self._study.trials, [], 0.0) is None:  # however much time is left
+                self._say("nothing else is worth a trial: there is room for all weights in 8 bits")
         except BaseException:
             for trial, handle, *_ in running.values():
                 handle.stop()

@@ -6,6 +6,7 @@ from keras_mot.recipes import Budget
 from keras_mot.recipes.searching.families import Proposal
 from keras_mot.recipes.searching.layer_options import Choice, LayerChoices
 from keras_mot.recipes.searching.next_trial import NextTrial
+from keras_mot.recipes.searching.result import best_of
 from tests.recipes.searching.test_planning import trial
 
 pytestmark = pytest.mark.backend_independent
@@ -76,3 +77,13 @@ def test_what_would_be_the_dense_file_again_is_not_tried():
     failed = dataclasses.replace(dense, zipped=None, failure="lost")
     assert roomy.choose([failed], [], 0.0).family == "bits"
     assert dataclasses.replace(roomy, budget=Budget(drop=0.5)).choose([dense], [], 0.0).family == "pruned"
+
+
+def test_a_dense_file_beyond_the_budget_ends_no_search():
+    """It is the nearest to the budget, for the others have lost too much."""
+    budget = Budget(zipped=1000, drop=0.01)
+    both = dataclasses.replace(NEXT, budget=budget, families=("dense", "pruned"), epochs=(0,))
+    done = [trial(0, 1100, 0.0, "dense", 1000), trial(1, 900, 0.5, "pruned", 800)]
+    assert best_of(done, budget) == done[0]
+    proposal = both.choose(done, [], 0.0)
+    assert (proposal.family, proposal.kernels) == (None, pytest.approx(895.0))
