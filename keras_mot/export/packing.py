@@ -267,6 +267,8 @@ def _check_header(header):
         raise ValueError(f"an unknown form, {describe(header['form'])}")
     if [len(pair) for pair in header["parts"]] != [2] * (3 if _is_of_bsdiff(header) else 1):
         raise ValueError("another number of parts")
+    if "form" in header and header["parts"][0][0] > _LARGEST_WALKED:
+        raise ValueError(f"more in the form '{_VALUES}' than is ever packed in it")
 
 
 def _is_of_bsdiff(header):
