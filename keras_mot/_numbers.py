@@ -1,5 +1,6 @@
 """What counts as a number where a setting is one: Python's own and NumPy's scalars, and no truth values."""
 
+import dataclasses
 import numbers
 from typing import Any
 
@@ -14,3 +15,14 @@ def is_whole(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whether a setting is an integer or a real number, of Python or NumPy; `True` and `False` are none."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+
+
+def plain(value: Any) -> Any:
+    """A scalar of NumPy as Python's own, which JSON has; other values as they are."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def make_plain(config: Any) -> None:
+    """Replaces the scalars of NumPy among the fields of a frozen dataclass by Python's own."""
+    for field in dataclasses.fields(config):
+        object.__setattr__(config, field.name, plain(getattr(config, field.name)))

@@ -1,5 +1,6 @@
 """Settings take NumPy's scalars as they take Python's numbers, and no truth values."""
 
+import dataclasses
 import json
 
 import keras
@@ -48,3 +49,8 @@ def test_seeds_and_sizes():
     with pytest.raises(ValueError, match="2\\*\\*32"):
         check_seed(np.True_)
     assert Calibration(np.zeros((4, 2), "float32"), batch_size=np.int64(2)).batch_size == 2
+
+
+def test_what_is_written_as_json_holds_numbers_of_python():
+    for made in (Budget(bytes=np.uint32(3), drop=np.float32(0.5)), FineTune(np.int16(3), np.float32(0.5))):
+        assert json.loads(json.dumps(dataclasses.asdict(made))) == dataclasses.asdict(made)

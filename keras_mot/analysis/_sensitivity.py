@@ -12,7 +12,7 @@ from keras import ops
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import compiled_call, no_gradients
 from keras_mot._messages import describe
-from keras_mot._numbers import is_number, is_whole
+from keras_mot._numbers import is_number, is_whole, plain
 from keras_mot._progress import progress_bar
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._layer_weights import LayerWeight, layer_weights, with_moments
@@ -215,7 +215,7 @@ def _checked(asked, estimate_below):
             raise ValueError(f"`{name}` should be a tuple of {what}; received {describe(settings)}.")
     if not is_number(estimate_below) or not 0 <= estimate_below <= 1:
         raise ValueError(f"`estimate_below` should be a share from 0 to 1; received {describe(estimate_below)}.")
-    return {name: tuple(settings) for name, settings in asked.items() if len(settings)}
+    return {name: tuple(map(plain, settings)) for name, settings in asked.items() if len(settings)}
 
 
 @contextlib.contextmanager

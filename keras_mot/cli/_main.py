@@ -142,7 +142,7 @@ def _quieten():
 
 
 def _import_library():
-    """Imports all rooms, as `import keras_mot` does elsewhere: a file may hold layers and transforms of any of them."""
+    """Imports what `import keras_mot` does elsewhere: a file may hold layers and transforms of any of these rooms."""
     import keras_mot
 
     # TensorFlow says what it was built with when it is loaded, whatever its level of messages; and where it is

@@ -10,7 +10,7 @@ from keras import ops
 from keras_mot._arrays import numpy_value
 from keras_mot._config import Config
 from keras_mot._messages import describe, nearest
-from keras_mot._numbers import is_number, is_whole
+from keras_mot._numbers import is_number, is_whole, make_plain
 
 # By class: an instance would create variables, and so initialise the backend when the package is imported.
 _OPTIMIZERS = {
@@ -60,6 +60,7 @@ class FineTune(Config):
     temperature: float = 3.0
 
     def __post_init__(self):
+        make_plain(self)
         for name in ("epochs", "batch_size"):
             check_whole(name, getattr(self, name), 1)
         if self.patience is not None:

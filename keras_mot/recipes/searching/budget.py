@@ -6,6 +6,7 @@ import math
 import keras
 
 from keras_mot._config import Config
+from keras_mot._numbers import make_plain
 from keras_mot.recipes.fine_tuning import check_number
 
 _LIMITS = {"bytes": "bytes", "zipped": "bytes, zipped", "latency_ms": "ms", "drop": ""}
@@ -44,6 +45,7 @@ class Budget(Config):
     drop: float | None = None
 
     def __post_init__(self):
+        make_plain(self)
         if all(getattr(self, name) is None for name in _LIMITS):
             raise ValueError(f"A budget needs at least one limit of: {', '.join(_LIMITS)}.")
         for name in _LIMITS:
