@@ -61,6 +61,7 @@ class QuantizationSummaries(TransformSummaries):
     Example:
 
     ```python
+    quantized.compile("adam", "sparse_categorical_crossentropy")
     quantized.fit(x, y, callbacks=[QuantizationSummaries("logs")])
     ```
     """
