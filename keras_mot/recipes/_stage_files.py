@@ -57,6 +57,11 @@ def rehearse_export(stage: Stage, model: keras.Model) -> None:
     target = options.get("target", LITERT.name)
     check_runtime(get(target))
     if options.get("strict") or types != {"float32"} or target != LITERT.name:
-        with tempfile.TemporaryDirectory(prefix="keras_mot_") as directory:
-            path = pathlib.Path(directory) / f"rehearsed{DEFAULT.suffix}"
-            DEFAULT.functions.export(plain_model(model), path, verify=False, **options)
+        export_once(model, options)
+
+
+def export_once(model: keras.Model, options: dict) -> None:
+    """Exports a model for what may be refused alone."""
+    with tempfile.TemporaryDirectory(prefix="keras_mot_") as directory:
+        path = pathlib.Path(directory) / f"rehearsed{DEFAULT.suffix}"
+        DEFAULT.functions.export(plain_model(model), path, verify=False, **options)

@@ -38,7 +38,7 @@ from keras_mot.recipes._collapse import collapsed, warn_of_collapse
 from keras_mot.recipes._objectives import choose_objectives
 from keras_mot.recipes._resumable import check_resumable
 from keras_mot.recipes._stage import check_skipped
-from keras_mot.recipes._stage_files import export_options, plain_model, rehearse_export, told_from_refusals
+from keras_mot.recipes._stage_files import export_once, export_options, plain_model, rehearse_export, told_from_refusals
 from keras_mot.recipes.closing import on_device
 from keras_mot.recipes.fine_tuning import FineTune, can_teach, train
 from keras_mot.recipes.objective import Objective, choose_objective
@@ -235,6 +235,15 @@ class Run:
                     raise kind(f"Stage {number}, '{stage.key}': {error}{way}") from error
         check_resumable(given, model)
 
+    def _rehearse_file(self, model):
+        """Exports what the last stage leads to, before any training: without a file in floats, there may be none."""
+        rehearsal = dataclasses.replace(self, rehearsing=True, progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for stage in self.recipe.stages:
+                model = rehearsal._applied(stage, model)
+            export_once(model, export_options(self.recipe.stages))
+
     def _applied(self, stage, model):
         """The model as the stage trains it, at the first step of its schedules."""
         model = stage.apply(model, self)
@@ -254,6 +263,8 @@ class Run:
             if self.data.validation is None:
                 self._say("no validation data: results are measured on the training data")
             self._finish("float", model, folder, 0.0, {})
+        if folder.stages[0].artifact == folder.stages[0].model_path and len(folder.stages) <= len(self.recipe.stages):
+            self._rehearse_file(model)
         reached = 0  # the stage that `model` is of
         while (number := len(folder.stages)) <= len(self.recipe.stages):
             if number > reached + 1:  # what lies between was finished before

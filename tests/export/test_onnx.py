@@ -134,7 +134,7 @@ def encoder():
 
 def indices():
     inputs = keras.Input((6, 4))
-    chosen = ops.one_hot(ops.argmax(inputs, axis=-1), 4)
+    chosen = ops.one_hot(ops.argmax(inputs, axis=-1) - 1, 4)  # -1 is none of them
     return keras.Model(inputs, layers.Dense(2)(ops.concatenate([chosen, inputs + ops.zeros_like(inputs)], axis=-1)))
 
 

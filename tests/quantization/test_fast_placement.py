@@ -126,7 +126,7 @@ def test_what_is_saved_has_to_be_more_than_crossing_costs():
     cheap = register("cheap", Costs({"softmax": Cost(0.0, 1.0)}))
     assert not boundaries(quantize_model(model, target=dear))
     (boundary,) = boundaries(quantize_model(model, target=cheap))
-    assert boundary.name.startswith("matmul")
+    assert boundary.name.startswith("attention_matmul")
 
 
 def register(name, costs):

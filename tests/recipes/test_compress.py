@@ -111,6 +111,10 @@ def test_stages_that_have_no_file_in_floats(arrays, tmp_path):
     assert [each.kind for each in result.report().variants] == ["keras", "keras", "litert"]
     with pytest.raises(ValueError, match=r"(?i)erf"):
         run(model, arrays, Recipe([Prune(0.5, fine_tune=None)], "floats"), output_dir=tmp_path / "floats")
+    neither = Recipe([Prune(0.5, fine_tune=FineTune(1, 1e-3)), PostTraining(activation_bits=16)], "neither")
+    with pytest.raises(ValueError, match=r"(?i)erf"):  # before any training
+        run(model, arrays, neither, output_dir=tmp_path / "neither")
+    assert not list((tmp_path / "neither").rglob("*prune*"))
 
 
 @only_tensorflow

@@ -126,11 +126,11 @@ def _zeros(t, inputs, outputs, options):
 def _one_hot(t, inputs, outputs, options):
     indices, depth, on, off = inputs
     values = t.add("Concat", [t.add("Reshape", [t.read(index), t.integers64([1])]) for index in (off, on)], axis=0)
-    result = t.add(
-        "OneHot",
-        [t.cast(t.read(indices), "INT64"), t.integers64(t.numbers(depth, "depth").ravel()), values],
-        axis=int(options.axis),
-    )
+    count = t.integers64(t.numbers(depth, "depth").ravel())
+    index = t.cast(t.read(indices), "INT64")
+    # ONNX counts negative ones from the end; for LiteRT they are none, as those that are too large are for both.
+    index = t.add("Where", [t.add("Less", [index, t.integers64([0])]), count, index])
+    result = t.add("OneHot", [index, count, values], axis=int(options.axis))
     t.write(outputs[0], result)
 
 

@@ -34,6 +34,7 @@ _WITH_PRODUCTS = (
     keras.layers.Bidirectional,
 )
 _MOST = 10
+_MUCH = 1.1  # of what a model of 8 bits throughout takes
 
 
 def holds_products(operation: Any) -> bool:
@@ -120,7 +121,7 @@ def warn_of_floats(name: str, model: keras.Model, bits: Mapping[int, int]) -> No
     weights = sum(size for size, _ in sizes.values())
     floats = sum(size for size, each in sizes.values() if each == 32)
     taken = sum(size * each // 8 for size, each in sizes.values())
-    if floats and taken > weights:
+    if floats and taken > _MUCH * weights:
         warnings.warn(
             f"'{name}' keeps {floats:,} of its {weights:,} weights in floats: dynamic ranges are for dense layers and "
             f"embeddings alone. They take {taken:,} bytes; with `INT8` (`--scheme int8` on the command line) all take "

@@ -5,13 +5,14 @@ It ends with this process, after `IDLE` seconds without work, and where what it 
 
 import atexit
 import contextlib
-import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
+import time
 
 from keras_mot.export.litert.engines.worker import DONE
 
@@ -20,6 +21,7 @@ IDLE = 120.0
 
 _LAST_LINES = 15
 _OF_NO_MATTER = ("PYTEST_CURRENT_TEST",)  # what tests are told by, and no code is meant to read
+_INSTALLED = tuple({sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()})
 _LOCK = threading.Lock()
 _kept = None
 
@@ -67,7 +69,7 @@ class _Child:
 
     def __init__(self):
         self._environment, self._parent, self._classes = _environment(), os.getpid(), {}
-        self._modules = {}
+        self._started = time.time()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is ended
         command = [sys.executable, "-m", "keras_mot.export.litert.engines.worker", str(IDLE)]
         self._process = subprocess.Popen(
@@ -85,7 +87,7 @@ class _Child:
         if self._process.poll() is not None or self._parent != os.getpid() or self._environment != _environment():
             return False
         known = all(self._classes.get(_name(kind), kind) is kind for kind in classes)
-        return known and all(_changed(module) == before for module, before in self._modules.items())
+        return known and not any(_written(path) > self._started for path in _own_files())
 
     def does(self, directory):
         """Has a task done; returns whether there is an answer."""
@@ -100,9 +102,8 @@ class _Child:
         return False
 
     def knows(self, classes):
-        """Notes which classes it has imported, and from which files."""
+        """Notes which classes it has imported."""
         self._classes |= {_name(kind): kind for kind in classes}
-        self._modules |= {kind.__module__: _changed(kind.__module__) for kind in classes}
 
     def status(self):
         """What it has ended with, once it has closed its outputs."""
@@ -140,10 +141,14 @@ def _name(kind):
     return kind.__module__, kind.__qualname__
 
 
-def _changed(module):
-    """When the file of a module was written last; `None` of one without a file."""
+def _own_files():
+    """The files of the modules that this process has imported from elsewhere than where packages are installed."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    return [path for path in files if isinstance(path, str) and not path.startswith(_INSTALLED)]
+
+
+def _written(path):
     try:
-        origin = importlib.util.find_spec(module).origin
-        return os.stat(origin).st_mtime_ns
-    except (AttributeError, ImportError, OSError, TypeError, ValueError):
-        return None
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
