@@ -104,6 +104,8 @@ def test_openvino_proves_files_too(done, tmp_path):
     again = export_onnx(quantized, tmp_path / "network.onnx", runtime="openvino")
     assert again.path.read_bytes() == exported.path.read_bytes()
     assert "agree" in again.verification
+    assert "runtime: openvino" in str(again)
+    np.testing.assert_array_equal(again.run(X), received)
     with pytest.raises(ValueError, match="OpenVINO cannot load"):
         OpenVINORunner(exported.path.read_bytes()[:400])
 

@@ -50,6 +50,7 @@ class OnnxExport:
         output_names: names of the file's outputs in the order of the Keras model's; one that is called like an input
             there has a number behind its name, as ONNX wants it.
         float_operators: of a quantized model, what is in floats: (operator, layer, reason) of each.
+        runtime: what the file was proved in, and what `run` runs it in: "onnxruntime" or "openvino".
 
     `structure`, an argument alone, is the structure in which `run` returns the outputs.
     """
@@ -64,12 +65,13 @@ class OnnxExport:
     output_names: tuple[str, ...]
     float_operators: tuple[tuple[str, str, str], ...] = ()
     structure: dataclasses.InitVar[Any] = None
+    runtime: str = "onnxruntime"
 
     def __post_init__(self, structure):
         object.__setattr__(self, "_form", structure)
 
     def run(self, inputs: Any) -> Any:
-        """The outputs of the file for a batch, computed by ONNX Runtime.
+        """The outputs of the file for a batch, computed by `runtime`.
 
         Args:
             inputs: as the Keras model takes them, or a list in the order of `input_names`, or a dictionary of these
@@ -81,13 +83,14 @@ class OnnxExport:
         Raises:
             ValueError: the file is not there any more or another one, or the inputs do not fit it.
         """
-        runner = OnnxRunner(self.path, input_names=self.input_names)
+        runner = RUNTIMES[self.runtime](self.path, input_names=self.input_names)
         return run_like_model(runner, inputs, self.output_names, self._form)
 
     def __str__(self) -> str:
         batch = "any" if self.batch_size is None else str(self.batch_size)
         return (
-            f"{self.path}: {self.bytes:,} bytes, {self.weights} weights, {self.verification}\n  batch size: {batch}"
+            f"{self.path}: {self.bytes:,} bytes, {self.weights} weights, {self.verification}\n"
+            f"  batch size: {batch}; runtime: {self.runtime}"
             + "".join(f"\n  in floats: {name} ({result}): {reason}" for name, result, reason in self.float_operators)
         )
 
@@ -119,7 +122,7 @@ def export_onnx(
     strict: bool = False,
     runtime: str = "onnxruntime",
 ) -> OnnxExport:
-    """Exports a Keras model to an `.onnx` file and proves it by running it in ONNX Runtime.
+    """Exports a Keras model to an `.onnx` file and proves it by running it in ONNX Runtime, or in OpenVINO.
 
     A quantized model (of `keras_mot.quantization`) becomes a file with QuantizeLinear and DequantizeLinear around each
     operator, with the very scales, zero points and integers that the model simulates and `export_litert` writes:
@@ -158,7 +161,7 @@ def export_onnx(
         print(result)
     """
     checks.check_options("float32", False, batch_size, verify, tolerance)
-    if runtime not in RUNTIMES:
+    if not isinstance(runtime, str) or runtime not in RUNTIMES:
         raise ValueError(f"`runtime` must be one of {', '.join(RUNTIMES)}. Received: {describe(runtime)}.")
     path = writable_file(path, SUFFIXES)
     checks.check_model(model)
@@ -202,6 +205,7 @@ def export_onnx(
         output_names=tuple(output_names.values()),
         float_operators=exported.float_operators,
         structure=exported.structure_of_outputs,
+        runtime=runtime,
     )
 
 
