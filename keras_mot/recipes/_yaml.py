@@ -5,10 +5,10 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-import numpy as np
 import yaml
 
 from keras_mot._messages import nearest, shortened
+from keras_mot._numbers import plain
 from keras_mot.quantization import Calibration, Rounding
 from keras_mot.recipes._yaml_text import compose
 from keras_mot.recipes.fine_tuning import FineTune
@@ -40,11 +40,9 @@ def _plain(config):
 
 def _yaml_value(value):
     """With Python's numbers for NumPy's, and lists for tuples, in dictionaries, too."""
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, Mapping):
         return {key: _yaml_value(item) for key, item in value.items()}
-    return [_yaml_value(item) for item in value] if isinstance(value, tuple | list) else value
+    return [_yaml_value(item) for item in value] if isinstance(value, tuple | list) else plain(value)
 
 
 def read(text, name, recipe, order_refusal):

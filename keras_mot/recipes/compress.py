@@ -70,9 +70,10 @@ def compress(
     """Runs a recipe on a trained model: prunes, clusters, quantizes and fine-tunes it, exports and measures each stage.
 
     Every stage is tried out first, without training, so that whatever does not fit the model is an error at once.
-    After each stage a checkpoint and a `.tflite` file are written to `output_dir`, and at the end `report.json` and
-    `report.md`; a run that was killed goes on after the last finished stage when it is called again, with the same
-    result. No second run can use the folder meanwhile.
+    After each stage a checkpoint and a `.tflite` file are written to `output_dir` (no file of a stage in floats that
+    LiteRT has no kernels for, if a later one quantizes), and at the end `report.json` and `report.md`; a run that was
+    killed goes on after the last finished stage when it is called again, with the same result. No second run can use
+    the folder meanwhile.
 
     Args:
         model: a built, trained Keras model of any kind. It is not changed.
@@ -263,7 +264,7 @@ class Run:
             if self.data.validation is None:
                 self._say("no validation data: results are measured on the training data")
             self._finish("float", model, folder, 0.0, {})
-        if folder.stages[0].artifact == folder.stages[0].model_path and len(folder.stages) <= len(self.recipe.stages):
+        if not folder.stages[0].has_file and len(folder.stages) <= len(self.recipe.stages):
             self._rehearse_file(model)
         reached = 0  # the stage that `model` is of
         while (number := len(folder.stages)) <= len(self.recipe.stages):

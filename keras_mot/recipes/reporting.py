@@ -36,8 +36,7 @@ def report_of(
     if gone:
         raise ValueError(f"The files of the run are gone: '{gone[0]}' is not there. Run the recipe again.")
     last = result.stages[-1]
-    elsewhere = last.arena_bytes is not None  # times of this machine say nothing of a microcontroller's
-    variants = [_variant(stage, timed=not elsewhere) for stage in result.stages]
+    variants = [_variant(stage) for stage in result.stages]
     made = Made(
         title=result.model.name,
         before=result.stages[0].artifact,
@@ -135,17 +134,17 @@ def _json(path):
     return values
 
 
-def _variant(stage: StageResult, timed: bool) -> Variant:
+def _variant(stage: StageResult) -> Variant:
     return Variant(
         name=stage.name,
-        kind="keras" if stage.artifact == stage.model_path else "litert",
+        kind="litert" if stage.has_file else "keras",
         bytes=stage.bytes,
         zipped_bytes=stage.zipped_bytes,
         sparsity=stage.sparsity,
         values=stage.values,
         metric=stage.metric,
         metrics=dict(stage.metrics),
-        latency_ms=stage.latency_ms if timed else None,
+        latency_ms=stage.latency_ms,
         keras_metric=stage.keras_metric,
         seconds=stage.seconds,
         file=stage.artifact.name,

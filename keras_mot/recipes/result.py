@@ -26,7 +26,7 @@ class StageResult:
     Attributes:
         name: of the stage; "float" for the model that the recipe began with.
         keras_metric: the metric of the Keras model, which simulates what the file computes.
-        metric: the metric of the file, computed by its runtime.
+        metric: the metric of the file, computed by its runtime; where there is none, of the Keras model.
         samples: number of samples that the metrics were computed over.
         bytes: size of the file.
         zipped_bytes: size of a zip archive (DEFLATE, level 9) that holds the file.
@@ -70,6 +70,11 @@ class StageResult:
     brotli_bytes: int | None = None
     arena_bytes: int | None = None
     verification: str = ""
+
+    @property
+    def has_file(self) -> bool:
+        """Whether there is a file for the runtime; without, what is measured is the Keras model."""
+        return self.artifact != self.model_path
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values; paths as names within the folder of the run."""
@@ -276,6 +281,8 @@ class CompressionResult(ShownAsTable):
         if self._arenas():
             arena = "arena: bytes of memory in TFLM; "
             elsewhere = " on the machine that measured, not on the microcontroller"
+        elif not all(stage.has_file for stage in self.stages):
+            elsewhere = ", or Keras where that cannot run a stage in floats"
         names = "'...': the outputs, in the runtime; " if self.stages[0].metrics else ""
         return (
             f"recipe '{self.recipe}': {self.ratio:.1f} times smaller, zipped (DEFLATE, level 9); {self.metric_name} "

@@ -1,6 +1,5 @@
 """`report`: a model and its files, measured and told on one page."""
 
-import dataclasses
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -84,8 +83,6 @@ def report(
     measured = measure(named, data=data, metric=metric, latency_runs=latency_runs, progress=progress)
     exports = list(named.values())
     variants = [_variant(row, export) for row, export in zip(measured, exports, strict=True)]
-    if variants[-1].arena_bytes is not None:  # times of this machine say nothing of a microcontroller's
-        variants = [dataclasses.replace(each, latency_ms=None) for each in variants]
     made = Made(
         title=model.name,
         before=exports[0],
@@ -104,7 +101,7 @@ def report(
         metric_name=measured.metric_name,
         greater_is_better=better,
         samples=measured.samples,
-        runtime="" if variants[-1].arena_bytes is not None else _runtime(measured),
+        runtime=_runtime(measured),
     )
     if path is not None:
         found.save(path)

@@ -1,19 +1,19 @@
 """Runs an `.onnx` file in OpenVINO."""
 
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from keras_mot.export.dependencies import check_installed, require
-from keras_mot.export.running import FileRunner, RunnerTensor, check_threads, content_of
+from keras_mot.export.onnx.held_runner import HeldRunner
+from keras_mot.export.running import RunnerTensor, check_threads, content_of
 
 # By default, processors with bfloat16 compute in it what is in floats between the integers.
 _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
-class OpenVINORunner(FileRunner):
+class OpenVINORunner(HeldRunner):
     """Runs an `.onnx` file on batches of NumPy arrays in OpenVINO, on the CPU.
 
     Floats are those of 32 bits, as the precision hint `f32` demands. OpenVINO fuses integers in ways of its own: its
@@ -63,50 +63,14 @@ class OpenVINORunner(FileRunner):
         self._order_inputs(input_names)
         self._held = {}
 
-    def run(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs the model on a batch.
+    def _key(self, tensor):
+        return tensor.index
 
-        Args:
-            inputs: an array for a model of one input, a list of arrays in the order of `self.inputs`, or a dictionary
-                of input names. The first dimension is the batch.
+    def _infer(self, named):
+        return self._request.infer(named)
 
-        Returns:
-            A dictionary of output names and arrays, the batch first.
-
-        Raises:
-            ValueError: the arrays do not fit the inputs, or the runtime fails.
-        """
-        return self._run_in_chunks(self._prepared(inputs), self._outputs_of)
-
-    def set_inputs(self, inputs: np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]) -> None:
-        """Holds one batch, for repeated `invoke`."""
-        arrays = self._prepared(inputs)
-        self._count(arrays)
-        self._held = self._named(arrays)
-        self.invoke()
-
-    def invoke(self) -> None:
-        """Runs the runtime once on the inputs that it holds."""
-        with self._blaming("run"):
-            self._request.infer(self._held)
-
-    def timed_invoke(self) -> float:
-        """Runs the runtime once on the inputs that it holds, and returns the seconds that this took."""
-        started = time.perf_counter()
-        self.invoke()
-        return time.perf_counter() - started
-
-    def _prepared(self, inputs):
-        return [self._of_type(array, tensor) for array, tensor in zip(self._arrange(inputs), self.inputs, strict=True)]
-
-    def _named(self, arrays):
-        """Inputs for the request, by their places in the file."""
-        return {tensor.index: self._filled(array) for array, tensor in zip(arrays, self.inputs, strict=True)}
-
-    def _outputs_of(self, arrays):
-        with self._blaming("run"):
-            found = self._request.infer(self._named(arrays))
-            return [np.array(found[tensor.index]) for tensor in self.outputs]  # the request writes to its own again
+    def _arrays(self, found):
+        return [np.array(found[tensor.index]) for tensor in self.outputs]  # the request writes to its own again
 
 
 def _described(named, ports):

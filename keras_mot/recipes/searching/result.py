@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_mot._tables import html_table, markdown_table, text_table
 from keras_mot.analysis import plots
+from keras_mot.analysis.brotli import brotli_column
 from keras_mot.recipes.result import CompressionResult
 from keras_mot.recipes.searching.budget import Budget
 
@@ -36,6 +37,8 @@ class Trial:
         gradual: whether zeros came little by little in training.
         epochs: of its longer stages; 0 if nothing was trained.
         after: number of the trial that it is the longer form of; `None` if it is a new one.
+        brotli_bytes: size of its file compressed by Brotli, as of `keras_mot.analysis.Measurement`; `None` where that
+            is not installed.
     """
 
     number: int
@@ -57,6 +60,7 @@ class Trial:
     gradual: bool = False
     epochs: int = 0
     after: int | None = None
+    brotli_bytes: int | None = None
 
     def costs(self) -> dict[str, float | None]:
         """What a `Budget` limits."""
@@ -200,6 +204,7 @@ class SearchResult(CompressionResult):
             "drop": [f"{trial.drop:.4f}" for trial in shown],
             "bytes": [f"{trial.bytes:,}" for trial in shown],
             "zipped": [f"{trial.zipped:,}" for trial in shown],
+            **brotli_column(shown),
             "ms": ["-" if trial.latency_ms is None else f"{trial.latency_ms:.3f}" for trial in shown],
             "s": [f"{trial.seconds:.0f}" for trial in shown],
         }

@@ -186,6 +186,7 @@ class Trials:
             "latency_ms": last["latency_ms"],
             "metric": last["metric"],
             "drop": drop,
+            "brotli_bytes": last["brotli_bytes"],
         }
 
     def _tidy(self):

@@ -68,6 +68,7 @@ def test_the_size_is_met(result, folder):
     assert result.best_trial in others
     assert result.met
     assert result.best_trial.zipped == result.stages[-1].zipped_bytes <= 5000
+    assert result.best_trial.brotli_bytes == result.stages[-1].brotli_bytes
     assert result.stages[-1].metric == result.best_trial.metric
     assert result.artifact.is_file()
     assert result.what_stood_in_the_way() == ""

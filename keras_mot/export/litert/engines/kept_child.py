@@ -21,7 +21,7 @@ IDLE = 120.0
 
 _LAST_LINES = 15
 _OF_NO_MATTER = ("PYTEST_CURRENT_TEST",)  # what tests are told by, and no code is meant to read
-_INSTALLED = tuple({sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()})
+_INSTALLED = tuple(f"{path}{os.sep}" for path in {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()})
 _LOCK = threading.Lock()
 _kept = None
 
