@@ -1,8 +1,8 @@
-"""Runs every benchmark that the README of this folder lists, one by one, and writes `RESULTS.md` of what there is.
+"""Runs every benchmark that the README of this folder lists, and writes `RESULTS.md` and the project's README's table.
 
 python benchmarks/run_all.py                 # what has no result yet; goes on where it was stopped
 python benchmarks/run_all.py --quick         # each for a minute or so, only to see that it works
-python benchmarks/run_all.py --page          # runs nothing, and writes RESULTS.md
+python benchmarks/run_all.py --page          # runs nothing, and writes them
 """
 
 import argparse
@@ -20,6 +20,7 @@ import tempfile
 import time
 
 from _published import ROWS, SOURCES
+from _readme import README, with_table
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -157,7 +158,7 @@ def main():
     parser.add_argument("--only", default="", metavar="TEXT", help="commands with this text in them")
     parser.add_argument("--peer", type=pathlib.Path, metavar="PYTHON", help="of an environment with TFMOT")
     parser.add_argument("--work", type=pathlib.Path, metavar="DIR", help="where models are kept between runs")
-    parser.add_argument("--page", action="store_true", help="only write RESULTS.md")
+    parser.add_argument("--page", action="store_true", help="only write RESULTS.md and the README's table")
     arguments = parser.parse_args()
     wanted = [
         each
@@ -169,7 +170,8 @@ def main():
     failed = 0 if arguments.page else run_each(wanted, arguments)
     if not arguments.quick:
         PAGE.write_text(page())
-        print(f"Written: {PAGE}")
+        README.write_text(with_table(README.read_text()))
+        print(f"Written: {PAGE}, and the table of {README}")
     return 1 if failed else 0
 
 

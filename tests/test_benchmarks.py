@@ -183,3 +183,26 @@ def test_figures_are_found_by_name(tmp_path):
     assert Figure("a", "x").value(tmp_path) == pytest.approx(0.6)
     assert Figure("a", "y").value(tmp_path) is None
     assert Figure("b", "x").value(tmp_path) is None
+
+
+def test_the_table_of_the_readme_is_what_the_results_hold():
+    from _readme import README, with_table
+
+    text = README.read_text()
+    assert with_table(text) == text
+    assert "| as given |  | 99.13 % | 13.10 MB |" in text
+
+
+def test_a_readme_without_the_place_of_its_table():
+    from _readme import with_table
+
+    with pytest.raises(ValueError, match="found 0"):
+        with_table("# A project\n")
+
+
+def test_the_page_of_results_has_every_result():
+    from run_all import PAGE, RESULTS, page
+
+    text = PAGE.read_text()
+    assert text == page()
+    assert all(f"## {path.stem}\n" in text for path in RESULTS.glob("*.md"))
