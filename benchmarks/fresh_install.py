@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from _common import BACKENDS, ROOT, Table, environment, parser, write_results
+from _common import BACKENDS, RESULTS, ROOT, Table, environment, parser, write_results
 
 LARGEST = 1_000_000
 _NOT_INHERITED = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "KERAS_BACKEND")
@@ -105,6 +105,17 @@ def try_in(python, backend, wheel, folder):
     return record
 
 
+def environment_of(record):
+    """(Python, backend) that a record is of."""
+    return pathlib.Path(record["python"]).name, record["backend"]
+
+
+def kept(arguments):
+    """The records of earlier calls."""
+    path = (arguments.output or RESULTS) / "fresh_install.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
 def show(arguments, size, records):
     """Prints and writes what there is, after each environment."""
     note = f"The wheel has {size:,} bytes; asked: at most {LARGEST:,}."
@@ -122,6 +133,7 @@ def main():
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--pythons", nargs="+", default=[sys.executable], metavar="PYTHON")
     arguments.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    arguments.add_argument("--add", action="store_true", help="keep what was found in other environments before")
     arguments = arguments.parse_args()
     pythons, backends = (
         (arguments.pythons[:1], arguments.backends[:1]) if arguments.quick else (arguments.pythons, arguments.backends)
@@ -129,12 +141,14 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         wheel = built_wheel(folder)
         size = wheel.stat().st_size
-        records = []
+        earlier, records = kept(arguments) if arguments.add else [], []
         for python in pythons:
             for backend in backends:
                 with tempfile.TemporaryDirectory() as place:
                     records.append(try_in(python, backend, wheel, place))
-                show(arguments, size, records)
+                tried = {environment_of(record) for record in records}
+                others = [record for record in earlier if environment_of(record) not in tried]
+                show(arguments, size, sorted(others + records, key=environment_of))
     return 1 if size > LARGEST or any(record["outcome"] != "works" for record in records) else 0
 
 

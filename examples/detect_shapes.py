@@ -1,6 +1,6 @@
 """A detector with a YOLO-style head, in integers: boxes, scores and kinds for each cell of a grid.
 
-F1 is 0.43 after ten epochs, 0.78 without a quarter of the channels after four more, and 0.79 in integers, at a sixth of
+F1 is 0.86 after 25 epochs, 0.88 without a quarter of the channels after five more, and 0.88 in integers, at a sixth of
 the bytes. Outputs have ranges of their own, so that large offsets do not cost small scores their resolution.
 Suppressing what was found twice stays outside the file, as it has no integer kernel.
 
@@ -90,9 +90,9 @@ def agreement(found, wanted):
 
 
 (images, labels), (test_images, test_labels) = scenes(32 if QUICK else 1200), scenes(16 if QUICK else 200)
-fit(model, 10)
+fit(model, 25)
 thinner = kmot.sparsity.remove_pruned_channels(kmot.sparsity.prune_channels(model, 0.25))
-fit(thinner, 4)
+fit(thinner, 5)
 quantized = kmot.quantization.quantize_post_training(thinner, calibration_data=images[:200])
 
 folder = pathlib.Path(tempfile.mkdtemp())
