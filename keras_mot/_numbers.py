@@ -6,10 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from keras_mot._messages import describe
+
 
 def is_whole(value: Any) -> bool:
     """Whether a setting is an integer, of Python or NumPy; `True` and `False` are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> int:
+    """A setting as an `int`; raises an error that names it if it is not an integer of at least `least`."""
+    if not is_whole(value):
+        raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
+    if value < least:
+        raise ValueError(f"`{name}` should be at least {least}; received {value}.")
+    return int(value)
 
 
 def is_number(value: Any) -> bool:

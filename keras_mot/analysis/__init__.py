@@ -11,11 +11,13 @@ from keras_mot.analysis._tensors import TensorStats
 from keras_mot.analysis.activation_ranges import ActivationRange, activation_ranges
 from keras_mot.analysis.check_report import CheckReport, Finding
 from keras_mot.analysis.measurements import Measurement, Report
+from keras_mot.analysis.operator_times import OperatorTime, operator_times
 from keras_mot.analysis.reporting import ModelReport, report
 from keras_mot.analysis.sensitivity_report import Sensitivity, SensitivityRow
 
 __all__ = [
     "DriftReport",
+    "OperatorTime",
     "Report",
     "Sensitivity",
     "SensitivityRow",
@@ -24,6 +26,7 @@ __all__ = [
     "ethos_u",
     "measure",
     "measure_drift",
+    "operator_times",
     "plots",
     "report",
     "sensitivity",

@@ -2,7 +2,7 @@
 
 import statistics
 
-_WARM_UP_RUNS = 3
+WARM_UP_RUNS = 3
 
 
 def median_latencies(runners, runs, advance=lambda: None):
@@ -18,7 +18,7 @@ def median_latencies(runners, runs, advance=lambda: None):
     """
     times = [[] for _ in runners]
     for runner in runners:
-        for _ in range(_WARM_UP_RUNS):
+        for _ in range(WARM_UP_RUNS):
             runner.invoke()
     for _ in range(runs):
         for runner, values in zip(runners, times, strict=True):

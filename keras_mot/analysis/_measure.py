@@ -6,8 +6,7 @@ from typing import Any
 import keras
 
 from keras_mot._formats import DEFAULT
-from keras_mot._messages import describe
-from keras_mot._numbers import is_whole
+from keras_mot._numbers import check_whole
 from keras_mot._progress import progress_bar
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.analysis._latency import median_latencies
@@ -83,9 +82,9 @@ def measure(
         print(report)
         report["litert"].metric
     """
-    _check_count("batch_size", batch_size, 1)
-    _check_count("latency_runs", latency_runs, 0)
-    _check_count("num_threads", num_threads, 1)
+    check_whole("batch_size", batch_size, 1)
+    check_whole("latency_runs", latency_runs, 0)
+    check_whole("num_threads", num_threads, 1)
     resolved = None if data is None or metric is None else make_metric(metric)
     if data is not None:
         check_data(data)
@@ -144,13 +143,6 @@ def sparsity(subject: Subject, kernels_only: bool = True) -> float:
         keras_mot.analysis.sparsity(model)
     """
     return share_of_zeros(tensor_stats(subject), kernels_only)
-
-
-def _check_count(name, value, smallest):
-    if not is_whole(value):
-        raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
-    if value < smallest:
-        raise ValueError(f"`{name}` should be {smallest} or more; received {value}.")
 
 
 def _evaluate(named, data, metric, batch_size, bar):

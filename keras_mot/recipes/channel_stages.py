@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import keras
 
+from keras_mot._numbers import check_whole
 from keras_mot.recipes._stage import Stage, check_fine_tune, check_skip, place_of
-from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
+from keras_mot.recipes.fine_tuning import FineTune, check_number
 from keras_mot.sparsity import prune_channels, remove_pruned_channels
 from keras_mot.transforms import Mask
 

@@ -10,7 +10,7 @@ from keras import ops
 from keras_mot._arrays import numpy_value
 from keras_mot._config import Config
 from keras_mot._messages import describe, nearest
-from keras_mot._numbers import is_number, is_whole, make_plain
+from keras_mot._numbers import check_whole, is_number, make_plain
 
 # By class: an instance would create variables, and so initialise the backend when the package is imported.
 _OPTIMIZERS = {
@@ -214,15 +214,6 @@ def first_not_finite(model):
         if "float" in variable.dtype and not np.isfinite(numpy_value(variable)).all():
             return variable
     return None
-
-
-def check_whole(name, value, least):
-    """A setting as an `int`; raises an error if it is not an integer of at least `least`."""
-    if not is_whole(value):
-        raise TypeError(f"`{name}` should be an integer; received {describe(value)}.")
-    if value < least:
-        raise ValueError(f"`{name}` should be at least {least}; received {value}.")
-    return int(value)
 
 
 def check_number(name, value, least, most):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import keras
 
 from keras_mot._messages import describe, nearest
+from keras_mot._numbers import check_whole
 from keras_mot.layers import copy_model
 from keras_mot.quantization import (
     Calibration,
@@ -29,7 +30,7 @@ from keras_mot.quantization.algorithms.batch_norm import settled_fold
 from keras_mot.quantization.schemes import DYNAMIC
 from keras_mot.quantization.simulation.checks import check_placement
 from keras_mot.recipes._stage import Stage, check_overrides, check_skip
-from keras_mot.recipes.fine_tuning import FineTune, check_whole
+from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.rounding_names import rounding_named
 from keras_mot.targets import LITERT, get
 from keras_mot.transforms import FakeQuantize

@@ -8,11 +8,12 @@ from typing import ClassVar
 import keras
 
 from keras_mot._messages import describe
+from keras_mot._numbers import check_whole
 from keras_mot.clustering import ClusteringConfig, ExactKMeans, cluster_weights
 from keras_mot.layers import copy_model, strip
 from keras_mot.recipes._stage import Stage, check_fine_tune, check_overrides, check_skip
 from keras_mot.recipes.channel_stages import PruneChannels
-from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
+from keras_mot.recipes.fine_tuning import FineTune, check_number
 from keras_mot.recipes.low_rank_stage import Factorize
 from keras_mot.recipes.quantizing_stages import PostTraining, QuantizeAware, StoreWeights
 from keras_mot.sparsity import (

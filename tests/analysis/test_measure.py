@@ -248,8 +248,8 @@ def test_wrong_options(model, data):
     for options, error, message in [
         ({"metric": "precison"}, ValueError, "`metric` should be"),
         ({"metric": "mae"}, ValueError, r"`metric` 'mae' cannot be computed from labels of shape \(\d+,\)"),
-        ({"batch_size": 0}, ValueError, "`batch_size` should be 1 or more"),
-        ({"latency_runs": -1}, ValueError, "`latency_runs` should be 0 or more"),
+        ({"batch_size": 0}, ValueError, "`batch_size` should be at least 1"),
+        ({"latency_runs": -1}, ValueError, "`latency_runs` should be at least 0"),
         ({"num_threads": 1.5}, TypeError, "`num_threads` should be an integer"),
     ]:
         with pytest.raises(error, match=message):

@@ -15,6 +15,7 @@ from keras_mot._packages import require_matplotlib
 from keras_mot.analysis._drift import DriftReport
 from keras_mot.analysis._tensors import TensorStats
 from keras_mot.analysis.activation_ranges import ActivationRange
+from keras_mot.analysis.operator_times import OperatorTime
 from keras_mot.analysis.sensitivity_report import Sensitivity
 from keras_mot.analysis.weight_histograms import WeightHistogram
 
@@ -156,6 +157,7 @@ class ModelReport:
         advice: tuple of `Advice`, the serious first.
         settings: dictionary of texts: what it takes to repeat the run.
         missing: dictionary from what the report could have, to why it has not.
+        operator_times: an `OperatorTime` for each operator of the last file, if files were timed.
     """
 
     title: str
@@ -177,6 +179,7 @@ class ModelReport:
     advice: tuple[Advice, ...]
     settings: Mapping[str, str]
     missing: Mapping[str, str]
+    operator_times: tuple[OperatorTime, ...] = ()
 
     @property
     def before(self) -> Variant:
@@ -191,7 +194,7 @@ class ModelReport:
     def to_dict(self) -> dict[str, Any]:
         """The report as a dictionary of JSON values; numbers that are not finite are `None`."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("variants", "candidates", "ranges", "advice"):
+        for name in ("variants", "candidates", "ranges", "advice", "operator_times"):
             values[name] = [dataclasses.asdict(each) for each in values[name]]
         values["kernels"] = [kernel.to_dict() for kernel in self.kernels]
         for name in ("drift", "sensitivity"):

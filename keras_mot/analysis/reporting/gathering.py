@@ -8,6 +8,7 @@ import keras
 
 from keras_mot.analysis._drift import measure_drift
 from keras_mot.analysis.activation_ranges import activation_ranges
+from keras_mot.analysis.operator_times import operator_times
 from keras_mot.analysis.reporting.advice import advice_for
 from keras_mot.analysis.reporting.contents import Candidate, ModelReport, Variant
 from keras_mot.analysis.reporting.kernels import kernel_changes
@@ -24,9 +25,6 @@ from keras_mot.targets import target_of
 
 _DRIFT_SAMPLES = 64
 _NO_DATA = "no data were given: pass `data`, some hundred typical inputs (on the command line `--data`)"
-NO_OPERATOR_TIMES = (
-    "LiteRT's interpreter tells Python no times of single operators; the time of each file is told instead"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +73,16 @@ def gather(
         missing["Sensitivities"] = (
             "they were not computed: pass `sensitivity=keras_mot.analysis.sensitivity(model, data)` of the float model"
         )
-    missing["Time per operator"] = NO_OPERATOR_TIMES
+    times = ()
     if last.arena_bytes is not None:
         missing["Time of a sample"] = "the file is for microcontrollers, and none was at hand to time it on"
         missing["Time per operator"] = missing["Time of a sample"]
+    elif last.latency_ms is None:
+        missing["Time per operator"] = "nothing was timed"
+    elif after.kind != "litert":
+        missing["Time per operator"] = "operators are timed in LiteRT's files alone"
+    else:
+        times = operator_times(after.path)
     parts = {
         "variants": tuple(variants),
         "candidates": tuple(candidates),
@@ -92,6 +96,7 @@ def gather(
         "left_alone": _left_alone(made.model),
         "ranges": ranges,
         "drift": drift,
+        "operator_times": times,
     }
     only = len(variants) == 1
     return ModelReport(

@@ -10,6 +10,7 @@ from keras_mot.analysis.reporting.words import NOTHING, told
 _TABLE_ROWS = 400
 _FOLDED_FROM = 12  # rows
 _SHOWN = 8  # kernels with pictures; the others are folded
+_SLOWEST = 20  # operators
 
 
 def summary(report: ModelReport) -> Markup:
@@ -246,10 +247,42 @@ def times(report: ModelReport, pictures: Pictures) -> Markup:
         caption = f"Milliseconds for one sample: {report.runtime}."
         parts.append(pictures.figure(plots.latencies(known), "time of a sample by file", caption))
     if report.operators:
-        rows = [(operator, kind or NOTHING, f"{count:,}") for operator, kind, count in report.operators]
-        listed = table(("operator", "computes", "how many"), rows, words=2)
-        parts += [tag("h3", f"Operators of {report.after.file or report.after.name}"), listed]
+        parts.append(tag("h3", f"Operators of {report.after.file or report.after.name}"))
+        parts += _operators(report.operators, report.operator_times)
     return join(parts)
+
+
+def _operators(operators, times):
+    """How often the file has each operator; how long they take, kind by kind, and the slowest of them."""
+    if not times:
+        rows = [(operator, kind or NOTHING, f"{count:,}") for operator, kind, count in operators]
+        return [table(("operator", "computes", "how many"), rows, words=2)]
+    spent, untimed = {}, {}
+    for row in times:
+        spent.setdefault((row.operator, row.computes), []).append(row.milliseconds)
+        if row.milliseconds is None:
+            untimed[row.operator] = row.reason
+    sums = {key: sum(each or 0.0 for each in own) for key, own in spent.items()}
+    whole = sum(sums.values()) or 1.0
+    rows = [
+        (operator, kind or NOTHING, f"{len(spent[operator, kind]):,}")
+        + ((in_time(total), f"{total / whole:.0%}") if total else (NOTHING, NOTHING))
+        for (operator, kind), total in sorted(sums.items(), key=lambda item: -item[1])
+    ]
+    listed = table(("operator", "computes", "how many", "time", "share"), rows, words=2)
+    slowest = sorted(times, key=lambda row: -(row.milliseconds or 0.0))[:_SLOWEST]
+    rows = [
+        (row.operator, name(row.layer), in_time(row.milliseconds), f"{row.milliseconds / whole:.0%}")
+        for row in slowest
+        if row.milliseconds
+    ]
+    left = "".join(f" {operator} has no time: {reason.rstrip('.')}." for operator, reason in untimed.items())
+    how = (
+        f"Each operator was timed by itself, several in a row; all together {in_time(whole)}. What the runtime "
+        f"fuses, or finds in the cache, is not seen: the sum says where the time goes, not how much it is.{left}"
+    )
+    detail = folded(f"The {len(rows)} slowest operators", table(("operator", "layer", "time", "share"), rows, words=2))
+    return [listed, detail, tag("p", how, class_="how")]
 
 
 def floats(report: ModelReport) -> Markup:

@@ -77,7 +77,7 @@ class LocalInterpreter:
             self._interpreter.allocate_tensors()
             self._shapes = shapes
         for index, array in zip(indices, arrays, strict=True):
-            self._interpreter.set_tensor(index, np.ascontiguousarray(array))
+            self._interpreter.set_tensor(index, np.ascontiguousarray(array).reshape(array.shape))  # () would be (1,)
 
     def invoke(self) -> None:
         """Runs the file once."""

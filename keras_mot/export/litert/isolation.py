@@ -36,9 +36,14 @@ def trust(content: bytes) -> None:
     _trusted.add(_digest(content))
 
 
+def is_trusted(content: bytes) -> bool:
+    """Whether a file was made in this process."""
+    return _digest(content) in _trusted
+
+
 def open_interpreter(content: bytes, num_threads: int, kernels: str) -> "LocalInterpreter | RemoteInterpreter":
     """Loads a file: in this process if it was made here, else in a child process."""
-    if _digest(content) not in _trusted:
+    if not is_trusted(content):
         return RemoteInterpreter(content, num_threads, kernels)
     with quiet():
         return LocalInterpreter(content, num_threads, kernels)

@@ -11,11 +11,12 @@ from keras_mot._files import writable_folder
 from keras_mot._formats import DEFAULT
 from keras_mot._lock import locked
 from keras_mot._messages import describe
+from keras_mot._numbers import check_whole
 from keras_mot._retracing import without_retracing_warnings
 from keras_mot.recipes import run_folder
 from keras_mot.recipes._checks import check_model, check_seed
 from keras_mot.recipes.compress import planned
-from keras_mot.recipes.fine_tuning import FineTune, check_number, check_whole
+from keras_mot.recipes.fine_tuning import FineTune, check_number
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.executors import Executor, find_executor
 from keras_mot.recipes.searching.result import SearchResult
