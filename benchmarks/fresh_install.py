@@ -99,8 +99,10 @@ def try_in(python, backend, wheel, folder):
         if name == "doctor" and "Traceback" in ended.stderr:
             record["outcome"] = "doctor failed"
     record["seconds"] = round(time.perf_counter() - started, 1)
-    listed = run(str(inside / "python"), "-m", "pip", "list", "--format", "json")
-    versions = {each["name"].lower().replace("_", "-"): each["version"] for each in json.loads(listed.stdout or "[]")}
+    installed = []
+    if (inside / "python").exists():  # else there is no such Python
+        installed = json.loads(run(str(inside / "python"), "-m", "pip", "list", "--format", "json").stdout or "[]")
+    versions = {each["name"].lower().replace("_", "-"): each["version"] for each in installed}
     record["versions"] = {name: versions[name] for name in PACKAGES[backend] if name in versions}
     return record
 
