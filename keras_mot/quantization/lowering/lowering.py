@@ -50,6 +50,7 @@ def lower(
     fused: Sequence[str] = LITERT.fused,
     bits: int | None = None,
     fast: bool = True,
+    masks: bool = False,
 ) -> Lowered:
     """The same function as a flat model of layers and operations that have integer kernels, where possible.
 
@@ -59,8 +60,9 @@ def lower(
         fused: names of the activations that kernels compute in one step with what is before them.
         bits: bits of activations, to which arrays of constants are rounded; `None` leaves them as they are.
         fast: whether something may be left in floats that has kernels for integers.
+        masks: whether scores of which a mask leaves some out are computed in integers.
     """
-    lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits, fast)
+    lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits, fast, masks)
     graph = Graph(model)
     lowering.angles = {id(call.operation) for call in graph.calls if is_angle(graph, call.operation)}
     lowering.angles |= left_out(graph) | before_logarithms(graph)
@@ -76,12 +78,14 @@ class Lowering:
         names: the names of the model's operations.
         bits: as of `lower`.
         fast: as of `lower`.
+        masks: as of `lower`.
 
     Attributes:
         selected: the function.
         fused: the names.
         bits: of activations, or `None`.
         fast: whether something may be left in floats that has kernels.
+        masks: as of `lower`.
         affine: what `affine.py` notes of tensors.
         angles: ids of the operations whose results are angles, or go to logarithms, which stay as they are.
         origins: as of `Lowered`, and so are the others.
@@ -94,8 +98,10 @@ class Lowering:
         names: set[str],
         bits: int | None = None,
         fast: bool = True,
+        masks: bool = False,
     ):
         self.selected, self.fused, self._names, self.bits, self.fast = selected, fused, names, bits, fast
+        self.masks = masks
         self.angles = frozenset()
         self.affine = {}  # id of a tensor -> what it is by channels, as `affine.py` notes it
         self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called

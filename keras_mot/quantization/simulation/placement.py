@@ -9,7 +9,8 @@ from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.float_boundary import ANGLE, ASKED, MASKED, NO_KERNEL, FloatBoundary
-from keras_mot.layers.masked_softmax import MaskedSoftmax
+from keras_mot.layers.masked_softmax import MaskedScores, MaskedSoftmax
+from keras_mot.layers.scores_quantizer import ScoresQuantizer
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
 
@@ -158,6 +159,8 @@ class _Placement:
         if fixed is not None:
             return {"fixed": fixed, "in_training": not self._steps.is_end(operation)}
         together = self._steps.together(operation)
+        if isinstance(operation, MaskedScores):
+            return {"make": ScoresQuantizer}
         asked = {**(self._asked(together[0]) if len(together) == 1 else {}), **self._asked(operation)}
         reach = self._steps.saturation(operation)
         return asked if reach is None or "fixed" in asked else {"limits": (-reach, reach), **asked}
