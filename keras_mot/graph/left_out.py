@@ -33,6 +33,21 @@ def left_out(graph: Graph) -> set[int]:
     return found
 
 
+def chosen_scores(graph: Graph) -> set[int]:
+    """Ids of the `where(mask, scores, -1e9)` that a softmax of the last axis, and nothing else, reads."""
+    found = set()
+    for call in graph.calls:
+        if not is_kind(call.operation, "where") or len(call.args) != 3 or len(graph.calls_of(call.operation)) != 1:
+            continue
+        reader, (_, scores, number) = graph.sole_reader(call.outputs[0]), call.args
+        tensors = keras.utils.is_keras_tensor(scores) and scores.shape == call.outputs[0].shape
+        last = reader is not None and getattr(reader.operation, "axis", -1) in (-1, len(call.outputs[0].shape) - 1)
+        if tensors and last and is_kind(reader.operation, "softmax") and len(reader.inputs) == 1 and _is_far(number):
+            if np.max(keras.ops.convert_to_numpy(number)) <= -_FAR:
+                found.add(id(call.operation))
+    return found
+
+
 def _is_far(value):
     if value is None or isinstance(value, (str, bool)) or keras.utils.is_keras_tensor(value):
         return False

@@ -227,6 +227,14 @@ def softmax(lowering, operation, inputs=None, x=None, mask=None):
     return _softmax_with_mask(lowering, operation, inputs, mask)
 
 
+def where(lowering, operation, condition, x1, x2):
+    """Scores of which a mask leaves some out, in front of their softmax; `None` for all else."""
+    if id(operation) not in lowering.scores:
+        return None
+    mask = ops.cast(condition, "bool")
+    return lowering.make(operation, "left", lambda: MaskedScores(name=operation.name))(x1, mask=mask)
+
+
 def log_softmax(lowering, operation, inputs=None, x=None):
     """The logarithm of the softmax of any axes, as layer and as operation, along the last one."""
     inputs = x if inputs is None else inputs
@@ -269,7 +277,7 @@ def _softmax_with_mask(lowering, layer, inputs, mask):
 
 def _softmax_of_left(lowering, layer, scores, mask, name):
     """The softmax of the scores that a mask leaves, in two steps that there are kernels for."""
-    scores = lowering.make(layer, "scores", lambda: MaskedScores(name=f"{layer.name}_scores"))(scores, mask=mask)
+    scores = lowering.make(layer, "left", lambda: MaskedScores(name=f"{layer.name}_left"))(scores, mask=mask)
     return lowering.make(layer, "softmax", lambda: layers.Softmax(name=name))(scores)
 
 

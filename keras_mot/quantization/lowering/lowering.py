@@ -13,7 +13,7 @@ from keras_mot._keras import own_flag, producer_of
 from keras_mot.graph.angles import is_angle
 from keras_mot.graph.arguments import accepts, deciding_arguments
 from keras_mot.graph.functional import operations_between
-from keras_mot.graph.left_out import left_out
+from keras_mot.graph.left_out import chosen_scores, left_out
 from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins
@@ -66,6 +66,7 @@ def lower(
     graph = Graph(model)
     lowering.angles = {id(call.operation) for call in graph.calls if is_angle(graph, call.operation)}
     lowering.angles |= left_out(graph) | before_logarithms(graph)
+    lowering.scores = chosen_scores(graph) if masks else lowering.scores
     return Lowered(rewrite(model, lowering), lowering.origins, lowering.joined, lowering.moves)
 
 
@@ -88,6 +89,7 @@ class Lowering:
         masks: as of `lower`.
         affine: what `affine.py` notes of tensors.
         angles: ids of the operations whose results are angles, or go to logarithms, which stay as they are.
+        scores: ids of the operations that put a number in place of minus infinity among scores.
         origins: as of `Lowered`, and so are the others.
     """
 
@@ -102,7 +104,7 @@ class Lowering:
     ):
         self.selected, self.fused, self._names, self.bits, self.fast = selected, fused, names, bits, fast
         self.masks = masks
-        self.angles = frozenset()
+        self.angles = self.scores = frozenset()
         self.affine = {}  # id of a tensor -> what it is by channels, as `affine.py` notes it
         self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called
         self._named = Origins()  # what has its name in the model

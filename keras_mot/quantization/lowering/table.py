@@ -106,6 +106,7 @@ _KINDS = {
     "power": merges.power,
     "matmul": merges.matmul,
     "glu": merges.glu,
+    "where": attention.where,
     "negative": merges.negative,
     "silu": activations.silu,
     "hard_sigmoid": activations.hard_sigmoid,
