@@ -40,11 +40,12 @@ def chosen_scores(graph: Graph) -> set[int]:
         if not is_kind(call.operation, "where") or len(call.args) != 3 or len(graph.calls_of(call.operation)) != 1:
             continue
         reader, (_, scores, number) = graph.sole_reader(call.outputs[0]), call.args
-        tensors = keras.utils.is_keras_tensor(scores) and scores.shape == call.outputs[0].shape
-        last = reader is not None and getattr(reader.operation, "axis", -1) in (-1, len(call.outputs[0].shape) - 1)
-        if tensors and last and is_kind(reader.operation, "softmax") and len(reader.inputs) == 1 and _is_far(number):
-            if np.max(keras.ops.convert_to_numpy(number)) <= -_FAR:
-                found.add(id(call.operation))
+        whole = keras.utils.is_keras_tensor(scores) and scores.shape == call.outputs[0].shape
+        if reader is None or not is_kind(reader.operation, "softmax") or not whole or not _is_far(number):
+            continue
+        last = getattr(reader.operation, "axis", -1) in (-1, len(scores.shape) - 1) and len(reader.inputs) == 1
+        if last and np.max(keras.ops.convert_to_numpy(number)) <= -_FAR:
+            found.add(id(call.operation))
     return found
 
 
