@@ -227,6 +227,10 @@ def with_channels(data_format, flatten):
     return keras.Model(inputs, layers.Dense(3, name="last")(x))
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow",
+    reason="on CPUs, TensorFlow gets some convolutions with channels first wrong",
+)
 @pytest.mark.parametrize("flatten", [{}, {"data_format": "channels_first"}], ids=["as it is", "last"])
 def test_channels_first_lose_as_many(flatten):
     last, first = (with_numbers(with_channels(name, flatten)) for name in ("channels_last", "channels_first"))
