@@ -229,7 +229,7 @@ def with_channels(data_format, flatten):
 
 @pytest.mark.skipif(
     keras.backend.backend() == "tensorflow",
-    reason="on CPUs, TensorFlow gets some convolutions with channels first wrong",
+    reason="TensorFlow gets some convolutions with channels first wrong on CPUs",
 )
 @pytest.mark.parametrize("flatten", [{}, {"data_format": "channels_first"}], ids=["as it is", "last"])
 def test_channels_first_lose_as_many(flatten):
