@@ -169,8 +169,11 @@ def _line(error):
     return next((line for line in lines if "error" in line.lower()), lines[0])[:160]
 
 
-def latencies(contents, inputs, runs=25, seconds=0.4):
-    """Dictionary from names to milliseconds of one sample, one thread: medians of interleaved runs."""
+def latencies(contents, inputs, runs=100, seconds=1.5):
+    """Dictionary from names to milliseconds of one sample, one thread: medians of interleaved runs.
+
+    They are of the thread's own time, which others on the machine lengthen by little.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     prepared = {}
@@ -190,12 +193,13 @@ def latencies(contents, inputs, runs=25, seconds=0.4):
     longest = max(repeats * 5e-4 for _, repeats in prepared.values())
     runs = max(7, min(runs, int(seconds / longest)))
     times = {name: [] for name in prepared}
-    for _ in range(runs):
-        for name, (interpreter, repeats) in prepared.items():
-            started = time.perf_counter()
+    for number in range(runs):
+        for name in list(prepared)[:: -1 if number % 2 else 1]:
+            interpreter, repeats = prepared[name]
+            started = time.thread_time()
             for _ in range(repeats):
                 interpreter.invoke()
-            times[name].append((time.perf_counter() - started) / repeats * 1e3)
+            times[name].append((time.thread_time() - started) / repeats * 1e3)
     return {name: float(np.median(values)) for name, values in times.items()}
 
 

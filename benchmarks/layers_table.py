@@ -37,7 +37,7 @@ function of your own, is computed as if it stood behind it. A function of your o
 operations of `keras.ops` is one table.
 
 What is in neither table stays in floats. Layers that are called with a mask stay in floats, too, unless they ignore it
-in inference, or follow it in integers: recurrent layers do, and all of attention but its softmax.
+in inference, or follow it in integers: recurrent layers and attention do.
 """
 
 

@@ -30,6 +30,7 @@ from keras_mot.graph._kind import (
 )
 from keras_mot.layers.in_training import ActivityPenalty, InTraining
 from keras_mot.layers.inverse_root import InverseRoot
+from keras_mot.layers.masked_softmax import MaskedScores
 
 TABLE = {}
 """Class -> its rows; the first whose condition holds is that of an operation."""
@@ -193,7 +194,7 @@ _row(Kind("average", MERGES, channels_stay=True), layers.Average)
 _row(Kind("quotient", ELEMENTWISE, channels_stay=True, table=True, condition=divides_a_number), "Divide", "TrueDivide")
 _row(Kind("divide", MERGES, channels_stay=True), "Divide", "TrueDivide")
 _row(Kind("compare", MERGES), "Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual")
-_row(Kind("where", MERGES), "Where")
+_row(Kind("where", MERGES), "Where", MaskedScores)
 _row(Kind("glu", MERGES), "Glu")
 _row(Kind("matmul", PRODUCTS), "Matmul")
 _row(Kind("dot", PRODUCTS, condition=lambda layer: not layer.normalize), layers.Dot)

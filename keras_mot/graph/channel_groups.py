@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mot.graph.channel_rules import channel_rule
+from keras_mot.graph.channel_rules import channel_axis, channel_rule
 from keras_mot.graph.channel_slots import Channels, Slots
 from keras_mot.graph.model_graph import Graph
 
@@ -82,9 +82,9 @@ class ChannelGroups:
 
     # For the rules
 
-    def make(self, layer: keras.layers.Layer, constants: np.ndarray) -> Channels:
+    def make(self, layer: keras.layers.Layer, constants: np.ndarray, axis: int = -1) -> Channels:
         """New channels, which a layer makes."""
-        self.makers[layer] = Channels(self.slots.new(len(constants)), np.asarray(constants, "float64"))
+        self.makers[layer] = Channels(self.slots.new(len(constants)), np.asarray(constants, "float64"), axis)
         return self.makers[layer]
 
     def note_read(self, slots: np.ndarray, layer: Any) -> None:
@@ -98,15 +98,20 @@ class ChannelGroups:
     def _visit(self, call):
         known = [self.of(tensor) for tensor in call.inputs]
         rule, result = channel_rule(self.graph, call.operation), None
+        kind = type(call.operation).__name__
+        reason = f"'{call.operation.name}' ({kind}) needs them all: it looks at them together, or has no rule"
         if rule is not None and len(call.outputs) == 1 and len(call.outputs[0].shape) > 1:
+            axis = channel_axis(call, known)
+            for number, channels in enumerate(known):
+                if channels.axis != axis:
+                    self.slots.keep(channels.slots, reason)
+                    known[number] = Channels.unknown(call.inputs[number], axis)
             result = rule(self, call, known)
         if result is not None:
-            self._known[id(call.outputs[0])] = result
+            self._known[id(call.outputs[0])] = result = result.of_axis(result.axis, len(call.outputs[0].shape))
             self._plans[id(call.operation)] = ChannelPlan(known[0], result)
             return
-        kind = type(call.operation).__name__
         for channels in known:
-            reason = f"'{call.operation.name}' ({kind}) needs them all: it looks at them together, or has no rule"
             self.slots.keep(channels.slots, reason)
         for tensor in call.outputs:
             reason = f"they are joined with those of '{call.operation.name}' ({kind}), which has no rule"

@@ -16,7 +16,7 @@ from keras_mot._arrays import numpy_value
 from keras_mot._keras import attention_projection
 from keras_mot.graph import kinds
 from keras_mot.graph.batch_norm import scale_and_offset
-from keras_mot.graph.channel_slots import Channels
+from keras_mot.graph.channel_slots import STAYS, Channels, named_axis
 from keras_mot.graph.functional import is_a, keras_class
 from keras_mot.graph.kinds import is_kind, kind_of, kind_of_function
 from keras_mot.graph.model_graph import Graph
@@ -29,8 +29,6 @@ def channel_rule(graph: Graph, operation: Any) -> Callable | None:
         graph: that of the model: layers with weights must be called in it once.
         operation: a layer, or operation of `keras.ops`.
     """
-    if getattr(operation, "data_format", "channels_last") == "channels_first":
-        return None
     if getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False):
         return None
     # A layer that is called twice cannot be given fewer channels in one of the calls.
@@ -62,6 +60,25 @@ def channel_rule(graph: Graph, operation: Any) -> Callable | None:
     if kind.role in _BY_ROLE:
         return _BY_ROLE[kind.role]
     return _passing if kind.keeps_constants else None
+
+
+def channel_axis(call: Any, known: list[Channels]) -> int:
+    """The axis of the channels that the rule of an operation follows, as `Channels` names it.
+
+    Args:
+        call: a `Call` of an operation with a rule.
+        known: the channels of its inputs, which may be those of other axes.
+    """
+    operation, rank = call.operation, len(call.inputs[0].shape)
+    if getattr(operation, "data_format", None) == "channels_first":
+        return named_axis(1, rank)
+    if is_kind(operation, "batch_normalization", "concatenate"):
+        return named_axis(operation.axis, rank)
+    by_element = kinds.has_role(operation, kinds.ACTIVATION, kinds.ELEMENTWISE, kinds.MERGES)
+    anywhere = by_element or is_kind(operation, "identity", "transpose", "reshape") or is_a(operation, layers.ReLU)
+    if not anywhere or len({len(tensor.shape) for tensor in call.inputs}) > 1:
+        return -1
+    return next((channels.axis for channels in known if (channels.slots != STAYS).any()), known[0].axis)
 
 
 def _parameters(graph, operation):
@@ -114,7 +131,7 @@ def _weighted(groups, call, known):
         return groups.that_stay(call.outputs[0], layer, "has an activation that looks at all of them together")
     values = np.where(usable, inputs.constants, 0.0) @ sums + bias_values(layer)
     values[(read & ~usable[:, None]).any(axis=0)] = np.nan
-    return groups.make(layer, _of_constants(layer.activation, values))
+    return groups.make(layer, _of_constants(layer.activation, values), inputs.axis)
 
 
 def _grouped(groups, call, known):
@@ -131,7 +148,7 @@ def _grouped(groups, call, known):
     groups.note_read(slots[read.any(axis=2) & ~usable], layer)
     values = np.einsum("gi,gpio->go", np.where(usable, constants, 0.0), kernel).reshape(-1) + bias_values(layer)
     values[(read & ~usable[..., None]).any(axis=1).reshape(-1)] = np.nan
-    result = groups.make(layer, _of_constants(layer.activation, values))
+    result = groups.make(layer, _of_constants(layer.activation, values), inputs.axis)
     for each in (slots, result.slots.reshape(count, -1)):
         for row in each[1:]:
             groups.slots.join(each[0], row)
@@ -157,7 +174,7 @@ def _depthwise(groups, call, known):
     values = kernel.sum(axis=0) * np.where(usable, inputs.constants, 0.0)[:, None]
     values[kernel.any(axis=0) & ~usable[:, None]] = np.nan
     values = _of_constants(layer.activation, values.reshape(-1) + bias_values(layer))
-    return Channels(np.repeat(inputs.slots, kernel.shape[-1]), values)
+    return inputs.like(np.repeat(inputs.slots, kernel.shape[-1]), values)
 
 
 def _usable(groups, layer, constants, read):
@@ -183,11 +200,9 @@ def _sees_no_border(layer):
 
 
 def _batch_norm(groups, call, known):
-    layer, inputs, rank = call.operation, known[0], len(call.outputs[0].shape)
-    if layer.axis % rank != rank - 1:
-        return None
+    layer, inputs = call.operation, known[0]
     scale, offset = scale_and_offset(layer)
-    return Channels(inputs.slots, np.where(scale == 0, 0.0, inputs.constants) * scale + offset)
+    return inputs.like(inputs.slots, np.where(scale == 0, 0.0, inputs.constants) * scale + offset)
 
 
 def _passing(groups, call, known):
@@ -197,14 +212,14 @@ def _passing(groups, call, known):
 def _padding(groups, call, known):
     (inputs,) = known
     constants = np.where(inputs.constants == 0, 0.0, np.nan) if groups.exact else inputs.constants
-    return Channels(inputs.slots, constants)
+    return inputs.like(inputs.slots, constants)
 
 
 def _activation(groups, call, known):
     if len(known) != 1:
         return None
     (inputs,) = known
-    return Channels(inputs.slots, _of_constants(call.operation.call, inputs.constants))
+    return inputs.like(inputs.slots, _of_constants(call.operation.call, inputs.constants))
 
 
 def _of_constants(function, constants):
@@ -229,47 +244,53 @@ def _merge(groups, call, known):
     for other in others:
         product = function(first, other)
         first = np.where((first == 0) | (other == 0), 0.0, product) if function is np.multiply else product
-    return Channels(known[0].slots, np.asarray(first, "float64"))
+    return known[0].like(known[0].slots, np.asarray(first, "float64"))
 
 
 def _concatenate(groups, call, known):
-    rank = len(call.outputs[0].shape)
-    if call.operation.axis % rank != rank - 1:
-        return None
-    return Channels(*(np.concatenate([getattr(each, name) for each in known]) for name in ("slots", "constants")))
+    return known[0].like(*(np.concatenate([getattr(each, name) for each in known]) for name in ("slots", "constants")))
 
 
 def _reshape(groups, call, known):
     (inputs,) = known
     before, after = call.inputs[0].shape[1:], call.outputs[0].shape[1:]
-    if after[-1] == before[-1]:
+    if after[-1] == before[-1] and inputs.axis == -1:
         return inputs
+    if len(before) == 1 and after == (*before, *[1] * (len(after) - 1)):
+        return inputs.of_axis(1, 1 + len(after))
     if len(after) > 1 or None in before:
         return None
-    positions = math.prod(before[:-1])
-    return Channels(np.tile(inputs.slots, positions), np.tile(inputs.constants, positions))
+    axis = inputs.axis % (1 + len(before))
+    outside, inside = math.prod(before[: axis - 1]), math.prod(before[axis:])
+    if getattr(call.operation, "data_format", None) == "channels_first":  # which flattens with the channels last
+        outside, inside = inside, 1
+    return Channels(*(np.tile(np.repeat(each, inside), outside) for each in (inputs.slots, inputs.constants)))
 
 
 def _prelu(groups, call, known):
     (inputs,), layer = known, call.operation
-    slopes = numpy_value(layer.alpha).astype("float64")
+    slopes = np.moveaxis(numpy_value(layer.alpha).astype("float64"), inputs.axis - (inputs.axis > 0), -1)
     slopes = slopes.reshape(-1, slopes.shape[-1])
     slopes = np.where((slopes == slopes[0]).all(axis=0), slopes[0], np.nan)  # others differ by position
     negative = inputs.constants < 0
-    return Channels(inputs.slots, np.where(negative, slopes * inputs.constants, inputs.constants))
+    return inputs.like(inputs.slots, np.where(negative, slopes * inputs.constants, inputs.constants))
 
 
 def _transpose(groups, call, known):
-    """What moves positions, and leaves the last axis where it is."""
+    """What moves axes; none takes the place of the batch's."""
     layer, rank = call.operation, len(call.outputs[0].shape)
+    order = np.arange(rank)
     if is_a(layer, layers.Permute):
-        return known[0] if layer.dims[-1] == rank - 1 else None
-    axes = getattr(layer, "axes", None)
-    if axes is None:  # of `ops.transpose`: the other way round; of others, pairs of axes
-        moved = [getattr(layer, name, -1) for name in ("axis1", "axis2", "source", "destination")]
-        stays = hasattr(layer, "axis1") and all(axis % rank != rank - 1 for axis in moved[:2])
-        return known[0] if stays else None
-    return known[0] if axes[-1] % rank == rank - 1 else None
+        order = np.array((0, *layer.dims))
+    elif hasattr(layer, "axis1"):
+        order[[layer.axis1, layer.axis2]] = order[[layer.axis2, layer.axis1]]
+    elif hasattr(layer, "source"):
+        shape = np.moveaxis(np.empty(1 + order, "bool"), layer.source, layer.destination).shape
+        order = np.array(shape) - 1
+    else:
+        order = order[::-1] if layer.axes is None else np.array(layer.axes) % rank
+    place = int(np.argmax(order == known[0].axis % rank))
+    return known[0].of_axis(place, rank) if place else None
 
 
 _BY_NAME = {

@@ -52,26 +52,41 @@ class Slots:
         return self._reasons.get(self.root(slot))
 
 
+def named_axis(axis: int, rank: int) -> int:
+    """An axis as `Channels` has it: -1 for the last of so many, or a positive number."""
+    return -1 if axis % rank == rank - 1 else axis % rank
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Channels:
-    """The channels of a tensor, those of its last axis.
+    """The channels of a tensor, those of one of its axes.
 
     Attributes:
         slots: integer array: the slot of each channel; equal slots are one group.
         constants: float64 array: the value that the channel has everywhere, or NaN.
+        axis: which axis: -1 for the last one, or a positive number.
     """
 
     slots: np.ndarray
     constants: np.ndarray
+    axis: int = -1
 
     def __len__(self):
         return len(self.slots)
 
+    def like(self, slots: np.ndarray, constants: np.ndarray) -> "Channels":
+        """Other channels of the same axis."""
+        return Channels(slots, constants, self.axis)
+
+    def of_axis(self, axis: int, rank: int) -> "Channels":
+        """The same channels as those of another axis of a tensor with so many axes."""
+        return Channels(self.slots, self.constants, named_axis(axis, rank))
+
     @classmethod
-    def unknown(cls, tensor: keras.KerasTensor) -> "Channels":
+    def unknown(cls, tensor: keras.KerasTensor, axis: int = -1) -> "Channels":
         """Channels of a tensor that stay, and of which nothing is known."""
-        count = (tensor.shape[-1] or 0) if len(tensor.shape) > 1 else 0
-        return cls(np.full(count, STAYS), np.full(count, np.nan))
+        count = (tensor.shape[axis] or 0) if len(tensor.shape) > 1 else 0
+        return cls(np.full(count, STAYS), np.full(count, np.nan), axis)
 
     @classmethod
     def that_stay(cls, slots: Slots, tensor: keras.KerasTensor, reason: str) -> "Channels":

@@ -33,6 +33,22 @@ def left_out(graph: Graph) -> set[int]:
     return found
 
 
+def chosen_scores(graph: Graph) -> set[int]:
+    """Ids of the `where(mask, scores, -1e9)` that a softmax of the last axis, and nothing else, reads."""
+    found = set()
+    for call in graph.calls:
+        if not is_kind(call.operation, "where") or len(call.args) != 3 or len(graph.calls_of(call.operation)) != 1:
+            continue
+        reader, (_, scores, number) = graph.sole_reader(call.outputs[0]), call.args
+        whole = keras.utils.is_keras_tensor(scores) and scores.shape == call.outputs[0].shape
+        if reader is None or not is_kind(reader.operation, "softmax") or not whole or not _is_far(number):
+            continue
+        last = getattr(reader.operation, "axis", -1) in (-1, len(scores.shape) - 1) and len(reader.inputs) == 1
+        if last and np.max(keras.ops.convert_to_numpy(number)) <= -_FAR:
+            found.add(id(call.operation))
+    return found
+
+
 def _is_far(value):
     if value is None or isinstance(value, (str, bool)) or keras.utils.is_keras_tensor(value):
         return False

@@ -10,7 +10,7 @@ from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import WEIGHTED, has_role, is_kind
 
 
-def fewer_channels(layer, inputs, outputs, constants):
+def fewer_channels(layer, inputs, outputs, constants, axis=-1):
     """What is different of a layer with fewer channels.
 
     Args:
@@ -18,6 +18,7 @@ def fewer_channels(layer, inputs, outputs, constants):
         inputs: boolean array: which of its input channels stay.
         outputs: the same for its output channels.
         constants: the values of the inputs that do not stay.
+        axis: that of the output channels, of a tensor with its batch.
 
     Returns:
         Two dictionaries: changes of its configuration, and its weights; both are empty for what takes any number of
@@ -32,7 +33,8 @@ def fewer_channels(layer, inputs, outputs, constants):
         return {}, weights | ({"bias": numpy_value(layer.bias)[outputs]} if layer.use_bias else {})
     if is_kind(layer, "prelu"):
         slopes = numpy_value(layer.alpha)
-        return {}, {"alpha": slopes if slopes.shape[-1] == 1 else slopes[..., outputs]}
+        axis -= axis > 0  # slopes have no batch
+        return {}, {"alpha": slopes if slopes.shape[axis] == 1 else slopes.compress(outputs, axis)}
     if getattr(layer, "groups", 1) > 1:
         return _fewer_in_groups(layer, inputs, outputs, constants)
     if has_role(layer, WEIGHTED):
@@ -41,8 +43,11 @@ def fewer_channels(layer, inputs, outputs, constants):
         use_bias, weights = layer.use_bias or bool(bias.any()), _kernels(layer, inputs, outputs)
         size = "units" if is_kind(layer, "dense") else "filters"
         return {size: int(outputs.sum()), "use_bias": use_bias}, weights | ({"bias": bias[outputs]} if use_bias else {})
-    if is_a(layer, layers.Reshape) and layer.target_shape[-1] != -1:
-        return {"target_shape": (*layer.target_shape[:-1], int(outputs.sum()))}, {}
+    if is_a(layer, layers.Reshape):
+        shape = list(layer.target_shape)
+        place = axis - (axis > 0)
+        shape[place] = -1 if shape[place] == -1 else int(outputs.sum())
+        return {"target_shape": tuple(shape)}, {}
     return {}, {}
 
 

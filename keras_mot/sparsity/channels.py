@@ -152,7 +152,7 @@ class _Removal:
         inputs, outputs = self._stay(plan.inputs), self._stay(plan.outputs)
         if inputs.all() and outputs.all():
             return operation(*args, **kwargs)
-        config, weights = fewer_channels(operation, inputs, outputs, plan.inputs.constants)
+        config, weights = fewer_channels(operation, inputs, outputs, plan.inputs.constants, plan.outputs.axis)
         if id(operation) not in self._made:
             self._made[id(operation)] = type(operation).from_config({**operation.get_config(), **config})
         layer = self._made[id(operation)]

@@ -120,6 +120,7 @@ OTHERS = {
     "einsum of an array": lambda: after_dense(
         lambda x: ops.einsum("aecd,abcd->acbe", np.linspace(-1, 1, 24, dtype="f").reshape(1, 4, 2, 3), heads(x))
     ),
+    "Fourier transform": lambda: after_dense(lambda x: ops.concatenate(ops.fft2((x, ops.zeros_like(x))), axis=-1)),
     "places along an axis": lambda: after_dense(
         lambda x: ops.take_along_axis(x, np.array([[[0, -1], [2, 2], [1, 0], [5, 3], [4, 4]]]), axis=-1)
     ),

@@ -16,6 +16,7 @@ from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.clipping_ranges import CUT_OFF, WORTH
 from keras_mot.layers.float_boundary import FloatBoundary
 from keras_mot.layers.named_output import NamedOutput
+from keras_mot.layers.scores_quantizer import ScoresQuantizer
 from keras_mot.quantization.estimators.ranges import MinMax, RangeEstimator
 
 # Extremes of fewer values are nothing rare, and the mean of the samples' extremes would cut off a good part of all.
@@ -101,7 +102,7 @@ def estimators_by_place(model) -> list[tuple[ActivationQuantizer, RangeEstimator
       from 0 as those of any sound.
     - Outputs: the greatest decide, and are what a softmax makes probabilities of, so that nothing is cut off.
     - Steps of recurrent layers: rounding errors add up over the steps, and large values only saturate gates.
-    - Nothing is cut off with 16 bits, which have the resolution for rare values.
+    - Nothing is cut off with 16 bits, which have the resolution for rare values, nor of what a mask has left out.
     """
     graph, found = Graph(model), {}
     outputs = _at_outputs(graph)
@@ -109,7 +110,7 @@ def estimators_by_place(model) -> list[tuple[ActivationQuantizer, RangeEstimator
         quantizer = call.operation
         if not isinstance(quantizer, ActivationQuantizer) or quantizer.fixed is not None or id(quantizer) in found:
             continue
-        if id(quantizer) in outputs or quantizer.bits > _FEW_BITS:
+        if id(quantizer) in outputs or quantizer.bits > _FEW_BITS or isinstance(quantizer, ScoresQuantizer):
             chosen = MinMax()
         elif graph.producer(call.inputs[0]) is None:
             chosen = MeanOfSamples(held=True)

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_mot._keras import attention_axes, attention_projection
-from keras_mot.layers.masked_softmax import MaskedSoftmax
+from keras_mot.layers.masked_softmax import MaskedScores, MaskedSoftmax, with_causal
 from keras_mot.quantization.lowering.affine import affine
 from keras_mot.quantization.lowering.weighted import with_activation
 
@@ -77,10 +77,7 @@ def multi_head(
     attention_mask=None,
     use_causal_mask=False,
 ):
-    """`MultiHeadAttention` or `GroupQueryAttention` as matrix products, or `None`.
-
-    A softmax with a mask is left in floats: what stands for minus infinity would leave no integers for the scores.
-    """
+    """`MultiHeadAttention` or `GroupQueryAttention` as matrix products, or `None`."""
     masks = [
         *((mask, axes) for mask, axes in ((query_mask, (1, 3)), (value_mask, (1, 2)), (key_mask, (1, 2)))),
         (attention_mask, (1,) if len(getattr(attention_mask, "shape", ())) == 3 else ()),
@@ -218,7 +215,7 @@ def dot_product(lowering, operation, query, key, value, bias=None, mask=None, sc
 
 
 def softmax(lowering, operation, inputs=None, x=None, mask=None):
-    """Softmax of any axes, as layer and as operation, along the last one; with a mask, one that is left in floats.
+    """Softmax of any axes, as layer and as operation, along the last one.
 
     Layers call it `inputs`, operations `x`. `None` for the last axis without a mask, or others with one.
     """
@@ -228,6 +225,14 @@ def softmax(lowering, operation, inputs=None, x=None, mask=None):
     if _axes_of(operation, inputs) != (len(inputs.shape) - 1,):
         return None
     return _softmax_with_mask(lowering, operation, inputs, mask)
+
+
+def where(lowering, operation, condition, x1, x2):
+    """Scores of which a mask leaves some out, in front of their softmax; `None` for all else."""
+    if id(operation) not in lowering.scores:
+        return None
+    mask = ops.cast(condition, "bool")
+    return lowering.make(operation, "left", lambda: MaskedScores(name=operation.name))(x1, mask=mask)
 
 
 def log_softmax(lowering, operation, inputs=None, x=None):
@@ -265,7 +270,15 @@ def _axes_of(operation, inputs):
 def _softmax_with_mask(lowering, layer, inputs, mask):
     if mask.dtype != "bool":
         mask = ops.greater(mask, 0.5 if "float" in str(mask.dtype) else 0)  # of integers, the same without floats
+    if lowering.masks:
+        return _softmax_of_left(lowering, layer, inputs, mask, layer.name)
     return lowering.make(layer, "softmax", lambda: MaskedSoftmax(name=layer.name))(inputs, mask=mask)
+
+
+def _softmax_of_left(lowering, layer, scores, mask, name):
+    """The softmax of the scores that a mask leaves, in two steps that there are kernels for."""
+    scores = lowering.make(layer, "left", lambda: MaskedScores(name=f"{layer.name}_left"))(scores, mask=mask)
+    return lowering.make(layer, "softmax", lambda: layers.Softmax(name=name))(scores)
 
 
 def _has_extras(layer):
@@ -293,13 +306,18 @@ def _masked_softmax(lowering, layer, scores, masks, causal, zeros=None):
         return _softmax(lowering, layer, scores)
     # Where everything is left out, Keras's layer has weights of 0 if it drops some of them, and equal ones otherwise.
     zeros = bool(getattr(layer, "dropout", 0)) if zeros is None else zeros
-    apart = zeros and not lowering.fast and not causal  # for the fewest operators in floats
-    settings = {"causal": causal, "zeros": zeros and not apart, "name": f"{layer.name}_softmax"}
-    softmax = lowering.make(layer, ("softmax", causal), lambda: MaskedSoftmax(**settings))
     total = None
     for mask, axes in masks:
         mask = ops.expand_dims(ops.cast(mask, "bool"), axes) if axes else ops.cast(mask, "bool")
         total = mask if total is None else ops.logical_and(total, mask)
+    if lowering.masks:
+        total = with_causal(total, scores.shape) if causal else total
+        weights = _softmax_of_left(lowering, layer, scores, total, f"{layer.name}_softmax")
+        # A position is before itself: what is left out of a row by a causal mask alone is never all of it.
+        return ops.where(total, weights, 0.0) if zeros and masks else weights
+    apart = zeros and not lowering.fast and not causal  # for the fewest operators in floats
+    settings = {"causal": causal, "zeros": zeros and not apart, "name": f"{layer.name}_softmax"}
+    softmax = lowering.make(layer, ("softmax", causal), lambda: MaskedSoftmax(**settings))
     weights = softmax(scores) if total is None else softmax(scores, mask=total)
     return ops.where(total, weights, 0.0) if apart else weights
 

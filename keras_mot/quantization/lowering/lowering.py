@@ -13,7 +13,7 @@ from keras_mot._keras import own_flag, producer_of
 from keras_mot.graph.angles import is_angle
 from keras_mot.graph.arguments import accepts, deciding_arguments
 from keras_mot.graph.functional import operations_between
-from keras_mot.graph.left_out import left_out
+from keras_mot.graph.left_out import chosen_scores, left_out
 from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.origins import Origins
@@ -50,6 +50,7 @@ def lower(
     fused: Sequence[str] = LITERT.fused,
     bits: int | None = None,
     fast: bool = True,
+    masks: bool = False,
 ) -> Lowered:
     """The same function as a flat model of layers and operations that have integer kernels, where possible.
 
@@ -59,11 +60,13 @@ def lower(
         fused: names of the activations that kernels compute in one step with what is before them.
         bits: bits of activations, to which arrays of constants are rounded; `None` leaves them as they are.
         fast: whether something may be left in floats that has kernels for integers.
+        masks: whether scores of which a mask leaves some out are computed in integers.
     """
-    lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits, fast)
+    lowering = Lowering(selected, fused, {operation.name for operation in operations_of(model)}, bits, fast, masks)
     graph = Graph(model)
     lowering.angles = {id(call.operation) for call in graph.calls if is_angle(graph, call.operation)}
     lowering.angles |= left_out(graph) | before_logarithms(graph)
+    lowering.scores = chosen_scores(graph) if masks else lowering.scores
     return Lowered(rewrite(model, lowering), lowering.origins, lowering.joined, lowering.moves)
 
 
@@ -76,14 +79,17 @@ class Lowering:
         names: the names of the model's operations.
         bits: as of `lower`.
         fast: as of `lower`.
+        masks: as of `lower`.
 
     Attributes:
         selected: the function.
         fused: the names.
         bits: of activations, or `None`.
         fast: whether something may be left in floats that has kernels.
+        masks: as of `lower`.
         affine: what `affine.py` notes of tensors.
         angles: ids of the operations whose results are angles, or go to logarithms, which stay as they are.
+        scores: ids of the operations that put a number in place of minus infinity among scores.
         origins: as of `Lowered`, and so are the others.
     """
 
@@ -94,9 +100,11 @@ class Lowering:
         names: set[str],
         bits: int | None = None,
         fast: bool = True,
+        masks: bool = False,
     ):
         self.selected, self.fused, self._names, self.bits, self.fast = selected, fused, names, bits, fast
-        self.angles = frozenset()
+        self.masks = masks
+        self.angles = self.scores = frozenset()
         self.affine = {}  # id of a tensor -> what it is by channels, as `affine.py` notes it
         self._made = {}  # (id of a layer, part) -> the layer that stands for that part, wherever it is called
         self._named = Origins()  # what has its name in the model

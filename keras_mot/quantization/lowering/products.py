@@ -3,8 +3,11 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_mot._keras import operation_class, producer_of
+from keras_mot.graph.functional import is_a
 from keras_mot.quantization.lowering.affine import rounded
 
 
@@ -32,6 +35,26 @@ def einsum(lowering, operation, operands):
     if len(left) != 1 or len(right) != 1:
         product = ops.reshape(product, (-1, *shape[1:]))
     return _transposed(product, batch + left + right, result)
+
+
+def fourier(lowering, operation, x):
+    """The two-dimensional Fourier transform of what is real as products with matrices of sines and cosines.
+
+    `None` for what is complex, or of open sizes.
+    """
+    real, imaginary = x
+    sizes = real.shape[-2:]
+    if None in sizes or lowering.bits == 16 or not is_a(producer_of(imaginary), operation_class("ZerosLike")):
+        return None
+    angles = [np.outer(np.arange(size), np.arange(size)) * (2 * np.pi / size) for size in sizes]
+    (cosines, further_cosines), (sines, further_sines) = (
+        [rounded(lowering, function(each).astype("float32")) for each in angles] for function in (np.cos, np.sin)
+    )
+    along = [ops.matmul(real, each) for each in (further_cosines, further_sines)]
+    return (
+        ops.matmul(cosines, along[0]) - ops.matmul(sines, along[1]),
+        (ops.matmul(cosines, along[1]) + ops.matmul(sines, along[0])) * -1.0,
+    )
 
 
 def patches(lowering, operation, images):

@@ -85,6 +85,7 @@ _LAYERS = {
     operation_class("Normalize"): normalization.normalize,
     operation_class("Moments"): normalization.moments,
     operation_class("Einsum"): products.einsum,
+    operation_class("FFT2"): products.fourier,
     operation_class("ExtractPatches"): products.patches,
     operation_class("TakeAlongAxis"): picking.take_along_axis,
 }
@@ -106,6 +107,7 @@ _KINDS = {
     "power": merges.power,
     "matmul": merges.matmul,
     "glu": merges.glu,
+    "where": attention.where,
     "negative": merges.negative,
     "silu": activations.silu,
     "hard_sigmoid": activations.hard_sigmoid,

@@ -8,6 +8,7 @@ from keras_mot.graph.angles import is_angle
 from keras_mot.graph.kinds import ACTIVATION, JOINS, OWN, PICKS, SAME, has_role, is_kind, kind_of
 from keras_mot.graph.left_out import left_out
 from keras_mot.graph.model_graph import Graph
+from keras_mot.layers.masked_softmax import MaskedScores
 
 
 class IntegerSteps:
@@ -66,7 +67,7 @@ class IntegerSteps:
         """Whether an operation and the only one that reads it are computed in one step, and rounded once."""
         if self.ranges(operation) != OWN or self.fixed_range(operation) is not None or self.ranges(reader) is None:
             return False
-        if has_role(reader, JOINS):
+        if has_role(reader, JOINS) or isinstance(reader, MaskedScores):
             return True
         if picks_per_channel(reader) or is_kind(reader, "clip"):
             return id(operation) not in self.joined

@@ -8,8 +8,9 @@ from keras_mot._keras import call_of, producer_of
 from keras_mot.graph.kinds import JOINS, LOOKS_UP, ROUNDED, SAME, WEIGHTED, has_role, kind_of
 from keras_mot.graph.rewrite import rewrite
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
-from keras_mot.layers.float_boundary import ANGLE, ASKED, MASKED, NO_KERNEL, FloatBoundary
-from keras_mot.layers.masked_softmax import MaskedSoftmax
+from keras_mot.layers.float_boundary import ANGLE, ASKED, FASTER, MASKED, NO_KERNEL, FloatBoundary
+from keras_mot.layers.masked_softmax import MaskedScores, MaskedSoftmax
+from keras_mot.layers.scores_quantizer import ScoresQuantizer
 from keras_mot.quantization.simulation.integer_steps import IntegerSteps
 from keras_mot.targets import LITERT
 
@@ -145,12 +146,16 @@ class _Placement:
         """Why an operation is left in floats."""
         masked = _is_masked_softmax(operation, args, kwargs) or self._steps.is_left_out(operation)
         if masked and self._steps.selected(operation):
-            return MASKED
+            return FASTER if isinstance(operation, MaskedSoftmax) and self._has_scores() else MASKED
         if id(operation) in self._reasons:
             return self._reasons[id(operation)]
         if not self._steps.selected(operation):
             return ASKED
         return ANGLE if self._steps.is_angle(operation) else NO_KERNEL
+
+    def _has_scores(self):
+        """Whether scores of which a mask leaves some out could be in integers, too."""
+        return {"where", "softmax"} <= self._target.kernels[self._bits]
 
     def _settings(self, operation):
         """The arguments of the quantizer behind an operation."""
@@ -158,6 +163,8 @@ class _Placement:
         if fixed is not None:
             return {"fixed": fixed, "in_training": not self._steps.is_end(operation)}
         together = self._steps.together(operation)
+        if isinstance(operation, MaskedScores):
+            return {"make": ScoresQuantizer}
         asked = {**(self._asked(together[0]) if len(together) == 1 else {}), **self._asked(operation)}
         reach = self._steps.saturation(operation)
         return asked if reach is None or "fixed" in asked else {"limits": (-reach, reach), **asked}

@@ -169,7 +169,8 @@ def simulate(
         def broken_down(operation):
             return settings.get(origins.of(operation)) is not None and not whole(operation)
 
-        lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast)
+        masks = not fast and {"where", "softmax"} <= target.kernels[scheme.activation_bits]
+        lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast, masks)
 
     def chosen(operation):
         return settings.get(origins.of(lowered.origins.of(operation)))
