@@ -294,6 +294,21 @@ def test_biases_keep_the_mean_of_outputs():
     assert np.square(outputs(small, x) - outputs(model, x)).sum() == pytest.approx(left, rel=0.02)
 
 
+@pytest.mark.parametrize(("smallest", "most"), [(0.02, 0.85), (0.3, 1.1)])
+def test_few_samples_against_none(smallest, most):
+    """16 samples of 64 inputs help where inputs differ in size, and do next to no harm where they do not."""
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(64, name="only")])
+    generator = np.random.default_rng(2)
+    model.layers[0].kernel.assign(generator.normal(size=(64, 64)))
+    sizes = np.geomspace(smallest, 1, 64)
+    x, new = ((np.maximum(generator.normal(size=(count, 64)), 0) * sizes).astype("float32") for count in (16, 1000))
+    with pytest.warns(UserWarning, match="fewer samples"):
+        aware = outputs(factorize(model, FixedRank(16), calibration_data=x), new) - outputs(model, new)
+    plain = outputs(factorize(model, FixedRank(16)), new) - outputs(model, new)
+    # As if the kernel without data had been given the mean of each output, too.
+    assert np.square(aware).mean() < most * np.square(plain - plain.mean(axis=0)).mean()
+
+
 def test_few_samples_are_told_of_and_convolutions_use_their_positions():
     inputs = keras.Input((9, 8, 6))
     x = layers.Conv2D(10, 3, name="conv")(inputs)
