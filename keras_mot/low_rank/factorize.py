@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_mot._messages import describe
 from keras_mot.graph import rewrite
+from keras_mot.graph.agreement import outputs_to_judge_by, warn_if_lost
 from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins
 from keras_mot.graph.rewrite import operations_of
 from keras_mot.layers import find_weights
@@ -23,6 +24,10 @@ from keras_mot.quantization.calibration import calibration_of
 from keras_mot.quantization.estimators.samples import Samples
 from keras_mot.second_order import WeightMatrices
 
+_WAY_OUT = (
+    "Train it from here; ask for more parameters; or leave out, by `overrides`, the layers that lose most: "
+    "`plan_factorization` prints them."
+)
 _SAVES_NOTHING = "no rank that is low enough to save parameters is chosen"
 
 
@@ -59,7 +64,9 @@ def factorize(
     Returns:
         A functional model of the same name, not compiled, without nested models, that shares no variables with `model`.
 
-    Warns if nothing is factorized, with the reasons; `plan_factorization` says what becomes of each layer.
+    Warns if nothing is factorized, with the reasons; `plan_factorization` says what becomes of each layer. With
+    calibration data, warns if the outputs are of no use any more on these, before it is trained: a quarter of the
+    decisions are others or, of outputs that are none, noise has a quarter of the signal's energy.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -138,6 +145,7 @@ def plan_factorization(
     options = _chosen(candidates)
     skipped += [(each.path, _SAVES_NOTHING) for each, option in zip(candidates, options, strict=True) if option is None]
     taken = [(each, option) for each, option in zip(candidates, options, strict=True) if option is not None]
+    expected = outputs_to_judge_by(flat, batches) if batches is not None and taken else None
     solved = _solved(flat, taken, batches)
     made = {}
 
@@ -151,7 +159,9 @@ def plan_factorization(
 
     def build():
         made.clear()
-        return apart(rewrite(flat, call))
+        small = apart(rewrite(flat, call))
+        warn_if_lost(small, batches, expected, f"'{small.name}' with kernels of lower rank", _WAY_OUT)
+        return small
 
     return FactorizationPlan(tuple(each.row() for each in solved.values()), tuple(skipped), build)
 

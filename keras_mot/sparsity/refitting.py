@@ -17,6 +17,7 @@ from keras_mot._keras import flatten_layers, forget_compilation
 from keras_mot._messages import describe
 from keras_mot._numbers import is_number, is_whole
 from keras_mot.graph import trace
+from keras_mot.graph.agreement import outputs_to_judge_by, warn_if_lost
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers import copy_model, find_weights, strip, transformed_weights
 from keras_mot.layers.finding import check_layer, require_built
@@ -28,6 +29,11 @@ from keras_mot.sparsity._offsets import Offsets
 from keras_mot.sparsity._samples import affordable, input_batches, thinned
 from keras_mot.sparsity.granularity import NofM
 from keras_mot.transforms import Mask
+
+_WAY_OUT = (
+    "Train it from here, with its masks; prune less; or leave out, by `overrides`, the layers that "
+    "`keras_mot.analysis.sensitivity` finds to lose most."
+)
 
 
 def refit(
@@ -64,8 +70,9 @@ def refit(
         A model like `model`, its masks still attached, not compiled, that shares no variables with it: to be stripped
         by `strip_pruning`, or to be trained from there.
 
-    Warns of pruned layers that are left as they are, since what their weights are multiplied by is not known, and of
-    layers with fewer rows of inputs than weights for an output.
+    Warns of pruned layers that are left as they are, since what their weights are multiplied by is not known, of
+    layers with fewer rows of inputs than weights for an output, and if outputs are of no use any more on the data: a
+    quarter of the decisions are others or, of outputs that are none, noise has a quarter of the signal's energy.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -191,6 +198,8 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
         for each_model in (plain, original)
     )
     _warn_of_unknown(plain, weights, masks)
+    reference = as_functional(trace(original))
+    expected = outputs_to_judge_by(reference, batches)
     offsets = Offsets(functional)
     partner_of = dict(zip(map(id, weights), partners, strict=True))
     few = []
@@ -217,10 +226,10 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
         shift = np.einsum("gr,grc->gc", moments.first_crossed, goal) - np.einsum("gr,grc->gc", moments.first, after)
         offsets.add(weight, shift / moments.count)
 
-    visit_in_order(
-        functional, weights, batches, visit, reference=as_functional(trace(original)), reference_weights=partners
-    )
+    visit_in_order(functional, weights, batches, visit, reference=reference, reference_weights=partners)
     warn_of_few_samples(few)
+    zeros = 1 - np.mean(np.concatenate([mask.ravel() for mask in masks.values()]))
+    warn_if_lost(functional, batches, expected, f"'{plain.name}' with {zeros:.0%} of zeros in its weights", _WAY_OUT)
 
 
 def _solved(moments, mask, goal, group, damping):
