@@ -1,7 +1,7 @@
 """Whether a model still computes what another one does: its outputs by the noise in them, and by the decisions made.
 
-A model that is to compute the same has lost it where a quarter of its decisions are others or, of outputs that are no
-decisions, where the noise has a quarter of the signal's energy.
+A model that is to compute the same has lost it where a quarter of its decisions are others, or the noise has half of
+the signal's energy, a quarter of outputs that are no decisions.
 """
 
 import contextlib
@@ -23,10 +23,11 @@ from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.output_kinds import PROBABILITIES, maker_of
 
 _FEW = 8  # samples: of fewer, what is common to all is a part of the signal
-_LOST = 0.25  # share of decisions that are others, and of noise in outputs that are no decisions
+_LOST = 0.25  # share of decisions that are others, and of noise in outputs that are no decisions; twice in others
 _LEAST = 0.01  # share of decisions: where nearly all are the same, a quarter of the others are too few to judge by
 _SAME = 40.0  # dB: what a model computes twice is the same to rounding
 _JUDGED_ON = 256  # samples
+_FEWEST, _EVERY = 4, 8  # batches
 _UNJUDGED = contextvars.ContextVar("unjudged", default=False)
 
 
@@ -139,6 +140,16 @@ def unjudged():
         _UNJUDGED.reset(token)
 
 
+def set_apart(batches: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Every eighth batch, to judge by, and the others; all of them twice, if they are fewer than four, or none judges.
+
+    What a model was solved from, it still computes when it computes nothing else.
+    """
+    if len(batches) < _FEWEST or _UNJUDGED.get():
+        return batches, batches
+    return batches[::_EVERY], [batch for number, batch in enumerate(batches) if number % _EVERY]
+
+
 def outputs_to_judge_by(model: keras.Model, batches: Sequence[Any]) -> list[list[np.ndarray]] | None:
     """Of each output of a model, the arrays of the first batches, of about 256 samples; `None` if none shall be judged.
 
@@ -193,13 +204,14 @@ def _judged(graph, number, expected, received):
     maker = maker_of(graph, tensor)
     _, ratio = noise_and_ratio(expected, received)
     changed = changed_decisions(maker, tensor, expected, received)
-    useless = 10 ** (-ratio / 10) > _LOST
-    if changed is not None:
-        # Of decisions that are nearly always the same, a model that makes no other has few changed.
-        others = changed.above(max(_LEAST, _LOST * min(1, 2 * changed.rare)))
-        # Of outputs that may be no decisions, both.
-        useless = others and (useless or maker in PROBABILITIES or "float" not in str(tensor.dtype))
-    return Verdict(number, ratio, changed and changed.share, useless)
+    noise = 10 ** (-ratio / 10)
+    if changed is None:
+        return Verdict(number, ratio, None, noise > _LOST)
+    # Of decisions that are nearly always the same, a model that makes no other has few changed.
+    others = changed.above(max(_LEAST, _LOST * min(1, 2 * changed.rare)))
+    sure = maker in PROBABILITIES or "float" not in str(tensor.dtype)  # others may be no decisions at all
+    useless = noise > 2 * _LOST or (others and (sure or noise > _LOST))
+    return Verdict(number, ratio, changed.share, useless)
 
 
 def _outputs(model, batches):

@@ -17,7 +17,7 @@ from keras_mot._keras import flatten_layers, forget_compilation
 from keras_mot._messages import describe
 from keras_mot._numbers import is_number, is_whole
 from keras_mot.graph import trace
-from keras_mot.graph.agreement import outputs_to_judge_by, warn_if_lost
+from keras_mot.graph.agreement import outputs_to_judge_by, set_apart, warn_if_lost
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers import copy_model, find_weights, strip, transformed_weights
 from keras_mot.layers.finding import check_layer, require_built
@@ -71,8 +71,9 @@ def refit(
         by `strip_pruning`, or to be trained from there.
 
     Warns of pruned layers that are left as they are, since what their weights are multiplied by is not known, of
-    layers with fewer rows of inputs than weights for an output, and if outputs are of no use any more on the data: a
-    quarter of the decisions are others or, of outputs that are none, noise has a quarter of the signal's energy.
+    layers with fewer rows of inputs than weights for an output, and if the outputs are of no use any more: a quarter
+    of the decisions are others, or noise has half of the signal's energy. Every eighth batch of the data is kept for
+    that, if there are four.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -192,14 +193,14 @@ def _groups(model, plain):
 def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
     """Solves for the weights of the plain model, in place; where zeros move, the masks change."""
     functional = as_functional(trace(plain))
-    batches = input_batches(functional, data, batch_size, affordable(functional, samples))
+    judged, batches = set_apart(input_batches(functional, data, batch_size, affordable(functional, samples)))
     weights, partners = (
         [thinned(each, len(batches)) for layer in flatten_layers(each_model) for each in matrices_of(layer)]
         for each_model in (plain, original)
     )
     _warn_of_unknown(plain, weights, masks)
     reference = as_functional(trace(original))
-    expected = outputs_to_judge_by(reference, batches)
+    expected = outputs_to_judge_by(reference, judged)
     offsets = Offsets(functional)
     partner_of = dict(zip(map(id, weights), partners, strict=True))
     few = []
@@ -229,7 +230,7 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
     visit_in_order(functional, weights, batches, visit, reference=reference, reference_weights=partners)
     warn_of_few_samples(few)
     zeros = 1 - np.mean(np.concatenate([mask.ravel() for mask in masks.values()]))
-    warn_if_lost(functional, batches, expected, f"'{plain.name}' with {zeros:.0%} of zeros in its weights", _WAY_OUT)
+    warn_if_lost(functional, judged, expected, f"'{plain.name}' with {zeros:.0%} of zeros in its weights", _WAY_OUT)
 
 
 def _solved(moments, mask, goal, group, damping):

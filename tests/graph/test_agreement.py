@@ -12,7 +12,7 @@ from keras_mot.graph.agreement import Changed, changed_decisions, noise_and_rati
 from keras_mot.low_rank import FixedRank, factorize
 from keras_mot.sparsity import prune_at_once
 
-X = np.random.default_rng(0).standard_normal((160, 12)).astype("float32")
+X = np.random.default_rng(0).standard_normal((1024, 12)).astype("float32")
 
 
 @contextlib.contextmanager
