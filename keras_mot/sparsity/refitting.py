@@ -19,6 +19,7 @@ from keras_mot._numbers import is_number, is_whole
 from keras_mot.graph import trace
 from keras_mot.graph.agreement import outputs_to_judge_by, set_apart, warn_if_lost
 from keras_mot.graph.functional import as_functional
+from keras_mot.graph.kinds import LOOKS_UP, has_role
 from keras_mot.layers import copy_model, find_weights, strip, transformed_weights
 from keras_mot.layers.finding import check_layer, require_built
 from keras_mot.layers.transformed import is_transformed
@@ -51,7 +52,8 @@ def refit(
 
     It needs no labels and no training: some hundred to some thousand typical inputs, which are run through the model
     and the original side by side. Zeros stay zeros, whatever mask they come from. Biases, or the means of batch
-    normalizations, take up what the mean of each channel has moved by.
+    normalizations, take up what the mean of each channel has moved by. Embeddings stay as pruning left them: an output
+    is a row itself, so there is nothing in it to solve for; the layers behind make up for them as for any other.
 
     Args:
         model: a model from `prune_low_magnitude` whose masks have been chosen, before or after training; or a
@@ -257,7 +259,16 @@ def _with_moved_zeros(moments, mask, goal, numbers, after, damping):
 def _warn_of_unknown(plain, weights, masks):
     known = {id(each.variable) for each in weights}
     unknown = [weight for weight in find_weights(plain)[0] if id(weight.variable) not in known]
-    left = [weight.path for weight in unknown if id(weight.variable) in masks]
+    unknown = [weight for weight in unknown if id(weight.variable) in masks]
+    looked_up = [weight.path for weight in unknown if has_role(weight.owner, LOOKS_UP)]
+    left = [weight.path for weight in unknown if not has_role(weight.owner, LOOKS_UP)]
+    if looked_up:
+        warnings.warn(
+            f"Rows of a table are looked up one by one, and what is left of a row cannot make up for what is gone: "
+            f"{looked_up} stay as pruning left them, and the layers behind make up for what they can. If outputs lose "
+            "too much, leave the table out, or factorize it.",
+            stacklevel=4,
+        )
     if left:
         warnings.warn(
             f"Not refitted, since what multiplies these weights is not known: {left}. They stay as pruning left them.",

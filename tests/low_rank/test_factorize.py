@@ -19,6 +19,7 @@ from keras_mot.low_rank import (
     plan_factorization,
 )
 from keras_mot.low_rank.decompositions import Factor, composed
+from keras_mot.quantization import Calibration
 from keras_mot.sparsity import ConstantSparsity, prune_low_magnitude
 
 RNG = np.random.default_rng(0)
@@ -286,7 +287,7 @@ def test_data_make_the_outputs_nearer():
 def test_biases_keep_the_mean_of_outputs():
     model = keras.Sequential([keras.Input((24,)), layers.Dense(32, name="only")])
     x = correlated(600)
-    small = factorize(model, FixedRank(2), calibration_data=x)
+    small = factorize(model, FixedRank(2), calibration_data=Calibration(x, batch_size=600))  # one batch: all are used
     np.testing.assert_allclose(outputs(small, x).mean(axis=0), outputs(model, x).mean(axis=0), atol=1e-4)
     # What is left is no more than what the nearest outputs of rank 2 leave (Eckart and Young).
     centered = outputs(model, x) - outputs(model, x).mean(axis=0)
