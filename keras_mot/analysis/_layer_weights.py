@@ -26,6 +26,7 @@ class LayerWeight:
         axes: what its axes mean.
         depthwise: whether it is left alone by default.
         is_sole: whether it is the only one of its layer, which is an operation of the graph.
+        kernel: the name of the kernel, if its layer has several; else "".
         seen: pairs of matrices in it, and the moments of their inputs; empty where these are not known.
     """
 
@@ -35,6 +36,7 @@ class LayerWeight:
     axes: WeightAxes
     depthwise: bool
     is_sole: bool
+    kernel: str = ""
     seen: tuple[tuple[WeightMatrices, Moments], ...] = ()
 
     def error(self, change: np.ndarray) -> float | None:
@@ -85,7 +87,13 @@ def layer_weights(model: keras.Model, origins: Any, name: str) -> tuple[list[Lay
         for weight, user in zip(own, users, strict=True):
             path = (user.owner.path or user.owner.name).removeprefix(f"{name}/")
             is_sole = len(own) == 1 and weight.owner is operation
-            found.append(LayerWeight(weight.owner, path, weight.variable, weight.axes, weight.depthwise, is_sole))
+            several = sum(each.owner is user.owner for each in users) > 1
+            found.append(
+                LayerWeight(
+                    *(weight.owner, path, weight.variable, weight.axes, weight.depthwise, is_sole),
+                    kernel=user.key if several else "",
+                )
+            )
         skipped += [(each.path, each.reason) for each in left if each.unknown]
     return found, tuple(skipped)
 

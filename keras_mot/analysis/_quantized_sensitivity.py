@@ -50,15 +50,15 @@ class _PassRuns:
 
     def weight_rows(self):
         """A row for each rounded weight."""
-        weights, rows = [], []
-        for weight in transformed_weights(self._model):
-            if weight.transform_of(FakeQuantize) is not None:
-                weights.append(weight)
-        for weight in weights:
+        found, rows = transformed_weights(self._model), []
+        weights = [weight for weight in found if weight.transform_of(FakeQuantize) is not None]
+        names = [self._name(weight.owner) for weight in weights]
+        for weight, name in zip(weights, names, strict=True):
             received = self._outputs(rounding=(), floats=[other for other in weights if other is not weight])
             bits, size = weight.transform_of(FakeQuantize).bits, int(np.prod(weight.variable.shape))
             saved = size * 4 - -(-size * bits // 8)
-            rows.append(self._row(self._name(weight.owner), "weight_bits", bits, received, size, saved))
+            kernel = weight.owner.name if names.count(name) > 1 else ""  # of steps that a layer was broken down into
+            rows.append(self._row(name, "weight_bits", bits, received, size, saved, kernel))
         return rows
 
     def activation_rows(self):
@@ -74,9 +74,9 @@ class _PassRuns:
             for (name, bits), found in places.items()
         ]
 
-    def _row(self, layer, technique, setting, received, parameters, saved):
+    def _row(self, layer, technique, setting, received, parameters, saved, kernel=""):
         loss, decibel = self._loss_of(received), decibels(self._expected, received)
-        return SensitivityRow(layer, technique, setting, loss, decibel, None, parameters, saved)
+        return SensitivityRow(layer, technique, setting, loss, decibel, None, parameters, saved, kernel=kernel)
 
     def _name(self, operation):
         source = self._sources.get(operation.name)

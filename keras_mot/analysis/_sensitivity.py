@@ -180,6 +180,7 @@ def _rows_of(runs, weight: LayerWeight, asked, estimate_below):
                     kernel.size,
                     change.bytes_saved,
                     estimated=known is not None,
+                    kernel=weight.kernel,
                 )
             )
     finally:

@@ -36,6 +36,8 @@ class SensitivityRow:
         bytes_saved: of the kernel's 4 bytes for each number, how many need not be stored: of zeros, as if stored at no
             cost but one bit for each weight; of values, indices and palette.
         estimated: whether `loss` follows from `layer_error`, instead of from a run.
+        kernel: which kernel of the layer it is, if there are several, such as "pointwise_kernel"; of a quantized model,
+            the name of the step that it was broken down into. Else "".
     """
 
     layer: str
@@ -47,6 +49,12 @@ class SensitivityRow:
     parameters: int
     bytes_saved: int
     estimated: bool = False
+    kernel: str = ""
+
+    @property
+    def name(self) -> str:
+        """The layer, with the kernel in brackets if it has several."""
+        return f"{self.layer} ({self.kernel})" if self.kernel else self.layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +122,7 @@ class Sensitivity(ShownAsTable):
     def _table(self):
         rows = [
             (
-                row.layer,
+                row.name,
                 TECHNIQUES[row.technique],
                 f"{row.setting:g}",
                 f"{'~' if row.estimated else ''}{row.loss:.3g}",

@@ -83,6 +83,7 @@ def prepare(options, outputs, stage_of: Callable[[Any], Any], change=None) -> Pl
     import keras
 
     from keras_mot.cli._data import check_against_model, load_data
+    from keras_mot.graph.agreement import unjudged
     from keras_mot.recipes import FineTune
     from keras_mot.recipes.objective import choose_objective
     from keras_mot.recipes.training_data import TrainingData
@@ -100,7 +101,8 @@ def prepare(options, outputs, stage_of: Callable[[Any], Any], change=None) -> Pl
         stage = stage_of(FineTune(options.epochs, options.learning_rate, batch_size=options.batch_size))
     with blamed_on_input(" On the command line: `--skip REGEX`."):
         run = StageRun(training, options.seed)
-        changed = stage.apply(model, run) if change is None else change(stage, model, run)
+        with unjudged() if stage.fine_tune else contextlib.nullcontext():
+            changed = stage.apply(model, run) if change is None else change(stage, model, run)
     return Plan(model, stage, changed, data, training, objective, outputs)
 
 

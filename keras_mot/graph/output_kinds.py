@@ -8,7 +8,8 @@ from keras_mot.graph.functional import as_functional
 from keras_mot.graph.kinds import MOVES, SAME, has_role, kind_of, kind_of_function
 from keras_mot.graph.model_graph import Graph
 
-_PROBABILITIES = "sigmoid", "softmax"
+PROBABILITIES = "sigmoid", "softmax"
+"""Kinds of operations whose results are probabilities."""
 
 
 def outputs_are_probabilities(model: keras.Model) -> list[bool]:
@@ -21,20 +22,22 @@ def outputs_are_probabilities(model: keras.Model) -> list[bool]:
     if functional is None:
         return []
     graph = Graph(functional)
-    return [_is_probability(graph, tensor) for tensor in graph.outputs]
+    return [maker_of(graph, tensor) in PROBABILITIES for tensor in graph.outputs]
 
 
-def _is_probability(graph: Graph, tensor: Any) -> bool:
+def maker_of(graph: Graph, tensor: Any) -> str | None:
+    """The name of the kind of operation, or of the activation, that makes a tensor, behind what moves it; or `None`."""
     call = graph.producer(tensor)
     if call is None:
-        return False
+        return None
     operation, kind = call.operation, kind_of(call.operation)
-    if as_functional(operation) is not None:
+    inner = as_functional(operation)
+    if inner is not None:
         place = next(number for number, each in enumerate(call.outputs) if each is tensor)
-        return outputs_are_probabilities(operation)[place]
+        return maker_of(Graph(inner), Graph(inner).outputs[place])
     if kind is None:
-        return False
+        return None
     if has_role(operation, MOVES) and kind.ranges == SAME and call.inputs:
-        return _is_probability(graph, call.inputs[0])
+        return maker_of(graph, call.inputs[0])
     function = kind_of_function(getattr(operation, "activation", None))
-    return kind.name in _PROBABILITIES or (function is not None and function.name in _PROBABILITIES)
+    return kind.name if function is None or kind.name in PROBABILITIES else function.name

@@ -28,7 +28,6 @@ from keras_mot.second_order import (
     warn_of_few_samples,
 )
 
-_ENOUGH = 4  # rows of inputs for each input: of fewer, directions that were not seen would be cut off
 _DAMPING = 0.01  # of the mean of H's diagonal: how near the kernel of before stays where there are few samples
 
 
@@ -134,11 +133,12 @@ def _solve(weight, kernel, option, moments):
 
 
 def _shrunk(moments):
-    """The mean second moments; of few rows, with as much of equal ones as there are few: they say nothing of others."""
-    second, rows = moments.second[0] / max(moments.count, 1), moments.second.shape[-1]
-    if moments.count >= _ENOUGH * rows:
-        return second
-    return damped(second, min(1.0, rows / max(moments.count, 1)))
+    """The mean second moments, with those of as many rows of independent inputs of one size as there are inputs.
+
+    What few rows have not shown is not cut off, and of many rows they change next to nothing.
+    """
+    count = max(moments.count, 1)
+    return damped(moments.second[0] / count, moments.second.shape[-1] / count)
 
 
 def alone(kernel: Kernel, option: Option) -> SolvedLayer:

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_mot._messages import describe
 from keras_mot.graph import rewrite
+from keras_mot.graph.agreement import outputs_to_judge_by, set_apart, warn_if_lost
 from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins
 from keras_mot.graph.rewrite import operations_of
 from keras_mot.layers import find_weights
@@ -23,6 +24,10 @@ from keras_mot.quantization.calibration import calibration_of
 from keras_mot.quantization.estimators.samples import Samples
 from keras_mot.second_order import WeightMatrices
 
+_WAY_OUT = (
+    "Train it from here; ask for more parameters; or leave out, by `overrides`, the layers that lose most: "
+    "`plan_factorization` prints them."
+)
 _SAVES_NOTHING = "no rank that is low enough to save parameters is chosen"
 
 
@@ -59,7 +64,10 @@ def factorize(
     Returns:
         A functional model of the same name, not compiled, without nested models, that shares no variables with `model`.
 
-    Warns if nothing is factorized, with the reasons; `plan_factorization` says what becomes of each layer.
+    Warns if nothing is factorized, with the reasons; `plan_factorization` says what becomes of each layer. With
+    calibration data, warns if the outputs are of no use any more, before any training: a quarter of the decisions are
+    others, or noise has half of the signal's energy. Every eighth batch of the data is kept for that, if there are
+    four.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -133,11 +141,14 @@ def plan_factorization(
             raise ValueError(f"The kernel of layer '{path}' contains NaN or infinite values: it cannot be factorized.")
         else:
             chosen.append(_Candidate(layer, path, kernel, rule))
-    batches = None if calibration_data is None or not chosen else _batches(flat, calibration_data)
+    judged = batches = None
+    if calibration_data is not None and chosen:
+        judged, batches = set_apart(_batches(flat, calibration_data))
     candidates = _with_options(flat, chosen, decomposition, batches)
     options = _chosen(candidates)
     skipped += [(each.path, _SAVES_NOTHING) for each, option in zip(candidates, options, strict=True) if option is None]
     taken = [(each, option) for each, option in zip(candidates, options, strict=True) if option is not None]
+    expected = outputs_to_judge_by(flat, judged) if judged and taken else None
     solved = _solved(flat, taken, batches)
     made = {}
 
@@ -151,7 +162,9 @@ def plan_factorization(
 
     def build():
         made.clear()
-        return apart(rewrite(flat, call))
+        small = apart(rewrite(flat, call))
+        warn_if_lost(small, judged, expected, f"'{small.name}' with kernels of lower rank", _WAY_OUT)
+        return small
 
     return FactorizationPlan(tuple(each.row() for each in solved.values()), tuple(skipped), build)
 

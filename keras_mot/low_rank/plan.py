@@ -59,7 +59,7 @@ class FactorizationPlan(ShownAsTable):
     def build(self) -> keras.Model:
         """The factorized model: functional, not compiled, of plain Keras layers; it shares no variables.
 
-        Warns if nothing is factorized.
+        Warns if nothing is factorized, and, with calibration data, if its outputs are of no use before training.
         """
         if not self.rows:
             reasons = reasons_text(dict(self.skipped)) or "it has no kernels"

@@ -20,6 +20,7 @@ from keras_mot.analysis.metrics import ResolvedMetric, make_metric, with_output_
 from keras_mot.data.arrangement import input_arrangement, with_outputs
 from keras_mot.data.inputs import fixed_batch_size
 from keras_mot.export.litert.ethos_u.compiling import compiled_for
+from keras_mot.graph.agreement import unjudged
 from keras_mot.layers import copy_model, update_step
 from keras_mot.layers.updates import has_scheduled_transforms
 from keras_mot.recipes import run_folder
@@ -247,7 +248,8 @@ class Run:
 
     def _applied(self, stage, model):
         """The model as the stage trains it, at the first step of its schedules."""
-        model = stage.apply(model, self)
+        with unjudged():  # by what it computes before its training
+            model = stage.apply(model, self)
         if has_scheduled_transforms(model):
             update_step(model, 0)
         return model

@@ -1,5 +1,6 @@
 """Pruning at once, without training: masks, then least squares for what they leave."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from keras_mot._keras import flatten_layers
 from keras_mot._messages import describe
 from keras_mot._numbers import is_number, is_whole
 from keras_mot.data.arrays import sample_count
+from keras_mot.graph.agreement import unjudged
 from keras_mot.layers import strip
 from keras_mot.layers.finding import check_layer
 from keras_mot.layers.selecting import checked_overrides
@@ -56,6 +58,8 @@ def prune_at_once(
         A model with masks, not compiled, that shares no variables with `model`: to be stripped by `strip_pruning`, or
         trained from there, with the masks as they are.
 
+    Warns as `refit`.
+
     Raises:
         TypeError: if an argument is of the wrong type.
         ValueError: as `prune_low_magnitude` and `refit`.
@@ -87,15 +91,16 @@ def prune_at_once(
             include_depthwise=include_depthwise,
         )
         update_pruning_step(masked, 0, evidence)
-        masked = refit(
-            masked,
-            calibration_data,
-            reference=model,
-            samples=samples,
-            damping=damping,
-            move_zeros=number == rounds and isinstance(config.criterion, OptimalBrainSurgeon),
-            inplace=True,
-        )
+        with contextlib.nullcontext() if number == rounds else unjudged():
+            masked = refit(
+                masked,
+                calibration_data,
+                reference=model,
+                samples=samples,
+                damping=damping,
+                move_zeros=number == rounds and isinstance(config.criterion, OptimalBrainSurgeon),
+                inplace=True,
+            )
         if number < rounds:
             work = strip(masked, inplace=True)
     return masked

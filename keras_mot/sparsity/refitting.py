@@ -17,7 +17,9 @@ from keras_mot._keras import flatten_layers, forget_compilation
 from keras_mot._messages import describe
 from keras_mot._numbers import is_number, is_whole
 from keras_mot.graph import trace
+from keras_mot.graph.agreement import outputs_to_judge_by, set_apart, warn_if_lost
 from keras_mot.graph.functional import as_functional
+from keras_mot.graph.kinds import LOOKS_UP, has_role
 from keras_mot.layers import copy_model, find_weights, strip, transformed_weights
 from keras_mot.layers.finding import check_layer, require_built
 from keras_mot.layers.transformed import is_transformed
@@ -28,6 +30,11 @@ from keras_mot.sparsity._offsets import Offsets
 from keras_mot.sparsity._samples import affordable, input_batches, thinned
 from keras_mot.sparsity.granularity import NofM
 from keras_mot.transforms import Mask
+
+_WAY_OUT = (
+    "Train it from here, with its masks; prune less; or leave out, by `overrides`, the layers that "
+    "`keras_mot.analysis.sensitivity` finds to lose most."
+)
 
 
 def refit(
@@ -45,7 +52,8 @@ def refit(
 
     It needs no labels and no training: some hundred to some thousand typical inputs, which are run through the model
     and the original side by side. Zeros stay zeros, whatever mask they come from. Biases, or the means of batch
-    normalizations, take up what the mean of each channel has moved by.
+    normalizations, take up what the mean of each channel has moved by. Embeddings stay as pruning left them: an output
+    is a row itself, so there is nothing in it to solve for; the layers behind make up for them as for any other.
 
     Args:
         model: a model from `prune_low_magnitude` whose masks have been chosen, before or after training; or a
@@ -64,8 +72,10 @@ def refit(
         A model like `model`, its masks still attached, not compiled, that shares no variables with it: to be stripped
         by `strip_pruning`, or to be trained from there.
 
-    Warns of pruned layers that are left as they are, since what their weights are multiplied by is not known, and of
-    layers with fewer rows of inputs than weights for an output.
+    Warns of pruned layers that are left as they are, since what their weights are multiplied by is not known, of
+    layers with fewer rows of inputs than weights for an output, and if the outputs are of no use any more: a quarter
+    of the decisions are others, or noise has half of the signal's energy. Every eighth batch of the data is kept for
+    that, if there are four.
 
     Raises:
         TypeError: if an argument is of the wrong type.
@@ -185,12 +195,14 @@ def _groups(model, plain):
 def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
     """Solves for the weights of the plain model, in place; where zeros move, the masks change."""
     functional = as_functional(trace(plain))
-    batches = input_batches(functional, data, batch_size, affordable(functional, samples))
+    judged, batches = set_apart(input_batches(functional, data, batch_size, affordable(functional, samples)))
     weights, partners = (
         [thinned(each, len(batches)) for layer in flatten_layers(each_model) for each in matrices_of(layer)]
         for each_model in (plain, original)
     )
     _warn_of_unknown(plain, weights, masks)
+    reference = as_functional(trace(original))
+    expected = outputs_to_judge_by(reference, judged)
     offsets = Offsets(functional)
     partner_of = dict(zip(map(id, weights), partners, strict=True))
     few = []
@@ -217,10 +229,10 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
         shift = np.einsum("gr,grc->gc", moments.first_crossed, goal) - np.einsum("gr,grc->gc", moments.first, after)
         offsets.add(weight, shift / moments.count)
 
-    visit_in_order(
-        functional, weights, batches, visit, reference=as_functional(trace(original)), reference_weights=partners
-    )
+    visit_in_order(functional, weights, batches, visit, reference=reference, reference_weights=partners)
     warn_of_few_samples(few)
+    zeros = 1 - np.mean(np.concatenate([mask.ravel() for mask in masks.values()]))
+    warn_if_lost(functional, judged, expected, f"'{plain.name}' with {zeros:.0%} of zeros in its weights", _WAY_OUT)
 
 
 def _solved(moments, mask, goal, group, damping):
@@ -247,7 +259,16 @@ def _with_moved_zeros(moments, mask, goal, numbers, after, damping):
 def _warn_of_unknown(plain, weights, masks):
     known = {id(each.variable) for each in weights}
     unknown = [weight for weight in find_weights(plain)[0] if id(weight.variable) not in known]
-    left = [weight.path for weight in unknown if id(weight.variable) in masks]
+    unknown = [weight for weight in unknown if id(weight.variable) in masks]
+    looked_up = [weight.path for weight in unknown if has_role(weight.owner, LOOKS_UP)]
+    left = [weight.path for weight in unknown if not has_role(weight.owner, LOOKS_UP)]
+    if looked_up:
+        warnings.warn(
+            f"Rows of a table are looked up one by one, and what is left of a row cannot make up for what is gone: "
+            f"{looked_up} stay as pruning left them, and the layers behind make up for what they can. If outputs lose "
+            "too much, leave the table out, or factorize it.",
+            stacklevel=4,
+        )
     if left:
         warnings.warn(
             f"Not refitted, since what multiplies these weights is not known: {left}. They stay as pruning left them.",

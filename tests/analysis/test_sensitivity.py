@@ -127,6 +127,19 @@ def test_activations_and_quantized_models():
     assert (blamed.layer, blamed.setting) == ("first", 4)
 
 
+def test_kernels_of_one_layer_are_told_apart():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6, 4)), layers.SeparableConv1D(3, 3, name="both"), layers.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(32, 6, 4)).astype("float32")
+    found = sensitivity(model, x, weight_bits=4)
+    assert [row.name for row in found] == ["both (depthwise_kernel)", "both (pointwise_kernel)", "dense"]
+    assert {row.layer for row in found} == {"both", "dense"}  # which selects the layer
+    assert Sensitivity.from_dict(found.to_dict()) == found
+    rounded = sensitivity(keras_mot.quantization.quantize_post_training(model, calibration_data=x), x).of("weight_bits")
+    assert len({row.name for row in rounded}) == 3
+    assert {row.layer for row in rounded} == {"both", "dense"}
+
+
 def test_what_stays_in_floats_has_no_row_of_activations():
     """One scale for features of different size would lose them, so that they are normalized in floats."""
     keras.utils.set_random_seed(0)

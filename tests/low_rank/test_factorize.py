@@ -19,6 +19,7 @@ from keras_mot.low_rank import (
     plan_factorization,
 )
 from keras_mot.low_rank.decompositions import Factor, composed
+from keras_mot.quantization import Calibration
 from keras_mot.sparsity import ConstantSparsity, prune_low_magnitude
 
 RNG = np.random.default_rng(0)
@@ -286,12 +287,27 @@ def test_data_make_the_outputs_nearer():
 def test_biases_keep_the_mean_of_outputs():
     model = keras.Sequential([keras.Input((24,)), layers.Dense(32, name="only")])
     x = correlated(600)
-    small = factorize(model, FixedRank(2), calibration_data=x)
+    small = factorize(model, FixedRank(2), calibration_data=Calibration(x, batch_size=600))  # one batch: all are used
     np.testing.assert_allclose(outputs(small, x).mean(axis=0), outputs(model, x).mean(axis=0), atol=1e-4)
     # What is left is no more than what the nearest outputs of rank 2 leave (Eckart and Young).
     centered = outputs(model, x) - outputs(model, x).mean(axis=0)
     left = np.square(np.linalg.svd(centered, compute_uv=False)[2:]).sum()
     assert np.square(outputs(small, x) - outputs(model, x)).sum() == pytest.approx(left, rel=0.02)
+
+
+@pytest.mark.parametrize(("smallest", "most"), [(0.02, 0.85), (0.3, 1.1)])
+def test_few_samples_against_none(smallest, most):
+    """16 samples of 64 inputs help where inputs differ in size, and do next to no harm where they do not."""
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(64, name="only")])
+    generator = np.random.default_rng(2)
+    model.layers[0].kernel.assign(generator.normal(size=(64, 64)))
+    sizes = np.geomspace(smallest, 1, 64)
+    x, new = ((np.maximum(generator.normal(size=(count, 64)), 0) * sizes).astype("float32") for count in (16, 1000))
+    with pytest.warns(UserWarning, match="fewer samples"):
+        aware = outputs(factorize(model, FixedRank(16), calibration_data=x), new) - outputs(model, new)
+    plain = outputs(factorize(model, FixedRank(16)), new) - outputs(model, new)
+    # As if the kernel without data had been given the mean of each output, too.
+    assert np.square(aware).mean() < most * np.square(plain - plain.mean(axis=0)).mean()
 
 
 def test_few_samples_are_told_of_and_convolutions_use_their_positions():

@@ -15,7 +15,6 @@ from keras_mot.quantization import (
     quantize_model,
     quantize_post_training,
 )
-from keras_mot.quantization.estimators import fidelity
 
 from .models import images
 
@@ -135,31 +134,3 @@ def test_random_outputs_are_not_judged():
     model = keras.Model(inputs, Sampling()(layers.Dense(3)(inputs)))
     with silence():
         quantize_post_training(model, INT8, X, **SETTINGS)
-
-
-def test_signal_and_noise_by_hand():
-    expected = np.full((10, 2), 100.0)
-    expected[::2, 0] += 2.0  # around a mean of 101: ten times 1 squared
-    received = expected + [[0.1, 0.0]]
-    noise, ratio = fidelity._noise_and_ratio([expected[:4], expected[4:]], [received[:4], received[4:]])
-    assert noise == pytest.approx(0.1)
-    assert ratio == pytest.approx(20.0)
-    assert fidelity._noise_and_ratio([expected], [expected * np.nan])[1] == -np.inf
-    assert fidelity._noise_and_ratio([expected], [expected])[1] > 1000
-    few = fidelity._noise_and_ratio([expected[:2]], [received[:2]])[1]  # of two samples, what they share counts
-    assert few == pytest.approx(10 * np.log10((102**2 + 3 * 100**2) / 0.02))
-
-
-@pytest.mark.parametrize(
-    ("kind", "tensor", "share"),
-    [
-        ("softmax", keras.KerasTensor((None, 2)), 0.5),  # of four samples, two
-        ("sigmoid", keras.KerasTensor((None, 2)), 0.75),  # of eight decisions, six
-        ("dense", keras.KerasTensor((None, 2)), None),
-        ("dense", keras.KerasTensor((None, 2), "int32"), 1.0),
-    ],
-)
-def test_decisions_by_hand(kind, tensor, share):
-    expected = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
-    received = np.array([[0.4, 0.6], [0.3, 0.7], [0.45, 0.4], [0.4, 0.3]])
-    assert fidelity._changed(kind, tensor, [expected[:1], expected[1:]], [received[:1], received[1:]])[0] == share

@@ -123,7 +123,7 @@ def sensitivity(found: Sensitivity, most: int = 40) -> Any:
         raise ValueError("There are no sensitivities to draw.")
     worst = {}
     for row in found:
-        worst[row.layer] = max(row.loss, worst.get(row.layer, 0.0))
+        worst[row.name] = max(row.loss, worst.get(row.name, 0.0))
     kept = set(sorted(worst, key=lambda layer: -worst[layer])[:most])
     layers = [layer for layer in worst if layer in kept]
     with style():
@@ -132,7 +132,7 @@ def sensitivity(found: Sensitivity, most: int = 40) -> Any:
         for panel, technique in zip(axes[:, 0], techniques, strict=True):
             settings = sorted({row.setting for row in found.of(technique)})
             for number, setting in enumerate(settings):
-                losses = {row.layer: row.loss for row in found.of(technique) if row.setting == setting}
+                losses = {row.name: row.loss for row in found.of(technique) if row.setting == setting}
                 panel.plot(
                     *(range(len(layers)), [losses.get(layer) for layer in layers]),
                     "o-",

@@ -232,7 +232,7 @@ def sensitivity(report: ModelReport, pictures: Pictures) -> Markup:
     caption = f"{found.measure} of the outputs when one layer alone is changed, on {found.samples:,} samples."
     drawn = pictures.figure(plots.sensitivity(found), "sensitivity of each layer", caption)
     rows = [
-        (name(row.layer), row.technique.replace("_", " "), f"{row.setting:g}", f"{row.loss:.3g}")
+        (name(row.name), row.technique.replace("_", " "), f"{row.setting:g}", f"{row.loss:.3g}")
         for row in found.worst(30)
     ]
     headers = ("layer", "technique", "setting", "loss")

@@ -3,16 +3,16 @@
 Judged are the outputs on calibration data, by their signal-to-noise ratio and by the decisions that follow from them.
 """
 
-import dataclasses
-import math
 import warnings
 
 import keras
 import numpy as np
 
 from keras_mot.data.naming import input_name
+from keras_mot.graph.agreement import Verdict, changed_decisions, noise_and_ratio
 from keras_mot.graph.kinds import SAME, kind_of
 from keras_mot.graph.model_graph import Graph
+from keras_mot.graph.output_kinds import PROBABILITIES
 from keras_mot.layers.activation_quantizer import ActivationQuantizer
 from keras_mot.layers.float_boundary import FloatBoundary
 from keras_mot.layers.named_output import NamedOutput
@@ -21,32 +21,10 @@ from keras_mot.transforms import FakeQuantize
 
 _LEAST = 10.0  # dB
 _FINE = 16.0  # squared steps
-_FEW = 8  # samples: of fewer, what is common to all is a part of the signal
 # The share of decisions that may change, of probabilities and of other outputs, which may be no decisions at all.
 _CHANGED, _CHANGED_OF_LOGITS = 0.03, 0.1
 _BLAMED_ON = 32  # samples
 _APART = 16.0  # features of one input that differ more in size than this share a scale badly
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What an output of the integer model is worth.
-
-    Attributes:
-        output: its number.
-        ratio: of signal to noise, in dB.
-        changed: the share of decisions that are others than those of the float model, or `None` if it makes none.
-        useless: whether the user should know.
-    """
-
-    output: int
-    ratio: float
-    changed: float | None
-    useless: bool
-
-    def __str__(self):
-        decisions = "" if self.changed is None else f", and {self.changed:.0%} of the decisions are others"
-        return f"the signal-to-noise ratio is {self.ratio:.1f} dB{decisions}"
 
 
 def warn_if_useless(passes, batches, expected, received, origin, trained=False, excuse=None):
@@ -70,7 +48,7 @@ def warn_if_useless(passes, batches, expected, received, origin, trained=False, 
     again = passes.outputs(batches, rounding=(), floats=True)
     count = len(verdicts)
     first, noisy, second = (each[worst.output :: count] for each in (expected, received, again))
-    if _noise_and_ratio(first, second)[0] > _noise_and_ratio(first, noisy)[0] / 4:
+    if noise_and_ratio(first, second)[0] > noise_and_ratio(first, noisy)[0] / 4:
         return  # a model that draws random numbers, which are others in each run
     weights, place = _blamed(passes, _first(batches), worst.output)
     if trained and (weights or place is None):
@@ -98,17 +76,15 @@ def _by_output(graph, expected, received):
 def _judged(graph, number, expected, received):
     tensor = graph.outputs[number]
     kind, step = _maker(graph, tensor)
-    noise, ratio = _noise_and_ratio(expected, received)
+    noise, ratio = noise_and_ratio(expected, received)
     size = sum(array.size for array in expected)
     # A step of the output is no fault of what is before it (sigmoid never gets to 1); of probabilities, some are fine.
-    fine = step is not None and noise <= size * step**2 * (_FINE if kind in ("sigmoid", "softmax") else 1.1)
-    changed, limit, count = _changed(kind, tensor, expected, received)
+    fine = step is not None and noise <= size * step**2 * (_FINE if kind in PROBABILITIES else 1.1)
+    changed = changed_decisions(kind, tensor, expected, received)
     useless = ratio < _LEAST and not fine
     if changed is not None:
-        # By chance, few samples show many changes: the share must be above the limit by more than that explains.
-        others = changed * count
-        useless |= others - 1.64 * math.sqrt(others) > limit * count
-    return Verdict(number, ratio, changed, useless)
+        useless |= changed.above(_CHANGED if kind in PROBABILITIES else _CHANGED_OF_LOGITS)
+    return Verdict(number, ratio, changed and changed.share, useless)
 
 
 def _maker(graph, tensor):
@@ -120,48 +96,6 @@ def _maker(graph, tensor):
         call = graph.producer(call.inputs[0])
     kind = None if call is None else kind_of(call.operation)
     return None if kind is None else kind.name, step
-
-
-def _noise_and_ratio(expected, received):
-    """The sum of the squared errors; and the ratio to it, in dB, of how much outputs differ between samples."""
-    noise = sum(float(np.square(got - wanted).sum()) for wanted, got in zip(expected, received, strict=True))
-    samples = sum(len(array) for array in expected if array.ndim)
-    rows = [array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1) for array in expected]
-    same = len({row.shape[1] for row in rows}) == 1
-    common = np.concatenate(rows).mean(axis=0) if samples >= _FEW and same else 0.0
-    signal = sum(float(np.square(row - common).sum()) for row in rows)
-    if signal <= 1e-12 * sum(float(np.square(row).sum()) for row in rows):  # outputs that are the same for all samples
-        signal = sum(float(np.square(row).sum()) for row in rows)
-    if not math.isfinite(noise):
-        return noise, -math.inf
-    return noise, 10 * math.log10(max(signal, 1e-300) / max(noise, 1e-300)) if signal or noise else math.inf
-
-
-def _changed(kind, tensor, expected, received):
-    """The share of decisions that differ, how large it may be, and how many there are; `None` if there are none."""
-    classes = tensor.shape[-1] if len(tensor.shape) > 1 else 1
-    limit = _CHANGED
-    if "float" not in str(tensor.dtype):
-        decide = np.asarray
-    elif kind == "softmax":
-        decide = _largest
-    elif kind == "sigmoid":
-        decide = _above_half
-    elif len(tensor.shape) == 2 and (classes or 0) > 2:
-        limit, decide = _CHANGED_OF_LOGITS, _largest
-    else:
-        return None, limit, 0
-    differing = [decide(wanted) != decide(got) for wanted, got in zip(expected, received, strict=True)]
-    samples = sum(len(array) for array in differing)
-    return sum(int(array.sum()) for array in differing) / sum(array.size for array in differing), limit, samples
-
-
-def _largest(values):
-    return values.argmax(axis=-1)
-
-
-def _above_half(values):
-    return values > 0.5
 
 
 def _blamed(passes, batches, number):
@@ -178,7 +112,7 @@ def _blamed(passes, batches, number):
 
     def noise(rounding, rounded):
         received = passes.outputs(batches, rounding=rounding, floats=rounded)[number::count]
-        return _noise_and_ratio(expected, received)[0]
+        return noise_and_ratio(expected, received)[0]
 
     total = noise(quantizers, False)
     half = total / 2
