@@ -96,7 +96,10 @@ class TransformedRegularizer(keras.regularizers.Regularizer):
 
     def __call__(self, value):
         """The penalty on what the transforms make of a stored value."""
-        return self.regularizer(self.weight.apply(ops.convert_to_tensor(value)))
+        value = ops.convert_to_tensor(value)
+        for transform in self.weight.transforms:
+            value = transform.penalised(value)
+        return self.regularizer(value)
 
 
 def penalise_effective(weight):

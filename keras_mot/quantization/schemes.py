@@ -31,9 +31,9 @@ class QuantizationScheme(Config):
         preserve_clusters: whether weights of a model without codebooks that have few values, clustered and stripped,
             keep as few. A model with codebooks keeps them in any case.
         rounding: the `Rounding` that chooses the integers of weights: `Nearest()`, `GPTQ()`, `AdaRound()`, or your own.
-            By default, `GPTQ()` for weights of less than 8 bits that are quantized after training with calibration
-            data, and `Nearest()` otherwise. For weights whose values are shared, one that is chosen by data picks the
-            integers of these values; with others they are rounded to the nearest.
+            By default, `GPTQ()` for weights of less than 8 bits where there are calibration data, and `Nearest()`
+            otherwise. Training starts from these integers. For weights whose values are shared, one that is chosen by
+            data picks the integers of these values; with others, and in training, they are rounded to the nearest.
         block_size: with dynamic ranges and weights of at most 4 bits, how many inputs of a channel share a scale: 32,
             64, 128 or 256. `None`: all of them.
     """

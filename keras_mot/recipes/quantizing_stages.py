@@ -208,7 +208,7 @@ class QuantizeAware(Quantization):
         calibration: as in `PostTraining`.
         placement: as in `PostTraining`.
         overrides: as in `PostTraining`.
-        rounding: as in `PostTraining`; by default, to the nearest integer.
+        rounding: as in `PostTraining`: what training starts from.
         target: as in `PostTraining`.
         block_size: as in `PostTraining`.
         learned_scales: whether scales are trained too.

@@ -100,6 +100,10 @@ class WeightTransform(keras.layers.Layer):
         """
         return after
 
+    def penalised(self, weight: Any) -> Any:
+        """What a penalty on a weight sees: what `call` returns, without factors that are not the layer's own."""
+        return self.call(weight)
+
     def freeze(self, weight):
         """The weight that stripping leaves: what `call` returns, unless training uses an approximation of it.
 

@@ -145,11 +145,16 @@ class FakeQuantize(WeightTransform):
 
     def call(self, weight):
         """The nearest multiple of the scale for each weight; same shape and dtype as `weight`."""
-        if self.rounds:
-            weight = self._with_learned_scale(weight) if self.learned else self._rounded(weight)
+        weight = self.penalised(weight)
         if self.factors is None:
             return weight
         return weight * ops.cast(ops.convert_to_tensor(self.factors.value), weight.dtype)
+
+    def penalised(self, weight):
+        """The same without the factors: in floats, batch normalization comes behind what a penalty sees."""
+        if not self.rounds:
+            return weight
+        return self._with_learned_scale(weight) if self.learned else self._rounded(weight)
 
     def _rounded(self, weight):
         value = ops.cast(weight, "float32")

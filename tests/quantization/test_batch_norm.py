@@ -73,6 +73,17 @@ def network():
     return model
 
 
+def test_a_penalty_sees_kernels_without_the_factors_of_folded_batch_normalization():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, kernel_regularizer=keras.regularizers.L2(1.0)), layers.BatchNormalization()]
+    )
+    model.layers[1].moving_variance.assign([1e-4] * 3)  # the folded kernel is a hundred times as large
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    quantized = quantize_model(model, calibration_data=x, batch_norm_steps=0, **QUICK)
+    (penalty,), (expected,) = quantized.losses, model.losses
+    assert float(ops.convert_to_numpy(penalty)) == pytest.approx(float(ops.convert_to_numpy(expected)), rel=0.02)
+
+
 def trained_norms(model):
     return [layer for layer in model._flatten_layers() if isinstance(layer, TrainedBatchNorm)]
 

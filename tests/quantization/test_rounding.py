@@ -101,6 +101,8 @@ def test_a_mask_and_shared_values_are_kept(rng):
     clustered = keras_mot.clustering.cluster_weights(_model(), number_of_clusters=4)
     quantized = quantize_post_training(clustered, QuantizationScheme(rounding=Up()), x)
     assert _weight(quantized, "a")[1].rounding == Nearest()
+    trained = quantize_model(clustered, QuantizationScheme(4), calibration_data=x)  # may assign the values anew
+    assert _weight(trained, "a")[1].rounding == Nearest()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_mot
 from keras_mot._arrays import numpy_value
+from keras_mot.layers import copy_model
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.quantization import (
     GPTQ,
@@ -15,6 +16,7 @@ from keras_mot.quantization import (
     AdaRound,
     Nearest,
     QuantizationScheme,
+    quantize_model,
     quantize_post_training,
     strip_quantization,
 )
@@ -157,6 +159,22 @@ def test_the_default_below_8_bits_is_nearer_to_the_float_model(model, by_data, n
     assert {transform.rounding for _, transform in quantizers(by_data).values()} == {GPTQ()}
     fresh = images(1)
     assert error_of(by_data, model, fresh) < 0.7 * error_of(nearest, model, fresh)
+
+
+def test_training_starts_from_the_integers_and_moves_weights_and_biases(model, by_data):
+    prepared = quantize_model(model, INT4_WEIGHTS, calibration_data=X)
+    assert {transform.rounding for _, transform in quantizers(prepared).values()} == {GPTQ()}
+    for name in ("conv", "depthwise", "dense"):
+        assert np.mean(before(prepared, name)[1] == before(by_data, name)[1]) > 0.95
+    trained = copy_model(by_data)
+    trained.compile(keras.optimizers.SGD(1e-4), "mse")
+    trained.fit(X[:32], outputs(model, X[:32]) + 1.0, verbose=0)
+    for name, (weight, transform) in quantizers(trained).items():
+        partner, same = quantizers(by_data)[name]
+        np.testing.assert_array_equal(numpy_value(transform.offsets), numpy_value(same.offsets))
+        np.testing.assert_array_equal(before(trained, name)[1], before(by_data, name)[1])
+        assert np.any(numpy_value(weight.variable) != numpy_value(partner.variable))
+        assert np.any(numpy_value(trained.get_layer(name).bias) != numpy_value(by_data.get_layer(name).bias))
 
 
 def test_means_of_outputs_are_those_of_the_float_model(model, by_data):

@@ -38,7 +38,7 @@ def check(model, scheme, selected, function):
             f"`selected` should be a function from a layer to True or False; received {describe(selected)}."
         )
     if is_quantized(model):
-        raise ValueError(f"'{model.name}' is quantized already.")
+        raise ValueError(f"'{model.name}' is quantized already. To train it as it is, compile it and call `fit`.")
     for weight in transformed_weights(model):
         for transform in weight.transforms:
             if not isinstance(transform, Mask | PaletteTransform):

@@ -185,12 +185,11 @@ def simulate(
         placed, weighted = _placed(lowered, scheme, model, target, fast, chosen, user)
     if not weighted:
         raise ValueError(f"There is nothing to quantize in '{model.name}': {_nothing(scheme)}.")
-    by_data = data is not None and not trained
-    schemes = {id(layer): scheme_of(layer, chosen(layer).scheme, target, by_data) for layer in weighted}
+    schemes = {id(layer): scheme_of(layer, chosen(layer).scheme, target, data is not None) for layer in weighted}
     carried = carried_through(sources, folded, made.through(parts.through(turned_in_plain)), lowered)
     simulation, copied = copy_with_origins(placed)
     keys = {id(found.variable): found.key for found in find_weights(folded)[0]}
-    left = _round_weights(simulation, copied, chosen, schemes, lowered.moves, folds, carried, keys)
+    left = _round_weights(simulation, copied, chosen, schemes, lowered.moves, folds, carried, keys, trained)
     forget_torch_parameters(simulation)
     fit_scales(simulation)
 
@@ -254,7 +253,7 @@ def _placed(lowered, scheme, model, target, fast, chosen, user):
     return placed, weighted
 
 
-def _round_weights(simulation, copied, chosen, schemes, moves, folds, carried, keys):
+def _round_weights(simulation, copied, chosen, schemes, moves, folds, carried, keys, trained):
     """Attaches transforms to the weights of a copy; returns which batch normalization is in the scales of which layer.
 
     Args:
@@ -266,6 +265,7 @@ def _round_weights(simulation, copied, chosen, schemes, moves, folds, carried, k
         folds: by layers of the folded model, the batch normalization that they took over.
         carried: by the id of a variable of the placed model, the masks and palettes that come with it.
         keys: by the id of a variable of the folded model, the name of its place in the layer.
+        trained: whether the model is going to be trained.
     """
     by_kernel = {id(kernel_of(layer)): fold for layer, fold in folds.items()}
     left = {}
@@ -280,7 +280,7 @@ def _round_weights(simulation, copied, chosen, schemes, moves, folds, carried, k
             factors = None if fold is None else fold.factors()
             asked = [] if own is None else own.transforms_of(keys.get(id(moved_from)))
             carry = carried.get(id(variable))
-            quantize_weight = attach_transforms(found, schemes.get(id(source)), carry, factors, asked)
+            quantize_weight = attach_transforms(found, schemes.get(id(source)), carry, factors, asked, trained)
             if fold is not None and quantize_weight is not None:
                 left[layer] = fold
     return left

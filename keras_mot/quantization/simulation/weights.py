@@ -27,6 +27,7 @@ def attach_transforms(
     carried: CarriedWeight | None,
     factors: np.ndarray | None,
     asked: Sequence[WeightTransform] = (),
+    trained: bool = False,
 ) -> FakeQuantize | None:
     """Attaches to a weight what it shall have in the quantized model.
 
@@ -36,12 +37,13 @@ def attach_transforms(
         carried: the mask and the codebook that it brings along, or `None`.
         factors: what its output channels have been multiplied by, as batch normalization was folded; `None` if none.
         asked: transforms that the user wants before the rounding.
+        trained: whether the model is going to be trained.
 
     Returns:
         The `FakeQuantize`, or `None` in floats.
     """
     kept = [] if carried is None else carried.transforms(found)
-    quantize = None if scheme is None else _quantizer(scheme, found, kept, factors)
+    quantize = None if scheme is None else _quantizer(scheme, found, kept, factors, trained)
     stack = [*kept, *asked, *([] if quantize is None else [quantize])]
     if stack:
         attach(found.host, {found.place: stack})
@@ -54,18 +56,20 @@ def attach_transforms(
     return quantize
 
 
-def _quantizer(scheme, found, kept, factors):
+def _quantizer(scheme, found, kept, factors, trained):
     # Values that all channels share stay shared if all have one scale, up to the factors of batch normalization.
     palettes = [transform for transform in kept if isinstance(transform, PaletteTransform)]
     shared = any(not transform.per_channel for transform in palettes)
     channels = np.prod([found.variable.shape[axis] for axis in found.axes.outputs])
     blocks = None if shared else scheme.block_size
+    # Integers are kept for each weight: those that training gives another of the shared values would not share its own.
+    nearest = palettes and (trained or not isinstance(scheme.rounding, SecondOrderRounding))
     return FakeQuantize(
         scheme.weight_bits,
         scheme.per_channel and not shared,
         scheme.learned_scales,
         scaled_channels=scheme.per_channel and not blocks and factors is not None and factors.size == channels,
-        rounding=None if palettes and not isinstance(scheme.rounding, SecondOrderRounding) else scheme.rounding,
+        rounding=None if nearest else scheme.rounding,
         block_size=blocks,
         channel_axis=0 if has_role(found.owner, LOOKS_UP) else None,
         name=f"{found.key}_quantize",
