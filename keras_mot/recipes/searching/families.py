@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-from keras_mot.quantization import GPTQ
 from keras_mot.recipes.channel_stages import PruneChannels
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import Recipe
@@ -76,7 +75,7 @@ def recipe_of(
     share = max(_LEAST_SHARE, min(1.0, proposal.kernels / dense)) if dense else 1.0
     if not _STRUCTURE & set(techniques):
         stages, bits, size = _by_layer(techniques, layers, proposal, long, short)
-        return Recipe([*stages, _quantized(short, bits or None)], name), size
+        return Recipe([*stages, _quantized(short, overrides=bits or None)], name), size
     stages, size = [], share * dense
     if "sparsity" in techniques:
         share = _share_by_structure(proposal, dense)
@@ -101,11 +100,10 @@ def _training(proposal, fine_tune, has_others):
     return long, dataclasses.replace(long, learning_rate=proposal.learning_rate / 10, epochs=epochs)
 
 
-def _quantized(fine_tune, overrides=None):
-    """The last stage; few bits are rounded by second-order information before they are trained, too."""
+def _quantized(fine_tune, **settings):
     if fine_tune is None:
-        return PostTraining(overrides=overrides)
-    return QuantizeAware(fine_tune=fine_tune, overrides=overrides, rounding=GPTQ() if overrides else None)
+        return PostTraining(**settings)
+    return QuantizeAware(fine_tune=fine_tune, **settings)
 
 
 def _structure(techniques, share, goes_on, proposal, long):

@@ -4,7 +4,6 @@ import pytest
 from keras import layers
 
 from keras_mot.layers.selecting import matches_layer
-from keras_mot.quantization import GPTQ
 from keras_mot.recipes import (
     Budget,
     Cluster,
@@ -66,15 +65,6 @@ def test_what_zeros_cost_beside_values():
 
 
 @pytest.mark.backend_independent
-def test_few_bits_are_rounded_by_second_order_information_before_they_are_trained():
-    layers = (LayerChoices("first", (Choice(0.0, None, 1000.0), Choice(0.0, None, 500.0, 0.0, 0.2, bits=4))),)
-    last = recipe_of(Proposal("bits", 600, epochs=4), layers, SHORT, "a")[0].stages[-1]
-    assert last.overrides == {"first": 4}
-    assert isinstance(last, QuantizeAware)
-    assert last.rounding == GPTQ()
-    assert recipe_of(Proposal("dense", 600, epochs=4), layers, SHORT, "a")[0].stages[-1].rounding is None
-
-
 def test_without_training():
     prune, last = recipe_of(Proposal("pruned", 700), LAYERS, None, "a")[0].stages
     assert prune.refit
