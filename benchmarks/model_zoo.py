@@ -236,8 +236,8 @@ def _tables(models, summary):
             *("float, ms", "int8, ms", "stock, ms", "stock / int8", "quantize, s", "export, s", "stock, s", "MiB"),
         ),
         notes=(
-            "Latency: one sample, one thread's own time, medians of interleaved runs. MiB: what the cell takes beside "
-            "imports.",
+            "Latency: one sample, one thread, medians of interleaved runs, by the thread's own time where a cell has "
+            "`latency_clock`, otherwise by the wall's. MiB: what the cell takes beside imports.",
         ),
     )
     reasons = Table("What is not ok", ("model", "cell", "status", "reason"))

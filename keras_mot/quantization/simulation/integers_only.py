@@ -9,8 +9,8 @@ from keras_mot.layers.transformed import plain_class
 
 _WHY = {
     NO_KERNEL: "it has no kernel",
-    MASKED: "no integer stands for what a mask leaves out; for `ops.where(mask, scores, -1e9)` in front of a softmax of "
-    "the last axis, there is one",
+    MASKED: "no integer stands for what a mask leaves out; for `ops.where(mask, scores, -1e9)` in front of a softmax "
+    "of the last axis, there is one",
     ANGLE: "it is an angle of many periods, for which integers are too coarse",
     WIDE: "a logarithm reads it, which needs small numbers: a scheme in `overrides` for the layer has it in integers",
 }
