@@ -11,6 +11,7 @@ __all__ = [
     "forgetting_calls",
     "functional_of",
     "get_keras_mask",
+    "output_structure",
     "producer_of",
     "run_graph",
     "set_keras_mask",
@@ -42,6 +43,11 @@ def calls_by_depth(functional):
     """The calls (nodes) of a functional model, inputs among them, in the order in which they run."""
     by_depth = functional._nodes_by_depth
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def output_structure(functional):
+    """The symbolic outputs of a functional model, in the structure in which it returns them."""
+    return functional._outputs_struct
 
 
 def run_graph(functional, inputs, call):

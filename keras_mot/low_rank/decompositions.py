@@ -166,7 +166,7 @@ class Tucker(Decomposition):
         whitened = _whitened(kernel, moments)
         left, _, _ = np.linalg.svd(_inputs_first(whitened), full_matrices=False)
         _, right = _output_directions(_matrix(whitened), None)
-        core = np.einsum("...io,ir,os->...rs", whitened, left, right)
+        core = left.T @ whitened @ right
         kept = np.square(core).reshape(-1, *core.shape[-2:]).sum(axis=0).cumsum(axis=0).cumsum(axis=1)
         inputs, outputs = np.indices(kept.shape) + 1
         sizes = inputs * kernel.shape[-2] + int(np.prod(kernel.shape[:-2])) * inputs * outputs
@@ -197,7 +197,9 @@ def composed(factors: list[Factor]) -> np.ndarray:
     kernel = factors[0].kernel
     for factor in factors[1:]:
         rank, positions = factor.kernel.ndim - 2, kernel.shape[:-2]
-        result = np.einsum("air,brj->abij", kernel.reshape(-1, *kernel.shape[-2:]), _flat_positions(factor.kernel))
+        result = np.einsum(
+            "air,brj->abij", kernel.reshape(-1, *kernel.shape[-2:]), _flat_positions(factor.kernel), optimize=True
+        )
         # Along each axis one of the two has length 1, so that positions need no convolution.
         pairs = (*positions, *factor.kernel.shape[:rank])
         result = result.reshape(*pairs, *result.shape[-2:])
@@ -282,7 +284,7 @@ def _channel_root(kernel, moments):
 
 def _whitened(kernel, moments):
     root = _channel_root(kernel, moments)
-    return kernel if root is None else np.einsum("ji,...io->...jo", root, kernel)
+    return kernel if root is None else root @ kernel
 
 
 def _basis(whitened, rank, root):

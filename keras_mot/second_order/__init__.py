@@ -8,7 +8,7 @@ from keras_mot.second_order.matrices import WeightMatrices, matrices_of
 from keras_mot.second_order.moments import Moments, gather_moments, visit_in_order
 from keras_mot.second_order.parts import parts_of
 from keras_mot.second_order.solving import Solved, are_few, damped, inverse_factor, least_squares, warn_of_few_samples
-from keras_mot.second_order.walking import largest_cut
+from keras_mot.second_order.walking import freeing, largest_cut
 
 __all__ = [
     "Moments",
@@ -16,6 +16,7 @@ __all__ = [
     "WeightMatrices",
     "are_few",
     "damped",
+    "freeing",
     "gather_moments",
     "inverse_factor",
     "largest_cut",

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mot._keras import flatten_layers, no_gradients, takes_training
+from keras_mot._keras import flatten_layers, no_gradients, output_structure, takes_training
 from keras_mot.graph.functional import as_functional
 from keras_mot.graph.model_graph import Graph
 
@@ -106,6 +106,31 @@ class Walk:
         with no_gradients(), self._around():
             for call in self.graph.calls[start:end]:
                 run_call(call, values)
+
+
+def freeing(model: keras.Model) -> Callable[[Any], Any]:
+    """A function of inputs that runs a functional model in inference, and keeps no result longer than it is read.
+
+    Called as a whole, a model keeps all results until the last one is there.
+
+    Args:
+        model: a functional model that takes all of its inputs.
+    """
+    functional, graph = as_functional(model), Graph(model)
+    over = {}
+    for key, last in _last_uses(graph).items():
+        over.setdefault(last, []).append(key)
+
+    def run(inputs):
+        leaves = zip(functional.inputs, keras.tree.flatten(inputs), strict=True)
+        values = {id(tensor): ops.convert_to_tensor(leaf, tensor.dtype) for tensor, leaf in leaves}
+        for number, call in enumerate(graph.calls):
+            run_call(call, values)
+            for key in over.get(number, ()):
+                values.pop(key, None)
+        return keras.tree.map_structure(lambda tensor: values[id(tensor)], output_structure(functional))
+
+    return run
 
 
 def largest_cut(model: keras.Model) -> int:

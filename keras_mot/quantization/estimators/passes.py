@@ -21,6 +21,7 @@ from keras_mot.layers.activation_rounding import rounded_if
 from keras_mot.layers.transformed import transformed_weights
 from keras_mot.layers.transformed_weight import evaluated_once
 from keras_mot.quantization.estimators.ranges import rows_of, some_of
+from keras_mot.second_order import freeing
 from keras_mot.transforms import FakeQuantize
 
 _FEW = 3  # batches
@@ -42,8 +43,11 @@ class Passes:
         # The quantizers that calibration sets the ranges of, in the order of their calls; how many values of a sample.
         self._order = []
         self._first = None  # the number of samples of the first batch, and the shapes of one of its samples
-        self._compiled = compiled_call(model, self._run)
         self._eager = functools.partial(self._run, functools.partial(model, training=False))
+        if keras.backend.backend() == "torch":  # which compiles nothing
+            self._eager = self._compiled = functools.partial(self._run, freeing(model))
+        else:
+            self._compiled = compiled_call(model, self._run)
 
     def watch(self, batches: Any):
         """Runs the model without rounding activations, and yields for each batch what its quantizers see.
