@@ -80,9 +80,16 @@ def promise(trial: Trial, budget: Budget) -> tuple[float, ...]:
     """What trials are ordered by, the most promising first."""
     if not budget.by_size:
         return trial.excess, trial.zipped, trial.number
-    sizes = {**trial.costs(), "drop": 0.0}  # how accurate it is counts below
-    excess = max(budget.excesses(sizes).values())
-    return excess if excess > _FAR else 0.0, trial.drop, trial.number
+    return 0.0 if is_near(trial, budget) else _excess(trial, budget), trial.drop, trial.number
+
+
+def is_near(trial: Trial, budget: Budget) -> bool:
+    """Whether a trial is within the limits of size, or a little beyond them; how accurate it is does not count."""
+    return _excess(trial, budget) <= _FAR
+
+
+def _excess(trial, budget):
+    return max(budget.excesses({**trial.costs(), "drop": 0.0}).values())
 
 
 def expected_seconds(trials: Sequence[Trial], family: str, epochs: int) -> float | None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.families import FAMILIES, Proposal, smallest
-from keras_mot.recipes.searching.halving import best_so_far, expected_seconds, longer
+from keras_mot.recipes.searching.halving import best_so_far, expected_seconds, is_near, longer
 from keras_mot.recipes.searching.layer_options import LayerChoices
 from keras_mot.recipes.searching.planning import LEAST_STEP, is_new, next_size, size_limit
 from keras_mot.recipes.searching.result import Trial, best_of, measured
 
 _KEPT = ("family", "learning_rate", "balance", "cut", "gradual")  # of a trial, in its longer form
+_CORRECTION = 0.005  # of a size: less makes no smaller file
 _LATE = 0.5  # of the time, after which the best so far is trained in full
 
 
@@ -65,10 +66,7 @@ class NextTrial:
             yield from self._in_full(done, begun)
         yield from self._untried(done, running)
         best = best_of(done, self.budget)
-        if best is not None and self._wants_another_size(best, done, running):
-            size = self._size(done, best.family, best.epochs)
-            if is_new(size, [trial for trial in done if trial.epochs == best.epochs], best.family):
-                yield _again(best, kernels=size, epochs=best.epochs)
+        yield from self._in_another_size(best, done, running)
         for trial, epochs in longer(done, begun, self.epochs, self.budget):
             yield self._longer(done, trial, epochs)
         shortest = self.epochs[0]
@@ -116,13 +114,34 @@ class NextTrial:
             return False
         return seconds > _LATE * self.time or len(done) + len(running) + 1 >= self.count
 
-    def _wants_another_size(self, best, done, running):
-        """Whether the best trial is beyond the budget by its size alone, or may be not the smallest."""
-        if not FAMILIES[best.family] or any(proposal.family == best.family for proposal in running):
-            return False
+    def _in_another_size(self, best, done, running) -> Iterator[Proposal]:
+        """The best trial, if it is beyond the budget by its size alone, or may be not the smallest.
+
+        So are those that are a little beyond it, and would be the best.
+        """
+        for trial in [] if best is None else self._nearly_best(best, done):
+            if not FAMILIES[trial.family] or any(proposal.family == trial.family for proposal in running):
+                continue
+            wanted = not self._is_small_enough(trial) if self.budget.by_size else len(done) % 2 == 0
+            size = self._size(done, trial.family, trial.epochs)
+            equally_long = [each for each in done if each.epochs == trial.epochs]
+            if wanted and (is_new(size, equally_long, trial.family) or self._corrects(size, equally_long, trial)):
+                yield _again(trial, kernels=size, epochs=trial.epochs)
+
+    def _nearly_best(self, best, done):
+        """The best trial, and before it those that lose less, and are a little too large."""
         if not self.budget.by_size:
-            return len(done) % 2 == 0
-        return not self.budget.is_met({**best.costs(), "drop": 0.0})
+            return [best]
+        near = [trial for trial in measured(done) if trial is not best and is_near(trial, self.budget)]
+        return sorted((trial for trial in near if trial.drop < best.drop), key=lambda trial: trial.drop) + [best]
+
+    def _is_small_enough(self, trial):
+        return self.budget.is_met({**trial.costs(), "drop": 0.0})
+
+    def _corrects(self, size, trials, beyond):
+        """Whether a size that is near to those that were tried is smaller than all of them, which are too large."""
+        own = [trial for trial in trials if trial.family == beyond.family and trial.zipped is not None]
+        return size < (1 - _CORRECTION) * min(trial.asked for trial in own) and not any(map(self._is_small_enough, own))
 
     def _size(self, done, family, epochs):
         if not FAMILIES[family]:

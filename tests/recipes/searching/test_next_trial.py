@@ -30,6 +30,24 @@ def test_a_size_is_corrected():
     assert NEXT.choose(done, [again], 0.0).family is None  # the sampler's, meanwhile
 
 
+def test_what_would_be_the_best_but_for_a_little_is_made_smaller():
+    """Another one keeps to the budget, and loses more."""
+    both = dataclasses.replace(NEXT, families=("dense", "pruned", "clustered"), epochs=(0,))
+    done = [
+        trial(0, 1100, 0.0, "dense", 1000),
+        trial(1, 404, 0.01, "pruned", 300),
+        trial(2, 390, 0.3, "clustered", 300),
+    ]
+    again = both.choose(done, [], 0.0)
+    assert (again.family, again.epochs, again.after) == ("pruned", 0, None)
+    assert again.kernels == pytest.approx(398.0 - 104.0)  # 2 % less: near to what was tried, which was too large
+    assert both.choose(done, [again], 0.0).family is None
+    smaller = trial(3, 397, 0.02, "pruned", 294)
+    assert both.choose([*done, smaller], [], 0.0).family is None  # once
+    better = trial(3, 390, 0.005, "clustered", 300)
+    assert both.choose([*done, better], [], 0.0).family is None  # it would not be the best
+
+
 def test_the_rest_is_left_to_the_sampler():
     done = [trial(0, 1100, 0.0, "dense", 1000), trial(1, 390, 0.1, "pruned", 300)]
     proposal = NEXT.choose(done, [], 0.0)
