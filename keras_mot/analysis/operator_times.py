@@ -6,10 +6,9 @@ import statistics
 
 import numpy as np
 
-from keras_mot._messages import shortened
+from keras_mot._messages import describe, shortened
 from keras_mot._numbers import check_whole
 from keras_mot.analysis._latency import WARM_UP_RUNS
-from keras_mot.analysis.subjects import open_subject
 from keras_mot.export.litert.integers.operators import named_operators
 from keras_mot.export.litert.isolation import is_trusted, open_interpreter, trust
 from keras_mot.export.litert.layer_names import LayerNames
@@ -72,10 +71,14 @@ def operator_times(
     """
     check_whole("runs", runs)
     check_whole("num_threads", num_threads)
-    subject = open_subject(file)
-    if subject.kind != "litert":
-        raise ValueError(f"Operators are timed in `.tflite` files. Received: '{subject.name}'. Export the model first.")
-    content, label = read_content(subject.path)
+    path = file.path if isinstance(file, Export) else file
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"Expected the path of a `.tflite` file, or what `export_litert` returned; received {describe(file)}."
+        )
+    if not os.path.isfile(path):
+        raise ValueError(f"There is no file '{path}'.")
+    content, label = read_content(path)
     parsed, ours = parse_content(content, label), is_trusted(content)
     graph, known = parsed.subgraphs[0], {}
     names, rows = LayerNames(graph), []

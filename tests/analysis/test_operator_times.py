@@ -101,7 +101,24 @@ def test_bad_settings(exports, arguments, error, message):
         operator_times(exports["f"], **arguments)
 
 
+def test_an_open_batch_that_is_joined_with_positions(tmp_path):
+    """As attention does: files have one sample's rows, and an open size."""
+    inputs = keras.Input((6, 8))
+    model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4)(inputs, inputs))
+    x = np.random.default_rng(0).normal(size=(16, 6, 8)).astype("float32")
+    quantized = quantize_post_training(model, INT8, x, placement="integer", progress=False)
+    rows = operator_times(export_litert(quantized, tmp_path / "model.tflite", verify=False), runs=1)
+    assert [row for row in rows if row.operator in ("RESHAPE", "FULLY_CONNECTED") and row.reason] == []
+
+
 def test_other_files(model, tmp_path):
     model.save(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match="are timed in"):
+    with pytest.raises(ValueError, match="is a saved Keras model"):
         operator_times(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="There is no file"):
+        operator_times("nothing.tflite")
+    (tmp_path / "model.onnx").write_bytes(bytes(64))
+    with pytest.raises(ValueError, match="Not a "):
+        operator_times(tmp_path / "model.onnx")
+    with pytest.raises(TypeError, match="Expected the path of a"):
+        operator_times(model)

@@ -244,7 +244,7 @@ def times(report: ModelReport, pictures: Pictures) -> Markup:
     known = {variant.name: variant.latency_ms for variant in report.variants if variant.latency_ms is not None}
     parts = []
     if known:
-        caption = f"Milliseconds for one sample: {report.runtime}."
+        caption = f"Time of one sample: {report.runtime}."
         parts.append(pictures.figure(plots.latencies(known), "time of a sample by file", caption))
     if report.operators:
         parts.append(tag("h3", f"Operators of {report.after.file or report.after.name}"))
@@ -259,29 +259,31 @@ def _operators(operators, times):
         return [table(("operator", "computes", "how many"), rows, words=2)]
     spent, untimed = {}, {}
     for row in times:
-        spent.setdefault((row.operator, row.computes), []).append(row.milliseconds)
+        spent.setdefault(f"{row.operator} {row.computes}", []).append(row.milliseconds)
         if row.milliseconds is None:
-            untimed[row.operator] = row.reason
-    sums = {key: sum(each or 0.0 for each in own) for key, own in spent.items()}
+            untimed.setdefault((row.operator, row.reason.rstrip(".")), []).append(row)
+    sums = {kind: sum(each or 0.0 for each in own) for kind, own in spent.items()}
     whole = sum(sums.values()) or 1.0
     rows = [
-        (operator, kind or NOTHING, f"{len(spent[operator, kind]):,}")
-        + ((in_time(total), f"{total / whole:.0%}") if total else (NOTHING, NOTHING))
-        for (operator, kind), total in sorted(sums.items(), key=lambda item: -item[1])
+        (kind, *((in_time(total), f"{total / whole:.0%}") if total else (NOTHING, NOTHING)), f"{len(spent[kind]):,}")
+        for kind, total in sorted(sums.items(), key=lambda item: -item[1])
     ]
-    listed = table(("operator", "computes", "how many", "time", "share"), rows, words=2)
-    slowest = sorted(times, key=lambda row: -(row.milliseconds or 0.0))[:_SLOWEST]
+    listed = table(("operator", "time", "share", "how many"), rows)
+    slowest = sorted((row for row in times if row.milliseconds), key=lambda row: -row.milliseconds)
     rows = [
-        (row.operator, name(row.layer), in_time(row.milliseconds), f"{row.milliseconds / whole:.0%}")
-        for row in slowest
-        if row.milliseconds
+        (row.operator, in_time(row.milliseconds), f"{row.milliseconds / whole:.0%}", name(row.layer))
+        for row in slowest[:_SLOWEST]
     ]
-    left = "".join(f" {operator} has no time: {reason.rstrip('.')}." for operator, reason in untimed.items())
+    left = "".join(
+        f" {len(rows)} of {operator} {'have' if len(rows) > 1 else 'has'} no time: {reason}."
+        for (operator, reason), rows in untimed.items()
+    )
     how = (
         f"Each operator was timed by itself, several in a row; all together {in_time(whole)}. What the runtime "
         f"fuses, or finds in the cache, is not seen: the sum says where the time goes, not how much it is.{left}"
     )
-    detail = folded(f"The {len(rows)} slowest operators", table(("operator", "layer", "time", "share"), rows, words=2))
+    title = f"The {_SLOWEST} slowest operators" if len(slowest) > _SLOWEST else f"All {len(rows)} operators with a time"
+    detail = folded(title, table(("operator", "time", "share", "layer"), rows))
     return [listed, detail, tag("p", how, class_="how")]
 
 

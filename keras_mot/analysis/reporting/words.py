@@ -6,7 +6,7 @@ from keras_mot.analysis.plots.style import in_bytes, in_time, is_share
 from keras_mot.analysis.reporting.contents import Variant
 
 NOTHING = "-"
-SHORT = 0.02  # milliseconds: calling the runtime takes the most of it
+SHORT = 0.02  # milliseconds: calling the runtime takes a good part of it
 _SAME = 5e-4  # of an error: differences of less are not told
 _SAME_SPEED = 0.1  # times differ by more than that between two runs of the same file
 
@@ -71,7 +71,7 @@ def details(
         lines.append(f"{line}: {both}{told(after.metric, metric_name)}{' after' if both else ''}.{chance}")
     if after.latency_ms is not None and runtime:
         both = "" if only or before.latency_ms is None else f"{in_time(before.latency_ms)} before, "
-        short = " Of so short a time, calling the runtime takes the most." if after.latency_ms < SHORT else ""
+        short = " Of so short a time, calling the runtime takes a good part." if after.latency_ms < SHORT else ""
         lines.append(
             f"One sample takes {both}{in_time(after.latency_ms)}{' after' if both else ''} ({runtime}).{short}"
         )

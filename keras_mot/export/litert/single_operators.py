@@ -93,9 +93,8 @@ def repeated(file: Any, graph: Any, operator: Any, copies: int) -> bytes:
 
 
 def _sizes(tensor):
-    """The shape for one sample: of an open batch, files have 1, or 0."""
-    sizes = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
-    return None if sizes is None else [1 if size < 0 else int(size) for size in sizes]
+    """The shape for one sample, which files have where the batch is open; some have 0 for 1."""
+    return None if tensor.shape is None else [max(1, int(size)) for size in tensor.shape]
 
 
 def _indices(indices):
