@@ -9,6 +9,7 @@ import numpy as np
 from keras_mot._messages import describe, shortened
 from keras_mot._numbers import check_whole
 from keras_mot.analysis._latency import WARM_UP_RUNS
+from keras_mot.export.dependencies import require
 from keras_mot.export.litert.integers.operators import named_operators
 from keras_mot.export.litert.isolation import is_trusted, open_interpreter, trust
 from keras_mot.export.litert.layer_names import LayerNames
@@ -92,9 +93,7 @@ def operator_times(
 
 
 def _type_of(tensor):
-    from ai_edge_litert.schema_py_generated import TensorType
-
-    return enum_name(TensorType, tensor.type).lower()
+    return enum_name(require("ai_edge_litert.schema_py_generated").TensorType, tensor.type).lower()
 
 
 def _timed(parsed, graph, operator, runs, threads, ours):

@@ -101,7 +101,7 @@ def prepare(options, outputs, stage_of: Callable[[Any], Any], change=None) -> Pl
         stage = stage_of(FineTune(options.epochs, options.learning_rate, batch_size=options.batch_size))
     with blamed_on_input(" On the command line: `--skip REGEX`."):
         run = StageRun(training, options.seed)
-        with unjudged() if stage.fine_tune else contextlib.nullcontext():
+        with unjudged(bool(stage.fine_tune)):
             changed = stage.apply(model, run) if change is None else change(stage, model, run)
     return Plan(model, stage, changed, data, training, objective, outputs)
 

@@ -130,10 +130,27 @@ def _above_half(values):
     return values > 0.5
 
 
+def worst_of(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """The useless output with most noise in it; `None` if all are of use."""
+    return min((verdict for verdict in verdicts if verdict.useless), key=lambda each: each.ratio, default=None)
+
+
+def told(verdict: Verdict, model: keras.Model) -> str:
+    """A verdict in words, with the name of the output where a model has several."""
+    names = model.output_names
+    return f"output '{names[verdict.output]}': {verdict}" if len(names) > 1 else str(verdict)
+
+
+def first_batches(batches: Sequence[Any], samples: int) -> Sequence[Any]:
+    """As many of the first batches as hold so many samples."""
+    sizes = np.cumsum([sample_count(batch) for batch in batches])
+    return batches[: int(np.searchsorted(sizes, samples)) + 1]
+
+
 @contextlib.contextmanager
-def unjudged():
-    """Context in which `outputs_to_judge_by` finds none: the model is trained next, or measured by others."""
-    token = _UNJUDGED.set(True)
+def unjudged(wanted: bool = True):
+    """Context in which `outputs_to_judge_by` finds none: the model is trained next, or others measure it."""
+    token = _UNJUDGED.set(wanted or _UNJUDGED.get())
     try:
         yield
     finally:
@@ -161,7 +178,7 @@ def outputs_to_judge_by(model: keras.Model, batches: Sequence[Any]) -> list[list
     """
     if _UNJUDGED.get():
         return None
-    found, again = _outputs(model, _first(batches)), _outputs(model, batches[:1])
+    found, again = _outputs(model, first_batches(batches, _JUDGED_ON)), _outputs(model, batches[:1])
     same = [noise_and_ratio(each[:1], other)[1] > _SAME for each, other in zip(found, again, strict=True)]
     return found if all(same) else None
 
@@ -180,23 +197,15 @@ def warn_if_lost(
     """
     if expected is None:
         return
-    graph, received = Graph(model), _outputs(model, _first(batches))
-    verdicts = [_judged(graph, number, *each) for number, each in enumerate(zip(expected, received, strict=True))]
-    useless = [verdict for verdict in verdicts if verdict.useless]
-    if not useless:
-        return
-    worst = min(useless, key=lambda verdict: verdict.ratio)
-    which = f"output '{model.output_names[worst.output]}': " if len(verdicts) > 1 else ""
-    warnings.warn(
-        f"{what} is of little use as it is. On the calibration data, against the model of before, {which}{worst}. "
-        f"{way_out}",
-        stacklevel=4,
-    )
-
-
-def _first(batches):
-    sizes = np.cumsum([sample_count(batch) for batch in batches])
-    return batches[: int(np.searchsorted(sizes, _JUDGED_ON)) + 1]
+    graph, received = Graph(model), _outputs(model, first_batches(batches, _JUDGED_ON))
+    pairs = enumerate(zip(expected, received, strict=True))
+    worst = worst_of([_judged(graph, number, *each) for number, each in pairs])
+    if worst is not None:
+        warnings.warn(
+            f"{what} is of little use as it is. On the calibration data, against the model of before, "
+            f"{told(worst, model)}. {way_out}",
+            stacklevel=4,
+        )
 
 
 def _judged(graph, number, expected, received):

@@ -1,6 +1,5 @@
 """Pruning at once, without training: masks, then least squares for what they leave."""
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -91,7 +90,7 @@ def prune_at_once(
             include_depthwise=include_depthwise,
         )
         update_pruning_step(masked, 0, evidence)
-        with contextlib.nullcontext() if number == rounds else unjudged():
+        with unjudged(number < rounds):
             masked = refit(
                 masked,
                 calibration_data,

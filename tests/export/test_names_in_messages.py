@@ -27,6 +27,24 @@ def model():
     return keras.Model(inputs, layers.Dense(3, activation="softmax", name="cls")(x))
 
 
+class Wave(layers.Layer):
+    """A layer of the user's own, whose operations Keras names."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.inner = layers.Dense(4, name="inner")
+
+    def call(self, inputs):
+        return keras.ops.sin(self.inner(inputs))
+
+
+def test_operations_in_a_layer_of_the_users_own(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Dense(2)(Wave(name="ocean")(inputs)))
+    _, result = export(model, tmp_path)
+    assert {layer for name, layer, _ in result.float_operators if name == "SIN"} == {"ocean/sin"}
+
+
 def export(model, tmp_path, *left):
     overrides = {rf"{name}$": None for name in left}
     quantized = quantize_post_training(

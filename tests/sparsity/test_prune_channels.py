@@ -227,14 +227,13 @@ def with_channels(data_format, flatten):
     return keras.Model(inputs, layers.Dense(3, name="last")(x))
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "tensorflow",
-    reason="TensorFlow gets some convolutions with channels first wrong on CPUs",
-)
 @pytest.mark.parametrize("flatten", [{}, {"data_format": "channels_first"}], ids=["as it is", "last"])
 def test_channels_first_lose_as_many(flatten):
     last, first = (with_numbers(with_channels(name, flatten)) for name in ("channels_last", "channels_first"))
-    small = cut(first, IMAGES.transpose(0, 3, 1, 2), round_to=2)
+    if keras.backend.backend() == "tensorflow":  # which gets some convolutions with channels first wrong on CPUs
+        small = remove_pruned_channels(prune_channels(first, round_to=2))
+    else:
+        small = cut(first, IMAGES.transpose(0, 3, 1, 2), round_to=2)
     assert small.count_params() < 0.55 * first.count_params()
     assert widths(small) == widths(remove_pruned_channels(prune_channels(last, round_to=2)))
 

@@ -145,7 +145,8 @@ def share_on(axes: Any, values: Iterable[float]) -> None:
         middle = (low + high) / 2
         axes.set_ylim(middle - _LEAST_SPAN / 2, middle + _LEAST_SPAN / 2)
     digits = 0 if span > 0.04 else 1 if span > _LEAST_SPAN else 2
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}%}"))
+    # There is no share above all.
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: "" if value > 1 + 1e-9 else f"{value:.{digits}%}"))
 
 
 def svg_of(figure: Any, prefix: str = "", standalone: bool = True, label: str = "") -> str:

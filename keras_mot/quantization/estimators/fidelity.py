@@ -9,7 +9,14 @@ import keras
 import numpy as np
 
 from keras_mot.data.naming import input_name
-from keras_mot.graph.agreement import Verdict, changed_decisions, noise_and_ratio
+from keras_mot.graph.agreement import (
+    Verdict,
+    changed_decisions,
+    first_batches,
+    noise_and_ratio,
+    told,
+    worst_of,
+)
 from keras_mot.graph.kinds import SAME, kind_of
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.output_kinds import PROBABILITIES
@@ -41,30 +48,22 @@ def warn_if_useless(passes, batches, expected, received, origin, trained=False, 
     """
     graph = Graph(passes.model)
     verdicts = [_judged(graph, *each) for each in _by_output(graph, expected, received)]
-    useless = [verdict for verdict in verdicts if verdict.useless]
-    if not useless or (excuse is not None and excuse()):
+    worst = worst_of(verdicts)
+    if worst is None or (excuse is not None and excuse()):
         return
-    worst = min(useless, key=lambda verdict: verdict.ratio)
     again = passes.outputs(batches, rounding=(), floats=True)
     count = len(verdicts)
     first, noisy, second = (each[worst.output :: count] for each in (expected, received, again))
     if noise_and_ratio(first, second)[0] > noise_and_ratio(first, noisy)[0] / 4:
         return  # a model that draws random numbers, which are others in each run
-    weights, place = _blamed(passes, _first(batches), worst.output)
+    weights, place = _blamed(passes, first_batches(batches, _BLAMED_ON), worst.output)
     if trained and (weights or place is None):
         return
-    which = f"output '{passes.model.output_names[worst.output]}': " if len(verdicts) > 1 else ""
     warnings.warn(
         f"The integer form of '{passes.model.name}' is of little use. On the calibration data, against the float model"
-        f", {which}{worst}. {_cause(graph, origin, weights, place, batches)}",
+        f", {told(worst, passes.model)}. {_cause(graph, origin, weights, place, batches)}",
         stacklevel=5,
     )
-
-
-def _first(batches):
-    """The first batches, of some dozen samples."""
-    sizes = np.cumsum([len(keras.tree.flatten(batch)[0]) for batch in batches])
-    return batches[: int(np.searchsorted(sizes, _BLAMED_ON)) + 1]
 
 
 def _by_output(graph, expected, received):

@@ -197,7 +197,7 @@ def simulate(
         return origins.of(lowered.origins.of(copied.of(operation)))
 
     simulation = with_output_names(simulation, output_names(model))
-    note_sources(simulation, model, origin, settings.is_in_floats, flat.closed)
+    note_sources(simulation, model, origin, settings.is_in_floats, flat.closed, flat.around)
     return simulation, left, origin
 
 

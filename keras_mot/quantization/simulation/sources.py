@@ -33,7 +33,8 @@ def note_sources(
     user_model: keras.Model,
     origin: Callable[[Any], Any],
     is_left: Callable[[Any], bool],
-    closed: Sequence[tuple] = (),
+    closed: Sequence[tuple],
+    around: Mapping[int, Sequence[keras.layers.Layer]],
 ) -> None:
     """Remembers the sources of a quantized model's operations.
 
@@ -43,11 +44,13 @@ def note_sources(
         origin: function from an operation of it to one of the user's model.
         is_left: function from an operation of the user's model to whether it is left in floats.
         closed: pairs of (layer of the user's model, why it could not be taken apart).
+        around: by the id of an operation of the user's model, the layers that it is called in, the outermost first.
     """
     found, reasons = {}, {id(layer): reason for layer, reason in closed}
     for operation in as_functional(model).operations:
         source = origin(operation)
-        path = getattr(source, "path", None) or source.name
+        # Operations have no path, and Keras names them: the layer whose `call` has them is what the user knows.
+        path = getattr(source, "path", None) or "/".join(each.name for each in (*around.get(id(source), ()), source))
         found[operation.name] = Source(
             path.removeprefix(f"{user_model.name}/"), is_left(source), reasons.get(id(source))
         )
