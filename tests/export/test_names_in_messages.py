@@ -27,24 +27,6 @@ def model():
     return keras.Model(inputs, layers.Dense(3, activation="softmax", name="cls")(x))
 
 
-class Wave(layers.Layer):
-    """A layer of the user's own, whose operations Keras names."""
-
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        self.inner = layers.Dense(4, name="inner")
-
-    def call(self, inputs):
-        return keras.ops.sin(self.inner(inputs))
-
-
-def test_operations_in_a_layer_of_the_users_own(tmp_path):
-    inputs = keras.Input((8, 8, 3))
-    model = keras.Model(inputs, layers.Dense(2)(Wave(name="ocean")(inputs)))
-    _, result = export(model, tmp_path)
-    assert {layer for name, layer, _ in result.float_operators if name == "SIN"} == {"ocean/sin"}
-
-
 def export(model, tmp_path, *left):
     overrides = {rf"{name}$": None for name in left}
     quantized = quantize_post_training(
@@ -78,3 +60,21 @@ def test_layers_without_an_integer_form(tmp_path):
     assert floats["CUMSUM"][1] == "CUMSUM has no kernel for integers of 8 bits"
     with pytest.raises(ValueError, match=r"CUMSUM \(cumsum\): CUMSUM has no kernel"):
         export_litert(quantized, tmp_path / "model.tflite", strict=True)
+
+
+class Wave(layers.Layer):
+    """A layer of the user's own, whose operations Keras names."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.inner = layers.Dense(4, name="inner")
+
+    def call(self, inputs):
+        return keras.ops.sin(self.inner(inputs))
+
+
+def test_operations_in_a_layer_of_the_users_own(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Dense(2)(Wave(name="ocean")(inputs)))
+    _, result = export(model, tmp_path)
+    assert {layer for name, layer, _ in result.float_operators if name == "SIN"} == {"ocean/sin"}
