@@ -138,6 +138,22 @@ def outputs_of(content, x):
     return interpreter.get_tensor(result["index"])
 
 
+def trained(script, row, folder, prefix):
+    """The model of a row, and those that it begins with, as far as no run before has kept them."""
+    start, name = script.given(), STARTS[row]
+    if name is not None:
+        kept = folder / f"{prefix}{name}.npz"
+        if not kept.is_file():
+            trained(script, name, folder, prefix)
+        with np.load(kept) as weights:
+            start.set_weights([weights[name] for name in weights.files])
+    script.keras.utils.set_random_seed(script.values["seed"])
+    model = script.trained(row, start)
+    if row in STARTS.values():
+        np.savez(folder / f"{prefix}{row}.npz", *model.get_weights())
+    return model
+
+
 def main():
     folder, package, limit, rows = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4:]
     started = time.monotonic()
@@ -150,17 +166,10 @@ def main():
     for row in rows:
         if time.monotonic() - started > limit:
             break
-        start, kept = script.given(), folder / f"{package}, {STARTS[row]}.npz"
-        if STARTS[row] is not None:
-            with np.load(kept) as weights:
-                start.set_weights([weights[name] for name in weights.files])
-        keras.utils.set_random_seed(values["seed"])
         before = time.perf_counter()
-        model = script.trained(row, start)
+        model = trained(script, row, folder, f"{package}, ")
         found[row] = script.result(model, row, time.perf_counter() - before)
         print(row, found[row], flush=True)
-        if row in STARTS.values():
-            np.savez(folder / f"{package}, {row}.npz", *model.get_weights())
     print("RESULT " + json.dumps({"rows": found, "version": getattr(tfmot, "__version__", "")}), flush=True)
 
 

@@ -6,8 +6,9 @@ import errno
 import os
 import pathlib
 import socket
-import warnings
 from collections.abc import Iterator
+
+from keras_mot._warnings import warn
 
 try:
     import fcntl
@@ -75,10 +76,7 @@ def _lock(descriptor):
             return False
         if error.errno not in _NO_LOCKS:
             raise
-        warnings.warn(
-            f"The file system has no locks ({error.strerror}): see to it that no two runs use one folder at once.",
-            stacklevel=2,
-        )
+        warn(f"The file system has no locks ({error.strerror}): see to it that no two runs use one folder at once.")
     return True
 
 

@@ -6,10 +6,11 @@ takes other arguments or is no longer called would otherwise go on without the e
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Sequence
 
 import keras
+
+from keras_mot._warnings import warn
 
 # What has been extended, such as `Model.quantize`, with what is wrong with it, or `None`.
 EXTENDED = {}
@@ -52,10 +53,9 @@ def extend(
         problem = check()
     EXTENDED[f"{owner.__name__}.{name}"] = problem
     if problem is not None:
-        warnings.warn(
+        warn(
             f"Keras {keras.__version__} is not as keras-mot expects it: {problem}. So {without}. Use a version of "
-            "Keras that the requirements of keras-mot name, or a newer keras-mot.",
-            stacklevel=2,
+            "Keras that the requirements of keras-mot name, or a newer keras-mot."
         )
     return problem is None
 

@@ -129,6 +129,7 @@ def _loaded(options):
 def _write(options, outputs, model, quantized, data, arguments):
     from keras_mot._files import replacing
     from keras_mot._progress import say
+    from keras_mot.export import in_floats
 
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keras_mot_")))
@@ -150,7 +151,7 @@ def _write(options, outputs, model, quantized, data, arguments):
         **measured.to_dict(),
     }
     _fine_tuned.put_in_place(values["measurements"], outputs)
-    floats = "".join(f"In floats: {name} ({result}): {reason}.\n" for name, result, reason in after.float_operators)
+    floats = "".join(f"In floats: {line}.\n" for line in in_floats.lines(after.float_operators))
     return Result(f"{measured}\n{floats}Wrote {' and '.join(values['files'])}.", values)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from keras_mot._arrays import numpy_value
 from keras_mot._messages import describe
+from keras_mot._warnings import warn
 from keras_mot.clustering.centroids import CentroidInitialization
 from keras_mot.clustering.config import ClusteringConfig, codebook_of
 from keras_mot.graph import find_foldable_batch_norms
@@ -107,12 +107,11 @@ def _warn_of_zeros(clustered):
     lost = [(path, zeros) for path, zeros in lost if zeros >= MANY_ZEROS]
     if lost:
         path, zeros = lost[0]
-        warnings.warn(
+        warn(
             f"{zeros:.0%} of '{path}' is zero{f' (and {len(lost) - 1} more such weights)' if len(lost) > 1 else ''}, "
             "and will not stay so: zero becomes a shared value like the others, which are trained. Pass "
             "`preserve_sparsity=True` to `cluster_weights` to keep the zeros, or cluster the result of "
-            "`prune_low_magnitude` before it is stripped.",
-            stacklevel=3,
+            "`prune_low_magnitude` before it is stripped."
         )
 
 
@@ -124,13 +123,12 @@ def _warn_of_batch_norms(model):
         if any(codebook and not codebook.per_channel for codebook in codebooks):
             folds.append(fold)
     if folds:
-        warnings.warn(
+        warn(
             f"'{folds[0].batch_norm.name}' follows '{folds[0].linear.name}', whose weights are clustered now"
             f"{f' (and {len(folds) - 1} more such pairs)' if len(folds) > 1 else ''}. When the model is exported, a "
             "batch normalization is folded into the kernel before it, and each channel scaled: the shared values "
             "become different ones in every channel of the file. Fold first, with "
-            "`keras_mot.graph.fold_batch_norm(model)`, or cluster per channel; or quantize, which keeps the values.",
-            stacklevel=3,
+            "`keras_mot.graph.fold_batch_norm(model)`, or cluster per channel; or quantize, which keeps the values."
         )
 
 

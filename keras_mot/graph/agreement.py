@@ -8,7 +8,6 @@ import contextlib
 import contextvars
 import dataclasses
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from keras import ops
 
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import no_gradients
+from keras_mot._warnings import warn
 from keras_mot.data.arrays import sample_count
 from keras_mot.graph.model_graph import Graph
 from keras_mot.graph.output_kinds import PROBABILITIES, maker_of
@@ -201,10 +201,9 @@ def warn_if_lost(
     pairs = enumerate(zip(expected, received, strict=True))
     worst = worst_of([_judged(graph, number, *each) for number, each in pairs])
     if worst is not None:
-        warnings.warn(
+        warn(
             f"{what} is of little use as it is. On the calibration data, against the model of before, "
-            f"{told(worst, model)}. {way_out}",
-            stacklevel=4,
+            f"{told(worst, model)}. {way_out}"
         )
 
 

@@ -6,12 +6,12 @@ and codebooks say.
 
 import contextvars
 import os
-import warnings
 import zipfile
 
 import keras
 
 from keras_mot._keras import extend
+from keras_mot._warnings import warn
 
 _EXPORTING = contextvars.ContextVar("exporting", default=False)
 _STRIP = "Strip it first (`strip_pruning`, `strip_clustering`, `strip_quantization`)"
@@ -86,19 +86,18 @@ def guard_exports(has_transforms):
         has_transforms: function from a model to whether any of its weights has transforms.
     """
 
-    def warn(model):
+    def warn_of_transforms(model):
         if isinstance(model, keras.Model) and has_transforms(model):
-            warnings.warn(
+            warn(
                 f"'{model.name}' still has masks, codebooks or quantizers, and the exported file will compute them "
                 "anew in each inference, in floats: masks are multiplied, shared values looked up, weights rounded. It "
                 "gets neither smaller nor faster by them. Export what `strip_pruning` or `strip_clustering` returns; "
-                "and a model of `quantize_model` or `quantize_post_training` by `keras_mot.export.export_litert`.",
-                stacklevel=4,
+                "and a model of `quantize_model` or `quantize_post_training` by `keras_mot.export.export_litert`."
             )
 
     def guard_export(export):
         def guarded(self, *args, **kwargs):
-            warn(self)
+            warn_of_transforms(self)
             token = _EXPORTING.set(True)
             try:
                 return export(self, *args, **kwargs)
@@ -110,7 +109,7 @@ def guard_exports(has_transforms):
     def guard_track(track):
         def guarded(self, resource):
             if not _EXPORTING.get():  # `tf.lite.TFLiteConverter.from_keras_model` comes by here
-                warn(resource)
+                warn_of_transforms(resource)
             return track(self, resource)
 
         return guarded

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import warnings
 
 import keras
 
 from keras_mot._keras import Functional, Sequential, flatten_layers, functional_of, is_graph_model
 from keras_mot._messages import describe
+from keras_mot._warnings import warn
 from keras_mot.layers._children import children
 from keras_mot.layers._weights import WeightAxes, is_whole_layer
 from keras_mot.layers.own_weights import LeftAlone, own_weights, speaks_for_itself
@@ -196,10 +196,9 @@ def require_built(root, what):
         )
     if unbuilt:
         names = [layer.path or layer.name for layer in unbuilt]
-        warnings.warn(
+        warn(
             f"{len(names)} layers of '{root.name}' were never called and have no weights, such as '{names[0]}': they "
-            "are left alone. If the model uses them, call it once on data first.",
-            stacklevel=5,
+            "are left alone. If the model uses them, call it once on data first."
         )
 
 

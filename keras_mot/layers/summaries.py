@@ -4,12 +4,12 @@ import abc
 import inspect
 import os
 import time
-import warnings
 
 import keras
 
 from keras_mot._messages import describe
 from keras_mot._numbers import is_whole
+from keras_mot._warnings import warn
 
 
 class TransformSummaries(keras.callbacks.Callback, abc.ABC):
@@ -56,10 +56,9 @@ class TransformSummaries(keras.callbacks.Callback, abc.ABC):
         if unknown:
             raise TypeError(f"`{type(self).__name__}` has no argument {unknown}.")
         if others:
-            warnings.warn(
+            warn(
                 f"`{type(self).__name__}` writes what the technique does, no more: {sorted(others)} have no effect. "
-                "Pass a `keras.callbacks.TensorBoard` beside it for what that writes.",
-                stacklevel=4,
+                "Pass a `keras.callbacks.TensorBoard` beside it for what that writes."
             )
 
     @abc.abstractmethod

@@ -5,7 +5,6 @@ Pruning and clustering differ in the transforms that they attach, and in nothing
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Callable
 
 import keras
@@ -21,6 +20,7 @@ from keras_mot._keras import (
     set_input_shape,
 )
 from keras_mot._messages import describe
+from keras_mot._warnings import warn
 from keras_mot.layers._weights import is_only_depthwise
 from keras_mot.layers.attaching import (
     ANY,
@@ -170,7 +170,7 @@ class Technique:
         plan = suited if any(suited) else [config for config, _ in plan]
         stacks = self._check_plan(layer, found, plan, current)
         for item in left_alone_unknown(left_alone):
-            warnings.warn(f"Not {self.done}: layer '{item.path}'. {item.reason}.", stacklevel=4)
+            warn(f"Not {self.done}: layer '{item.path}'. {item.reason}.")
         self._warn_of_frozen([weight for weight, stack in zip(found, stacks, strict=True) if stack])
         target = layer if inplace else copy_model(layer)
         with strategy_scope(layer):
@@ -206,10 +206,9 @@ class Technique:
     def _warn_of_frozen(self, weights):
         frozen = [weight.path for weight in weights if not weight.variable.trainable]
         if frozen:
-            warnings.warn(
+            warn(
                 f"{len(frozen)} of {len(weights)} weights to be {self.done} are frozen, such as '{frozen[0]}': they "
-                f"are {self.done}, too, but do not train to make up for it. `overrides` can leave layers alone.",
-                stacklevel=5,
+                f"are {self.done}, too, but do not train to make up for it. `overrides` can leave layers alone."
             )
 
     def _check_plan(self, layer, found, plan, current):

@@ -96,7 +96,7 @@ def solved_layers(
         solved[id(weight)] = _solve(weight, kernel, option, moments)
 
     weights = [weight for weight, _, _ in chosen]
-    visit_in_order(model, weights, batches, visit, reference=reference, reference_weights=theirs)
+    visit_in_order(model, weights, batches, visit, reference=reference, reference_weights=theirs, title="factorizing")
     return [solved[id(weight)] if id(weight) in solved else alone(kernel, option) for weight, kernel, option in chosen]
 
 

@@ -1,12 +1,12 @@
 """What a factorization does to the layers of a model: a table, and the model that is made of it."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 
 import keras
 
 from keras_mot._tables import ShownAsTable
+from keras_mot._warnings import warn
 from keras_mot.graph.flat_copy import reasons_text
 
 
@@ -63,7 +63,7 @@ class FactorizationPlan(ShownAsTable):
         """
         if not self.rows:
             reasons = reasons_text(dict(self.skipped)) or "it has no kernels"
-            warnings.warn(f"Nothing is factorized: {reasons}.", stacklevel=2)
+            warn(f"Nothing is factorized: {reasons}.")
         return self._make()
 
     def _table(self):

@@ -1,7 +1,8 @@
 """When a metric has collapsed: more is lost than a recipe that suits a model loses."""
 
 import math
-import warnings
+
+from keras_mot._warnings import warn
 
 _LARGEST_LOSS = 0.1  # share of the float's value, of metrics of which more is better
 _LARGEST_GROWTH = 2.0  # times the float's value, of errors
@@ -45,8 +46,7 @@ def warn_of_collapse(result):
     if better:
         smallest = min(better, key=lambda stage: stage.zipped_bytes)
         way_out += f"; or take '{smallest.artifact.name}' ({result.metric_name} {smallest.metric:.4g})"
-    warnings.warn(
+    warn(
         f"By the last stage, '{last.name}', {', '.join(told)}: recipe '{result.recipe}' takes more than "
-        f"this model can give. {way_out}. `result.best()` chooses.",
-        stacklevel=4,
+        f"this model can give. {way_out}. `result.best()` chooses."
     )

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
+from keras_mot._warnings import warn
 
 
 def check_resumable(*models: keras.Model) -> None:
@@ -20,13 +21,12 @@ def check_resumable(*models: keras.Model) -> None:
         problem = _problem(model)
         if problem is None:
             continue
-        warnings.warn(
+        warn(
             f"This run cannot be resumed, and its checkpoints cannot be loaded: a saved copy of '{model.name}' "
             f"{problem} Register layers and functions of your own with `keras.saving.register_keras_serializable()`, "
             "and write a `Lambda` layer as a layer of your own (or call "
             "`keras.config.enable_unsafe_deserialization()`, if you trust where the function comes from). The run goes "
-            "on, but one that is stopped has to begin anew.",
-            stacklevel=4,
+            "on, but one that is stopped has to begin anew."
         )
         return
 

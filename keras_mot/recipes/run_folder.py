@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterator
 
 import keras
@@ -16,6 +15,7 @@ from keras_mot._files import is_left_over, replacing, writable_folder, write_tex
 from keras_mot._formats import KERAS, suffixes
 from keras_mot._keras import flatten_layers
 from keras_mot._lock import locked
+from keras_mot._warnings import warn
 from keras_mot.export.litert.ethos_u.compiling import ENDING as COMPILED
 from keras_mot.recipes import _run_log
 from keras_mot.recipes._resumable import reason
@@ -71,10 +71,9 @@ class RunFolder:
         self.stages = self._finished(0)
         found = next((problem for problem in self._intact if problem), None)
         if found:
-            warnings.warn(
+            warn(
                 f"{found} in '{self.path}': the stage is done again, and so are those after it, unless it comes out as "
-                "it was.",
-                stacklevel=2,
+                "it was."
             )
 
     def _finished(self, start):

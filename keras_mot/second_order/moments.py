@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_mot._keras import no_gradients
+from keras_mot._progress import progress_bar
 from keras_mot.second_order.matrices import WeightMatrices
 from keras_mot.second_order.walking import Walk, shown_calls, unrolled
 
@@ -120,6 +121,8 @@ def visit_in_order(
     around: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     around_reference: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     most_rows: Callable[[WeightMatrices], int] | None = None,
+    title: str = "layer by layer",
+    progress: bool | None = None,
 ) -> None:
     """Visits kernels in the order of the graph, each when those before it have been visited, and may have changed.
 
@@ -136,6 +139,8 @@ def visit_in_order(
         around_reference: the same for `reference`.
         most_rows: function from a kernel to about how many rows (samples and positions) are enough for it; those of
             each batch are drawn at random. By default, all are taken.
+        title: what is being done, for the progress bar.
+        progress: whether to show a progress bar; `None`: on a terminal.
 
     Raises:
         ValueError: if `reference` has another graph, inputs cannot be looked at, or some are not finite.
@@ -146,8 +151,11 @@ def visit_in_order(
     if other is not None:
         _check_same_graph(walk, other, model, reference)
     partners = {id(weight): partner for weight, partner in zip(weights, reference_weights)}  # noqa: B905
-    with unrolled(model), contextlib.nullcontext() if reference is None else unrolled(reference):
-        for stop in walk.stops(_unique(weight.layer for weight in weights)):
+    stops = walk.stops(_unique(weight.layer for weight in weights))
+    around_walks = contextlib.nullcontext() if reference is None else unrolled(reference)
+    with unrolled(model), around_walks, progress_bar(progress) as bar:
+        task = bar.add_task(title, total=len(stops))
+        for stop in stops:
             own = [weight for weight in weights if weight.layer is stop.layer]
             walk.go_to(stop.first)
             if other is not None:
@@ -157,6 +165,7 @@ def visit_in_order(
                 moments = _seen_at(walk, stop, weight, other, partners.get(id(weight)), most)
                 _check_finite(weight, moments)
                 visit(weight, moments)
+            bar.advance(task)
 
 
 def _seen_at(walk, stop, weight, other, partner, most):

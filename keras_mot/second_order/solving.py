@@ -1,11 +1,11 @@
 """Linear algebra on second moments: damping, the inverse's factor, and least squares with ridge."""
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
+from keras_mot._warnings import warn
 from keras_mot.second_order.moments import Moments
 
 _ATTEMPTS = 6  # each with ten times the damping of the one before
@@ -93,8 +93,7 @@ def warn_of_few_samples(paths: Sequence[str]) -> None:
     """Warns that the second moments of some kernels are of fewer rows than they have inputs."""
     if paths:
         shown = ", ".join(f"'{path}'" for path in list(paths)[:5]) + (", ..." if len(paths) > 5 else "")
-        warnings.warn(
+        warn(
             f"There are fewer samples than inputs of {shown}: what is solved there is damped, and lies near the "
-            "weights as they were. Give more samples.",
-            stacklevel=2,
+            "weights as they were. Give more samples."
         )

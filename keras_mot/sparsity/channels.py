@@ -5,13 +5,12 @@ channels of the next layers. Here it is read off the graph which channels are co
 merges, depthwise convolutions, batch normalization and flattening are passed without a rule for each architecture.
 """
 
-import warnings
-
 import keras
 import numpy as np
 from keras import layers
 
 from keras_mot._messages import describe
+from keras_mot._warnings import warn
 from keras_mot.graph import rewrite, trace
 from keras_mot.graph.channel_groups import ChannelGroups
 from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins, reasons_text, without_random_numbers
@@ -69,19 +68,17 @@ def remove_pruned_channels(model: keras.Model, exact: bool = True) -> keras.Mode
             break
         model, smaller = rewrite(model, channels.call), True
     if channels.stuck:
-        warnings.warn(f"Channels that are constant stay: {reasons_text(channels.stuck)}.", stacklevel=2)
+        warn(f"Channels that are constant stay: {reasons_text(channels.stuck)}.")
     elif not smaller and not channels.blocked:
-        warnings.warn(
+        warn(
             f"Nothing is removed: no channel of '{model.name}' is constant. Make whole channels zero before, by "
-            "`prune_channels`, or by `prune_low_magnitude` with `granularity=Channel()`.",
-            stacklevel=2,
+            "`prune_channels`, or by `prune_low_magnitude` with `granularity=Channel()`."
         )
     if channels.blocked:
         names = ", ".join(f"{count} before '{layer.name}'" for layer, count in channels.blocked.items())
-        warnings.warn(
+        warn(
             f"Pruned channels stay: {names}. Their constants are not zero, and a padded or transposed convolution sees "
-            "zeros beside them. `exact=False` removes those before padded ones, and changes results near the border.",
-            stacklevel=2,
+            "zeros beside them. `exact=False` removes those before padded ones, and changes results near the border."
         )
     return apart(model)
 

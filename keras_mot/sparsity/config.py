@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import warnings
 
 import keras
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from keras_mot._arrays import numpy_value
 from keras_mot._config import Config, check_hashable
 from keras_mot._messages import describe
+from keras_mot._warnings import warn
 from keras_mot.sparsity._gradients import collect_gradients
 from keras_mot.sparsity._moments import collect_moments
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest_with_floors
@@ -207,11 +207,10 @@ class PruningConfig(Config):
         reached, tolerance = _reached([mask for _, mask in members])
         if reached < target - tolerance:
             last = f"the last update was at step {step}, or other masks were loaded since"
-            warnings.warn(
+            warn(
                 f"'{members[0][0].path}' and {len(members) - 1} more weights are stripped at sparsity {reached:.3f}, "
                 f"below the schedule's final {target:.3f} of step {end}: "
-                f"{'the masks were loaded without their progress' if step < 0 else last}.",
-                stacklevel=5,
+                f"{'the masks were loaded without their progress' if step < 0 else last}."
             )
 
     def _floors(self, sizes):

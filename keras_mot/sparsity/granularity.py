@@ -9,7 +9,6 @@ sums over.
 import abc
 import dataclasses
 import math
-import warnings
 
 import keras
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from keras_mot._config import Config, EqualByConfig
 from keras_mot._messages import describe
 from keras_mot._numbers import is_whole
+from keras_mot._warnings import warn
 from keras_mot.layers import WeightAxes
 from keras_mot.sparsity._selection import NonFiniteScoreError, count_to_zero, keep_largest
 
@@ -197,10 +197,9 @@ class NofM(Config, Granularity):
         """The number of inputs must be a multiple of the group; with `fill`, a warning names those where it is not."""
         inputs = _inputs(shape, axes)
         if inputs % self.group and self.fill:
-            warnings.warn(
+            warn(
                 f"'{path}' of shape {tuple(shape)} has {inputs} inputs, no multiple of {self.group}: its last group is "
-                f"filled up with zeros, of which there are to be {self.zeros}, so that fewer of its weights are zero.",
-                stacklevel=2,
+                f"filled up with zeros, of which there are to be {self.zeros}, so that fewer of its weights are zero."
             )
         elif inputs % self.group:
             raise ValueError(

@@ -6,7 +6,6 @@ al., 2019, "Are Sixteen Heads Really Better than One?" (arXiv:1905.10650) take w
 """
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from keras_mot._arrays import numpy_value
 from keras_mot._keras import attention_projection
 from keras_mot._messages import describe
 from keras_mot._numbers import is_number, is_whole
+from keras_mot._warnings import warn
 from keras_mot.graph.batch_norm import scale_and_offset
 from keras_mot.graph.channel_groups import ChannelGroups
 from keras_mot.graph.flat_copy import apart, check_plain, flat_and_origins, reasons_text
@@ -98,7 +98,7 @@ def prune_channels(
             reasons[origins.of(call.operation).name] = f"there is no rule for {type(call.operation).__name__}"
     told = {name: why for name, why in reasons.items() if why != _OUTPUTS or not dead}
     if told and sparsity:
-        warnings.warn(f"These layers keep all their channels: {reasons_text(told)}.", stacklevel=2)
+        warn(f"These layers keep all their channels: {reasons_text(told)}.")
     return apart(flat)
 
 

@@ -6,7 +6,6 @@ model, whose layers before it have been refitted, are to be those of the origina
 arXiv:2208.11580, prune and correct layers so).
 """
 
-import warnings
 from typing import Any
 
 import keras
@@ -16,6 +15,7 @@ from keras_mot._arrays import numpy_value
 from keras_mot._keras import flatten_layers, forget_compilation
 from keras_mot._messages import describe
 from keras_mot._numbers import is_number, is_whole
+from keras_mot._warnings import warn
 from keras_mot.graph import trace
 from keras_mot.graph.agreement import outputs_to_judge_by, set_apart, warn_if_lost
 from keras_mot.graph.functional import as_functional
@@ -229,7 +229,9 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
         shift = np.einsum("gr,grc->gc", moments.first_crossed, goal) - np.einsum("gr,grc->gc", moments.first, after)
         offsets.add(weight, shift / moments.count)
 
-    visit_in_order(functional, weights, batches, visit, reference=reference, reference_weights=partners)
+    visit_in_order(
+        functional, weights, batches, visit, reference=reference, reference_weights=partners, title="refitting"
+    )
     warn_of_few_samples(few)
     zeros = 1 - np.mean(np.concatenate([mask.ravel() for mask in masks.values()]))
     warn_if_lost(functional, judged, expected, f"'{plain.name}' with {zeros:.0%} of zeros in its weights", _WAY_OUT)
@@ -263,17 +265,13 @@ def _warn_of_unknown(plain, weights, masks):
     looked_up = [weight.path for weight in unknown if has_role(weight.owner, LOOKS_UP)]
     left = [weight.path for weight in unknown if not has_role(weight.owner, LOOKS_UP)]
     if looked_up:
-        warnings.warn(
+        warn(
             f"Rows of a table are looked up one by one, and what is left of a row cannot make up for what is gone: "
             f"{looked_up} stay as pruning left them, and the layers behind make up for what they can. If outputs lose "
-            "too much, leave the table out, or factorize it.",
-            stacklevel=4,
+            "too much, leave the table out, or factorize it."
         )
     if left:
-        warnings.warn(
-            f"Not refitted, since what multiplies these weights is not known: {left}. They stay as pruning left them.",
-            stacklevel=4,
-        )
+        warn(f"Not refitted, since what multiplies these weights is not known: {left}. They stay as pruning left them.")
 
 
 def _take_over(result, plain, masks):

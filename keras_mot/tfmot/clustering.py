@@ -1,12 +1,12 @@
 """Clustering as TFMOT's scripts have it: the function, and the base class of a user's own layers."""
 
-import warnings
 from typing import Any
 
 import keras
 
 from keras_mot import clustering
 from keras_mot._keras import flatten_layers
+from keras_mot._warnings import warn
 from keras_mot.tfmot.single_layers import applied_to_each
 
 
@@ -21,10 +21,9 @@ def cluster_weights(to_cluster: Any, number_of_clusters: Any, *args: Any, **sett
     """
     for layer in flatten_layers(to_cluster) if isinstance(to_cluster, keras.layers.Layer) else ():
         if hasattr(layer, "get_clusterable_algorithm"):
-            warnings.warn(
+            warn(
                 f"`get_clusterable_algorithm` of '{layer.name}' is not asked: its weights are clustered like all "
-                "others. A method of your own is a `keras_mot.clustering.ClusteringMethod`, in a `ClusteringConfig`.",
-                stacklevel=2,
+                "others. A method of your own is a `keras_mot.clustering.ClusteringMethod`, in a `ClusteringConfig`."
             )
     return applied_to_each(clustering.cluster_weights, to_cluster, number_of_clusters, *args, **settings)
 

@@ -1,11 +1,11 @@
 """Pruning as TFMOT's scripts have it: they prune in groups what does not divide, and strip models never trained."""
 
-import warnings
 from typing import Any
 
 import keras
 
 from keras_mot import sparsity
+from keras_mot._warnings import warn
 from keras_mot.layers import strip, transformed_weights
 from keras_mot.tfmot.single_layers import applied_to_each
 from keras_mot.transforms import Mask
@@ -49,10 +49,9 @@ def strip_pruning(model: keras.layers.Layer, inplace: bool = False) -> keras.lay
     """
     masks = [weight.transform_of(Mask) for weight in transformed_weights(model)]
     if any(masks) and all(mask is None or (mask.updated_at < 0 and not mask.zeros()) for mask in masks):
-        warnings.warn(
+        warn(
             f"Nothing in '{model.name}' has been pruned yet: it is stripped as it was. Train it first, with `fit`, or "
-            "with `update_pruning_step(model)` after every step of a custom loop.",
-            stacklevel=2,
+            "with `update_pruning_step(model)` after every step of a custom loop."
         )
         return strip(model, inplace)
     return sparsity.strip_pruning(model, inplace)

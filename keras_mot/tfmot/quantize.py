@@ -1,6 +1,5 @@
 """The quantizing functions with TFMOT's arguments."""
 
-import warnings
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ from keras_mot import quantization
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import producer_of
 from keras_mot._messages import describe
+from keras_mot._warnings import warn
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, is_quantized
 from keras_mot.layers.copying import copy_model
 from keras_mot.layers.transformed import transformed_weights
@@ -60,10 +60,7 @@ def quantize_apply(
 
 def _warn_of_prefix(prefix):
     if prefix != _PREFIX:
-        warnings.warn(
-            f"`quantized_layer_name_prefix={prefix!r}` has no effect: layers keep the names that they have.",
-            stacklevel=3,
-        )
+        warn(f"`quantized_layer_name_prefix={prefix!r}` has no effect: layers keep the names that they have.")
 
 
 def fix_input_output_range(

@@ -5,12 +5,12 @@ called in front of our own rounding. Nothing is set on the layer, so that the tw
 """
 
 import dataclasses
-import warnings
 from typing import Any, ClassVar
 
 import keras
 
 from keras_mot import quantization
+from keras_mot._warnings import warn
 from keras_mot.graph.kinds import WEIGHTED, has_role
 from keras_mot.layers.finding import find_weights
 from keras_mot.quantization.lowering.table import lowering_of
@@ -140,7 +140,7 @@ def translated(config: QuantizeConfig, layer: keras.layers.Layer) -> Translated 
     if weighted and not activations:
         notes.append("its results are rounded as the scheme says, for an integer kernel returns integers")
     if notes:
-        warnings.warn(f"'{layer.name}' with `{type(config).__name__}`: {'; '.join(notes)}.", stacklevel=2)
+        warn(f"'{layer.name}' with `{type(config).__name__}`: {'; '.join(notes)}.")
     return Translated(settings, own, tuple(on_weights), called)
 
 

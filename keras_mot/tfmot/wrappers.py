@@ -1,7 +1,8 @@
 """TFMOT's wrappers by their names: no layer is wrapped here, and what asks whether one is gets told so."""
 
-import warnings
 from typing import Any
+
+from keras_mot._warnings import warn
 
 
 class NoWrapper(type):
@@ -9,7 +10,7 @@ class NoWrapper(type):
 
     def __instancecheck__(cls, instance: Any) -> bool:
         """Never; and warns, for what is done with wrappers only is not done then."""
-        warnings.warn(f"No layer is a `{cls.__name__}`: {cls.successor}", stacklevel=2)
+        warn(f"No layer is a `{cls.__name__}`: {cls.successor}")
         return False
 
     def __call__(cls, *args: Any, **kwargs: Any):

@@ -1,5 +1,8 @@
 """Second moments: in one pass, in graph order with what came before changed, and with a reference beside it."""
 
+import contextlib
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -78,6 +81,20 @@ def test_shared_layers_see_the_inputs_of_all_their_calls():
     visit_in_order(model, weights_of(model), [data], lambda weight, moments: seen.append(moments))
     np.testing.assert_allclose(seen[0].second[0], rows.T @ rows, rtol=1e-4)
     assert [moments.count for moments in seen] == [14, 7]
+
+
+def test_progress_has_a_step_for_each_layer(model, monkeypatch):
+    steps, shown = [], []
+
+    @contextlib.contextmanager
+    def bar(show):
+        shown.append(show)
+        yield types.SimpleNamespace(add_task=lambda *task, total: steps.append((*task, total)), advance=steps.append)
+
+    monkeypatch.setattr("keras_mot.second_order.moments.progress_bar", bar)
+    visit_in_order(model, weights_of(model), BATCHES, lambda weight, moments: None, title="rounding", progress=False)
+    assert steps == [("rounding", 3), None, None, None]
+    assert shown == [False]
 
 
 def test_layers_within_others_are_seen():

@@ -112,13 +112,6 @@ def _of_speed(variants, in_floats):
 
 
 def _of_integers(ranges, drift, in_floats):
-    clipped = sorted((row for row in ranges if row.clipped > _CLIPPED and not row.fixed), key=lambda row: -row.clipped)
-    if clipped:
-        yield Advice(
-            f"'{clipped[0].name}' clips {clipped[0].clipped:.1%} of the values that these data have there"
-            + (f", and so do {len(clipped) - 1} others to a lesser degree." if len(clipped) > 1 else "."),
-            "If accuracy fell, calibrate on more, and more typical, data; some estimators clip rare values on purpose.",
-        )
     unused = [row for row in ranges if not row.fixed and row.used < _UNUSED]
     if unused:
         row = min(unused, key=lambda each: each.used)
@@ -140,4 +133,11 @@ def _of_integers(ranges, drift, in_floats):
             f"{len(in_floats)} operator{'s' if len(in_floats) > 1 else ''} of the file compute"
             f"{'' if len(in_floats) > 1 else 's'} in floats.",
             "The reasons are below. A target that takes integers alone needs `strict=True`, which refuses such a file.",
+        )
+    clipped = sorted((row for row in ranges if row.clipped > _CLIPPED and not row.fixed), key=lambda row: -row.clipped)
+    if clipped:
+        yield Advice(
+            f"'{clipped[0].name}' clips {clipped[0].clipped:.1%} of the values that these data have there"
+            + (f", and so do {len(clipped) - 1} others to a lesser degree." if len(clipped) > 1 else "."),
+            "If accuracy fell, calibrate on more, and more typical, data; some estimators clip rare values on purpose.",
         )

@@ -6,6 +6,7 @@ from keras_mot.analysis.reporting.contents import ModelReport
 from keras_mot.analysis.reporting.markup import Markup, folded, join, name, prose, table, tag
 from keras_mot.analysis.reporting.pictures import Pictures
 from keras_mot.analysis.reporting.words import NOTHING, told
+from keras_mot.export.in_floats import by_layer
 
 _TABLE_ROWS = 400
 _FOLDED_FROM = 12  # rows
@@ -291,8 +292,8 @@ def floats(report: ModelReport) -> Markup:
     """What stayed in floats, and what techniques left alone, with the reasons."""
     parts = []
     if report.in_floats:
-        rows = [(operator, name(layer), reason) for operator, layer, reason in report.in_floats]
-        parts.append(table(("operator", "layer", "why it is in floats"), rows, words=3))
+        rows = [(operators, name(layer), reason) for operators, layer, reason in by_layer(report.in_floats)]
+        parts.append(table(("operators", "layer", "why they are in floats"), rows, words=3))
     elif report.after.weights == "integer":
         parts.append(tag("p", "All between input and output is computed in integers."))
     if report.left_alone:

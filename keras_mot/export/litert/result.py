@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from keras_mot.export import in_floats
 from keras_mot.export.litert.ethos_u.compiling import EthosUFile
 from keras_mot.export.litert.micro.runner import MicroRunner
 from keras_mot.export.litert.micro.weights.choice import CompressedWeight
@@ -106,7 +107,7 @@ class LiteRTExport:
             f"  batch size: {batch} ({self.batch_reason})\n"
             f"  engine: {self.engine}"
             + self._on_device()
-            + "".join(f"\n  in floats: {name} ({result}): {reason}" for name, result, reason in self.float_operators)
+            + "".join(f"\n  in floats: {line}" for line in in_floats.lines(self.float_operators))
         )
 
     def _on_device(self):

@@ -1,13 +1,13 @@
 """Runs a `.tflite` file in the LiteRT runtime."""
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from keras_mot._messages import describe
+from keras_mot._warnings import warn
 from keras_mot.export.dependencies import require
 from keras_mot.export.litert.isolation import open_interpreter
 from keras_mot.export.litert.litert_file import has_blocks, parse_content, read_content, reads
@@ -67,16 +67,14 @@ class LiteRTRunner(FileRunner):
                 "it by `keras_mot.export.MicroRunner`, or export it with `compress_weights=False`."
             )
         if kernels == "reference" and reads("SUM", "INT8", parsed):
-            warnings.warn(
+            warn(
                 f"{self._label} sums numbers of 8 bits. The reference kernel of LiteRT (2.3 and before) takes them for "
-                "unsigned ones (LiteRT's issue 4079), and what follows is wrong; its default kernels compute it right.",
-                stacklevel=2,
+                "unsigned ones (LiteRT's issue 4079), and what follows is wrong; its default kernels compute it right."
             )
         if kernels == "reference" and has_blocks(parsed):
-            warnings.warn(
+            warn(
                 f"{self._label} has weights in blocks, which XNNPACK computes with. The reference kernels of LiteRT "
-                "(2.3 and before) return zeros for them.",
-                stacklevel=2,
+                "(2.3 and before) return zeros for them."
             )
         with self._blaming("load"):
             self._interpreter = open_interpreter(content, num_threads, kernels)

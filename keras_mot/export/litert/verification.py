@@ -1,12 +1,12 @@
 """Compares what a `.tflite` file computes with what the Keras model computes."""
 
 import dataclasses
-import warnings
 
 import keras
 import numpy as np
 
 from keras_mot._keras import no_gradients
+from keras_mot._warnings import warn
 from keras_mot.data.arrays import is_finite
 from keras_mot.export.litert.isolation import trust
 from keras_mot.export.litert.judging import RULES, Rule, judge, log_odds
@@ -166,12 +166,11 @@ class Verifier:
         return len(judged) == len(expected) and all(each.problem is None for each in judged)
 
     def _warn_of_amplified(self, judged):
-        warnings.warn(
+        warn(
             f"On reference kernels, the file does what '{self.model.name}' does. On this machine's kernels, which "
             f"round in other places, outputs differ by up to {judged.error:.3g} where the largest is "
             f"{judged.magnitude:.3g} ({judged.decibels:.0f} dB): the model makes much of single steps of rounding. "
-            "Measure its accuracy with `LiteRTRunner`; more bits (`INT16X8`) or layers in floats make it steadier.",
-            stacklevel=2,
+            "Measure its accuracy with `LiteRTRunner`; more bits (`INT16X8`) or layers in floats make it steadier."
         )
 
     def _keras_outputs(self):

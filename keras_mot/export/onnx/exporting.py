@@ -12,6 +12,7 @@ from keras_mot._files import writable_file, write_bytes
 from keras_mot._messages import describe
 from keras_mot.data.naming import unique_names
 from keras_mot.data.typical_samples import remembered
+from keras_mot.export import in_floats
 from keras_mot.export.dependencies import check_installed
 from keras_mot.export.litert import checks
 from keras_mot.export.litert.exporting import export_litert, output_steps, verification_inputs
@@ -91,7 +92,7 @@ class OnnxExport:
         return (
             f"{self.path}: {self.bytes:,} bytes, {self.weights} weights, {self.verification}\n"
             f"  batch size: {batch}; runtime: {self.runtime}"
-            + "".join(f"\n  in floats: {name} ({result}): {reason}" for name, result, reason in self.float_operators)
+            + "".join(f"\n  in floats: {line}" for line in in_floats.lines(self.float_operators))
         )
 
 

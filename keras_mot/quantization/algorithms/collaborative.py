@@ -5,11 +5,11 @@ has to be read off. What is here serves models that come without, and TFMOT's us
 """
 
 import dataclasses
-import warnings
 
 import numpy as np
 
 from keras_mot._arrays import numpy_value
+from keras_mot._warnings import warn
 from keras_mot.clustering import ClusteringConfig
 from keras_mot.layers.attaching import attach
 from keras_mot.layers.finding import find_weights
@@ -94,24 +94,21 @@ def read_off_transforms(model, scheme):
 
 def _warn_of_what_is_not_kept(model, scheme, masked, clustered, dropped):
     if scheme.preserve_clusters and not clustered and not dropped:
-        warnings.warn(
+        warn(
             f"`preserve_clusters` was asked for, but no weight of '{model.name}' has shared values: it is trained as "
-            "without. Cluster it first.",
-            stacklevel=2,
+            "without. Cluster it first."
         )
     if dropped:
-        warnings.warn(
+        warn(
             f"The shared values of {', '.join(dropped)} are not kept: weights are, that have at most {MOST_VALUES} "
             "different values, or as many in each channel. Quantize the clustered model before it is stripped, which "
-            "keeps all.",
-            stacklevel=2,
+            "keeps all."
         )
     # A clustered model need not be pruned: TFMOT's scheme for these asks for both.
     if scheme.preserve_sparsity and not masked and not clustered:
-        warnings.warn(
+        warn(
             f"`preserve_sparsity` was asked for, but no weight of '{model.name}' has a zero: it is trained as without. "
-            "Prune it first.",
-            stacklevel=2,
+            "Prune it first."
         )
 
 

@@ -43,7 +43,9 @@ def weights_to_round(model: keras.Model) -> list[TransformedWeight]:
     return [weight for weight in transformed_weights(model) if _rounding_of(weight) is not None]
 
 
-def round_in_order(model: keras.Model, batches: Sequence[Any], move_biases: bool = True) -> None:
+def round_in_order(
+    model: keras.Model, batches: Sequence[Any], move_biases: bool = True, progress: bool | None = None
+) -> None:
     """Chooses the integers of all weights whose rounding needs data, in place.
 
     What a layer should return is what it returns in floats, with activations cut off at their ranges: so weights make
@@ -54,6 +56,7 @@ def round_in_order(model: keras.Model, batches: Sequence[Any], move_biases: bool
         batches: inputs as the model takes them; some hundred samples. Of large models, as many are used as memory
             suffices for.
         move_biases: whether biases may change.
+        progress: whether to show a progress bar; `None`: on a terminal.
 
     Raises:
         ValueError: if inputs of a layer are NaN or infinite.
@@ -86,6 +89,8 @@ def round_in_order(model: keras.Model, batches: Sequence[Any], move_biases: bool
         reference_weights=[other for _, other in pairs],
         around_reference=lambda: _cut_off(reference),
         most_rows=lambda weight: max(_ROWS, _ROWS_FOR_EACH * weight.shape[1]),
+        title="rounding",
+        progress=progress,
     )
     warn_of_few_samples(few)
 

@@ -3,11 +3,10 @@
 Judged are the outputs on calibration data, by their signal-to-noise ratio and by the decisions that follow from them.
 """
 
-import warnings
-
 import keras
 import numpy as np
 
+from keras_mot._warnings import warn
 from keras_mot.data.naming import input_name
 from keras_mot.graph.agreement import (
     Verdict,
@@ -59,10 +58,9 @@ def warn_if_useless(passes, batches, expected, received, origin, trained=False, 
     weights, place = _blamed(passes, first_batches(batches, _BLAMED_ON), worst.output)
     if trained and (weights or place is None):
         return
-    warnings.warn(
+    warn(
         f"The integer form of '{passes.model.name}' is of little use. On the calibration data, against the float model"
-        f", {told(worst, passes.model)}. {_cause(graph, origin, weights, place, batches)}",
-        stacklevel=5,
+        f", {told(worst, passes.model)}. {_cause(graph, origin, weights, place, batches)}"
     )
 
 

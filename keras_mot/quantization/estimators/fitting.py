@@ -124,7 +124,7 @@ class Fitting:
                 self._choose_estimator(passes, samples)
         expected = passes.outputs(samples.head, rounding=(), floats=True)  # before any bias moves
         if by_data:
-            round_in_order(simulation, samples.seen, move_biases=asked.correct_biases is not False)
+            round_in_order(simulation, samples.seen, asked.correct_biases is not False, asked.progress)
             passes.weights_changed()
         if asked.correct_biases is None:
             outputs = _where_it_helps(passes, samples.head, lambda: _correct(simulation, samples.head), expected)

@@ -2,13 +2,13 @@
 
 import heapq
 import itertools
-import warnings
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_mot._arrays import to_numpy
+from keras_mot._warnings import warn
 from keras_mot.data.arrays import joined, part, sample_count, slices
 from keras_mot.data.inputs import checked_inputs, fixed_batch_size, is_function, labelled_batches
 from keras_mot.data.pairs import first
@@ -182,10 +182,9 @@ def _limited(batches, most, whole):
     left = _MOST if most is None else most
     for inputs, labels in batches:
         if left <= 0:
-            warnings.warn(
+            warn(
                 f"The calibration data go on after {_MOST} samples, and may have no end: calibration stops there. Some "
-                "hundred typical samples are enough. `max_samples` of `Calibration` takes more of them, or fewer.",
-                stacklevel=2,
+                "hundred typical samples are enough. `max_samples` of `Calibration` takes more of them, or fewer."
             )
             return
         if sample_count(inputs) > left and not whole:
@@ -208,8 +207,7 @@ def _warn_of_sameness(model, batches):
         same = all(array.shape[1:] == first.shape[1:] and (array == first).all() for array in arrays)
         if same and (constant or samples > 1):
             values = f", {first.min():g} everywhere" if constant else ""
-            warnings.warn(
+            warn(
                 f"The calibration data of input '{tensor.name}' is the same in all samples{values}: the ranges that "
-                "follow from it will not suit real inputs. Give some hundred typical ones.",
-                stacklevel=2,
+                "follow from it will not suit real inputs. Give some hundred typical ones."
             )

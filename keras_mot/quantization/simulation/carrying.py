@@ -5,13 +5,13 @@ entry of the palette stands for each value, go the same way.
 """
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
+from keras_mot._warnings import warn
 from keras_mot.clustering import ClusteringConfig
 from keras_mot.graph.origins import Origins
 from keras_mot.layers.finding import FoundWeight, find_weights
@@ -74,10 +74,9 @@ class CarriedWeight:
             codebook.assign(palette, self.entries)
             return
         # Channels have been multiplied by factors of both signs, which no positive scale undoes.
-        warnings.warn(
+        warn(
             f"The shared values of '{path}' are chosen anew: a batch normalization with negative factors, "
-            "or one scale for the whole weight, makes more of them.",
-            stacklevel=2,
+            "or one scale for the whole weight, makes more of them."
         )
         config = codebook.updater or ClusteringConfig(codebook.number_of_clusters, per_channel=codebook.per_channel)
         config.choose_centroids(codebook, value)

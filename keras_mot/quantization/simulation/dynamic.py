@@ -5,13 +5,13 @@ computes as in the given model.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
 from keras_mot._keras import producer_of
+from keras_mot._warnings import warn
 from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import LOOKS_UP, has_role, kernel_of, kind_of
 from keras_mot.graph.model_graph import Graph
@@ -122,11 +122,10 @@ def warn_of_floats(name: str, model: keras.Model, bits: Mapping[int, int]) -> No
     floats = sum(size for size, each in sizes.values() if each == 32)
     taken = sum(size * each // 8 for size, each in sizes.values())
     if floats and taken > _MUCH * weights:
-        warnings.warn(
+        warn(
             f"'{name}' keeps {floats:,} of its {weights:,} weights in floats: dynamic ranges are for dense layers and "
             f"embeddings alone. They take {taken:,} bytes; with `INT8` (`--scheme int8` on the command line) all take "
-            f"{weights:,}.",
-            stacklevel=2,
+            f"{weights:,}."
         )
 
 

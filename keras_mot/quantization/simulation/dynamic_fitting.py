@@ -1,6 +1,5 @@
 """What data decide of a model with dynamic ranges: the integers of its weights, and that it still is of use."""
 
-import warnings
 from typing import Any
 
 import keras
@@ -8,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_mot._keras import no_gradients
+from keras_mot._warnings import warn
 from keras_mot.data.typical_samples import remember
 from keras_mot.quantization.algorithms.rounding_in_order import round_in_order, weights_to_round
 from keras_mot.quantization.estimators.calibrating import in_floats
@@ -38,7 +38,7 @@ def fit_dynamic(simulation: keras.Model, fitting: Any) -> None:
         samples = Recorded(samples)
         for _ in samples:  # all are gone through, so that those that are kept are of all
             pass
-        round_in_order(simulation, samples.seen, move_biases=asked.correct_biases is not False)
+        round_in_order(simulation, samples.seen, asked.correct_biases is not False, asked.progress)
     if not fitting.trained:
         _warn_if_useless(simulation, samples.head)
 
@@ -50,12 +50,11 @@ def _warn_if_useless(simulation, batches):
     for name, wanted, found in zip(simulation.output_names, expected, received, strict=True):
         signal, noise = float(np.var(wanted)), float(np.mean((found - wanted) ** 2))
         if noise > 0 and 10 * np.log10(max(signal, 1e-30) / noise) < _LEAST:
-            warnings.warn(
+            warn(
                 f"'{simulation.name}' with weights of so few bits is of little use: on the calibration data, output "
                 f"'{name}' is {10 * np.log10(max(signal, 1e-30) / noise):.1f} dB above its difference from the float "
                 "model's. More bits, blocks (`block_size=32`), or layers with more bits or in floats (`overrides`) "
-                "bring it nearer.",
-                stacklevel=6,
+                "bring it nearer."
             )
 
 

@@ -1,9 +1,8 @@
 """The class of a quantized model: that of the user's model, if it says how models are trained."""
 
-import warnings
-
 import keras
 
+from keras_mot._warnings import warn
 from keras_mot.graph.functional import as_functional
 from keras_mot.layers.transformed import plain_class
 
@@ -26,10 +25,9 @@ def of_class_of(model: keras.Model, quantized: keras.Model) -> keras.Model:
     makes_itself = any("__init__" in vars(each) for each in own if issubclass(each, keras.Model))
     if as_functional(model) is model and not makes_itself:
         return plain_class(model)(quantized.input, quantized.output, name=quantized.name)
-    warnings.warn(
+    warn(
         f"The quantized model is a plain functional one, without the {' and '.join(methods)} of "
         f"{plain_class(model).__name__}: it trains as `compile` says. To train it in the other way, give it to a model "
-        "that has these methods and calls it.",
-        stacklevel=2,
+        "that has these methods and calls it."
     )
     return quantized

@@ -6,13 +6,13 @@ dense layers give into heads, and layers of one's own that compute with sizes, d
 
 import dataclasses
 import itertools
-import warnings
 from typing import Any
 
 import keras
 from keras import layers
 
 from keras_mot._keras import calls_anywhere
+from keras_mot._warnings import warn
 from keras_mot.data.inputs import checked_inputs, labelled_batches
 from keras_mot.data.naming import input_name
 from keras_mot.data.pairs import first
@@ -112,10 +112,9 @@ def with_known_sizes(flat: Any, known: Any, waiting: list) -> Any:
         return flat
     listed = ", ".join(f"{input_name(tensor)} {tuple(tensor.shape)}" for tensor in known.model.inputs)
     names = ", ".join(f"'{layer.name}'" for layer in helped[:3]) + (" and others" if len(helped) > 3 else "")
-    warnings.warn(
+    warn(
         f"'{flat.model.name}' leaves sizes of its inputs open, and {names} can compute in integers with known sizes "
         f"alone. The quantized model takes those of the calibration data: {listed}. Give data of the sizes that it "
-        "will be used with; to keep sizes open, leave these layers in floats (`overrides={...: None}`).",
-        stacklevel=2,
+        "will be used with; to keep sizes open, leave these layers in floats (`overrides={...: None}`)."
     )
     return known

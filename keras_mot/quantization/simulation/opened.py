@@ -1,13 +1,13 @@
 """The user's model as one flat graph of layers that are copies: what quantization works on."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from keras_mot._keras import forgetting_calls
+from keras_mot._warnings import warn
 from keras_mot.graph.opening import open_model
 from keras_mot.graph.origins import Origins
 from keras_mot.graph.rewrite import everything_of, flatten_with_origins, operations_of
@@ -53,32 +53,26 @@ def warn_of(flat: FlatModel, model: keras.Model, asked: Callable[[Any], bool], t
     closed = [(layer, reason) for layer, reason in flat.closed if not asked(layer)]
     if closed:
         listed = "".join(f"\n  {_described(layer)}: {reason}" for layer, reason in closed)
-        warnings.warn(
-            f"Some layers of '{model.name}' stay as they are, in floats, since they could not be taken apart:{listed}",
-            stacklevel=2,
-        )
+        warn(f"Some layers of '{model.name}' stay as they are, in floats, since they could not be taken apart:{listed}")
     fixed = [variable.path for variable in flat.fixed if variable.trainable]
     if trained and fixed:
-        warnings.warn(
+        warn(
             f"These weights of '{model.name}', which its layers compute with in their own `call`, are constants of the "
-            f"quantized model, and are not trained: {', '.join(fixed)}.",
-            stacklevel=2,
+            f"quantized model, and are not trained: {', '.join(fixed)}."
         )
     if trained and flat.apart:
         names = ", ".join(flat.apart)
-        warnings.warn(
+        warn(
             f"These weights of '{model.name}' are used by a layer that holds them and by others: {names}. The "
-            "quantized model has a weight for each use; they begin alike, and are trained apart.",
-            stacklevel=2,
+            "quantized model has a weight for each use; they begin alike, and are trained apart."
         )
     if flat.lost:
         listed = "".join(f"\n  {_described(layer)}: {what}" for layer, what in flat.lost)
-        warnings.warn(
+        warn(
             f"Some layers of '{model.name}' do something in training alone, in their own `call`. The quantized model "
             f"computes what they do in inference, in training too:{listed}\nPut what is for training into a layer of "
             "its own that otherwise returns its input, as `Dropout` does: then it is kept. Or leave the layer whole, "
-            "in floats, by `overrides={layer: None}`.",
-            stacklevel=2,
+            "in floats, by `overrides={layer: None}`."
         )
 
 

@@ -6,6 +6,7 @@ import keras
 
 from keras_mot._keras import flatten_layers
 from keras_mot._messages import shortened
+from keras_mot._warnings import warn
 from keras_mot.layers.duplicating import is_of_keras
 from keras_mot.layers.transformed import plain_class
 
@@ -25,12 +26,11 @@ def warn_of_unsavable(quantized: keras.Model, user_name: str) -> None:
         f"\n  '{layer.name}' ({plain_class(layer).__name__}): {why}" for layer, why in found if why is not None
     )
     if listed:
-        warnings.warn(
+        warn(
             f"The quantized '{user_name}' trains and exports, but loads from no `.keras` file: these layers "
             f"of yours cannot be made again from what their `get_config` returns:{listed}\nTo go on later, save its "
             "weights alone, `quantized.save_weights('name.weights.h5')`, quantize the float model again as now, and "
-            "`load_weights` into that; or give these layers a `get_config` that returns the arguments of `__init__`.",
-            stacklevel=3,
+            "`load_weights` into that; or give these layers a `get_config` that returns the arguments of `__init__`."
         )
 
 

@@ -1,13 +1,13 @@
 """What is attached to the weights of a quantized model: a rounding, behind the mask and the codebook that it had."""
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
+from keras_mot._warnings import warn
 from keras_mot.graph.kinds import LOOKS_UP, has_role
 from keras_mot.layers.attaching import attach
 from keras_mot.layers.finding import FoundWeight
@@ -133,9 +133,8 @@ def warn_of_merged_values(simulation):
         if 0 < left < values:
             merged.append(f"'{weight.path}' ({values} values, {left} integers)")
     if merged:
-        warnings.warn(
+        warn(
             f"Some shared values become the same integer in {', '.join(merged)}: a weight with shared values has one "
             "scale, and these lie closer together than a step of it. `cluster_per_channel=True` keeps a scale for each "
-            "channel; more `weight_bits` make steps smaller.",
-            stacklevel=4,
+            "channel; more `weight_bits` make steps smaller."
         )
