@@ -62,6 +62,8 @@ _EMPTY = "`{}` is empty; at least one sample is needed."
 
 def is_iterable_of_batches(data: Any) -> bool:
     """Whether data can be gone through, and is no text, array or dictionary of arrays."""
+    if isinstance(data, keras.utils.PyDataset):  # whatever attributes a class of the user's has
+        return True
     return hasattr(data, "__iter__") and not isinstance(data, str | bytes | dict) and not hasattr(data, "shape")
 
 

@@ -24,6 +24,7 @@ from keras_mot.second_order import (
     gather_moments,
     matrices_of,
     parts_of,
+    thinned,
     visit_in_order,
     warn_of_few_samples,
 )
@@ -60,7 +61,8 @@ def second_moments(
     few = []
     for numbers in parts_of([[weight] for weight in weights]):
         part = [weights[number] for number in numbers]
-        for weight, moments in zip(part, gather_moments(model, part, batches), strict=True):
+        looked_at = [thinned(weight, len(batches)) for weight in part]
+        for weight, moments in zip(part, gather_moments(model, looked_at, batches), strict=True):
             few += [weight.path] if are_few(moments) else []
             used = moments if bias_of(weight.layer, weight.shape[2]) is None else moments.centered()
             yield weight, _shrunk(used)
@@ -89,15 +91,17 @@ def solved_layers(
         next(each for each in matrices_of(partners[weight.layer.name]) if each.key == weight.key)
         for weight, _, _ in chosen
     ]
-    by_id, solved = {id(weight): (kernel, option) for weight, kernel, option in chosen}, {}
+    by_id, solved = {id(kernel.variable): (kernel, option) for _, kernel, option in chosen}, {}
 
     def visit(weight, moments):
-        kernel, option = by_id[id(weight)]
-        solved[id(weight)] = _solve(weight, kernel, option, moments)
+        kernel, option = by_id[id(weight.variable)]
+        solved[id(weight.variable)] = _solve(weight, kernel, option, moments)
 
-    weights = [weight for weight, _, _ in chosen]
+    weights, theirs = (
+        [thinned(each, len(batches)) for each in own] for own in ([weight for weight, _, _ in chosen], theirs)
+    )
     visit_in_order(model, weights, batches, visit, reference=reference, reference_weights=theirs, title="factorizing")
-    return [solved[id(weight)] if id(weight) in solved else alone(kernel, option) for weight, kernel, option in chosen]
+    return [solved.get(id(kernel.variable)) or alone(kernel, option) for _, kernel, option in chosen]
 
 
 def bias_of(layer: keras.layers.Layer, outputs: int) -> keras.Variable | None:

@@ -4,7 +4,7 @@ H = X'X of a layer's inputs X says what a change D of its kernel does to its out
 D'HD. Rounding, pruning, refitting and sensitivities are chosen by it.
 """
 
-from keras_mot.second_order.matrices import WeightMatrices, matrices_of
+from keras_mot.second_order.matrices import WeightMatrices, matrices_of, thinned
 from keras_mot.second_order.moments import Moments, gather_moments, visit_in_order
 from keras_mot.second_order.parts import parts_of
 from keras_mot.second_order.solving import Solved, are_few, damped, inverse_factor, least_squares, warn_of_few_samples
@@ -23,6 +23,7 @@ __all__ = [
     "least_squares",
     "matrices_of",
     "parts_of",
+    "thinned",
     "visit_in_order",
     "warn_of_few_samples",
 ]

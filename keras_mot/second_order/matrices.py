@@ -5,6 +5,7 @@ a matrix of weights. Here both are taken out of their layers, so that methods kn
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,9 @@ from keras_mot.graph.functional import is_a
 from keras_mot.graph.kinds import WEIGHTED, kernel_of, kind_of
 from keras_mot.layers import find_weights, transformed_weights
 from keras_mot.second_order.patches import convolution_patches, transposed_patches
+
+_ROWS, _ROWS_FOR_EACH = 1 << 16, 32  # that are enough
+_FEW, _ROWS_OF_FEW = 64, 1 << 14  # inputs of an output
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,8 +38,9 @@ class WeightMatrices:
             none.
         grouped: whether groups are blocks of the columns of the kernel, as of convolutions with `groups`.
         part: the slice of the kernel's last axis that is meant.
-        rows_of: function from the arguments of a call of the layer to its inputs: float32 array of shape (groups,
-            samples and positions, rows).
+        gather: function from `pick` and the arguments of a call of the layer to its inputs.
+        pick: function from the number of samples and positions of a call to the numbers of those that are looked at,
+            or `None` for all.
     """
 
     layer: keras.layers.Layer
@@ -45,7 +50,20 @@ class WeightMatrices:
     axes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     grouped: bool
     part: slice
-    rows_of: Callable[..., np.ndarray]
+    gather: Callable[..., np.ndarray]
+    pick: Callable[[int], np.ndarray | None] = lambda count: None
+
+    def rows_of(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        """The inputs of the kernel in a call of the layer.
+
+        Args:
+            *args: the arguments of the call.
+            **kwargs: the others.
+
+        Returns:
+            Float32 array of shape (groups, samples and positions, rows).
+        """
+        return self.gather(self.pick, *args, **kwargs)
 
     @property
     def path(self) -> str:
@@ -85,6 +103,32 @@ class WeightMatrices:
         return result
 
 
+def thinned(weight: WeightMatrices, batches: int, rows: int | None = None) -> WeightMatrices:
+    """The same kernel, of whose inputs some positions are looked at: neighbouring ones say much the same.
+
+    Args:
+        weight: a kernel.
+        batches: how many batches there are.
+        rows: how many rows (samples and positions) of all batches are enough. By default 65,536, or 32 for each input
+            of an output if these are more; 16,384 for depthwise kernels, which are a few numbers for each channel.
+
+    Returns:
+        A `WeightMatrices` that shows the same positions of the first batch, the second and so on whatever the values
+        are, so that two models can be looked at side by side, each with one of its own.
+    """
+    groups, inputs, _ = weight.shape
+    if rows is None:
+        rows = _ROWS_OF_FEW if groups > 1 and inputs <= _FEW else max(_ROWS, _ROWS_FOR_EACH * inputs)
+    number, most = itertools.count(), -(-rows // max(batches, 1))
+
+    def pick(count):
+        if count <= most:
+            return None
+        return np.sort(np.random.default_rng([next(number), count]).choice(count, most, replace=False))
+
+    return dataclasses.replace(weight, pick=pick)
+
+
 def matrices_of(layer: keras.layers.Layer) -> list[WeightMatrices]:
     """The kernels of one layer as matrices: several for separable convolutions and for the cells of recurrent layers.
 
@@ -117,10 +161,10 @@ def _dense(layer, axes):
     kernel = kernel_of(layer)
     rows, columns = (_count(kernel.shape, group) for group in (axes.inputs, axes.outputs))
 
-    def rows_of(inputs, *args, **kwargs):
-        return _array(inputs).reshape(1, -1, rows)
+    def gather(pick, inputs, *args, **kwargs):
+        return _some(_array(inputs).reshape(1, -1, rows), pick)
 
-    return [_matrices(layer, kernel, (1, rows, columns), ((), axes.inputs, axes.outputs), rows_of)]
+    return [_matrices(layer, kernel, (1, rows, columns), ((), axes.inputs, axes.outputs), gather)]
 
 
 def _einsum(layer):
@@ -136,15 +180,15 @@ def _einsum(layer):
     axes = tuple(tuple(kernel.index(letter) for letter in letters) for letters in (groups, summed, columns))
     before, dots, after = first.partition("...")
 
-    def rows_of(inputs, *args, **kwargs):
+    def gather(pick, inputs, *args, **kwargs):
         values = _array(inputs)
         open_axes = values.ndim - len(before) - len(after) if dots else 0
         letters = [*before, *range(open_axes), *after]
         rest = [letter for letter in letters if letter not in groups and letter not in summed]
         order = [letters.index(letter) for letter in (*groups, *rest, *summed)]
-        return values.transpose(order).reshape(shape[0], -1, shape[1])
+        return _some(values.transpose(order).reshape(shape[0], -1, shape[1]), pick)
 
-    return _matrices(layer, layer.kernel, shape, axes, rows_of)
+    return _matrices(layer, layer.kernel, shape, axes, gather)
 
 
 # --- convolutions
@@ -157,12 +201,10 @@ def _convolution(layer, axes):
     rows = _count(kernel.shape, (*positions, *axes.inputs))
     shape = (groups, rows, _count(kernel.shape, axes.outputs) // groups)
 
-    def rows_of(inputs, *args, **kwargs):
-        return _grouped_rows(_patches(layer, _channels_last(layer, _array(inputs))), rank, groups)
+    def gather(pick, inputs, *args, **kwargs):
+        return _grouped_rows(_patches(layer, _channels_last(layer, _array(inputs))), rank, groups, pick)
 
-    return [
-        _matrices(layer, kernel, shape, ((), (*positions, *axes.inputs), axes.outputs), rows_of, grouped=groups > 1)
-    ]
+    return [_matrices(layer, kernel, shape, ((), (*positions, *axes.inputs), axes.outputs), gather, grouped=groups > 1)]
 
 
 def _depthwise(layer, axes=None, kernel=None, key=None):
@@ -171,10 +213,10 @@ def _depthwise(layer, axes=None, kernel=None, key=None):
     positions = tuple(range(rank))
     shape = (kernel.shape[rank], _count(kernel.shape, positions), kernel.shape[rank + 1])
 
-    def rows_of(inputs, *args, **kwargs):
-        return _grouped_rows(_patches(layer, _channels_last(layer, _array(inputs))), rank, shape[0])
+    def gather(pick, inputs, *args, **kwargs):
+        return _grouped_rows(_patches(layer, _channels_last(layer, _array(inputs))), rank, shape[0], pick)
 
-    return [_matrices(layer, kernel, shape, ((rank,), positions, (rank + 1,)), rows_of, key=key)]
+    return [_matrices(layer, kernel, shape, ((rank,), positions, (rank + 1,)), gather, key=key)]
 
 
 def _separable(layer, axes):
@@ -182,14 +224,14 @@ def _separable(layer, axes):
     pointwise, rank = layer.pointwise_kernel, len(layer.kernel_size)
     shape = (1, pointwise.shape[-2], pointwise.shape[-1])
 
-    def rows_of(inputs, *args, **kwargs):
+    def gather(pick, inputs, *args, **kwargs):
         kernel = _used(layer, layer.depthwise_kernel)
         # Channel by channel, its `depth_multiplier` outputs side by side, as the pointwise kernel numbers them.
-        middle = np.matmul(depthwise.rows_of(inputs), depthwise.to_matrices(kernel))
+        middle = np.matmul(depthwise.gather(pick, inputs), depthwise.to_matrices(kernel))
         return np.moveaxis(middle, 0, 1).reshape(1, -1, shape[1])
 
     axes = ((), (*range(rank), rank), (rank + 1,))
-    return [depthwise, _matrices(layer, pointwise, shape, axes, rows_of, key="pointwise_kernel")]
+    return [depthwise, _matrices(layer, pointwise, shape, axes, gather, key="pointwise_kernel")]
 
 
 def _transposed(layer, axes):
@@ -197,7 +239,7 @@ def _transposed(layer, axes):
     positions = tuple(range(rank))
     shape = (1, _count(kernel.shape, (*positions, *axes.inputs)), _count(kernel.shape, axes.outputs))
 
-    def rows_of(inputs, *args, **kwargs):
+    def gather(pick, inputs, *args, **kwargs):
         values = _array(inputs)
         lengths = tuple(layer.compute_output_shape(values.shape))
         lengths = lengths[1:-1] if layer.data_format == "channels_last" else lengths[2:]
@@ -207,23 +249,33 @@ def _transposed(layer, axes):
         spread = transposed_patches(
             values, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding, lengths, extra
         )
-        return _grouped_rows(spread, rank, 1)
+        return _grouped_rows(spread, rank, 1, pick)
 
-    return [_matrices(layer, kernel, shape, ((), (*positions, *axes.inputs), axes.outputs), rows_of)]
+    return [_matrices(layer, kernel, shape, ((), (*positions, *axes.inputs), axes.outputs), gather)]
 
 
 def _patches(layer, values):
     return convolution_patches(values, layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding)
 
 
-def _grouped_rows(patches, rank, groups):
+def _grouped_rows(patches, rank, groups, pick):
     """Patches (samples, *positions, *kernel, channels) as (groups, samples and positions, kernel and channels)."""
     *outer, channels = patches.shape
-    count, size = int(np.prod(outer[: 1 + rank])), int(np.prod(outer[1 + rank :]))
+    count, size = int(np.prod(outer[: 1 + rank])), int(np.prod(outer[1 + rank :])) * channels // groups
+    chosen = pick(count)
+    if chosen is not None:  # before anything is copied: a patch has many times the values of its position
+        patches = patches[np.unravel_index(chosen, outer[: 1 + rank])]
+        outer, count = patches.shape[:-1], len(chosen)
     if groups == 1:
-        return patches.reshape(1, count, size * channels)
+        return patches.reshape(1, count, size)
     split = patches.reshape(*outer, groups, channels // groups)
-    return np.moveaxis(split, -2, 0).reshape(groups, count, size * (channels // groups))
+    return np.moveaxis(split, -2, 0).reshape(groups, count, size)
+
+
+def _some(rows, pick):
+    """Those of (groups, samples and positions, rows) that are looked at."""
+    chosen = pick(rows.shape[1])
+    return rows if chosen is None else rows[:, chosen]
 
 
 def _channels_last(layer, values):
@@ -259,10 +311,10 @@ def _of_state(cell, key, inputs_of, part=slice(None)):
     variable = getattr(cell, key)
     shape = (1, variable.shape[0], len(range(*part.indices(variable.shape[1]))))
 
-    def rows_of(inputs, states, *args, **kwargs):
-        return _array(inputs_of(inputs, states)).reshape(1, -1, shape[1])
+    def gather(pick, inputs, states, *args, **kwargs):
+        return _some(_array(inputs_of(inputs, states)).reshape(1, -1, shape[1]), pick)
 
-    return _matrices(cell, variable, shape, ((), (0,), (1,)), rows_of, key=key, part=part)
+    return _matrices(cell, variable, shape, ((), (0,), (1,)), gather, key=key, part=part)
 
 
 def _state(states):
@@ -286,15 +338,15 @@ def _of_convolution_cell(cell):
         variable = getattr(cell, key)
         shape = (1, int(np.prod(variable.shape[:-1])), variable.shape[-1])
 
-        def rows_of(inputs, states, *args, key=key, **kwargs):
+        def gather(pick, inputs, states, *args, key=key, **kwargs):
             if key == "kernel":
-                return _grouped_rows(_patches(cell, _channels_last(cell, _array(inputs))), rank, 1)
+                return _grouped_rows(_patches(cell, _channels_last(cell, _array(inputs))), rank, 1, pick)
             ones = (1,) * rank
             state = _channels_last(cell, _array(_state(states)))
-            return _grouped_rows(convolution_patches(state, cell.kernel_size, ones, ones, "same"), rank, 1)
+            return _grouped_rows(convolution_patches(state, cell.kernel_size, ones, ones, "same"), rank, 1, pick)
 
         axes = ((), tuple(range(rank + 1)), (rank + 1,))
-        made.append(_matrices(cell, variable, shape, axes, rows_of, key=key))
+        made.append(_matrices(cell, variable, shape, axes, gather, key=key))
     return made
 
 
@@ -303,9 +355,9 @@ _CELLS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCel
 # --- what all share
 
 
-def _matrices(layer, variable, shape, axes, rows_of, grouped=False, key=None, part=slice(None)):
+def _matrices(layer, variable, shape, axes, gather, grouped=False, key=None, part=slice(None)):
     key = kind_of(layer).kernel if key is None and kind_of(layer) is not None else key or "kernel"
-    return WeightMatrices(layer, key, variable, shape, axes, grouped, part, rows_of)
+    return WeightMatrices(layer, key, variable, shape, axes, grouped, part, gather)
 
 
 def _used(layer, variable):

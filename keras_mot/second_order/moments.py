@@ -120,7 +120,6 @@ def visit_in_order(
     reference_weights: Sequence[WeightMatrices] = (),
     around: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     around_reference: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
-    most_rows: Callable[[WeightMatrices], int] | None = None,
     title: str = "layer by layer",
     progress: bool | None = None,
 ) -> None:
@@ -137,8 +136,6 @@ def visit_in_order(
         reference_weights: the kernels of the reference, in the order of `weights`.
         around: function that returns a context in which operations of the model are called.
         around_reference: the same for `reference`.
-        most_rows: function from a kernel to about how many rows (samples and positions) are enough for it; those of
-            each batch are drawn at random. By default, all are taken.
         title: what is being done, for the progress bar.
         progress: whether to show a progress bar; `None`: on a terminal.
 
@@ -161,31 +158,24 @@ def visit_in_order(
             if other is not None:
                 other.go_to(stop.first)
             for weight in own:
-                most = None if most_rows is None else -(-most_rows(weight) // max(len(batches), 1))
-                moments = _seen_at(walk, stop, weight, other, partners.get(id(weight)), most)
+                moments = _seen_at(walk, stop, weight, other, partners.get(id(weight)))
                 _check_finite(weight, moments)
                 visit(weight, moments)
             bar.advance(task)
 
 
-def _seen_at(walk, stop, weight, other, partner, most):
-    crossed = other is not None
-    moments = Moments(*weight.shape[:2], crossed)
+def _seen_at(walk, stop, weight, other, partner):
+    moments = Moments(*weight.shape[:2], other is not None)
     seen, expected = [], []
     looks = walk.look(stop, _rows_into(weight, seen.append))
-    if crossed:
+    if other is not None:
         there = next(each for each in other.stops([partner.layer]))
         other_looks = other.look(there, _rows_into(partner, expected.append))
-    generator = np.random.default_rng(0)
     for _ in looks:
-        if crossed:
+        if other is not None:
             next(other_looks)
         while seen:
-            rows = [seen.pop(0), *([expected.pop(0)] if crossed else [])]
-            if most is not None and rows[0].shape[1] > most:
-                chosen = np.sort(generator.choice(rows[0].shape[1], most, replace=False))
-                rows = [each[:, chosen] for each in rows]
-            moments.add(*rows)
+            moments.add(seen.pop(0), *([expected.pop(0)] if other is not None else []))
     return moments
 
 

@@ -7,8 +7,7 @@ import numpy as np
 
 from keras_mot._keras import flatten_layers
 from keras_mot.layers.transformed_weight import TransformedWeight
-from keras_mot.second_order import WeightMatrices, damped, gather_moments, matrices_of
-from keras_mot.sparsity._samples import thinned
+from keras_mot.second_order import WeightMatrices, damped, gather_moments, matrices_of, thinned
 from keras_mot.sparsity.evidence import PruningEvidence
 
 _TOGETHER = 1 << 28  # bytes of H of the layers that are looked at in one pass over the data

@@ -1,21 +1,16 @@
 """Inputs that a model is looked at with, in batches."""
 
-import dataclasses
-import itertools
 import math
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_mot.data.arrays import part, sample_count
 from keras_mot.data.inputs import checked_inputs, fixed_batch_size, labelled_batches
 from keras_mot.graph.model_graph import Graph
-from keras_mot.second_order import WeightMatrices
 
 _KEPT, _TENSORS = 1 << 30, 4  # bytes, and how many activations are in memory at a time: two of each model
 _FEWEST = 128
-_ROWS, _ROWS_FOR_EACH = 1 << 16, 32  # of inputs: neighbouring positions of an image say much the same
 
 
 def input_batches(model: keras.Model, data: Any, batch_size: int, samples: int) -> list[Any]:
@@ -57,27 +52,3 @@ def affordable(model: keras.Model, samples: int) -> int:
     shapes = [tensor.shape[1:] for call in Graph(model).calls for tensor in call.outputs]
     largest = max((math.prod(size or 1 for size in shape) for shape in shapes), default=1)
     return min(samples, max(_FEWEST, _KEPT // (4 * _TENSORS * largest)))
-
-
-def thinned(weight: WeightMatrices, batches: int) -> WeightMatrices:
-    """The same kernel, of whose inputs some positions are looked at: as many as its second moments need.
-
-    Args:
-        weight: a kernel.
-        batches: how many batches there are.
-
-    Returns:
-        A `WeightMatrices` that shows the same positions of the first batch, the second and so on whatever the values
-        are, so that two models can be looked at side by side, each with one of its own.
-    """
-    number = itertools.count()
-    most = -(-max(_ROWS, _ROWS_FOR_EACH * weight.shape[1]) // batches)
-
-    def rows_of(*args, **kwargs):
-        rows = weight.rows_of(*args, **kwargs)
-        if rows.shape[1] <= most:
-            return rows
-        chosen = np.random.default_rng([next(number), rows.shape[1]]).choice(rows.shape[1], most, replace=False)
-        return rows[:, np.sort(chosen)]
-
-    return dataclasses.replace(weight, rows_of=rows_of)

@@ -23,11 +23,11 @@ from keras_mot.graph.kinds import LOOKS_UP, has_role
 from keras_mot.layers import copy_model, find_weights, strip, transformed_weights
 from keras_mot.layers.finding import check_layer, require_built
 from keras_mot.layers.transformed import is_transformed
-from keras_mot.second_order import are_few, least_squares, matrices_of, visit_in_order, warn_of_few_samples
+from keras_mot.second_order import are_few, least_squares, matrices_of, thinned, visit_in_order, warn_of_few_samples
 from keras_mot.sparsity._elimination import chosen_places
 from keras_mot.sparsity._least_squares import masked_least_squares
 from keras_mot.sparsity._offsets import Offsets
-from keras_mot.sparsity._samples import affordable, input_batches, thinned
+from keras_mot.sparsity._samples import affordable, input_batches
 from keras_mot.sparsity.granularity import NofM
 from keras_mot.transforms import Mask
 

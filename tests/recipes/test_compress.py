@@ -239,6 +239,8 @@ def test_batches_teachers_and_early_stopping(model, arrays):
     (x, y), validation = arrays
 
     class Batches(keras.utils.PyDataset):
+        shape = x.shape  # datasets of one's own have whatever attributes; this is no array
+
         def __len__(self):
             return 5
 

@@ -26,6 +26,7 @@ from keras_mot.second_order import (
     largest_cut,
     least_squares,
     matrices_of,
+    thinned,
     visit_in_order,
     warn_of_few_samples,
 )
@@ -67,8 +68,13 @@ def round_in_order(
     if not stacks:
         return
     reference = copy_model(model)  # whose biases stay
+    batches = _as_many_as_fit(batches, 2 * largest_cut(model))
+
+    def enough(weight):
+        return thinned(weight, len(batches), max(_ROWS, _ROWS_FOR_EACH * weight.shape[1]))
+
     pairs = [
-        (own, other)
+        (enough(own), enough(other))
         for layer, partner in zip(model.layers, reference.layers, strict=True)
         for own, other in zip(matrices_of(layer), matrices_of(partner), strict=True)
         if id(own.variable) in stacks
@@ -83,12 +89,11 @@ def round_in_order(
     visit_in_order(
         model,
         [own for own, _ in pairs],
-        _as_many_as_fit(batches, 2 * largest_cut(model)),
+        batches,
         visit,
         reference=reference,
         reference_weights=[other for _, other in pairs],
         around_reference=lambda: _cut_off(reference),
-        most_rows=lambda weight: max(_ROWS, _ROWS_FOR_EACH * weight.shape[1]),
         title="rounding",
         progress=progress,
     )

@@ -8,7 +8,7 @@ from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import Recipe
 from keras_mot.recipes.searching.allocation import Option, allocate, undominated
 from keras_mot.recipes.searching.budget import Budget
-from keras_mot.recipes.searching.layer_options import Choice, LayerChoices
+from keras_mot.recipes.searching.layer_options import BITS, Choice, LayerChoices
 from keras_mot.recipes.stages import Cluster, Factorize, PostTraining, Prune, QuantizeAware, RemoveChannels
 
 FAMILIES = {
@@ -16,6 +16,7 @@ FAMILIES = {
     "bits": ("bits",),
     "pruned-bits": ("sparsity", "bits"),
     "pruned-clustered": ("sparsity", "values"),
+    "low-rank-bits": ("rank", "bits"),
     "low-rank-pruned-clustered": ("rank", "sparsity", "values"),
     "channels-pruned-clustered": ("channels", "sparsity", "values"),
     "pruned": ("sparsity",),
@@ -76,13 +77,17 @@ def recipe_of(
     if not _STRUCTURE & set(techniques):
         stages, bits, size = _by_layer(techniques, layers, proposal, long, short)
         return Recipe([*stages, _quantized(short, overrides=bits or None)], name), size
-    stages, size = [], share * dense
+    stages, size, bits = [], share * dense, None
+    if "bits" in techniques:
+        least = sum(min(choice.size for choice in _allowed({"bits"}, layer)) for layer in layers)
+        share = max(_LEAST_SHARE, min(1.0, proposal.kernels / least)) if least else 1.0
+        size, bits = share * least, _fewest_bits(layers)
     if "sparsity" in techniques:
         share = _share_by_structure(proposal, dense)
         stages, size = _for_all(layers, proposal, proposal.kernels / share, long, short)
         size *= share
     return Recipe(
-        [*_structure(techniques, share, bool(stages), proposal, long), *stages, _quantized(short)], name
+        [*_structure(techniques, share, bool(stages), proposal, long), *stages, _quantized(short, overrides=bits)], name
     ), size
 
 
@@ -142,6 +147,12 @@ def _for_all(layers, proposal, size, long, short):
     least = min(_LEAST_DENSITY, (1 - sparsity) / 2)
     prune = Prune(sparsity, scope="model", min_density=least, fine_tune=long, refit=refit)
     return [prune, Cluster(values, fine_tune=short)], chosen.size
+
+
+def _fewest_bits(layers):
+    """The bits of what structure leaves of layers that can have fewer than 8; of one name all are meant."""
+    names = {layer.name for layer in layers if any(choice.bits < 8 for choice in layer.choices)}
+    return {f"(^|/)({'|'.join(sorted(names))})(_factor\\d+)?$": min(BITS)} if names else None
 
 
 def _by_layer(techniques, layers, proposal, long, short):

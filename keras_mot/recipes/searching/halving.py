@@ -13,6 +13,8 @@ from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.result import Trial, measured
 
+SETTINGS = ("family", "learning_rate", "balance", "cut", "gradual")
+"""What a trial has in common with the same in another size, or trained longer."""
 _SHORT = 4  # the short training is a fourth of the full one
 _UNTRAINED, _TRAINED = 3, 2  # one of so many goes on to a longer training
 _FAR = 0.25  # above a limit of size by this share: a longer training does not help
@@ -55,8 +57,9 @@ def longer(
         level = _level(trials, short, long)
         one_of = _TRAINED if short else _UNTRAINED
         waiting = _waiting(trials, begun, level)
-        if waiting and len(level) - len(waiting) < len(level) // one_of:
-            yield min(waiting, key=lambda trial: promise(trial, budget)), long
+        promising = _promising(waiting, level, budget)
+        if promising and len(level) - len(waiting) < len(level) // one_of:
+            yield min(promising, key=lambda trial: promise(trial, budget)), long
 
 
 def best_so_far(
@@ -69,9 +72,9 @@ def best_so_far(
     """
     for place in reversed(range(len(epochs) - 1)):
         level = _level(trials, epochs[place], epochs[place + 1])
-        waiting = _waiting(trials, begun, level)
-        if waiting:
-            best = min(waiting, key=lambda trial: promise(trial, budget))
+        promising = _promising(_waiting(trials, begun, level), level, budget)
+        if promising:
+            best = min(promising, key=lambda trial: promise(trial, budget))
             return best, epochs[-1] if known else 1
     return None
 
@@ -124,3 +127,15 @@ def _level(trials, short, long):
 def _waiting(trials, begun, level):
     gone = {trial.after for trial in trials} | set(begun)
     return [trial for trial in level if trial.number not in gone]
+
+
+def _promising(waiting, level, budget):
+    """Without what is too large, if the same recipe was tried within the limits: it promises no more than that."""
+    if not budget.by_size:
+        return waiting
+    fitting = {_settings(trial) for trial in level if not _excess(trial, budget)}
+    return [each for each in waiting if _settings(each) not in fitting or not _excess(each, budget)]
+
+
+def _settings(trial):
+    return tuple(getattr(trial, name) for name in SETTINGS)

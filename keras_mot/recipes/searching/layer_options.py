@@ -126,6 +126,11 @@ class LayerChoices:
     choices: tuple[Choice, ...]
 
     @property
+    def name(self) -> str:
+        """A regular expression of the layer's name, which it keeps where models within the model are taken apart."""
+        return re.split(r"/|\)\?|\^", self.selector.removesuffix("$"))[-1]
+
+    @property
     def dense(self) -> float:
         """Bytes of the kernels in 8 bits, zipped."""
         return self.choices[0].size

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.families import FAMILIES, Proposal, smallest
-from keras_mot.recipes.searching.halving import best_so_far, expected_seconds, is_near, longer
+from keras_mot.recipes.searching.halving import SETTINGS, best_so_far, expected_seconds, is_near, longer
 from keras_mot.recipes.searching.layer_options import LayerChoices
 from keras_mot.recipes.searching.planning import LEAST_STEP, is_new, next_size, size_limit
 from keras_mot.recipes.searching.result import Trial, best_of, measured
 
-_KEPT = ("family", "learning_rate", "balance", "cut", "gradual")  # of a trial, in its longer form
 _CORRECTION = 0.005  # of a size: less makes no smaller file
 _LATE = 0.5  # of the time, after which the best so far is trained in full
 
@@ -167,4 +166,4 @@ class NextTrial:
 
 
 def _again(trial, **changes):
-    return Proposal(**{name: getattr(trial, name) for name in _KEPT}, **changes)
+    return Proposal(**{name: getattr(trial, name) for name in SETTINGS}, **changes)

@@ -71,7 +71,7 @@ def search(
             model, too, unless `distillation` is 0. `None` for no training: post-training
             quantization alone, and what is left of pruned kernels solved for by least squares.
         families: which kinds of recipes to try, of "dense" (8 bits and nothing else), "bits" (4 or 8 for each layer),
-            "pruned", "clustered", "channels", "low-rank", "pruned-bits", "pruned-clustered",
+            "pruned", "clustered", "channels", "low-rank", "pruned-bits", "pruned-clustered", "low-rank-bits",
             "low-rank-pruned-clustered" and "channels-pruned-clustered"; by default all.
         executor: where trials run: "local", in this process, one after the other; "processes", each in one of its own,
             two at a time; "ray", on a Ray cluster; or an `Executor`, such as `Processes(4)`. A killed worker loses its

@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -133,6 +135,22 @@ def test_structure_and_what_follows():
 
 
 @pytest.mark.backend_independent
+def test_few_bits_of_what_structure_leaves():
+    """The factors of a layer are called after it; others than those with a choice of bits keep 8."""
+    recipe, size = recipe_of(Proposal("low-rank-bits", 335, epochs=4), BITS, SHORT, "a")
+    factorize, last = recipe.stages
+    assert [type(stage) for stage in recipe.stages] == [Factorize, QuantizeAware]
+    assert size == 335
+    assert factorize.parameters == pytest.approx(335 / 670)
+    assert last.weight_bits == 8
+    ((pattern, bits),) = last.overrides.items()
+    assert bits == 4
+    found = [name for name in ("first", "first_factor1", "m/second", "firsts", "third") if re.search(pattern, name)]
+    assert found == ["first", "first_factor1", "m/second"]
+    assert recipe_of(Proposal("low-rank-bits", 400), LAYERS, None, "a")[0].stages[-1].overrides is None
+
+
+@pytest.mark.backend_independent
 def test_smallest():
     assert smallest("pruned-clustered", LAYERS) == 320
     assert smallest("clustered", LAYERS) == 600
@@ -190,5 +208,5 @@ def test_what_zeros_cannot_do():
     assert useful(list(FAMILIES), Budget(zipped=10, bytes=10)) == list(FAMILIES)
     assert useful(list(FAMILIES), Budget(drop=0.1)) == list(FAMILIES)
     assert useful(list(FAMILIES), Budget(latency_ms=1.0)) == ["dense", "channels", "low-rank"]
-    assert useful(list(FAMILIES), Budget(bytes=10)) == ["dense", "bits", "channels", "low-rank"]
+    assert useful(list(FAMILIES), Budget(bytes=10)) == ["dense", "bits", "low-rank-bits", "channels", "low-rank"]
     assert useful(["dense", "pruned"], Budget(bytes=10)) == ["dense", "pruned"]

@@ -37,9 +37,22 @@ def test_a_third_is_trained_and_half_of_it_in_full():
 
 
 def test_what_is_far_too_large_waits():
-    done = [trial(0, 480, 0.3), trial(1, 900, 0.0), trial(2, 510, 0.2)]
+    done = [trial(0, 480, 0.3, "clustered"), trial(1, 900, 0.0), trial(2, 510, 0.2)]
     ((best, _),) = longer(done, [], EPOCHS, BUDGET)
     assert best.number == 2  # a little too large is corrected
+
+
+def test_what_is_too_large_is_judged_by_the_same_recipe_within_the_limit():
+    done = [trial(0, 510, 0.05), trial(1, 480, 0.3), trial(2, 490, 0.1, "low-rank")]
+    ((best, _),) = longer(done, [], EPOCHS, BUDGET)
+    assert best.number == 2
+    best, _ = best_so_far(done, [], EPOCHS, BUDGET, known=True)
+    assert best.number == 2
+    ((best, _),) = longer([*done[:1], *done[2:], trial(3, 900, 0.0)], [], EPOCHS, BUDGET)
+    assert best.number == 0  # it was not tried smaller yet
+    other = dataclasses.replace(done[1], balance=0.9)
+    ((best, _),) = longer([done[0], other, done[2]], [], EPOCHS, BUDGET)
+    assert best.number == 0
 
 
 def test_without_a_limit_of_size_the_smallest_goes_on():
