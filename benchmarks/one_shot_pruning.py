@@ -180,15 +180,22 @@ def run(task, split, arguments, known, rows):
 
 def table_of(task_name, rows):
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    headers = ("pruned", "float, %", *(f"{method}: mean (least, most)" for method in methods), "asked at most", "s")
+    headers = (
+        "pruned",
+        "inputs",
+        "float, %",
+        *(f"{method}: mean (least, most)" for method in methods),
+        "asked at most",
+        "s",
+    )
     table = Table(f"{task_name}: points below float, without training", headers)
-    for name in dict.fromkeys(row["setting"] for row in rows):
-        own = [row for row in rows if row["setting"] == name]
+    for name, samples in dict.fromkeys((row["setting"], row["samples"]) for row in rows):
+        own = [row for row in rows if (row["setting"], row["samples"]) == (name, samples)]
         groups = [[row for row in own if row["method"] == method] for method in methods]
         cells = [_spread([row["drop"] for row in group]) for group in groups]
         seconds = ", ".join(f"{np.mean([row['seconds'] for row in group]):.0f}" for group in groups if group)
         base = 100 * np.mean([row["float"] for row in own])
-        table.add(name, f"{base:.2f}", *cells, ASKED.get((task_name, name), ""), seconds)
+        table.add(name, samples, f"{base:.2f}", *cells, ASKED.get((task_name, name), ""), seconds)
     return table
 
 
@@ -227,13 +234,13 @@ def target_of(name):
 
 def write(arguments, name, rows):
     """The results so far."""
-    values = {"model": name, "samples": arguments.samples, "environment": environment(), "rows": rows}
+    values = {"model": name, "environment": environment(), "rows": rows}
     tested = " or ".join(str(each) for each in sorted({row["tested"] for row in rows}))
+    splits = len({row["split"] for row in rows})
     notes = (
-        f"Means over {len({row['split'] for row in rows})} splits; {arguments.samples} inputs to calibrate with, "
-        f"without labels, none of them among the {tested} that are measured on. 50 % and 70 % of all kernel weights, "
-        "one ranking over the model, by magnitude or by what outputs lose; 2:4 in all layers with groups of four. "
-        "Seconds: of the methods in turn.",
+        f"Means over {splits} splits. Inputs to calibrate with have no labels, and are none "
+        f"of the {tested} that are measured on. 50 % and 70 % of all kernel weights, one ranking over the model, by "
+        "magnitude or by what outputs lose; 2:4 in all layers with groups of four. Seconds: of the methods in turn.",
     )
     table = dataclasses.replace(table_of(name, rows), notes=notes)
     write_results(arguments, target_of(name), values, [table])
