@@ -1,9 +1,30 @@
-"""How much memory there is to read into."""
+"""How much memory there is to read into, and giving back what large models that are gone still hold."""
 
 import contextlib
+import ctypes
+import gc
+import math
 import os
 import pathlib
 import re
+from typing import Any
+
+_LARGE = 2**26  # bytes; of smaller models, looking for them takes longer than it is worth
+
+
+def free_discarded(model: Any) -> None:
+    """Gives back the memory of models that nobody uses any more, if they are as large as this one.
+
+    A Keras model refers to itself through the tensors between its layers, so that Python frees it at some later time.
+
+    Args:
+        model: a Keras model.
+    """
+    if sum(math.prod(variable.shape) * 4 for variable in model.variables) > _LARGE:
+        gc.collect()
+        # glibc keeps what is freed; other libraries have no such function.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def available_bytes() -> int | None:

@@ -7,7 +7,15 @@ D'HD. Rounding, pruning, refitting and sensitivities are chosen by it.
 from keras_mot.second_order.matrices import WeightMatrices, matrices_of, thinned
 from keras_mot.second_order.moments import Moments, gather_moments, visit_in_order
 from keras_mot.second_order.parts import parts_of
-from keras_mot.second_order.solving import Solved, are_few, damped, inverse_factor, least_squares, warn_of_few_samples
+from keras_mot.second_order.solving import (
+    Solved,
+    are_few,
+    damped,
+    inverse_factor,
+    least_squares,
+    solved_in_place,
+    warn_of_few_samples,
+)
 from keras_mot.second_order.walking import freeing, largest_cut
 
 __all__ = [
@@ -23,6 +31,7 @@ __all__ = [
     "least_squares",
     "matrices_of",
     "parts_of",
+    "solved_in_place",
     "thinned",
     "visit_in_order",
     "warn_of_few_samples",

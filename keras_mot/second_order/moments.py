@@ -63,11 +63,10 @@ class Moments:
         Of inputs that never vary, nothing is left but rounding errors, which have no inverse: they are 0.
         """
         result = Moments.__new__(Moments)
-        result.second = self.second - self.first[:, :, None] * self.means[:, None, :]
+        result.second = self._without(self.second, self.first, self.means)
         result.cross = None
         if self.cross is not None:
-            means = (self.first_crossed / max(self.count, 1))[:, None, :]
-            result.cross = self.cross - self.first[:, :, None] * means
+            result.cross = self._without(self.cross, self.first, self.first_crossed / max(self.count, 1))
         whole, rest = (np.diagonal(each, axis1=1, axis2=2) for each in (self.second, result.second))
         varying = rest > _ROUNDING * whole
         result.second *= varying[:, :, None] & varying[:, None, :]
@@ -76,6 +75,12 @@ class Moments:
         result.first, result.count = np.zeros_like(self.first), self.count
         result.first_crossed = None if self.first_crossed is None else np.zeros_like(self.first_crossed)
         return result
+
+    @staticmethod
+    def _without(sums, first, means):
+        """Sums of products less what the means make up."""
+        result = first.astype(sums.dtype)[:, :, None] * means.astype(sums.dtype)[:, None, :]
+        return np.subtract(sums, result, out=result)
 
 
 def gather_moments(model: keras.Model, weights: Sequence[WeightMatrices], batches: Iterable[Any]) -> list[Moments]:

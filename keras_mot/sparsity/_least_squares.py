@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_mot.second_order import damped
+from keras_mot.second_order import damped, solved_in_place
 
 _ATTEMPTS = 6  # each with ten times the damping of the one before
 _EXACT = 2e11  # multiplications that exact solutions may always take
@@ -74,19 +74,8 @@ def _by_factors(matrix, right, patterns, columns_of):
     for pattern, columns in zip(patterns, columns_of, strict=True):
         kept = np.flatnonzero(pattern)
         if len(kept):
-            result[np.ix_(kept, columns)] = _solved(matrix[np.ix_(kept, kept)], right[np.ix_(kept, columns)])
+            result[np.ix_(kept, columns)] = solved_in_place(matrix[np.ix_(kept, kept)], right[np.ix_(kept, columns)])
     return result
-
-
-def _solved(matrix, right):
-    """The solution for a positive definite matrix; of SciPy, which JAX brings, in a third of NumPy's time."""
-    try:
-        import scipy.linalg
-    except ImportError:
-        np.linalg.cholesky(matrix)  # an error where it is not positive definite
-        return np.linalg.solve(matrix, right)
-    factor = scipy.linalg.cho_factor(matrix, check_finite=False)
-    return scipy.linalg.cho_solve(factor, right, check_finite=False)
 
 
 def _by_conjugate_gradients(matrix, right, mask, start):

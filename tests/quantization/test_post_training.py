@@ -1,10 +1,13 @@
 """Post-training quantization: the simulation is close to the float model, and the file computes what it does."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
+import keras_mot
 from keras_mot.export import LiteRTRunner, export_litert
 from keras_mot.export.litert.litert_file import operator_codes, parse_model
 from keras_mot.layers.activation_quantizer import ActivationQuantizer, activation_quantizers
@@ -20,6 +23,7 @@ from keras_mot.quantization import (
     quantize_post_training,
     strip_quantization,
 )
+from keras_mot.quantization.estimators.fitting import Fitting
 from keras_mot.quantization.estimators.ranges import SeenValues
 from tests.quantization.models import images, small_network, with_random_statistics
 
@@ -554,3 +558,23 @@ def test_infinite_outputs_do_not_cut_ranges():
     with np.errstate(invalid="ignore"):
         quantized = quantize_post_training(model, INT8, x, correct_biases=False, overrides={"^log$": None})
     assert activation_quantizers(quantized)[0].parameters().range == pytest.approx((x.min(), x.max()), rel=0.02)
+
+
+def test_models_in_between_are_not_kept(monkeypatch):
+    """Their weights would take as much memory as the model's, several times."""
+    monkeypatch.setattr(keras_mot._memory, "_LARGE", 0)
+    inputs = keras.Input((8, 8, 2))
+    x = keras.layers.Conv2D(3, 3, name="conv")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    alive = []
+    run = Fitting.run
+
+    def counted(self, simulation, *names):
+        kernels = [each for each in gc.get_objects() if isinstance(each, keras.layers.Conv2D) and each.name == "conv"]
+        alive.append(len(kernels))
+        return run(self, simulation, *names)
+
+    monkeypatch.setattr(Fitting, "run", counted)
+    quantize_post_training(model, calibration_data=np.random.default_rng(0).normal(size=(8, 8, 8, 2)).astype("float32"))
+    assert alive == [2]  # the given one and the quantized one

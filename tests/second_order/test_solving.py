@@ -1,5 +1,7 @@
 """Damping, factors of inverses, and least squares, against plain NumPy."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,23 @@ def test_least_squares_are_those_of_numpy():
     weights = RNG.normal(size=(6, 3))
     solved = least_squares(INPUTS.T @ INPUTS, INPUTS.T @ (INPUTS @ weights), share=0.0)
     np.testing.assert_allclose(solved.value, weights, rtol=1e-6)
+
+
+def test_without_scipy_it_is_the_same(monkeypatch):
+    second, products = INPUTS.T @ INPUTS, INPUTS.T @ RNG.normal(size=(50, 2))
+    expected = inverse_factor(second).value, least_squares(second, products).value
+    monkeypatch.setitem(sys.modules, "scipy.linalg", None)
+    for received, wanted in zip(
+        (inverse_factor(second).value, least_squares(second, products).value), expected, strict=True
+    ):
+        np.testing.assert_allclose(received, wanted, rtol=1e-9)
+
+
+def test_what_is_not_positive_definite_is_damped_more():
+    indefinite = np.array([[1.0, 1.0001], [1.0001, 1.0]])  # as rounding errors can make it
+    solved = least_squares(indefinite, np.ones((2, 1)), 1e-6)
+    assert solved.damping > 1e-5
+    assert inverse_factor(indefinite, 1e-6).damping > 1e-5
 
 
 def test_too_few_samples_are_damped_and_said():

@@ -12,6 +12,7 @@ from keras_mot._keras import no_gradients
 from keras_mot.graph.kinds import WEIGHTED, bias_of, has_role
 from keras_mot.graph.model_graph import Graph
 from keras_mot.quantization.estimators.calibrating import in_floats
+from keras_mot.second_order import freeing
 
 
 def correct_biases(model: keras.Model, batch: Any) -> int:
@@ -42,10 +43,11 @@ def correct_biases(model: keras.Model, batch: Any) -> int:
         bias.assign(numpy_value(bias) + shift)
         return outputs + ops.convert_to_tensor(_in_channels(layer, shift, outputs), outputs.dtype)
 
+    run = freeing(model)
     with in_floats(model), _before_activation(chosen, note):
-        model(batch, training=False)
+        run(batch)
     with no_gradients(), _before_activation(chosen, correct):
-        model(batch, training=False)
+        run(batch)
     return len(expected)
 
 

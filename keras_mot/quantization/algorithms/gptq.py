@@ -90,9 +90,8 @@ def gptq(
     order = np.tile(np.arange(rows), (groups, 1))
     if ordered:
         order = np.argsort(-np.diagonal(second, axis1=1, axis2=2), axis=1, kind="stable")
-    upper = np.stack(
-        [inverse_factor(own[np.ix_(by, by)], damping).value for own, by in zip(second, order, strict=True)]
-    )
+    uppers = [inverse_factor(own[np.ix_(by, by)], damping).value for own, by in zip(second, order, strict=True)]
+    upper = np.stack(uppers) if groups > 1 else uppers[0][None]
     weights, scale, kept = (
         np.take_along_axis(np.broadcast_to(each, target.shape), order[:, :, None], axis=1)
         for each in (np.asarray(target, "float64"), scale, True if kept is None else kept)

@@ -33,7 +33,7 @@ _BLAMED_ON = 32  # samples
 _APART = 16.0  # features of one input that differ more in size than this share a scale badly
 
 
-def warn_if_useless(passes, batches, expected, received, origin, trained=False, excuse=None):
+def warn_if_useless(passes, batches, expected, received, name_of, trained=False, excuse=None):
     """Warns if the outputs of a calibrated model are no longer those of the float model, and says where that begins.
 
     Args:
@@ -41,7 +41,7 @@ def warn_if_useless(passes, batches, expected, received, origin, trained=False, 
         batches: list of the inputs.
         expected: what the float model returns for them, as `Passes.outputs` does.
         received: what the model returns.
-        origin: function from an operation of the model to that of the user's which it was made from.
+        name_of: function from an operation of the model to the name of that of the user's which it was made from.
         trained: whether the model is going to be trained, which makes up for rounded weights.
         excuse: function without arguments that tells whether outputs may differ, since the model is as good; or `None`.
     """
@@ -60,7 +60,7 @@ def warn_if_useless(passes, batches, expected, received, origin, trained=False, 
         return
     warn(
         f"The integer form of '{passes.model.name}' is of little use. On the calibration data, against the float model"
-        f", {told(worst, passes.model)}. {_cause(graph, origin, weights, place, batches)}"
+        f", {told(worst, passes.model)}. {_cause(graph, name_of, weights, place, batches)}"
     )
 
 
@@ -130,7 +130,7 @@ def _blamed(passes, batches, number):
     return in_weights, places[high - 1]
 
 
-def _cause(graph, origin, in_weights, place, batches):
+def _cause(graph, name_of, in_weights, place, batches):
     """A sentence on what is to blame, and one on the way out."""
     if place is None:
         where = "rounded weights" if in_weights else "rounded activations"
@@ -139,7 +139,7 @@ def _cause(graph, origin, in_weights, place, batches):
             "take more bits (`INT16X8`), or train with `quantize_model`."
         )
     if in_weights:
-        name = origin(place.owner).name
+        name = name_of(place.owner)
         return (
             f"Most of it comes from the weights of layer '{name}'. Leave it in floats, "
             f"`overrides={{'{name}': None}}`, give it more bits, or train with `quantize_model`."
@@ -148,7 +148,7 @@ def _cause(graph, origin, in_weights, place, batches):
     low, high = place.parameters().range
     source = graph.producer(call.inputs[0])
     if source is not None:
-        names = [origin(call.operation).name for call in (source, *_readers(graph, call.outputs[0]))]
+        names = [name_of(call.operation) for call in (source, *_readers(graph, call.outputs[0]))]
         left = dict.fromkeys(dict.fromkeys(names))
         return (
             f"Most of it comes from the activations of layer '{names[0]}', {2**place.bits} numbers from {low:.3g} to "

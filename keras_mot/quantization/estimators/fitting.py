@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_mot._arrays import numpy_value
+from keras_mot._memory import free_discarded
 from keras_mot.data.arrays import joined, part
 from keras_mot.data.typical_samples import remember
 from keras_mot.layers.activation_quantizer import activation_quantizers
@@ -69,12 +70,12 @@ class Fitting:
         """The calibration data, or `None` for none."""
         return self.calibration.data
 
-    def run(self, simulation: keras.Model, origin: Callable[[Any], Any] = lambda operation: operation) -> None:
+    def run(self, simulation: keras.Model, name_of: Callable[[Any], str] = lambda operation: operation.name) -> None:
         """Sets the ranges of a quantized model, equalizes its kernels and corrects its biases, in place.
 
         Args:
             simulation: the model.
-            origin: function from one of its operations to that of the user's model, for messages.
+            name_of: function from one of its operations to the name of that of the user's model, for messages.
 
         Warns if the model computes something else than in floats then.
 
@@ -86,11 +87,11 @@ class Fitting:
         if self.data is None and any(quantizer.learned for quantizer in activation_quantizers(simulation)):
             raise ValueError("`learned_scales` need `calibration_data`: the ranges that training starts from.")
         if self.data is not None:
-            self._fit_to_data(simulation, origin)
+            self._fit_to_data(simulation, name_of)
         elif self.calibration.equalize:
             _equalize_and_fit(simulation)
 
-    def _fit_to_data(self, simulation, origin):
+    def _fit_to_data(self, simulation, name_of):
         asked = self.calibration
         samples = Samples(simulation, asked.data, asked.batch_size, asked.loss is not None, asked.max_samples)
         remember(simulation, samples.head[0])
@@ -124,8 +125,9 @@ class Fitting:
                 self._choose_estimator(passes, samples)
         expected = passes.outputs(samples.head, rounding=(), floats=True)  # before any bias moves
         if by_data:
-            round_in_order(simulation, samples.seen, asked.correct_biases is not False, asked.progress)
             passes.weights_changed()
+            free_discarded(simulation)
+            round_in_order(simulation, samples.seen, asked.correct_biases is not False, asked.progress)
         if asked.correct_biases is None:
             outputs = _where_it_helps(passes, samples.head, lambda: _correct(simulation, samples.head), expected)
         else:
@@ -138,7 +140,7 @@ class Fitting:
             return loss - loss_in_floats <= _AS_GOOD * abs(loss_in_floats)
 
         excuse = None if asked.loss is None else as_good
-        warn_if_useless(passes, samples.head, *outputs, origin, self.trained, excuse)
+        warn_if_useless(passes, samples.head, *outputs, name_of, self.trained, excuse)
 
     def _choose_estimator(self, passes, samples):
         seen = observe(passes.model, samples, self.calibration.progress)

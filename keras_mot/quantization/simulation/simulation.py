@@ -7,9 +7,11 @@ import numpy as np
 from keras_mot import targets
 from keras_mot._arrays import numpy_value
 from keras_mot._keras import flatten_layers, forget_torch_parameters, forgetting_calls
+from keras_mot._memory import free_discarded
 from keras_mot.graph.batch_norm import fold_with_origins
 from keras_mot.graph.batch_norm_parts import move_before_concatenations
 from keras_mot.graph.channels_last import with_channels_last
+from keras_mot.graph.functional import as_functional
 from keras_mot.graph.kinds import is_kind, kernel_of
 from keras_mot.graph.logarithms import before_logarithms
 from keras_mot.graph.model_graph import Graph
@@ -89,18 +91,21 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
     target.check(scheme)
     fast = check_placement(placement, target, scheme, fitting.calibration)
     shapes, fitting = shapes_of_data(model, fitting)
-    simulation, folds, origin = simulate(
+    simulation, folds, name_of = simulate(
         model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained, shapes
     )
+    if batch_norm_steps == 0:
+        folds = None  # with the kernels of before
+    free_discarded(model)
     if scheme.is_dynamic:
         fit_dynamic(simulation, fitting)
     else:
         _round_slopes(simulation)
-        fitting.run(simulation, origin)
+        fitting.run(simulation, name_of)
         if fitting.data is not None:
             round_biases(simulation)
     warn_of_merged_values(simulation)
-    unfolded = simulation if batch_norm_steps == 0 else unfold_batch_norm(simulation, folds, batch_norm_steps)
+    unfolded = simulation if folds is None else unfold_batch_norm(simulation, folds, batch_norm_steps)
     result = of_class_of(model, unfolded)
     if result is not simulation:
         hand_on(simulation, result)
@@ -133,7 +138,7 @@ def simulate(
 
     Returns:
         The model; a dictionary from its layers to the batch normalizations that are a part of their scales; and a
-        function from its operations to those of the given model that they were made from.
+        function from its operations to the names of those of the given model that they were made from.
     """
     plain, given, sources = _without_transforms(model, scheme)
     left = left_in_floats(overrides)
@@ -198,7 +203,9 @@ def simulate(
 
     simulation = with_output_names(simulation, output_names(model))
     note_sources(simulation, model, origin, settings.is_in_floats, flat.closed, flat.around)
-    return simulation, left, origin
+    # No more than names: operations would keep the models in between, with their weights.
+    names = {operation.name: origin(operation).name for operation in as_functional(simulation).operations}
+    return simulation, left, lambda operation: names.get(operation.name, operation.name)
 
 
 def _nothing(scheme):
