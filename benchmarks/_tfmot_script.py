@@ -139,19 +139,21 @@ def outputs_of(content, x):
 
 
 def trained(script, row, folder, prefix):
-    """The model of a row, and those that it begins with, as far as no run before has kept them."""
+    """The model of a row and its seconds; what it begins with is trained before, if no run has kept it."""
     start, name = script.given(), STARTS[row]
     if name is not None:
         kept = folder / f"{prefix}{name}.npz"
         if not kept.is_file():
             trained(script, name, folder, prefix)
         with np.load(kept) as weights:
-            start.set_weights([weights[name] for name in weights.files])
+            start.set_weights([weights[key] for key in weights.files])
+    before = time.perf_counter()
     script.keras.utils.set_random_seed(script.values["seed"])
     model = script.trained(row, start)
+    seconds = time.perf_counter() - before
     if row in STARTS.values():
         np.savez(folder / f"{prefix}{row}.npz", *model.get_weights())
-    return model
+    return model, seconds
 
 
 def main():
@@ -166,9 +168,8 @@ def main():
     for row in rows:
         if time.monotonic() - started > limit:
             break
-        before = time.perf_counter()
-        model = trained(script, row, folder, f"{package}, ")
-        found[row] = script.result(model, row, time.perf_counter() - before)
+        model, seconds = trained(script, row, folder, f"{package}, ")
+        found[row] = script.result(model, row, seconds)
         print(row, found[row], flush=True)
     print("RESULT " + json.dumps({"rows": found, "version": getattr(tfmot, "__version__", "")}), flush=True)
 

@@ -166,9 +166,10 @@ def _by_speaker(task):
 
 
 def _tuned(task, train, arguments):
-    """The float model, trained on these clips as users would before anything else: what comes then cannot gain by it.
+    """The float model, trained on these clips as users would before anything else.
 
-    Its labels are the given model's probabilities.
+    So what a search gains by training is not set against a float model that had none. Its labels are the given model's
+    probabilities.
     """
     recipe = dataclasses.replace(TUNING, epochs=1) if arguments.quick else TUNING
     data = Augmented(*train, arguments.seed, recipe, teacher=task.model, logits=task.from_logits, **task.augmentation)

@@ -22,8 +22,8 @@ def free_discarded(model: Any) -> None:
     """
     if sum(math.prod(variable.shape) * 4 for variable in model.variables) > _LARGE:
         gc.collect()
-        # glibc keeps what is freed; other libraries have no such function.
-        with contextlib.suppress(OSError, AttributeError):
+        # glibc keeps what is freed; other libraries have no such function, and Windows no such handle.
+        with contextlib.suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 

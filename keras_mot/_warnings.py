@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-_INNER = {"keras_mot", "keras", "tensorflow", "jax", "torch", "contextlib", "functools", "importlib", "threading"}
+_INNER = {"keras_mot", "keras", "tensorflow", "jax", "torch", *sys.stdlib_module_names} - {"__main__"}
 
 
 def warn(message: str) -> None:
@@ -12,7 +12,7 @@ def warn(message: str) -> None:
     In a thread of its own, or from the command line, there may be none: then at the outermost one.
     """
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INNER:
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _INNER:
         frame = frame.f_back
     names = frame.f_globals
     warnings.warn_explicit(

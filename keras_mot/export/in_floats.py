@@ -19,7 +19,7 @@ def lines(float_operators: Iterable[tuple[str, str, str]]) -> list[str]:
     layers = {}
     for operators, layer, reason in by_layer(float_operators):
         layers.setdefault(reason, []).append(f"{operators} ({layer})")
-    return [f"{', '.join(texts[:_TOLD])}{_more(texts)}: {reason}" for reason, texts in layers.items()]
+    return [f"{'; '.join(texts[:_TOLD])}{_more(texts)}: {reason}" for reason, texts in layers.items()]
 
 
 def _counted(names):
@@ -28,4 +28,4 @@ def _counted(names):
 
 def _more(texts):
     left = len(texts) - _TOLD
-    return f", and in {left} more layer{'s' if left > 1 else ''}" if left > 0 else ""
+    return f"; and in {left} more layer{'s' if left > 1 else ''}" if left > 0 else ""

@@ -29,6 +29,7 @@ from keras_mot.second_order import (
     warn_of_few_samples,
 )
 
+_ROWS, _ROWS_FOR_EACH = 1 << 16, 128  # of the inputs: neighbouring positions of an image say much the same
 _DAMPING = 0.01  # of the mean of H's diagonal: how near the kernel of before stays where there are few samples
 
 
@@ -61,7 +62,7 @@ def second_moments(
     few = []
     for numbers in parts_of([[weight] for weight in weights]):
         part = [weights[number] for number in numbers]
-        looked_at = [thinned(weight, len(batches)) for weight in part]
+        looked_at = [_enough(weight, batches) for weight in part]
         for weight, moments in zip(part, gather_moments(model, looked_at, batches), strict=True):
             few += [weight.path] if are_few(moments) else []
             used = moments if bias_of(weight.layer, weight.shape[2]) is None else moments.centered()
@@ -73,6 +74,7 @@ def solved_layers(
     model: keras.Model,
     chosen: Sequence[tuple[WeightMatrices, Kernel, Option]],
     batches: Sequence[Any],
+    progress: bool | None = None,
 ) -> list[SolvedLayer]:
     """The chains of kernels for layers, one after the other, each for what the ones before hand on to it.
 
@@ -81,6 +83,7 @@ def solved_layers(
             original model's.
         chosen: of each layer, its kernel as a matrix, its `Kernel`, and the `Option`.
         batches: inputs as the model takes them.
+        progress: whether to show a progress bar; `None`: on a terminal.
 
     Returns:
         A `SolvedLayer` for each of `chosen`; layers that the model never calls have those of the kernel alone.
@@ -91,16 +94,16 @@ def solved_layers(
         next(each for each in matrices_of(partners[weight.layer.name]) if each.key == weight.key)
         for weight, _, _ in chosen
     ]
-    by_id, solved = {id(kernel.variable): (kernel, option) for _, kernel, option in chosen}, {}
+    by_variable, solved = {id(kernel.variable): (kernel, option) for _, kernel, option in chosen}, {}
 
     def visit(weight, moments):
-        kernel, option = by_id[id(weight.variable)]
+        kernel, option = by_variable[id(weight.variable)]
         solved[id(weight.variable)] = _solve(weight, kernel, option, moments)
 
-    weights, theirs = (
-        [thinned(each, len(batches)) for each in own] for own in ([weight for weight, _, _ in chosen], theirs)
-    )
-    visit_in_order(model, weights, batches, visit, reference=reference, reference_weights=theirs, title="factorizing")
+    weights = [_enough(weight, batches) for weight, _, _ in chosen]
+    theirs = [_enough(weight, batches) for weight in theirs]
+    shown = {"title": "factorizing", "progress": progress}
+    visit_in_order(model, weights, batches, visit, reference=reference, reference_weights=theirs, **shown)
     return [solved.get(id(kernel.variable)) or alone(kernel, option) for _, kernel, option in chosen]
 
 
@@ -134,6 +137,11 @@ def _solve(weight, kernel, option, moments):
         shift = moments.first_crossed[0] @ original - moments.first[0] @ new
         bias.assign(numpy_value(bias) + (shift / max(moments.count, 1)).reshape(bias.shape))
     return SolvedLayer(factors, relative_error(target, factors, known))
+
+
+def _enough(weight, batches):
+    """The kernel with so many rows of its inputs that `_shrunk` changes less than a hundredth of them."""
+    return thinned(weight, len(batches), max(_ROWS, _ROWS_FOR_EACH * weight.shape[1]))
 
 
 def _shrunk(moments):

@@ -38,6 +38,7 @@ def factorize(
     calibration_data: Any = None,
     decomposition: Decomposition | None = None,
     overrides: Mapping[Any, RankRule | None] | None = None,
+    progress: bool | None = None,
 ) -> keras.Model:
     """Replaces kernels by chains of smaller ones, of lower rank: fewer parameters, and fewer products to compute.
 
@@ -60,6 +61,7 @@ def factorize(
             a matrix have one decomposition alone, that by singular values.
         overrides: dictionary from a selector (a layer, a layer class, a predicate, a regular expression on the path) to
             another `RankRule`, or to `None` to leave layers alone. The first that matches applies.
+        progress: whether to show a progress bar where there are data; by default, on a terminal.
 
     Returns:
         A functional model of the same name, not compiled, without nested models, that shares no variables with `model`.
@@ -91,6 +93,7 @@ def factorize(
         calibration_data=calibration_data,
         decomposition=decomposition,
         overrides=overrides,
+        progress=progress,
     )
     return plan.build()
 
@@ -102,6 +105,7 @@ def plan_factorization(
     calibration_data: Any = None,
     decomposition: Decomposition | None = None,
     overrides: Mapping[Any, RankRule | None] | None = None,
+    progress: bool | None = None,
 ) -> FactorizationPlan:
     """What `factorize` does with the same arguments: which layers, which ranks, what is lost, and what is skipped.
 
@@ -149,7 +153,7 @@ def plan_factorization(
     skipped += [(each.path, _SAVES_NOTHING) for each, option in zip(candidates, options, strict=True) if option is None]
     taken = [(each, option) for each, option in zip(candidates, options, strict=True) if option is not None]
     expected = outputs_to_judge_by(flat, judged) if judged and taken else None
-    solved = _solved(flat, taken, batches)
+    solved = _solved(flat, taken, batches, progress)
     made = {}
 
     def call(operation, *args, **kwargs):
@@ -262,10 +266,10 @@ def options_of(
     return tuple(option for each in tried for option in each.options(kernel, moments))
 
 
-def _solved(model, taken, batches):
+def _solved(model, taken, batches, progress):
     """Dictionary from the ids of layers to `_Solved`."""
     aware = [(each.matrices, each.kernel, option) for each, option in taken if each.matrices is not None]
-    results = iter(solved_layers(model, aware, batches) if aware else ())
+    results = iter(solved_layers(model, aware, batches, progress) if aware else ())
     found = {}
     for candidate, option in taken:
         result = alone(candidate.kernel, option) if candidate.matrices is None else next(results)

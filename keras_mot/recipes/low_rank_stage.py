@@ -90,6 +90,7 @@ class Factorize(Stage):
             calibration_data=run.calibration(self.calibration_samples) if self.calibration_samples else None,
             decomposition=None if self.decomposition is None else _DECOMPOSITIONS[self.decomposition],
             overrides=dict.fromkeys(self.skip),
+            progress=run.progress,
         )
 
 

@@ -162,7 +162,8 @@ class Prune(Stage):
                 others |= dict.fromkeys(layers_of_unknown_inputs(model), config)
                 config = dataclasses.replace(config, criterion=OptimalBrainSurgeon())
             data = run.calibration(REFITTED_ON)
-            return prune_at_once(model, data, config, overrides=others, include_depthwise=self.include_depthwise)
+            settings = {"include_depthwise": self.include_depthwise, "progress": run.progress}
+            return prune_at_once(model, data, config, overrides=others, **settings)
         steps = 0 if self.fine_tune is None else int(run.steps(self.fine_tune) * PRUNING_SHARE)
         return self.pruned(model, steps, min(self.frequency, max(1, steps // 10)))
 

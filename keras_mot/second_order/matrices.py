@@ -110,7 +110,7 @@ def thinned(weight: WeightMatrices, batches: int, rows: int | None = None) -> We
         weight: a kernel.
         batches: how many batches there are.
         rows: how many rows (samples and positions) of all batches are enough. By default 65,536, or 32 for each input
-            of an output if these are more; 16,384 for depthwise kernels, which are a few numbers for each channel.
+            of an output if these are more; 16,384 where there are groups of at most 64 inputs, as in depthwise kernels.
 
     Returns:
         A `WeightMatrices` that shows the same positions of the first batch, the second and so on whatever the values

@@ -35,6 +35,7 @@ def prune_at_once(
     rounds: int = 3,
     samples: int = 1024,
     damping: float = 0.01,
+    progress: bool | None = None,
 ) -> keras.Model:
     """Prunes a trained model without training it: `prune_low_magnitude`, all masks at once, and `refit`.
 
@@ -52,6 +53,7 @@ def prune_at_once(
             `OptimalBrainSurgeon`, their zeros are moved within their groups in the last one.
         samples: how many samples are used at most, as of `refit`.
         damping: as of `refit`.
+        progress: as of `refit`.
 
     Returns:
         A model with masks, not compiled, that shares no variables with `model`: to be stripped by `strip_pruning`, or
@@ -99,6 +101,7 @@ def prune_at_once(
                 damping=damping,
                 move_zeros=number == rounds and isinstance(config.criterion, OptimalBrainSurgeon),
                 inplace=True,
+                progress=progress,
             )
         if number < rounds:
             work = strip(masked, inplace=True)

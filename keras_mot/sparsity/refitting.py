@@ -47,6 +47,7 @@ def refit(
     batch_size: int = 64,
     move_zeros: bool = False,
     inplace: bool = False,
+    progress: bool | None = None,
 ) -> keras.Model:
     """Solves for the weights that pruning has left, so that the model computes what it did before, as nearly as it can.
 
@@ -67,6 +68,7 @@ def refit(
         move_zeros: whether the zeros of N:M patterns are first moved within their groups, where the rest makes up for
             them better there. Layers for which that would take minutes keep theirs.
         inplace: whether to change the given model itself.
+        progress: whether to show a progress bar; by default, on a terminal.
 
     Returns:
         A model like `model`, its masks still attached, not compiled, that shares no variables with it: to be stripped
@@ -104,7 +106,7 @@ def refit(
         )
     _start_from(plain, original, masks)
     groups = _groups(model, plain) if move_zeros else {}
-    _fit(plain, original, masks, groups, calibration_data, samples, damping, batch_size)
+    _fit(plain, original, masks, groups, calibration_data, samples, damping, batch_size, progress)
     result = model if inplace else copy_model(model)
     _take_over(result, plain, masks)
     if groups:
@@ -192,7 +194,7 @@ def _groups(model, plain):
     return found
 
 
-def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
+def _fit(plain, original, masks, groups, data, samples, damping, batch_size, progress):
     """Solves for the weights of the plain model, in place; where zeros move, the masks change."""
     functional = as_functional(trace(plain))
     judged, batches = set_apart(input_batches(functional, data, batch_size, affordable(functional, samples)))
@@ -229,9 +231,8 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size):
         shift = np.einsum("gr,grc->gc", moments.first_crossed, goal) - np.einsum("gr,grc->gc", moments.first, after)
         offsets.add(weight, shift / moments.count)
 
-    visit_in_order(
-        functional, weights, batches, visit, reference=reference, reference_weights=partners, title="refitting"
-    )
+    shown = {"title": "refitting", "progress": progress}
+    visit_in_order(functional, weights, batches, visit, reference=reference, reference_weights=partners, **shown)
     warn_of_few_samples(few)
     zeros = 1 - np.mean(np.concatenate([mask.ravel() for mask in masks.values()]))
     warn_if_lost(functional, judged, expected, f"'{plain.name}' with {zeros:.0%} of zeros in its weights", _WAY_OUT)

@@ -45,7 +45,7 @@ def test_it_asks_the_run_for_samples():
         asked.append(samples)
         return x[:samples]
 
-    run = types.SimpleNamespace(calibration=calibration)
+    run = types.SimpleNamespace(calibration=calibration, progress=False)
     small = Factorize(0.5, calibration_samples=32, skip=("narrow",)).apply(model, run)
     assert asked == [32]
     assert [layer.name for layer in small.layers][-3:] == ["wide_factor1", "wide", "narrow"]

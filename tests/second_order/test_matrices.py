@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from keras_mot.graph import register_kind
 from keras_mot.layers import WeightAxes
-from keras_mot.second_order import gather_moments, matrices_of
+from keras_mot.second_order import gather_moments, matrices_of, thinned
 from keras_mot.sparsity import ConstantSparsity, prune_low_magnitude, strip_pruning, update_pruning_step
 
 
@@ -67,6 +67,35 @@ def test_rows_times_matrices_are_the_outputs(case):
     elif weight.shape[0] > 1:
         product = np.moveaxis(product, 0, 1)
     np.testing.assert_allclose(product.reshape(expected.shape), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_some_positions_are_some_of_all_rows(case):
+    """The same for two models that are looked at side by side, whatever their values, and others in the next batch."""
+    make, shape = CASES[case]
+    layer, inputs = make(), np.random.default_rng(0).normal(size=(3, *shape)).astype("float32")
+    layer(inputs)
+    for weight in matrices_of(layer):
+        rows = weight.rows_of(inputs)
+        most = rows.shape[1] - 1
+        first, second = (thinned(weight, 2, 2 * most) for _ in range(2))
+        picked = [
+            np.sort(np.random.default_rng([batch, most + 1]).choice(most + 1, most, replace=False)) for batch in (0, 1)
+        ]
+        for chosen in picked:
+            np.testing.assert_array_equal(first.rows_of(inputs), rows[:, chosen])
+            np.testing.assert_allclose(second.rows_of(2 * inputs), 2 * rows[:, chosen], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(thinned(weight, 2).rows_of(inputs), rows)  # so few are all needed
+
+
+def test_a_depthwise_kernel_needs_fewer_rows():
+    """65,536 for each channel would say no more of nine numbers."""
+    layer, inputs = layers.DepthwiseConv1D(3), np.zeros((1, 20_000, 2), "float32")
+    layer(inputs)
+    assert thinned(matrices_of(layer)[0], 1).rows_of(inputs).shape == (2, 16_384, 3)
+    whole = layers.Conv1D(2, 3)
+    whole(inputs)
+    assert thinned(matrices_of(whole)[0], 1).rows_of(inputs).shape == (1, 19_998, 6)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -9,7 +9,10 @@ import pytest
 from keras import layers, ops
 
 from keras_mot.layers import copy_model
+from keras_mot.low_rank import FixedRank, factorize
+from keras_mot.quantization import INT4_WEIGHTS, quantize_post_training
 from keras_mot.second_order import gather_moments, largest_cut, matrices_of, visit_in_order
+from keras_mot.sparsity import prune_at_once
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,9 @@ def test_shared_layers_see_the_inputs_of_all_their_calls():
     assert [moments.count for moments in seen] == [14, 7]
 
 
-def test_progress_has_a_step_for_each_layer(model, monkeypatch):
+@pytest.fixture
+def progress(monkeypatch):
+    """What progress bars show: a list of titles and steps, and one of whether each bar is shown."""
     steps, shown = [], []
 
     @contextlib.contextmanager
@@ -92,6 +97,27 @@ def test_progress_has_a_step_for_each_layer(model, monkeypatch):
         yield types.SimpleNamespace(add_task=lambda *task, total: steps.append((*task, total)), advance=steps.append)
 
     monkeypatch.setattr("keras_mot.second_order.moments.progress_bar", bar)
+    return steps, shown
+
+
+@pytest.mark.parametrize(
+    ("run", "title"),
+    [
+        (lambda model, **options: prune_at_once(model, DATA, rounds=2, **options), "refitting"),
+        (lambda model, **options: factorize(model, FixedRank(1), calibration_data=DATA, **options), "factorizing"),
+        (lambda model, **options: quantize_post_training(model, INT4_WEIGHTS, DATA, **options), "rounding"),
+    ],
+)
+def test_progress_can_be_switched_off(run, title, model, progress):
+    steps, shown = progress
+    run(model, progress=False)
+    assert shown
+    assert not any(shown)
+    assert steps[0][0] == title
+
+
+def test_progress_has_a_step_for_each_layer(model, progress):
+    steps, shown = progress
     visit_in_order(model, weights_of(model), BATCHES, lambda weight, moments: None, title="rounding", progress=False)
     assert steps == [("rounding", 3), None, None, None]
     assert shown == [False]

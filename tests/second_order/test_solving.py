@@ -32,6 +32,7 @@ def test_least_squares_are_those_of_numpy():
 
 
 def test_without_scipy_it_is_the_same(monkeypatch):
+    pytest.importorskip("scipy")
     second, products = INPUTS.T @ INPUTS, INPUTS.T @ RNG.normal(size=(50, 2))
     expected = inverse_factor(second).value, least_squares(second, products).value
     monkeypatch.setitem(sys.modules, "scipy.linalg", None)
@@ -41,7 +42,10 @@ def test_without_scipy_it_is_the_same(monkeypatch):
         np.testing.assert_allclose(received, wanted, rtol=1e-9)
 
 
-def test_what_is_not_positive_definite_is_damped_more():
+@pytest.mark.parametrize("scipy", [True, False])
+def test_what_is_not_positive_definite_is_damped_more(scipy, monkeypatch):
+    if not scipy:
+        monkeypatch.setitem(sys.modules, "scipy.linalg", None)
     indefinite = np.array([[1.0, 1.0001], [1.0001, 1.0]])  # as rounding errors can make it
     solved = least_squares(indefinite, np.ones((2, 1)), 1e-6)
     assert solved.damping > 1e-5

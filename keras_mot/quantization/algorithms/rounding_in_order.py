@@ -174,12 +174,10 @@ def _problem(weights, moments, has_bias, damping):
     target = weights.copy()
     for group, (second, cross) in enumerate(zip(moments.second, moments.cross, strict=True)):
         # Ridge around the weights as they are: few samples move them little.
-        target[group] += _MADE_UP_FOR * least_squares(second, _product(cross - second, weights[group]), damping).value
+        # In the precision of H: a large one in float64 would be as much again.
+        products = (cross - second) @ weights[group].astype(second.dtype)
+        target[group] += _MADE_UP_FOR * least_squares(second, products, damping).value
     return _Problem(weights, np.where(weights == 0, 0.0, target), moments.second)
-
-
-def _product(moments, weights):
-    return moments @ weights.astype(moments.dtype)  # as they are: large ones twice as wide would be much
 
 
 def _entries(codebook, weight):

@@ -125,7 +125,7 @@ class Fitting:
                 self._choose_estimator(passes, samples)
         expected = passes.outputs(samples.head, rounding=(), floats=True)  # before any bias moves
         if by_data:
-            passes.weights_changed()
+            passes.weights_changed()  # before, so that its kernels are not in memory beside what rounding needs
             free_discarded(simulation)
             round_in_order(simulation, samples.seen, asked.correct_biases is not False, asked.progress)
         if asked.correct_biases is None:

@@ -95,7 +95,7 @@ def quantize(model, scheme, fitting, selected, overrides, function, batch_norm_s
         model, scheme, selected, overrides, target, fitting.data, fast, fitting.trained, shapes
     )
     if batch_norm_steps == 0:
-        folds = None  # with the kernels of before
+        folds = None  # which hold the kernels as they were
     free_discarded(model)
     if scheme.is_dynamic:
         fit_dynamic(simulation, fitting)

@@ -26,7 +26,7 @@ FAMILIES = {
 }
 """What each kind of recipe does. Zeros, shared values and bits are chosen for each layer, where the layers stay."""
 _STRUCTURE = {"channels", "rank"}
-_LEAST_SHARE = 0.05
+_LEAST_SHARE, _MOST_SHARE = 0.05, 0.95  # of the parameters, that low rank leaves; with all of them there is none
 _EDGE = 0.25  # of the channels, that each layer keeps at least
 _LEAST_DENSITY = 0.02  # of a layer that is ranked with all others
 
@@ -79,9 +79,9 @@ def recipe_of(
         return Recipe([*stages, _quantized(short, overrides=bits or None)], name), size
     stages, size, bits = [], share * dense, None
     if "bits" in techniques:
-        least = sum(min(choice.size for choice in _allowed({"bits"}, layer)) for layer in layers)
-        share = max(_LEAST_SHARE, min(1.0, proposal.kernels / least)) if least else 1.0
-        size, bits = share * least, _fewest_bits(layers)
+        whole = sum(min(choice.size for choice in _allowed({"bits"}, layer)) for layer in layers)
+        share = max(_LEAST_SHARE, min(1.0, proposal.kernels / whole)) if whole else 1.0
+        size, bits = share * whole, _bits_of_all(layers)
     if "sparsity" in techniques:
         share = _share_by_structure(proposal, dense)
         stages, size = _for_all(layers, proposal, proposal.kernels / share, long, short)
@@ -116,7 +116,7 @@ def _structure(techniques, share, goes_on, proposal, long):
     if goes_on:
         long = None
     if "rank" in techniques:
-        return [Factorize(parameters=share, fine_tune=long)]
+        return [Factorize(parameters=min(share, _MOST_SHARE), fine_tune=long)]
     kept = share**0.5  # kernels between pruned layers lose inputs as well as outputs
     if goes_on:  # masks come once: channels are cut out without
         return [PruneChannels(1 - kept, fine_tune=long)]
@@ -149,9 +149,9 @@ def _for_all(layers, proposal, size, long, short):
     return [prune, Cluster(values, fine_tune=short)], chosen.size
 
 
-def _fewest_bits(layers):
-    """The bits of what structure leaves of layers that can have fewer than 8; of one name all are meant."""
-    names = {layer.name for layer in layers if any(choice.bits < 8 for choice in layer.choices)}
+def _bits_of_all(layers):
+    """Overrides: the fewest bits for what structure leaves of layers that can have them; of one name all are meant."""
+    names = {layer.pattern_of_name for layer in layers if any(choice.bits < 8 for choice in layer.choices)}
     return {f"(^|/)({'|'.join(sorted(names))})(_factor\\d+)?$": min(BITS)} if names else None
 
 

@@ -120,15 +120,17 @@ class LayerChoices:
     Args:
         selector: the regular expression that points at the layer.
         choices: tuple of `Choice`s, the first with nothing but 8 bits.
+        layer: its path.
     """
 
     selector: str
     choices: tuple[Choice, ...]
+    layer: str = ""
 
     @property
-    def name(self) -> str:
-        """A regular expression of the layer's name, which it keeps where models within the model are taken apart."""
-        return re.split(r"/|\)\?|\^", self.selector.removesuffix("$"))[-1]
+    def pattern_of_name(self) -> str:
+        """Matches the layer's name, which it keeps where models within the model are taken apart."""
+        return re.escape(self.layer.rpartition("/")[2])
 
     @property
     def dense(self) -> float:
@@ -176,5 +178,5 @@ def choices_of(
                 size = sum(zipped_size(kernel, sparsity, clusters, stored) for kernel in kernels)
                 choices.append(Choice(sparsity, clusters, size, lost, also, stored))
         # Stages that rebuild a model leave its name out of the paths.
-        found.append(LayerChoices(f"^({re.escape(prefix)})?{re.escape(layer)}$", tuple(choices)))
+        found.append(LayerChoices(f"^({re.escape(prefix)})?{re.escape(layer)}$", tuple(choices), layer))
     return tuple(found)

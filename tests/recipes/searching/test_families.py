@@ -91,8 +91,9 @@ BITS = (
     LayerChoices(
         "first",
         (Choice(0.0, None, 1000.0), Choice(0.0, None, 480.0, 0.0, 0.3, 4), Choice(0.5, None, 300.0, 0.1, 0.3, 4)),
+        "first",
     ),
-    LayerChoices("block/second", (Choice(0.0, None, 400.0), Choice(0.0, None, 190.0, 0.0, 5.0, 4))),
+    LayerChoices("block/second", (Choice(0.0, None, 400.0), Choice(0.0, None, 190.0, 0.0, 5.0, 4)), "block/second"),
 )
 
 
@@ -148,6 +149,17 @@ def test_few_bits_of_what_structure_leaves():
     found = [name for name in ("first", "first_factor1", "m/second", "firsts", "third") if re.search(pattern, name)]
     assert found == ["first", "first_factor1", "m/second"]
     assert recipe_of(Proposal("low-rank-bits", 400), LAYERS, None, "a")[0].stages[-1].overrides is None
+
+
+@pytest.mark.backend_independent
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kernels", [1.0, 670.0, 1100.0, 5000.0])
+def test_each_family_has_a_recipe_for_each_size(family, kernels):
+    """Also where there is room for all weights, so that nothing is left for low rank or zeros to do."""
+    for layers_of_model in (LAYERS, BITS):
+        recipe, size = recipe_of(Proposal(family, kernels), layers_of_model, SHORT, "a")
+        assert recipe.stages
+        assert size >= 0
 
 
 @pytest.mark.backend_independent
