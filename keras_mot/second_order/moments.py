@@ -57,18 +57,21 @@ class Moments:
         """The means of the inputs: float64 array of shape (groups, rows)."""
         return self.first / max(self.count, 1)
 
-    def centered(self) -> "Moments":
+    def centered(self, consumed: bool = False) -> "Moments":
         """The moments about the means: what counts where a bias takes the mean of the outputs up.
 
         Of inputs that never vary, nothing is left but rounding errors, which have no inverse: they are 0.
+
+        Args:
+            consumed: whether `second` and `cross` of these moments become those of the result, to save their memory.
         """
         result = Moments.__new__(Moments)
-        result.second = self._without(self.second, self.first, self.means)
+        whole = np.diagonal(self.second, axis1=1, axis2=2).copy()
+        result.second = self._without(self.second, self.means, consumed)
         result.cross = None
         if self.cross is not None:
-            result.cross = self._without(self.cross, self.first, self.first_crossed / max(self.count, 1))
-        whole, rest = (np.diagonal(each, axis1=1, axis2=2) for each in (self.second, result.second))
-        varying = rest > _ROUNDING * whole
+            result.cross = self._without(self.cross, self.first_crossed / max(self.count, 1), consumed)
+        varying = np.diagonal(result.second, axis1=1, axis2=2) > _ROUNDING * whole
         result.second *= varying[:, :, None] & varying[:, None, :]
         if result.cross is not None:
             result.cross *= varying[:, :, None]
@@ -76,11 +79,10 @@ class Moments:
         result.first_crossed = None if self.first_crossed is None else np.zeros_like(self.first_crossed)
         return result
 
-    @staticmethod
-    def _without(sums, first, means):
+    def _without(self, sums, means, consumed):
         """Sums of products less what the means make up."""
-        result = first.astype(sums.dtype)[:, :, None] * means.astype(sums.dtype)[:, None, :]
-        return np.subtract(sums, result, out=result)
+        products = self.first.astype(sums.dtype)[:, :, None] * means.astype(sums.dtype)[:, None, :]
+        return np.subtract(sums, products, out=sums if consumed else products)
 
 
 def gather_moments(model: keras.Model, weights: Sequence[WeightMatrices], batches: Iterable[Any]) -> list[Moments]:

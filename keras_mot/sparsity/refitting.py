@@ -217,7 +217,7 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size, pro
         goal = wanted.to_matrices(numpy_value(wanted.variable)).astype("float64")
         after = before
         if id(weight.variable) in masks:
-            centered = moments.centered() if offsets.has(weight) else moments
+            centered = moments.centered(consumed=True) if offsets.has(weight) else moments
             mask = weight.to_matrices(masks[id(weight.variable)])
             if are_few(moments):
                 few.append(weight.path)

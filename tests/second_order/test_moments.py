@@ -86,6 +86,19 @@ def test_shared_layers_see_the_inputs_of_all_their_calls():
     assert [moments.count for moments in seen] == [14, 7]
 
 
+def test_moments_about_the_means(model):
+    first, last = (gather_moments(model, weights_of(model), BATCHES)[-1] for _ in range(2))
+    rows = inputs_of(model, "last")
+    expected = np.cov(rows.T, bias=True) * len(rows)
+    np.testing.assert_allclose(first.centered().second[0], expected, atol=1e-4)
+    np.testing.assert_array_equal(first.second, last.second)  # as they were
+    given = first.second
+    centered = first.centered(consumed=True)
+    assert centered.second is given
+    np.testing.assert_allclose(centered.second[0], expected, atol=1e-4)
+    np.testing.assert_array_equal(first.first, last.first)
+
+
 @pytest.fixture
 def progress(monkeypatch):
     """What progress bars show: a list of titles and steps, and one of whether each bar is shown."""

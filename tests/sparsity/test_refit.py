@@ -282,7 +282,7 @@ def test_zeros_of_patterns_move_to_where_less_is_lost(network):
 
 def test_as_a_stage_of_recipes(network):
     x, seen = images(), []
-    run = types.SimpleNamespace(calibration=lambda samples: seen.append(samples) or x, rehearsing=False)
+    run = types.SimpleNamespace(calibration=lambda samples: seen.append(samples) or x, rehearsing=False, progress=False)
     stage = Prune(n_m=(2, 4), skip=["head"], refit=True)
     result = stage.apply(network, run)
     assert seen == [1024]
@@ -295,7 +295,7 @@ def test_as_a_stage_of_recipes(network):
 def test_a_pattern_of_a_stage_goes_by_magnitudes_where_inputs_are_unknown():
     model = keras.Sequential([keras.Input((6,), dtype="int32"), layers.Embedding(8, 8), layers.Dense(4, name="dense")])
     x = np.random.default_rng(0).integers(0, 8, (64, 6)).astype("int32")
-    run = types.SimpleNamespace(calibration=lambda samples: x, rehearsing=False)
+    run = types.SimpleNamespace(calibration=lambda samples: x, rehearsing=False, progress=False)
     with pytest.warns(UserWarning, match="embeddings"):
         result = strip_pruning(Prune(n_m=(2, 4), refit=True).apply(model, run))
     table, original = (numpy(each.layers[0].embeddings) for each in (result, model))

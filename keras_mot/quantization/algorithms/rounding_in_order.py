@@ -170,7 +170,7 @@ class _Problem:
 
 def _problem(weights, moments, has_bias, damping):
     # A bias takes the mean of the outputs: what counts then is how inputs differ from their means.
-    moments = moments.centered() if has_bias else moments
+    moments = moments.centered(consumed=True) if has_bias else moments
     target = weights.copy()
     for group, (second, cross) in enumerate(zip(moments.second, moments.cross, strict=True)):
         # Ridge around the weights as they are: few samples move them little.
