@@ -197,7 +197,7 @@ def test_what_has_no_integer_form_stays_in_floats_and_is_reported(tmp_path):
     result, received = exported(quantized, x, tmp_path / "model.tflite")
     assert result.float_operators
     assert {"CONV_2D"}.isdisjoint(name for name, _, _ in result.float_operators)
-    assert "in floats: MEAN" in str(result)
+    assert "in floats: 2 MEAN, " in str(result)
     assert np.abs(received - outputs(quantized, x)).max() < 0.05
     older = (tmp_path / "model.tflite").read_bytes()
     with pytest.raises(ValueError, match=r"not all of .* can be computed in integers"):
