@@ -163,7 +163,7 @@ def test_what_stays_in_floats_is_listed(tmp_path):
         ("table", "it is left in floats, as asked"),
         ("wide", "it is left in floats, as asked"),
     }
-    assert "in floats: Dense (wide)" in str(exported)
+    assert "in floats: Embedding (table); Dense (wide): it is left" in str(exported)
     with pytest.raises(ValueError, match="not all weights of 'encoder' are integers"):
         export_litert(quantized, tmp_path / "strict.tflite", strict=True)
     assert not (tmp_path / "strict.tflite").exists()
