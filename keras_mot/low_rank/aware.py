@@ -29,7 +29,7 @@ from keras_mot.second_order import (
     warn_of_few_samples,
 )
 
-_ROWS, _ROWS_FOR_EACH = 1 << 16, 128  # of the inputs: neighbouring positions of an image say much the same
+_ROWS_FOR_EACH = 128  # of the inputs: with so many, `_shrunk` changes less than a hundredth
 _DAMPING = 0.01  # of the mean of H's diagonal: how near the kernel of before stays where there are few samples
 
 
@@ -62,7 +62,7 @@ def second_moments(
     few = []
     for numbers in parts_of([[weight] for weight in weights]):
         part = [weights[number] for number in numbers]
-        looked_at = [_enough(weight, batches) for weight in part]
+        looked_at = [thinned(weight, len(batches), _ROWS_FOR_EACH) for weight in part]
         for weight, moments in zip(part, gather_moments(model, looked_at, batches), strict=True):
             few += [weight.path] if are_few(moments) else []
             used = moments if bias_of(weight.layer, weight.shape[2]) is None else moments.centered()
@@ -100,8 +100,8 @@ def solved_layers(
         kernel, option = by_variable[id(weight.variable)]
         solved[id(weight.variable)] = _solve(weight, kernel, option, moments)
 
-    weights = [_enough(weight, batches) for weight, _, _ in chosen]
-    theirs = [_enough(weight, batches) for weight in theirs]
+    weights = [thinned(weight, len(batches), _ROWS_FOR_EACH) for weight, _, _ in chosen]
+    theirs = [thinned(weight, len(batches), _ROWS_FOR_EACH) for weight in theirs]
     shown = {"title": "factorizing", "progress": progress}
     visit_in_order(model, weights, batches, visit, reference=reference, reference_weights=theirs, **shown)
     return [solved.get(id(kernel.variable)) or alone(kernel, option) for _, kernel, option in chosen]
@@ -137,11 +137,6 @@ def _solve(weight, kernel, option, moments):
         shift = moments.first_crossed[0] @ original - moments.first[0] @ new
         bias.assign(numpy_value(bias) + (shift / max(moments.count, 1)).reshape(bias.shape))
     return SolvedLayer(factors, relative_error(target, factors, known))
-
-
-def _enough(weight, batches):
-    """The kernel with so many rows of its inputs that `_shrunk` changes less than a hundredth of them."""
-    return thinned(weight, len(batches), max(_ROWS, _ROWS_FOR_EACH * weight.shape[1]))
 
 
 def _shrunk(moments):

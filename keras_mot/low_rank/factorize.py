@@ -129,22 +129,13 @@ def plan_factorization(
     check_selectors_match(overrides, weights)
     flat, origins = flat_and_origins(model)
     owners = {id(weight.owner): weight for weight in weights}
-    tied, chosen, skipped = _tied(flat), [], []
+    rules = {}
     for layer in operations_of(flat):
-        if not isinstance(layer, keras.layers.Layer) or not find_weights(layer)[0]:
-            continue
-        user = origins.of(layer)
-        path = (user.path or user.name).removeprefix(f"{model.name}/")
-        rule = _rule(owners.get(id(user)), ranks, overrides)
-        kernel = "it is not selected" if rule is None else kernel_of(layer)
-        if isinstance(kernel, str):
-            skipped.append((path, kernel))
-        elif id(kernel.variable) in tied:
-            skipped.append((path, "another layer shares its kernel"))
-        elif not np.isfinite(kernel.values).all():
-            raise ValueError(f"The kernel of layer '{path}' contains NaN or infinite values: it cannot be factorized.")
-        else:
-            chosen.append(_Candidate(layer, path, kernel, rule))
+        if isinstance(layer, keras.layers.Layer) and find_weights(layer)[0]:
+            user = origins.of(layer)
+            path = (user.path or user.name).removeprefix(f"{model.name}/")
+            rules[layer] = path, _rule(owners.get(id(user)), ranks, overrides)
+    chosen, skipped = _candidates(rules, _tied(flat))
     judged = batches = None
     if calibration_data is not None and chosen:
         judged, batches = set_apart(_batches(flat, calibration_data))
@@ -225,6 +216,27 @@ def _rule(weight, ranks, overrides):
     if weight is None:
         return ranks
     return next((rule for selector, rule in overrides.items() if matches(selector, weight)), ranks)
+
+
+def _candidates(rules, tied):
+    """The layers to factorize as `_Candidate`s, and pairs of (path, why not) of the others.
+
+    Args:
+        rules: dictionary from layers to (path, `RankRule` or `None`).
+        tied: the ids of the variables that several layers hold.
+    """
+    chosen, skipped = [], []
+    for layer, (path, rule) in rules.items():
+        kernel = "it is not selected" if rule is None else kernel_of(layer)
+        if isinstance(kernel, str):
+            skipped.append((path, kernel))
+        elif id(kernel.variable) in tied:
+            skipped.append((path, "another layer shares its kernel"))
+        elif not np.isfinite(kernel.values).all():
+            raise ValueError(f"The kernel of layer '{path}' contains NaN or infinite values: it cannot be factorized.")
+        else:
+            chosen.append(_Candidate(layer, path, kernel, rule))
+    return chosen, skipped
 
 
 def _tied(model):

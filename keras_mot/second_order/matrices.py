@@ -20,8 +20,8 @@ from keras_mot.graph.kinds import WEIGHTED, kernel_of, kind_of
 from keras_mot.layers import find_weights, transformed_weights
 from keras_mot.second_order.patches import convolution_patches, transposed_patches
 
-_ROWS, _ROWS_FOR_EACH = 1 << 16, 32  # that are enough
-_FEW, _ROWS_OF_FEW = 64, 1 << 14  # inputs of an output
+_ROWS, _ROWS_OF_FEW = 1 << 16, 1 << 14  # that are enough; the latter for groups of few inputs
+_FEW = 64  # inputs of an output
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,23 +103,24 @@ class WeightMatrices:
         return result
 
 
-def thinned(weight: WeightMatrices, batches: int, rows: int | None = None) -> WeightMatrices:
+def thinned(weight: WeightMatrices, batches: int, for_each: int = 32, least: int | None = None) -> WeightMatrices:
     """The same kernel, of whose inputs some positions are looked at: neighbouring ones say much the same.
 
     Args:
         weight: a kernel.
         batches: how many batches there are.
-        rows: how many rows (samples and positions) of all batches are enough. By default 65,536, or 32 for each input
-            of an output if these are more; 16,384 where there are groups of at most 64 inputs, as in depthwise kernels.
+        for_each: how many rows (samples and positions) of all batches are enough for each input of an output.
+        least: how many are looked at where that is fewer; by default 65,536, or 16,384 where there are groups of at
+            most 64 inputs, as in depthwise kernels.
 
     Returns:
         A `WeightMatrices` that shows the same positions of the first batch, the second and so on whatever the values
         are, so that two models can be looked at side by side, each with one of its own.
     """
     groups, inputs, _ = weight.shape
-    if rows is None:
-        rows = _ROWS_OF_FEW if groups > 1 and inputs <= _FEW else max(_ROWS, _ROWS_FOR_EACH * inputs)
-    number, most = itertools.count(), -(-rows // max(batches, 1))
+    if least is None:
+        least = _ROWS_OF_FEW if groups > 1 and inputs <= _FEW else _ROWS
+    number, most = itertools.count(), -(-max(least, for_each * inputs) // max(batches, 1))
 
     def pick(count):
         if count <= most:

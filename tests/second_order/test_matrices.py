@@ -78,7 +78,7 @@ def test_some_positions_are_some_of_all_rows(case):
     for weight in matrices_of(layer):
         rows = weight.rows_of(inputs)
         most = rows.shape[1] - 1
-        first, second = (thinned(weight, 2, 2 * most) for _ in range(2))
+        first, second = (thinned(weight, 2, for_each=0, least=2 * most) for _ in range(2))
         picked = [
             np.sort(np.random.default_rng([batch, most + 1]).choice(most + 1, most, replace=False)) for batch in (0, 1)
         ]

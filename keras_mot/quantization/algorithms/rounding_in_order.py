@@ -36,7 +36,7 @@ _BYTES = 768 * 2**20  # that samples may take between two layers
 # Of what was rounded before, so much is made up for. All of it is better where inputs are nearly those in floats
 # (ResNet-8 with 4 bits), none where they are not (DS-CNN-S): least squares shrink weights whose inputs are noisy.
 _MADE_UP_FOR = 0.5
-_ROWS, _ROWS_FOR_EACH = 32768, 16  # rows of inputs that are enough: so many, or so many for each input
+_ROWS_FOR_EACH, _ROWS = 16, 32768  # of the inputs, that are enough: so many for each, and so many at least
 
 
 def weights_to_round(model: keras.Model) -> list[TransformedWeight]:
@@ -71,7 +71,7 @@ def round_in_order(
     batches = _as_many_as_fit(batches, 2 * largest_cut(model))
 
     def enough(weight):
-        return thinned(weight, len(batches), max(_ROWS, _ROWS_FOR_EACH * weight.shape[1]))
+        return thinned(weight, len(batches), _ROWS_FOR_EACH, _ROWS)
 
     pairs = [
         (enough(own), enough(other))

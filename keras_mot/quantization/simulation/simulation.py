@@ -162,20 +162,7 @@ def simulate(
 
     folded, folds, made = fold_with_origins(parted, shall_fold, consumed=True)
     origins = made.through(origins_of_parted)
-    if scheme.is_dynamic:
-
-        def broken_down(operation):
-            return settings.get(origins.of(operation)) is not None and holds_products(operation)
-
-        lowered = lower(folded, broken_down, target.fused)
-    else:
-        whole = left_whole(target, scheme.activation_bits, fast)
-
-        def broken_down(operation):
-            return settings.get(origins.of(operation)) is not None and not whole(operation)
-
-        masks = not fast and {"where", "softmax"} <= target.kernels[scheme.activation_bits]
-        lowered = lower(folded, broken_down, target.fused, scheme.activation_bits, fast, masks)
+    lowered = _lowered(folded, scheme, target, fast, lambda operation: settings.get(origins.of(operation)) is not None)
 
     def chosen(operation):
         return settings.get(origins.of(lowered.origins.of(operation)))
@@ -212,6 +199,19 @@ def _nothing(scheme):
     if scheme.is_dynamic:
         return "it has no dense layer and no embedding that kernels with dynamic ranges compute"
     return "no layer with weights has an integer form"
+
+
+def _lowered(folded, scheme, target, fast, in_integers):
+    """The folded model with the operations of `in_integers` broken down into steps that the target has kernels for."""
+    if scheme.is_dynamic:
+        return lower(folded, lambda operation: in_integers(operation) and holds_products(operation), target.fused)
+    whole = left_whole(target, scheme.activation_bits, fast)
+    masks = not fast and {"where", "softmax"} <= target.kernels[scheme.activation_bits]
+
+    def broken_down(operation):
+        return in_integers(operation) and not whole(operation)
+
+    return lower(folded, broken_down, target.fused, scheme.activation_bits, fast, masks)
 
 
 def _placed(lowered, scheme, model, target, fast, chosen, user):
