@@ -103,11 +103,6 @@ def without_dynamic_rounding():
     return dynamic_quantizers_as(lambda layer, inputs: inputs)
 
 
-def dynamic_quantizers(model: keras.Model) -> list[DynamicQuantizer]:
-    """The dynamic quantizers of a model, in its own order."""
-    return [layer for layer in flatten_layers(model) if isinstance(layer, DynamicQuantizer)]
-
-
 def dynamic_parts(model: keras.Model) -> list[keras.layers.Layer]:
     """What stands around the kernels with dynamic ranges of a model: quantizers and results."""
     return [layer for layer in flatten_layers(model) if isinstance(layer, DynamicQuantizer | DynamicResult)]

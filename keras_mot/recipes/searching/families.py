@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from keras_mot.quantization import AdaRound
 from keras_mot.recipes.channel_stages import PruneChannels
 from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.recipe import Recipe
@@ -43,6 +44,8 @@ class Proposal:
         cut: how much of the way to that size low rank or fewer channels go, before what they leave is pruned: an
             exponent of the share of the bytes that is to stay.
         gradual: whether zeros come little by little in training, not at once with the rest solved for before it.
+        learned: whether few bits are rounded by `AdaRound`: instead of GPTQ, and of training in integers behind stages
+            that were trained.
         epochs: of those stages, and half as many where the model is quantized; 0: no training.
         after: number of the trial that this is the longer form of; `None` for a new one.
     """
@@ -53,6 +56,7 @@ class Proposal:
     balance: float = 0.25
     cut: float = 0.5
     gradual: bool = False
+    learned: bool = False
     epochs: int = 0
     after: int | None = None
 
@@ -76,7 +80,7 @@ def recipe_of(
     share = max(_LEAST_SHARE, min(1.0, proposal.kernels / dense)) if dense else 1.0
     if not _STRUCTURE & set(techniques):
         stages, bits, size = _by_layer(techniques, layers, proposal, long, short)
-        return Recipe([*stages, _quantized(short, overrides=bits or None)], name), size
+        return Recipe([*stages, _quantized(short, proposal, stages, bits or None)], name), size
     stages, size, bits = [], share * dense, None
     if "bits" in techniques:
         whole = sum(min(choice.size for choice in _allowed({"bits"}, layer)) for layer in layers)
@@ -86,9 +90,8 @@ def recipe_of(
         share = _share_by_structure(proposal, dense)
         stages, size = _for_all(layers, proposal, proposal.kernels / share, long, short)
         size *= share
-    return Recipe(
-        [*_structure(techniques, share, bool(stages), proposal, long), *stages, _quantized(short, overrides=bits)], name
-    ), size
+    stages = [*_structure(techniques, share, bool(stages), proposal, long), *stages]
+    return Recipe([*stages, _quantized(short, proposal, stages, bits)], name), size
 
 
 def _share_by_structure(proposal: Proposal, dense: float) -> float:
@@ -105,7 +108,12 @@ def _training(proposal, fine_tune, has_others):
     return long, dataclasses.replace(long, learning_rate=proposal.learning_rate / 10, epochs=epochs)
 
 
-def _quantized(fine_tune, **settings):
+def _quantized(fine_tune, proposal, before, bits):
+    """The last stage, behind others, with other bits than 8 for some layers."""
+    settings = {"overrides": bits}
+    if bits and proposal.learned:
+        settings["rounding"] = AdaRound()
+        fine_tune = None if before else fine_tune
     if fine_tune is None:
         return PostTraining(**settings)
     return QuantizeAware(fine_tune=fine_tune, **settings)

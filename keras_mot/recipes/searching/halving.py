@@ -13,7 +13,7 @@ from keras_mot.recipes.fine_tuning import FineTune
 from keras_mot.recipes.searching.budget import Budget
 from keras_mot.recipes.searching.result import Trial, measured
 
-SETTINGS = ("family", "learning_rate", "balance", "cut", "gradual")
+SETTINGS = ("family", "learning_rate", "balance", "cut", "gradual", "learned")
 """What a trial has in common with the same in another size, or trained longer."""
 _SHORT = 4  # the short training is a fourth of the full one
 _UNTRAINED, _TRAINED = 3, 2  # one of so many goes on to a longer training

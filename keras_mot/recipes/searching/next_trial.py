@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from keras_mot.recipes.searching.budget import Budget
-from keras_mot.recipes.searching.families import FAMILIES, Proposal, smallest
+from keras_mot.recipes.searching.families import FAMILIES, Proposal, recipe_of, smallest
 from keras_mot.recipes.searching.halving import SETTINGS, best_so_far, expected_seconds, is_near, longer
 from keras_mot.recipes.searching.layer_options import LayerChoices
 from keras_mot.recipes.searching.planning import LEAST_STEP, is_new, next_size, size_limit
@@ -66,6 +66,7 @@ class NextTrial:
         yield from self._untried(done, running)
         best = best_of(done, self.budget)
         yield from self._in_another_size(best, done, running)
+        yield from self._rounded_otherwise(best, done, running)
         for trial, epochs in longer(done, begun, self.epochs, self.budget):
             yield self._longer(done, trial, epochs)
         shortest = self.epochs[0]
@@ -127,6 +128,16 @@ class NextTrial:
             if wanted and (is_new(size, equally_long, trial.family) or self._corrects(size, equally_long, trial)):
                 yield _again(trial, kernels=size, epochs=trial.epochs)
 
+    def _rounded_otherwise(self, best, done, running) -> Iterator[Proposal]:
+        """The best trial with its few bits found in the other way, which needs none of its other stages again."""
+        if best is None or "bits" not in FAMILIES[best.family]:
+            return
+        other = _again(best, kernels=best.asked, epochs=best.epochs, learned=not best.learned)
+        sizes = [(each.asked, each) for each in done] + [(each.kernels, each) for each in running]
+        has_few = recipe_of(other, self.layers, None, best.family)[0].stages[-1].overrides
+        if has_few and not any(_is_same(other, size, each) for size, each in sizes):
+            yield other
+
     def _nearly_best(self, best, done):
         """The best trial, and before it those that lose less, and are a little too large."""
         if not self.budget.by_size:
@@ -166,4 +177,10 @@ class NextTrial:
 
 
 def _again(trial, **changes):
-    return Proposal(**{name: getattr(trial, name) for name in SETTINGS}, **changes)
+    return Proposal(**{name: getattr(trial, name) for name in SETTINGS} | changes)
+
+
+def _is_same(proposal, kernels, other):
+    """Whether a trial, or a proposal, is of the same size, length and settings."""
+    same = all(getattr(proposal, name) == getattr(other, name) for name in (*SETTINGS, "epochs"))
+    return same and proposal.kernels == kernels

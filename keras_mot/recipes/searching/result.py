@@ -35,6 +35,7 @@ class Trial:
         balance: what losses by zeros counted beside others when it was planned.
         cut: how much of the way low rank or fewer channels went, where other techniques follow; see `Proposal`.
         gradual: whether zeros came little by little in training.
+        learned: whether few bits were rounded by `AdaRound`; see `Proposal`.
         epochs: of its longer stages; 0 if nothing was trained.
         after: number of the trial that it is the longer form of; `None` if it is a new one.
         brotli_bytes: size of its file compressed by Brotli, as of `keras_mot.analysis.Measurement`; `None` where that
@@ -58,6 +59,7 @@ class Trial:
     balance: float = 0.25
     cut: float = 0.5
     gradual: bool = False
+    learned: bool = False
     epochs: int = 0
     after: int | None = None
     brotli_bytes: int | None = None

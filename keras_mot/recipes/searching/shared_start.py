@@ -1,14 +1,16 @@
-"""The float model of a search, exported and measured once: all trials begin with it."""
+"""What trials of a search have in common is done once: the float file, and stages that an earlier trial has, too."""
 
 import contextlib
-import dataclasses
+import itertools
 import os
 import pathlib
 import shutil
+from collections.abc import Iterable
 
 from keras_mot.recipes import _run_log
 from keras_mot.recipes._run_log import RunLog
 from keras_mot.recipes.recipe import Recipe
+from keras_mot.recipes.searching.worker import RECIPE
 
 _FIRST = "float"
 
@@ -23,7 +25,7 @@ def keep(folder: pathlib.Path, kept: pathlib.Path) -> None:
     if kept.exists():
         return
     log = _run_log.read(folder)
-    files = _files(log)
+    files = _files(log.stages[:1])
     unfinished = kept.with_name(f"{kept.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -34,8 +36,8 @@ def keep(folder: pathlib.Path, kept: pathlib.Path) -> None:
     unfinished.rename(kept)
 
 
-def begin_with(kept: pathlib.Path, folder: pathlib.Path, recipe: Recipe) -> None:
-    """Makes a folder look as if a run of a recipe had finished the first stage in it.
+def begin_with(kept: pathlib.Path, folder: pathlib.Path, recipe: Recipe, others: Iterable[pathlib.Path] = ()) -> None:
+    """Makes a folder look as if a run of a recipe had finished its first stages in it.
 
     Where nothing was kept, or it cannot be read, the run measures the float model itself. It does so, too, where the
     files are not as they were written.
@@ -44,19 +46,37 @@ def begin_with(kept: pathlib.Path, folder: pathlib.Path, recipe: Recipe) -> None
         kept: the folder that `keep` made.
         folder: of the run, without one as yet.
         recipe: a `Recipe`.
+        others: folders of runs with the same model and data: of that whose recipe begins like this one, the stages that
+            both have are taken over.
     """
-    with contextlib.suppress(OSError, ValueError):
-        log = _run_log.read(kept)
-        for file in _files(log):
-            _link(kept / file, folder / file)
-        names = (_FIRST, *recipe.stage_names)
-        dataclasses.replace(log, identity={**log.identity, "recipe": recipe.to_yaml()}, names=names).write(folder)
+    found = [(_alike(recipe, other), other) for other in others]
+    for count, source in [*sorted((each for each in found if each[0]), reverse=True), (0, kept)]:
+        with contextlib.suppress(OSError, ValueError):
+            log = _run_log.read(source)
+            stages = log.stages[: 1 + count]
+            files = _files(stages)
+            if not all((source / file).is_file() for file in files):  # the search has removed them
+                continue
+            for file in files:
+                _link(source / file, folder / file)
+            identity = {**log.identity, "recipe": recipe.to_yaml()}
+            digests = {file: log.digests[file] for file in files}
+            RunLog(identity, (_FIRST, *recipe.stage_names), stages, digests).write(folder)
+            return
 
 
-def _files(log):
-    """The names of the first stage's files: one alone, where there is none in floats for the runtime."""
-    names = [path.name for stage in log.stages[:1] for path in (stage.model_path, stage.artifact)]
-    return list(dict.fromkeys(names))
+def _alike(recipe, folder):
+    """How many stages the recipe of a run has in common with another, from the first on."""
+    try:
+        stages = Recipe.from_yaml(folder / RECIPE).stages
+    except (OSError, ValueError, TypeError):
+        return 0
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(recipe.stages, stages, strict=False))))
+
+
+def _files(stages):
+    """The names of the files of stages: of one alone, where there is no file for the runtime."""
+    return list(dict.fromkeys(path.name for stage in stages for path in (stage.model_path, stage.artifact)))
 
 
 def _link(source, target):

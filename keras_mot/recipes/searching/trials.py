@@ -145,7 +145,8 @@ class Trials:
         folder.mkdir(exist_ok=True)
         recipe, predicted = recipe_of(proposal, self._choices, self._fine_tune, f"search-{trial.number:04d}")
         recipe.to_yaml(folder / RECIPE)
-        begin_with(self._folder / _FLOAT, folder, recipe)
+        others = [each.folder for each in measured(done)] if recipe.stages[1:] else []
+        begin_with(self._folder / _FLOAT, folder, recipe, others)
         self._study.note(trial, proposal, predicted)
         started = time.monotonic()
         return trial, self._executor.submit(self._folder, trial.number), proposal, started

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from keras_mot.layers.selecting import matches_layer
+from keras_mot.quantization import AdaRound
 from keras_mot.recipes import (
     Budget,
     Cluster,
@@ -222,3 +223,20 @@ def test_what_zeros_cannot_do():
     assert useful(list(FAMILIES), Budget(latency_ms=1.0)) == ["dense", "channels", "low-rank"]
     assert useful(list(FAMILIES), Budget(bytes=10)) == ["dense", "bits", "low-rank-bits", "channels", "low-rank"]
     assert useful(["dense", "pruned"], Budget(bytes=10)) == ["dense", "pruned"]
+
+
+@pytest.mark.backend_independent
+def test_few_bits_by_learned_rounding():
+    """Behind stages that train, it is in the place of training in integers; alone, training starts from it."""
+    layers = (LayerChoices("first", (Choice(0.0, None, 1000.0), Choice(0.0, None, 500.0, bits=4))),)
+
+    def last(family, **settings):
+        return recipe_of(Proposal(family, 300, learned=True, **settings), layers, SHORT, "a")[0].stages[-1]
+
+    assert isinstance(last("low-rank-bits", epochs=4), PostTraining)
+    assert last("low-rank-bits", epochs=4).rounding == AdaRound()
+    assert last("low-rank-bits").rounding == AdaRound()
+    assert isinstance(last("bits", epochs=4), QuantizeAware)
+    assert last("bits", epochs=4).rounding == AdaRound()
+    assert last("low-rank", epochs=4).rounding is None  # 8 bits
+    assert isinstance(last("low-rank", epochs=4), QuantizeAware)

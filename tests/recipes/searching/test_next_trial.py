@@ -107,3 +107,29 @@ def test_a_dense_file_beyond_the_budget_ends_no_search():
     assert best_of(done, budget) == done[0]
     proposal = both.choose(done, [], 0.0)
     assert (proposal.family, proposal.kernels) == (None, pytest.approx(895.0))
+
+
+BITS = (
+    LayerChoices("first", (Choice(0.0, None, 1000.0), Choice(0.0, None, 500.0, 0.0, 0.1, bits=4))),
+    LayerChoices("last", (Choice(0.0, None, 10.0),)),
+)
+
+
+def test_few_bits_of_the_best_are_found_in_the_other_way_once():
+    few = dataclasses.replace(NEXT, budget=Budget(zipped=800), families=("dense", "bits"), layers=BITS)
+    done = [trial(0, 1100, 0.0, "dense", 1000), trial(1, 790, 0.1, "bits", 510)]
+    other = few.choose(done, [], 0.0)
+    assert (other.family, other.kernels, other.epochs, other.learned) == ("bits", 510, 0, True)
+    assert other.after is None  # it may be trained longer, too
+    assert few.choose(done, [other], 0.0).family is None
+    found = [*done, trial(2, 790, 0.05, "bits", 510, learned=True)]
+    assert few.choose(found, [], 0.0).after == 2
+    trained = [*found, trial(3, 790, 0.01, "bits", 510, epochs=2, learned=True, after=2)]
+    back = few.choose(trained, [], 0.0)
+    assert (back.epochs, back.learned) == (2, False)
+
+
+def test_what_has_eight_bits_is_rounded_once():
+    roomy = dataclasses.replace(NEXT, budget=Budget(zipped=1050), families=("dense", "bits"), layers=BITS)
+    done = [trial(0, 1100, 0.0, "dense", 1000), trial(1, 1040, 0.0, "bits", 1010)]
+    assert not roomy.choose(done, [], 0.0).learned

@@ -316,3 +316,28 @@ def test_a_damaged_float_model_is_made_again(model, arrays, tmp_path):
     more = searched(model, arrays, tmp_path, Budget(zipped=5000), trials=2, fine_tune=None)
     assert not more.trials[-1].failure
     assert (more.trials[-1].folder / "00-float.tflite").stat().st_size > 1000
+
+
+@only_tensorflow
+def test_what_an_earlier_trial_has_trained_is_not_trained_again(model, arrays, tmp_path):
+    """The few bits of the best are rounded in another way, behind the same factors."""
+    settings = {"budget": Budget(zipped=20_000), "families": ["low-rank-bits"]}
+    searched(model, arrays, tmp_path, trials=1, **settings)
+    result = searched(model, arrays, tmp_path, trials=2, **settings)
+    trained, rounded = result.trials
+    assert (trained.epochs, trained.learned, rounded.epochs, rounded.learned) == (1, False, 1, True)
+    logs = [json.loads((trial.folder / "run.json").read_text()) for trial in result.trials]
+    assert logs[0]["names"] == ["float", "factorize", "quantize_aware"]
+    assert logs[1]["names"] == ["float", "factorize", "post_training"]
+    assert logs[0]["stages"][1] == logs[1]["stages"][1]  # to the second
+
+
+@only_tensorflow
+def test_what_an_earlier_trial_has_lost_is_made_again(model, arrays, tmp_path):
+    settings = {"budget": Budget(zipped=20_000), "families": ["low-rank-bits"], "fine_tune": None}
+    first = searched(model, arrays, tmp_path, trials=1, **settings).trials[0]
+    for path in first.folder.glob("01-*"):
+        path.unlink()
+    second = searched(model, arrays, tmp_path, trials=2, **settings).trials[1]
+    assert second.learned
+    assert not second.failure
