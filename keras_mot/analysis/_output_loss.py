@@ -1,5 +1,6 @@
 """What the outputs of a changed model are worth beside those of the model: pure array logic, but for users' losses."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 
 _LEAST = 1e-12  # of a probability
+_HALF_A_STEP = 2.0**-9  # of probabilities in 8 bits: a zero is anything up to it
 
 
 def make_measure(expected: Sequence[np.ndarray], loss: Any, labels: Sequence | None) -> tuple[str, Callable]:
@@ -26,6 +28,10 @@ def make_measure(expected: Sequence[np.ndarray], loss: Any, labels: Sequence | N
     if loss is None:
         return "relative error", lambda outputs: sum(map(relative_noise, expected, outputs)) / len(expected)
     compute = keras.losses.get(loss)
+    if isinstance(loss, str) and "crossentropy" in loss.lower() and not all(map(_are_probabilities, expected)):
+        # A name says nothing of logits, which the outputs show.
+        logits = {"from_logits": True}
+        compute = type(compute)(**logits) if isinstance(compute, keras.Loss) else functools.partial(compute, **logits)
 
     def mean(outputs):
         values = outputs[0] if len(outputs) == 1 else list(outputs)
@@ -57,6 +63,7 @@ def _are_probabilities(outputs):
 def _kl(expected, received):
     """The mean divergence of one distribution for each row from another; of one number, that of a yes or no."""
     wanted, got = (_distributions(each) for each in (expected, received))
+    got = np.where(got == 0, np.minimum(wanted, _HALF_A_STEP), got)
     terms = wanted * (np.log(np.maximum(wanted, _LEAST)) - np.log(np.maximum(got, _LEAST)))
     return max(float(terms.sum(axis=-1).mean()), 0.0)
 

@@ -85,7 +85,7 @@ class Sensitivity(ShownAsTable):
         return tuple(sorted(self.rows, key=lambda row: -row.loss)[:count])
 
     def of(self, technique: str, layer: str | None = None) -> tuple[SensitivityRow, ...]:
-        """The rows of one technique, or of one layer with it."""
+        """The rows of one technique, such as "weight_bits", or of one layer with it."""
         return tuple(row for row in self.rows if row.technique == technique and layer in (None, row.layer))
 
     def to_dict(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     )
     how.add_argument("--learning-rate", type=positive(float), default=1e-3, metavar="R", help="(default: 0.001)")
     how.add_argument("--batch-size", type=positive(int), default=128, metavar="N", help="(default: 128)")
-    how.add_argument("--families", metavar="NAMES", help="some of dense,pruned,clustered,... (default: all)")
+    how.add_argument("--families", metavar="NAMES", help="some of dense,pruned,low-rank-bits,... (default: all)")
     how.add_argument("--executor", choices=("local", "processes", "ray"), default="local", help="(default: local)")
     how.add_argument("--workers", type=positive(int), metavar="N", help="trials at once, with processes or ray")
     how.add_argument("--storage", metavar="URL", help="where Optuna keeps the trials (default: a file in DIR)")
@@ -126,5 +126,4 @@ def run(options: argparse.Namespace) -> Result:
             )
     except (FloatingPointError, RuntimeError) as error:
         raise FailedError(str(error)) from error
-    closing = "" if result.met else f"\n{result.what_stood_in_the_way()}"
-    return Result(f"{result}\nThe best file: {result.artifact}{closing}", result.to_dict())
+    return Result(f"{result}\nThe best file: {result.artifact}", result.to_dict(), 0 if result.met else 1)

@@ -9,10 +9,10 @@ import keras
 from keras_mot.quantization.calibration import calibration_of
 from keras_mot.quantization.estimators.fitting import Fitting
 from keras_mot.quantization.quantize_config import QuantizeConfig
-from keras_mot.quantization.schemes import INT8, QuantizationScheme, check_rounding
+from keras_mot.quantization.schemes import INT8, QuantizationScheme
 from keras_mot.quantization.simulation.simulation import quantize
 from keras_mot.targets import LITERT, Target
-from keras_mot.transforms.rounding import Rounding
+from keras_mot.transforms.rounding import Rounding, check_rounding
 
 
 def quantize_post_training(

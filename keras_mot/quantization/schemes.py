@@ -7,7 +7,7 @@ import keras
 from keras_mot._config import Config
 from keras_mot._messages import describe
 from keras_mot._numbers import is_whole
-from keras_mot.transforms.rounding import Rounding
+from keras_mot.transforms.rounding import Rounding, check_rounding
 
 DYNAMIC = "dynamic"
 """The `activation_bits` of schemes with dynamic ranges."""
@@ -86,12 +86,6 @@ class QuantizationScheme(Config):
                 "`block_size` is for kernels with dynamic ranges, `activation_bits='dynamic'`: those for activations "
                 "in integers have one scale for a channel."
             )
-
-
-def check_rounding(rounding):
-    """Raises an error if this is neither a `Rounding` nor `None`."""
-    if rounding is not None and not isinstance(rounding, Rounding):
-        raise TypeError(f"`rounding` should be a `Rounding`, such as `Nearest()`; received {describe(rounding)}.")
 
 
 @keras.saving.register_keras_serializable("keras_mot")

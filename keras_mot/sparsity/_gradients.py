@@ -36,7 +36,7 @@ def collect_gradients(
     batches = evidence.next_batches(model)
     for inputs, labels in batches:
         if labels is None:
-            raise ValueError("Criteria that go by gradients need labels: `PruningEvidence((x, y))`.")
+            raise ValueError("Criteria that go by gradients need labels: give `(x, y)` as data.")
         gradients = gradients_of(model, weights, inputs, labels, loss)
         for weight, gradient in zip(weights, gradients, strict=True):
             own = sums[id(weight.variable)]

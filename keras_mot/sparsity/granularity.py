@@ -203,7 +203,7 @@ class NofM(Config, Granularity):
             )
         elif inputs % self.group:
             raise ValueError(
-                f"{self.zeros}:{self.group} sparsity needs a multiple of {self.group} inputs; weight '{path}' of shape "
+                f"Groups of {self.group} need a multiple of {self.group} inputs; weight '{path}' of shape "
                 f"{tuple(shape)} has {inputs}. Leave the layer out or give it other settings: `overrides={{...}}`."
             )
 

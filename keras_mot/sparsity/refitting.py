@@ -106,7 +106,8 @@ def refit(
         )
     _start_from(plain, original, masks)
     groups = _groups(model, plain) if move_zeros else {}
-    _fit(plain, original, masks, groups, calibration_data, samples, damping, batch_size, progress)
+    paths = _paths(reference or model)  # the layers of copies may have other names
+    _fit(plain, original, masks, groups, paths, calibration_data, samples, damping, batch_size, progress)
     result = model if inplace else copy_model(model)
     _take_over(result, plain, masks)
     if groups:
@@ -194,7 +195,11 @@ def _groups(model, plain):
     return found
 
 
-def _fit(plain, original, masks, groups, data, samples, damping, batch_size, progress):
+def _paths(model):
+    return [each.path for layer in flatten_layers(model) for each in matrices_of(layer)]
+
+
+def _fit(plain, original, masks, groups, paths, data, samples, damping, batch_size, progress):
     """Solves for the weights of the plain model, in place; where zeros move, the masks change."""
     functional = as_functional(trace(plain))
     judged, batches = set_apart(input_batches(functional, data, batch_size, affordable(functional, samples)))
@@ -206,13 +211,13 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size, pro
     reference = as_functional(trace(original))
     expected = outputs_to_judge_by(reference, judged)
     offsets = Offsets(functional)
-    partner_of = dict(zip(map(id, weights), partners, strict=True))
+    partner_of = dict(zip(map(id, weights), zip(partners, paths, strict=True), strict=True))
     few = []
 
     def visit(weight, moments):
         if not moments.count:
             return
-        wanted = partner_of[id(weight)]
+        wanted, path = partner_of[id(weight)]
         before = weight.to_matrices(numpy_value(weight.variable)).astype("float64")
         goal = wanted.to_matrices(numpy_value(wanted.variable)).astype("float64")
         after = before
@@ -220,7 +225,7 @@ def _fit(plain, original, masks, groups, data, samples, damping, batch_size, pro
             centered = moments.centered(consumed=True) if offsets.has(weight) else moments
             mask = weight.to_matrices(masks[id(weight.variable)])
             if are_few(moments):
-                few.append(weight.path)
+                few.append(path)
             after = np.stack([_solved(centered, mask[group], goal, group, damping) for group in range(len(goal))])
             if id(weight.variable) in groups:
                 numbers = weight.to_matrices(groups[id(weight.variable)])

@@ -13,7 +13,7 @@ from keras_mot._numbers import is_whole
 from keras_mot.transforms._weight_rounding import rounded_weight, scale_of_blocks, scale_of_largest
 from keras_mot.transforms.base import WeightTransform, by_reference, resolved
 from keras_mot.transforms.grid import LEAST_SCALE, Grid, in_blocks, least_squares_reach
-from keras_mot.transforms.rounding import NEAREST, Rounding
+from keras_mot.transforms.rounding import NEAREST, Rounding, check_rounding
 
 
 @keras.saving.register_keras_serializable("keras_mot")
@@ -81,9 +81,8 @@ class FakeQuantize(WeightTransform):
         self.per_channel = per_channel
         self.learned = learned
         self.scaled_channels = scaled_channels
+        check_rounding(rounding)
         self.rounding = NEAREST if rounding is None else rounding
-        if not isinstance(self.rounding, Rounding):
-            raise TypeError(f"`rounding` should be a `Rounding`, such as `Nearest()`; received {describe(rounding)}.")
         self.block_size, self.channel_axis = block_size, channel_axis
         if block_size is not None and not is_whole(block_size):
             raise TypeError(f"`block_size` should be an integer, or None; received {describe(block_size)}.")

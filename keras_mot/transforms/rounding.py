@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_mot._config import Config, EqualByConfig
+from keras_mot._messages import describe
 from keras_mot.transforms.grid import Grid
 
 
@@ -46,3 +47,11 @@ class Nearest(Config, Rounding):
 
 
 NEAREST = Nearest()
+
+
+def check_rounding(rounding):
+    """Raises an error if this is neither a `Rounding` nor `None`."""
+    if rounding is not None and not isinstance(rounding, Rounding):
+        raise TypeError(
+            f"`rounding` should be a `Rounding`, such as `GPTQ()` or `AdaRound()`; received {describe(rounding)}."
+        )

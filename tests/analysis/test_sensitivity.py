@@ -276,6 +276,27 @@ def test_measures_of_arrays():
     expected = 0.1 * np.log(0.1 / 0.2) + 0.9 * np.log(0.9 / 0.8)
     assert binary([np.array([[0.2], [0.8]])]) == pytest.approx(expected / 2)
     assert make_measure([one * 3], None, None)[0] == "relative error"
+    sure = np.array([[0.9985, 0.0015], [0.5, 0.5]])
+    _, rounded = make_measure([sure], None, None)
+    assert rounded([np.array([[1.0, 0.0], [0.5, 0.5]])]) < 1e-3  # a zero of 8 bits is anything up to half a step
+    assert rounded([np.array([[1.0, 0.0], [1.0, 0.0]])]) > 1
+
+
+@pytest.mark.parametrize("name", ["sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"])
+def test_the_name_of_a_loss_on_logits(name):
+    """Taken for probabilities, logits below 0 would all be one."""
+    labels, logits = np.array([0, 1, 1]), np.array([[2.0, -1.0], [-3.0, -1.0], [4.0, 5.0]])
+    wanted = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    _, increase = make_measure([logits], name, labels)
+    worse = logits[:, ::-1].copy()
+    assert increase([worse]) == pytest.approx(float(wanted(labels, worse)) - float(wanted(labels, logits)), rel=1e-5)
+    odds = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    _, of_odds = make_measure([odds], name, labels)
+    assert of_odds([odds[:, ::-1].copy()]) == pytest.approx(increase([worse]), rel=1e-4)
+
+
+def test_measures_without_noise():
+    one = np.array([[0.25, 0.75], [0.5, 0.5]])
     assert relative_noise(np.array([[0.0], [2.0]]), np.array([[1.0], [2.0]])) == 0.5
     assert decibels([one], [one]) is None
 

@@ -166,7 +166,7 @@ BAD = [
     (["--initial-sparsity", "0.1", "--n-m", "2:4"], 2, "leave `--initial-sparsity` out"),
     (["--n-m", "4:4"], 2, "N should be smaller than M"),
     (["--n-m", "2/4"], 2, "two integers with a colon"),
-    (["--n-m", "1:3"], 2, "1:3 sparsity needs a multiple of 3 inputs"),
+    (["--n-m", "1:3"], 2, "Groups of 3 need a multiple of 3 inputs"),
     (["--n-m", "2:4", "--block", "1x2"], 2, "not allowed with argument"),
     (["--n-m", "2:4", "--channels"], 2, "not allowed with argument"),
     (["--sparsity", "0.5", "--round-to", "8"], 2, "give `--channels`, too"),

@@ -20,8 +20,8 @@ def test_a_budget_that_is_met_and_one_that_is_not(run, model, data, tmp_path):
     assert values["trials"][0]["family"] == "dense"
     assert (folder / "search.json").is_file()
     again = run(*options, "--zipped", "100", "--trials", 30, "--time", "0.001s")
-    assert again.code == 0, again.err
-    assert "No trial keeps to the budget (at most 100 bytes, zipped)" in " ".join(again.out.split())
+    assert again.code == 1, again.err
+    assert " ".join(again.out.split()).count("No trial keeps to the budget (at most 100 bytes, zipped)") == 1
     assert "The best file:" in again.out
     assert "going on after 1 trials" in again.err
 

@@ -262,6 +262,14 @@ def test_few_samples_are_said(model):
         quantize_post_training(model, INT4_WEIGHTS, X[:3])
 
 
+def test_without_data_nothing_rounds_by_data(model):
+    with pytest.raises(ValueError, match=r"GPTQ\(.*rounds by data, and there are none"):
+        quantize_post_training(model, QuantizationScheme(4, "dynamic"), rounding=GPTQ())
+    quantize_post_training(model, QuantizationScheme(4, "dynamic"))  # to the nearest
+    with pytest.raises(TypeError, match=r"such as `GPTQ\(\)` or `AdaRound\(\)`; received 'gptq'"):
+        quantize_post_training(model, INT4_WEIGHTS, X, rounding="gptq")
+
+
 def test_a_generator_is_read_once(model, by_data):
     batches = (X[start : start + 32] for start in range(0, 128, 32))
     np.testing.assert_allclose(

@@ -1,5 +1,6 @@
 """Refitting: the weights that are left make the outputs what they were, by least squares, for all kinds of layers."""
 
+import re
 import types
 import warnings
 
@@ -205,6 +206,27 @@ def test_few_samples_and_unknown_layers_are_said():
     rows = pytest.warns(UserWarning, match="looked up one by one.*'embedding[^']*/embeddings'")
     with rows, pytest.warns(UserWarning, match="fewer samples"):
         refit(pruned, x)
+
+
+def test_layers_are_named_as_in_the_model():
+    """Copies of subclassed models number their layers anew."""
+    model = Block2()
+    x = np.random.default_rng(0).normal(size=(2, 8)).astype("float32")
+    model(x)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prune_at_once(model, x, 0.5)
+    told = {str(each.message) for each in caught if "fewer samples" in str(each.message)}
+    named = {name for text in told for name in re.findall(r"'([^']+)'", text)}
+    assert named
+    assert named <= {weight.path.split("/", 1)[1] for weight in model.weights} | {
+        weight.path for weight in model.weights
+    }
+
+
+def test_nothing_to_prune_is_an_error():
+    with pytest.raises(ValueError, match="`how` is 0"):
+        prune_at_once(keras.Sequential([layers.Input((8,)), layers.Dense(3)]), np.ones((4, 8)), 0.0)
 
 
 @pytest.mark.parametrize("x", [np.zeros((20, 8)), np.random.default_rng(3).normal(size=(1, 8))], ids=["zeros", "one"])

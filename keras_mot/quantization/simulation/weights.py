@@ -97,6 +97,8 @@ def with_rounding(scheme: QuantizationScheme, by_data: bool) -> QuantizationSche
     With 8 bits, what the nearest integers lose is lost in activations.
     """
     if scheme.rounding is not None:
+        if not by_data and isinstance(scheme.rounding, SecondOrderRounding):
+            raise ValueError(f"{scheme.rounding} rounds by data, and there are none: give calibration data.")
         return scheme
     return dataclasses.replace(scheme, rounding=GPTQ() if by_data and scheme.weight_bits < 8 else NEAREST)
 

@@ -53,7 +53,8 @@ def search(
     asked, half of those in full. What a trial shows of the size that its file really has corrects the next; new ones
     are proposed by Optuna's tree-structured Parzen estimator once each family was tried. All that was tried is kept in
     `output_dir`: a search that was stopped goes on there when it is called again, also with another budget, or with
-    more `trials`.
+    more `trials`. Other settings count for the trials that are still to come. A best file of which nothing is left, as
+    where the budget has no room for the model, is warned of.
 
     Args:
         model: a built, trained Keras model. It is not changed.

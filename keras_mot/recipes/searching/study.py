@@ -63,7 +63,7 @@ class Study:
         elif known != identity:
             different = sorted(name for name in identity if known.get(name) != identity[name])
             raise ValueError(
-                f"The search in '{folder}' was begun with another {' and another '.join(different)}: name another "
+                f"The search in '{folder}' was begun with different {' and '.join(different)}: name another "
                 "folder (and another `storage`, if you gave one)."
             )
         self._distributions = {

@@ -13,6 +13,7 @@ from keras_mot import analysis
 from keras_mot._files import replacing, write_text
 from keras_mot._progress import say
 from keras_mot.recipes import run_folder
+from keras_mot.recipes._collapse import warn_of_collapse
 from keras_mot.recipes.compress import compress
 from keras_mot.recipes.recipe import Recipe
 from keras_mot.recipes.searching.executors import LostTrialError, first_done
@@ -229,6 +230,7 @@ class Trials:
             best_trial=best,
             seconds=sum(trial.seconds for trial in done),
         )
+        warn_of_collapse(result)
         write_text(pathlib.Path(self._folder) / _REPORT, json.dumps(result.to_dict(), indent=2), owned=True)
         return result
 

@@ -156,9 +156,9 @@ def test_bits_of_each_layer(model, arrays, tmp_path):
 def test_another_model_is_refused(result, model, arrays, folder):
     other = keras.models.clone_model(model)
     other.set_weights([weight + 1 for weight in model.get_weights()])
-    with pytest.raises(ValueError, match="begun with another model"):
+    with pytest.raises(ValueError, match="begun with different model"):
         searched(other, arrays, folder, Budget(zipped=5000))
-    with pytest.raises(ValueError, match="begun with another data"):
+    with pytest.raises(ValueError, match="begun with different data"):
         searched(model, (arrays[1], arrays[0]), folder, Budget(zipped=5000))
 
 
@@ -330,6 +330,14 @@ def test_what_an_earlier_trial_has_trained_is_not_trained_again(model, arrays, t
     assert logs[0]["names"] == ["float", "factorize", "quantize_aware"]
     assert logs[1]["names"] == ["float", "factorize", "post_training"]
     assert logs[0]["stages"][1] == logs[1]["stages"][1]  # to the second
+
+
+@only_tensorflow
+def test_a_best_file_of_which_nothing_is_left_is_warned_of(model, arrays, tmp_path):
+    budget = {"budget": Budget(zipped=100), "families": ["pruned-clustered"], "fine_tune": None, "trials": 1}
+    with pytest.warns(UserWarning, match="takes more than this model can give"):
+        result = searched(model, arrays, tmp_path, **budget)
+    assert result.stages[-1].collapsed
 
 
 @only_tensorflow
