@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import logging
@@ -171,7 +172,10 @@ def make_parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print the result as JSON")
     common.add_argument("--quiet", action="store_true", help="print no progress: the result, warnings and errors only")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    kind = functools.partial(
+        argparse.ArgumentParser, parents=[common], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=kind)
     for command in _COMMANDS:
-        command.add_parser(commands, common)
+        command.add_parser(commands)
     return parser

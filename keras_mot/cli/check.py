@@ -23,15 +23,13 @@ example:
   keras-mot check small.tflite --target edgetpu"""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "check",
-        parents=[common],
         help="check whether a file maps to an accelerator",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="a .tflite file")
     parser.add_argument("--target", required=True, choices=TARGETS, help="what it should map to")

@@ -17,15 +17,13 @@ example:
   keras-mot cluster model.keras --data data.npz --clusters 16 -o small.keras"""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "cluster",
-        parents=[common],
         help="give the weights of a saved model few different values",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
     _options.add_data(parser, "arrays to train and evaluate on")

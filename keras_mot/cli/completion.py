@@ -15,15 +15,13 @@ example:
   keras-mot completion bash > ~/.local/share/bash-completion/completions/keras-mot"""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "completion",
-        parents=[common],
         help="print a script by which the shell completes commands and options",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell")
     parser.set_defaults(run=run, without_library=True)

@@ -21,14 +21,14 @@ several inputs or outputs has an array for each: x_train/NAME, y_train/NAME, as 
 report.md."""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "compress",
-        parents=[common],
         help="run a recipe: prune, cluster, quantize, fine-tune, export and measure",
         description=_DESCRIPTION,
         epilog=_EPILOG,
+        formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL.keras", nargs="?", help="the trained model")
     parser.add_argument("--recipe", metavar="R", help="a preset, or a YAML file")

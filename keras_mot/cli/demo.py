@@ -13,15 +13,15 @@ _TEST = 360
 _FILES = ("digits.npz", "recipe.yaml", "report.json", "report.md", "run.json")
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "demo",
-        parents=[common],
         help="train a small network, compress it by a recipe, and show what was gained",
         description="Trains a small convolutional network on scikit-learn's 8x8 digits, runs a recipe on it (prune "
-        "90 %% of the weights, cluster the others to 16 values, quantize them to 8 bits, fine-tuning each time), "
+        "90 % of the weights, cluster the others to 16 values, quantize them to 8 bits, fine-tuning each time), "
         "exports each stage to LiteRT, and measures it in the runtime.",
+        formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument("--output", metavar="DIR", help="folder to keep the files in; without it, none are kept")
     parser.set_defaults(run=run)

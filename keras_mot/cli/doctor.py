@@ -14,15 +14,13 @@ is, whether it loads, and the command that installs what is missing. Ends with
 1 if something that is needed is missing, or does not work."""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "doctor",
-        parents=[common],
         help="show what is installed, what is missing, and how to install it",
         description=_DESCRIPTION,
         epilog="example:\n  keras-mot doctor",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--fast", action="store_true", help="look at versions only, and load nothing")
     parser.set_defaults(run=run, without_library=True)

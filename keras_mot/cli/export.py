@@ -26,15 +26,13 @@ _SUFFIXES = suffixes()
 _SPARSE = {"auto": "auto", "yes": True, "no": False}
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "export",
-        parents=[common],
         help="write a saved model as a .tflite or .onnx file",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
     _options.add_output(parser, "file to write, .tflite or .onnx")

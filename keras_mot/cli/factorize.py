@@ -19,15 +19,13 @@ example:
   keras-mot factorize model.keras --data data.npz --parameters 0.25 -o small.keras"""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "factorize",
-        parents=[common],
         help="make kernels of a saved model products of smaller ones",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
     _options.add_data(parser, "arrays to approximate, train and evaluate on")

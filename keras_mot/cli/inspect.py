@@ -21,15 +21,13 @@ _ENTROPY = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "inspect",
-        parents=[common],
         help="show parameters, sizes and the sparsity of each tensor of a file",
         description=_DESCRIPTION,
         epilog="example:\n  keras-mot inspect small.tflite",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="a .keras, .tflite or .onnx file")
     parser.set_defaults(run=run, check=check)

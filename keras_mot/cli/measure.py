@@ -20,15 +20,13 @@ example:
   keras-mot measure model.keras small.tflite --data data.npz"""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "measure",
-        parents=[common],
         help="compare files: sizes, zeros, a metric, latency",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help=".keras, .tflite and .onnx files")
     _options.add_data(parser, "arrays to evaluate on", required=False)

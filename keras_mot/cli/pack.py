@@ -20,7 +20,7 @@ Writes the file that is packed in a package, if all checksums are right. A
 difference needs the older version, `--base`."""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds both commands to the parser."""
     for name, what, description, run_command, example in (
         ("pack", "a file", _PACK, run_pack, "keras-mot pack new.tflite --base old.tflite -o update.kmot"),
@@ -28,11 +28,9 @@ def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentPa
     ):
         parser = commands.add_parser(
             name,
-            parents=[common],
             help={"pack": "compress a file for download", "unpack": "write the file of a package"}[name],
             description=description,
             epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument("file", metavar="FILE", help=what)
         parser.add_argument("--base", metavar="FILE", help="the older version of the file")

@@ -19,15 +19,13 @@ example:
   keras-mot prune model.keras --data data.npz --sparsity 0.8 -o small.keras"""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "prune",
-        parents=[common],
         help="prune a saved model while fine-tuning it",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
     _options.add_data(parser, "arrays to train and evaluate on")

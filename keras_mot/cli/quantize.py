@@ -37,15 +37,13 @@ example:
 _NOT_OF_FLOATS = ("skip", "strict", "keras", "placement", "rounding", "per_tensor")
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "quantize",
-        parents=[common],
         help="quantize a saved model, without training",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
     _options.add_data(parser, "arrays to calibrate and evaluate on", required=False)

@@ -14,15 +14,13 @@ Says which recipe suits a saved model and a goal, and why: where its weights
 are, and what of it has integer kernels. Nothing is trained or written."""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "recommend",
-        parents=[common],
         help="say which recipe suits a model and a goal, and why",
         description=_DESCRIPTION,
         epilog="example:\n  keras-mot recommend model.keras --goal speed",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
     parser.add_argument(

@@ -22,15 +22,13 @@ examples:
   keras-mot report float.tflite int8.tflite --model int8.keras --data data.npz -o report.html"""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "report",
-        parents=[common],
         help="write a page about a run, or about files side by side",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "subjects",

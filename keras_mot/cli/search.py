@@ -26,15 +26,13 @@ example:
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "": 1.0}
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "search",
-        parents=[common],
         help="find the recipe for a budget of size, latency or accuracy",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL.keras", help="the trained model")
     parser.add_argument("--data", metavar="FILE.npz", required=True, help="arrays to train and compare on")

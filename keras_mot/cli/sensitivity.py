@@ -30,15 +30,13 @@ _TECHNIQUES = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "sensitivity",
-        parents=[common],
         help="tell what changing one layer alone costs",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
     _options.add_data(parser, "arrays to measure on")

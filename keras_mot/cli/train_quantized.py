@@ -22,15 +22,13 @@ example:
   keras-mot train-quantized model.keras --data data.npz --epochs 2 -o small.tflite"""
 
 
-def add_parser(commands: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser(
         "train-quantized",
-        parents=[common],
         help="fine-tune a saved model in integers",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _options.add_model(parser)
     _options.add_data(parser, "arrays to train and evaluate on")
