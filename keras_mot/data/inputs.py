@@ -64,8 +64,8 @@ def labelled_batches(
 
 
 def _expected_inputs(model, data):
-    """Which inputs a model takes, for a message about a dictionary that holds others."""
-    if not isinstance(data, Mapping):
+    """Which inputs a model takes, for a message about others: where there are several, or names are given."""
+    if len(model.inputs) < 2 and not isinstance(data, Mapping):
         return ""
     return f" The model takes {len(model.inputs)} inputs: {[input_name(tensor) for tensor in model.inputs]}."
 

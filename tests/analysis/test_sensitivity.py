@@ -245,6 +245,10 @@ def test_refusals(model):
         sensitivity(model, X, weight_bits=(8,), loss="mse")
     with pytest.raises(TypeError, match="expects a Keras model"):
         sensitivity("model.keras", X)
+    two = [layers.Input((3,), name="left"), layers.Input((3,), name="right")]
+    both = keras.Model(two, layers.Dense(2)(layers.Add()(two)))
+    with pytest.raises(TypeError, match=r"The model takes 2 inputs: \['left', 'right'\]"):
+        sensitivity(both, np.ones((4, 3)))
 
 
 @pytest.mark.backend_independent
