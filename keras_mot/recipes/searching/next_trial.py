@@ -132,6 +132,8 @@ class NextTrial:
         """The best trial with its few bits found in the other way, which needs none of its other stages again."""
         if best is None or not self.budget.by_size or "bits" not in FAMILIES[best.family]:
             return  # of one size, the smallest has nothing to win
+        if not self._is_small_enough(best):
+            return
         other = _again(best, kernels=best.asked, epochs=best.epochs, learned=not best.learned)
         sizes = [(each.asked, each) for each in done] + [(each.kernels, each) for each in running]
         has_few = recipe_of(other, self.layers, None, best.family)[0].stages[-1].overrides
