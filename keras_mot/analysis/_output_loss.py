@@ -28,7 +28,8 @@ def make_measure(expected: Sequence[np.ndarray], loss: Any, labels: Sequence | N
     if loss is None:
         return "relative error", lambda outputs: sum(map(relative_noise, expected, outputs)) / len(expected)
     compute = keras.losses.get(loss)
-    if isinstance(loss, str) and "crossentropy" in loss.lower() and not all(map(_are_probabilities, expected)):
+    kind = getattr(compute, "__name__", type(compute).__name__).lower()
+    if isinstance(loss, str) and "crossentropy" in kind and not all(map(_are_shares, expected)):
         # A name says nothing of logits, which the outputs show.
         logits = {"from_logits": True}
         compute = type(compute)(**logits) if isinstance(compute, keras.Loss) else functools.partial(compute, **logits)
@@ -55,21 +56,27 @@ def decibels(expected: Sequence[np.ndarray], received: Sequence[np.ndarray]) -> 
     return -10 * math.log10(ratio) if ratio > 0 else None
 
 
+def _are_shares(outputs):
+    return bool(outputs.min() >= 0 and outputs.max() <= 1 + 1e-6)
+
+
 def _are_probabilities(outputs):
-    inside = outputs.ndim > 1 and outputs.min() >= 0 and outputs.max() <= 1 + 1e-6
-    return bool(inside) and bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-3) or outputs.shape[-1] == 1)
+    if outputs.ndim < 2 or not _are_shares(outputs):
+        return False
+    return bool(np.allclose(outputs.sum(axis=-1), 1, atol=1e-3) or outputs.shape[-1] == 1)
 
 
 def _kl(expected, received):
     """The mean divergence of one distribution for each row from another; of one number, that of a yes or no."""
-    wanted, got = (_distributions(each) for each in (expected, received))
+    are_probabilities = _are_probabilities(expected)  # rounded, they need not sum to 1
+    wanted, got = (_distributions(each, are_probabilities) for each in (expected, received))
     got = np.where(got == 0, np.minimum(wanted, _HALF_A_STEP), got)
     terms = wanted * (np.log(np.maximum(wanted, _LEAST)) - np.log(np.maximum(got, _LEAST)))
     return max(float(terms.sum(axis=-1).mean()), 0.0)
 
 
-def _distributions(outputs):
-    if _are_probabilities(outputs):
+def _distributions(outputs, are_probabilities):
+    if are_probabilities:
         return np.concatenate([outputs, 1 - outputs], axis=-1) if outputs.shape[-1] == 1 else outputs
     exponentials = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -18,7 +18,8 @@ _EPILOG = """\
 The data are the arrays x_train and y_train, and x_val and y_val (or x_test and
 y_test) that trials are compared on. DIR receives a folder for each trial, with
 its recipe and report, the files of the trials that no other beats, and
-search.json. The trials are an Optuna study, "keras-mot".
+search.json. The trials are an Optuna study, "keras-mot". It ends with 1 if no
+trial keeps to the budget.
 
 example:
   keras-mot search model.keras --data data.npz --zipped 40kB --drop 0.01 -o found"""

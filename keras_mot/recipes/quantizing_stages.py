@@ -22,6 +22,7 @@ from keras_mot.quantization import (
     Percentile,
     QuantizationScheme,
     Rounding,
+    SecondOrderRounding,
     WeightsScheme,
     quantize_model,
     quantize_post_training,
@@ -116,7 +117,8 @@ class Quantization(Stage):
             calibration = dataclasses.replace(calibration, data=labelled[0], loss=labelled[1])
         placement = "integer" if self.placement is None and self.strict and not dynamic else self.placement
         # A rehearsal shows what does not fit: for that it need not round by data, which takes time.
-        stage = dataclasses.replace(self, rounding=Nearest()) if run.rehearsing and self.rounding is None else self
+        by_data = self.rounding is None or isinstance(self.rounding, SecondOrderRounding)
+        stage = dataclasses.replace(self, rounding=Nearest()) if run.rehearsing and by_data else self
         others = {expression: stage.scheme(bits) for expression, bits in (self.overrides or {}).items()}
         options = {**options, "overrides": dict.fromkeys(self.skip) | others, "placement": placement}
         options["target"] = self.target

@@ -119,8 +119,6 @@ def _config(how):
         return how
     if not is_number(how):
         raise TypeError(f"`how` should be a share of zeros, or a `PruningConfig`; received {describe(how)}.")
-    if how == 0:
-        raise ValueError("`how` is 0: nothing would be pruned.")
     return PruningConfig(ConstantSparsity(float(how)), scope=WholeModel())
 
 

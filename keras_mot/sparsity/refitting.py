@@ -106,7 +106,7 @@ def refit(
         )
     _start_from(plain, original, masks)
     groups = _groups(model, plain) if move_zeros else {}
-    paths = _paths(reference or model)  # the layers of copies may have other names
+    paths = _paths(model if reference is None else reference)  # the layers of copies may have other names
     _fit(plain, original, masks, groups, paths, calibration_data, samples, damping, batch_size, progress)
     result = model if inplace else copy_model(model)
     _take_over(result, plain, masks)

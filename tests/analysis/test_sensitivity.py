@@ -280,10 +280,14 @@ def test_measures_of_arrays():
     expected = 0.1 * np.log(0.1 / 0.2) + 0.9 * np.log(0.9 / 0.8)
     assert binary([np.array([[0.2], [0.8]])]) == pytest.approx(expected / 2)
     assert make_measure([one * 3], None, None)[0] == "relative error"
-    sure = np.array([[0.9985, 0.0015], [0.5, 0.5]])
+    logits = np.random.default_rng(1).normal(scale=3.0, size=(64, 10))
+    sure = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    steps = np.round(sure * 256) / 256
+    assert (steps == 0).any()
+    assert np.abs(steps.sum(-1) - 1).max() > 1e-3
     _, rounded = make_measure([sure], None, None)
-    assert rounded([np.array([[1.0, 0.0], [0.5, 0.5]])]) < 1e-3  # a zero of 8 bits is anything up to half a step
-    assert rounded([np.array([[1.0, 0.0], [1.0, 0.0]])]) > 1
+    assert rounded([steps]) < 5e-3  # a zero of 8 bits is anything up to half a step
+    assert rounded([np.eye(10)[np.zeros(64, int)]]) > 1
 
 
 @pytest.mark.parametrize("name", ["sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"])
@@ -297,6 +301,18 @@ def test_the_name_of_a_loss_on_logits(name):
     odds = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     _, of_odds = make_measure([odds], name, labels)
     assert of_odds([odds[:, ::-1].copy()]) == pytest.approx(increase([worse]), rel=1e-4)
+
+
+def test_several_yes_or_no_are_no_logits():
+    labels, outputs = np.array([[1.0, 0, 1]]), np.array([[0.9, 0.2, 0.7]])
+    other = np.array([[0.6, 0.2, 0.1]])
+    _, increase = make_measure([outputs], "bce", labels)
+    wanted = keras.losses.BinaryCrossentropy()
+    assert increase([other]) == pytest.approx(float(wanted(labels, other)) - float(wanted(labels, outputs)), rel=1e-4)
+    _, of_logits = make_measure([10 * outputs - 5], "bce", labels)
+    wanted = keras.losses.BinaryCrossentropy(from_logits=True)
+    expected = float(wanted(labels, 10 * other - 5)) - float(wanted(labels, 10 * outputs - 5))
+    assert of_logits([10 * other - 5]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_measures_without_noise():

@@ -263,7 +263,7 @@ def test_few_samples_are_said(model):
 
 
 def test_without_data_nothing_rounds_by_data(model):
-    with pytest.raises(ValueError, match=r"GPTQ\(.*rounds by data, and there are none"):
+    with pytest.raises(ValueError, match=r"GPTQ\(.*goes by data, and there are none"):
         quantize_post_training(model, QuantizationScheme(4, "dynamic"), rounding=GPTQ())
     quantize_post_training(model, QuantizationScheme(4, "dynamic"))  # to the nearest
     with pytest.raises(TypeError, match=r"such as `GPTQ\(\)` or `AdaRound\(\)`; received 'gptq'"):

@@ -10,6 +10,7 @@ from keras import layers, ops
 
 import keras_mot
 from keras_mot import compress
+from keras_mot.quantization import GPTQ, AdaRound
 from keras_mot.recipes import (
     PRESETS,
     Cluster,
@@ -378,6 +379,21 @@ def test_presets_fit_a_classifier(preset, model, arrays):
     data = TrainingData(*arrays)
     objective = choose_objective(model, None, data.labels(), ops.convert_to_numpy(model(arrays[0][0])))
     Run(PRESETS[preset], data, objective, "accuracy", 0, 0, False).rehearse(model)
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "adaround"])
+def test_a_rehearsal_rounds_nothing_by_data(rounding, model, arrays, monkeypatch):
+    """It shows what does not fit, and takes no time for more."""
+
+    def refused(self, *arguments):
+        raise AssertionError("it was rounded by data")
+
+    for kind in (GPTQ, AdaRound):
+        monkeypatch.setattr(kind, "choose", refused)
+    data = TrainingData(*arrays)
+    objective = choose_objective(model, None, data.labels(), ops.convert_to_numpy(model(arrays[0][0])))
+    recipe = Recipe([PostTraining(weight_bits=4, rounding=rounding)], "few")
+    Run(recipe, data, objective, "accuracy", 0, 0, False).rehearse(model)
 
 
 @only_tensorflow

@@ -98,7 +98,7 @@ def with_rounding(scheme: QuantizationScheme, by_data: bool) -> QuantizationSche
     """
     if scheme.rounding is not None:
         if not by_data and isinstance(scheme.rounding, SecondOrderRounding):
-            raise ValueError(f"{scheme.rounding} rounds by data, and there are none: give calibration data.")
+            raise ValueError(f"{scheme.rounding} goes by data, and there are none: give some, or `Nearest()`.")
         return scheme
     return dataclasses.replace(scheme, rounding=GPTQ() if by_data and scheme.weight_bits < 8 else NEAREST)
 

@@ -97,6 +97,8 @@ def _excess(trial, budget):
 
 def expected_seconds(trials: Sequence[Trial], family: str, epochs: int) -> float | None:
     """How long a trial is going to take, from those of its family, or of all; `None` if nothing is known of it."""
+    # Stages that were taken over from another trial take no time: of what is rounded in another way, some always are.
+    trials = [trial for trial in trials if not trial.learned] or trials
     base = _untrained_seconds(trials, family)
     if not epochs:
         return base

@@ -55,7 +55,9 @@ class NextTrial:
             would be another one.
         """
         left = self.time - seconds
-        fitting = (self._fitted(each, done, left) for each in self._wanted(done, running, seconds))
+        allowed = {None, *self.families}  # an earlier call may have asked for others
+        wanted = (each for each in self._wanted(done, running, seconds) if each.family in allowed)
+        fitting = (self._fitted(each, done, left) for each in wanted)
         return next((each for each in fitting if each is not None), None)
 
     def _wanted(self, done, running, seconds) -> Iterator[Proposal]:

@@ -53,8 +53,8 @@ def search(
     asked, half of those in full. What a trial shows of the size that its file really has corrects the next; new ones
     are proposed by Optuna's tree-structured Parzen estimator once each family was tried. All that was tried is kept in
     `output_dir`: a search that was stopped goes on there when it is called again, also with another budget, or with
-    more `trials`. Other settings count for the trials that are still to come. A best file of which nothing is left, as
-    where the budget has no room for the model, is warned of.
+    more `trials`; other `families` or another `fine_tune` count for the trials that are still to come. A best file
+    that has lost more than a tenth of the metric is warned of, if the budget does not allow that.
 
     Args:
         model: a built, trained Keras model. It is not changed.
@@ -93,7 +93,7 @@ def search(
     Raises:
         TypeError: if an argument is of the wrong type.
         ValueError: if the data, the loss or the metric does not fit the model, or `output_dir` is in use, or holds a
-            search for another model or other data.
+            search for another model, other data, or with another metric, loss or seed.
         ImportError: if Optuna or SciPy is not installed, or Ray where it is asked for.
         RuntimeError: if the first trials all fail, with their reason.
 
@@ -129,13 +129,14 @@ def search(
         _check_names(settings)
     data = TrainingData(train_data, validation_data)
     with without_retracing_warnings():
-        arranged, _, resolved = planned(model, data, loss, metric)
+        arranged, objective, resolved = planned(model, data, loss, metric)
     if not callable(metric):  # a function may count in any unit, whatever its name
         budget.check_metric(resolved.name)
     if output_dir is None:
         output_dir = tempfile.mkdtemp(prefix="keras_mot_search_")
     folder = writable_folder(output_dir, parents=True)
     identity = {"model": run_folder.fingerprint(model), "data": arranged.fingerprint(), "metric": resolved.name}
+    identity |= {"seed": str(seed), "loss": objective.description}
     with locked(folder):
         work = Trials(model, (train_data, validation_data), folder, settings, budget, fine_tune, executor, progress)
         work.prepare(arranged, identity, storage, families, seed)

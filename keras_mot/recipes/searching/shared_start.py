@@ -1,7 +1,6 @@
 """What trials of a search have in common is done once: the float file, and stages that an earlier trial has, too."""
 
 import contextlib
-import itertools
 import os
 import pathlib
 import shutil
@@ -47,7 +46,7 @@ def begin_with(kept: pathlib.Path, folder: pathlib.Path, recipe: Recipe, others:
         folder: of the run, without one as yet.
         recipe: a `Recipe`.
         others: folders of runs with the same model and data: of that whose recipe begins like this one, the stages that
-            both have are taken over.
+            both have are taken over, but for the last one, whose file is timed.
     """
     found = [(_alike(recipe, other), other) for other in others]
     for count, source in [*sorted((each for each in found if each[0]), reverse=True), (0, kept)]:
@@ -66,12 +65,13 @@ def begin_with(kept: pathlib.Path, folder: pathlib.Path, recipe: Recipe, others:
 
 
 def _alike(recipe, folder):
-    """How many stages the recipe of a run has in common with another, from the first on."""
+    """How many stages before its last a recipe has in common with that of a run, from the first on."""
     try:
         stages = Recipe.from_yaml(folder / RECIPE).stages
     except (OSError, ValueError, TypeError):
         return 0
-    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(recipe.stages, stages, strict=False))))
+    different = [ours != theirs for ours, theirs in zip(recipe.stages[:-1], stages, strict=False)]
+    return different.index(True) if True in different else len(different)
 
 
 def _files(stages):
@@ -80,6 +80,7 @@ def _files(stages):
 
 
 def _link(source, target):
+    target.unlink(missing_ok=True)  # to be written through, it may be a file of another trial
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

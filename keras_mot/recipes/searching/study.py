@@ -60,10 +60,10 @@ class Study:
         known = self._study.user_attrs.get(_IDENTITY)
         if known is None:
             self._study.set_user_attr(_IDENTITY, identity)
-        elif known != identity:
-            different = sorted(name for name in identity if known.get(name) != identity[name])
+        different = sorted(name for name, value in identity.items() if known and known.get(name, value) != value)
+        if different:
             raise ValueError(
-                f"The search in '{folder}' was begun with different {' and '.join(different)}: name another "
+                f"The search in '{folder}' differs in its {' and '.join(different)}: name another "
                 "folder (and another `storage`, if you gave one)."
             )
         self._distributions = {

@@ -230,7 +230,8 @@ class Trials:
             best_trial=best,
             seconds=sum(trial.seconds for trial in done),
         )
-        warn_of_collapse(result)
+        if self._budget.drop is None or not result.met:
+            warn_of_collapse(result)
         write_text(pathlib.Path(self._folder) / _REPORT, json.dumps(result.to_dict(), indent=2), owned=True)
         return result
 

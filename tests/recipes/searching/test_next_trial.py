@@ -127,6 +127,7 @@ def test_few_bits_of_the_best_are_found_in_the_other_way_once():
     trained = [*found, trial(3, 790, 0.01, "bits", 510, epochs=2, learned=True, after=2)]
     back = few.choose(trained, [], 0.0)
     assert (back.epochs, back.learned) == (2, False)
+    assert dataclasses.replace(few, families=("dense", "pruned")).choose(trained, [], 0.0).family == "pruned"
     smallest = dataclasses.replace(few, budget=Budget(drop=0.5))
     assert not smallest.choose(done, [], 0.0).learned  # it would be no smaller
 

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_mot.recipes import Budget, FineTune, Processes, Recipe, search
+from keras_mot.recipes import Budget, Factorize, FineTune, PostTraining, Processes, Recipe, _run_log, search
+from keras_mot.recipes._run_log import RunLog, digest
+from keras_mot.recipes.result import StageResult
 from keras_mot.recipes.searching.executors import Executor, find_executor
+from keras_mot.recipes.searching.shared_start import begin_with
 from keras_mot.recipes.searching.stored_data import load_data, store_data
 from keras_mot.recipes.searching.worker import trial_folder
 from tests.quantization.test_coverage import only_tensorflow
@@ -156,9 +159,9 @@ def test_bits_of_each_layer(model, arrays, tmp_path):
 def test_another_model_is_refused(result, model, arrays, folder):
     other = keras.models.clone_model(model)
     other.set_weights([weight + 1 for weight in model.get_weights()])
-    with pytest.raises(ValueError, match="begun with different model"):
+    with pytest.raises(ValueError, match="differs in its model"):
         searched(other, arrays, folder, Budget(zipped=5000))
-    with pytest.raises(ValueError, match="begun with different data"):
+    with pytest.raises(ValueError, match="differs in its data"):
         searched(model, (arrays[1], arrays[0]), folder, Budget(zipped=5000))
 
 
@@ -349,3 +352,48 @@ def test_what_an_earlier_trial_has_lost_is_made_again(model, arrays, tmp_path):
     second = searched(model, arrays, tmp_path, trials=2, **settings).trials[1]
     assert second.learned
     assert not second.failure
+
+
+@only_tensorflow
+def test_another_seed_or_loss_is_refused(model, arrays, tmp_path):
+    settings = {"budget": Budget(zipped=5000), "families": ["dense"], "fine_tune": None, "trials": 1}
+    searched(model, arrays, tmp_path, **settings)
+    with pytest.raises(ValueError, match="differs in its seed"):
+        searched(model, arrays, tmp_path, seed=1, **settings)
+    with pytest.raises(ValueError, match="differs in its loss"):
+        searched(model, arrays, tmp_path, loss="SparseCategoricalCrossentropy", **settings)
+
+
+@pytest.mark.backend_independent
+def test_the_last_stage_is_not_taken_over(tmp_path):
+    """It is timed anew; nor is anything written through a link to another trial's file."""
+    stages = [Factorize(0.5, fine_tune=None), PostTraining()]
+    recipe = Recipe(stages, "a")
+    kept, one, other, new = (tmp_path / name for name in ("float", "one", "other", "new"))
+    for number, folder in enumerate((kept, one, other, new)):
+        folder.mkdir()
+        if folder is new:
+            break
+        names = ("float", "factorize", "post_training")[: 1 if folder is kept else 3]
+        done = [stage_result(folder, place, name, f"{number}") for place, name in enumerate(names)]
+        digests = {path.name: digest(path) for stage in done for path in (stage.model_path, stage.artifact)}
+        RunLog({"recipe": "b"}, names, tuple(done), digests).write(folder)
+        recipe.to_yaml(folder / "recipe.yaml")
+    (one / "01-factorize.keras").unlink()
+    begin_with(kept, new, recipe, [one, other])
+    log = _run_log.read(new)
+    assert [stage.name for stage in log.stages] == ["float", "factorize"]
+    assert log.names == ("float", *recipe.stage_names)
+    assert log.identity["recipe"] == recipe.to_yaml()
+    assert (new / "01-factorize.keras").samefile(other / "01-factorize.keras")
+    begin_with(kept, new, Recipe([Factorize(0.3, fine_tune=None), PostTraining()], "c"), [one, other])
+    assert (new / "00-float.keras").read_text() == "0"
+    assert (other / "00-float.keras").read_text() == "2"
+
+
+def stage_result(folder, place, name, text):
+    """Of a stage whose files hold a text."""
+    model, file = (folder / each for each in _run_log.files_of(place, name))
+    model.write_text(text)
+    file.write_text(text)
+    return StageResult(name, 0.9, 0.9, 60, 1, 1, 0.0, 9, {}, 0.1, 1.0, file, model)
