@@ -75,13 +75,13 @@ def _run(name, arguments):
             raise SystemExit(f"--part is for clips of speakers; the test set of {name!r} is one part")
         (train, validation), test = _parts(task, arguments), task.test
     else:
-        train, validation, test = _by_speaker(task, arguments.part)
+        train, validation, test = by_speaker(task, arguments.part)
     if arguments.quick:
         train, validation = [(x[:512], y[:512]) for x, y in (train, validation)]
         fine_tune, trials = dataclasses.replace(fine_tune, epochs=1), 3
     model, before = task.model, ""
     if task.prepared is not None:
-        model = _tuned(task, train, arguments)
+        model = tuned_on(task, train, arguments)
         given = np.mean(task.model.predict(test[0], verbose=0).argmax(-1) == test[1])
         before = f", tuned first (as given: {given:.2%})"
         recipe = Recipe(fine_tune.epochs, fine_tune.learning_rate, fine_tune.batch_size)
@@ -158,7 +158,7 @@ def _parts(task, arguments):
     return tuple((x[part], y[part]) for part in (np.sort(order[held:]), np.sort(order[:held])))
 
 
-def _by_speaker(task, part):
+def by_speaker(task, part):
     """Training, validation and test clips, no speaker in two of them: a half, a sixth and a third of the test set.
 
     The test clips of parts 0, 1 and 2 are all of them. The few keyword clips that come for training join the first.
@@ -169,7 +169,7 @@ def _by_speaker(task, part):
     return tuple(np.concatenate(pair) for pair in zip(train, task.train, strict=True)), validation, test
 
 
-def _tuned(task, train, arguments):
+def tuned_on(task, train, arguments):
     """The float model, trained on these clips as users would before anything else.
 
     So what a search gains by training is not set against a float model that had none. Its labels are the given model's
