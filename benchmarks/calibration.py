@@ -7,6 +7,7 @@ KERAS_BACKEND=tensorflow python benchmarks/calibration.py files --litert-quantiz
 import functools
 import json
 import pathlib
+import re
 import tempfile
 import time
 
@@ -138,7 +139,7 @@ def of_file(make, model, seen, subject, test):
         except Exception as error:
             if make is ours:
                 raise
-            return {"failed": str(error)[-300:]}
+            return {"failed": re.sub(r"/[^\s\"]*/site-packages/", "", str(error)[-300:])}
     return {"tested": len(labels), **judged(subject, labels, expected, received)}
 
 
