@@ -280,7 +280,7 @@ def test_pruning_due_tells_before():
         ({"pruning_schedule": 50}, ValueError, "must be in range"),
         ({"block_size": (1, 50)}, ValueError, "larger than weight 'sequential.*/first/kernel'"),
         ({"block_pooling_type": "MEAN"}, ValueError, "Unsupported pooling type 'MEAN'"),
-        ({"sparsity_m_by_n": (2, 5)}, ValueError, "needs a multiple of 5 inputs"),
+        ({"sparsity_m_by_n": (2, 5)}, ValueError, "need a multiple of 5 inputs"),
         ({"sparsity_m_by_n": (4, 4)}, ValueError, "0 < zeros < group"),
         ({"sparsity_m_by_n": 2}, ValueError, "two integers"),
         ({"sparsity_m_by_n": (2, 4), "block_size": (1, 2)}, ValueError, "at most one of"),
