@@ -71,6 +71,7 @@ def _kl(expected, received):
     are_probabilities = _are_probabilities(expected)  # rounded, they need not sum to 1
     wanted, got = (_distributions(each, are_probabilities) for each in (expected, received))
     got = np.where(got == 0, np.minimum(wanted, _HALF_A_STEP), got)
+    got = got / np.maximum(got.sum(axis=-1, keepdims=True), _LEAST)
     terms = wanted * (np.log(np.maximum(wanted, _LEAST)) - np.log(np.maximum(got, _LEAST)))
     return max(float(terms.sum(axis=-1).mean()), 0.0)
 

@@ -44,8 +44,8 @@ class Proposal:
         cut: how much of the way to that size low rank or fewer channels go, before what they leave is pruned: an
             exponent of the share of the bytes that is to stay.
         gradual: whether zeros come little by little in training, not at once with the rest solved for before it.
-        learned: whether few bits are rounded by `AdaRound`: instead of GPTQ, and of training in integers behind stages
-            that were trained.
+        learned: whether few bits are rounded by `AdaRound`: instead of GPTQ, and of training in integers behind zeros
+            that were trained. Behind low rank, rounding is as good on new data as training, or better.
         epochs: of those stages, and half as many where the model is quantized; 0: no training.
         after: number of the trial that this is the longer form of; `None` for a new one.
     """
@@ -91,7 +91,7 @@ def recipe_of(
         stages, size = _for_all(layers, proposal, proposal.kernels / share, long, short)
         size *= share
     stages = [*_structure(techniques, share, bool(stages), proposal, long), *stages]
-    return Recipe([*stages, _quantized(short, proposal, stages, bits)], name), size
+    return Recipe([*stages, _quantized(None if bits else short, proposal, stages, bits)], name), size
 
 
 def _share_by_structure(proposal: Proposal, dense: float) -> float:

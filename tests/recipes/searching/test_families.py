@@ -141,7 +141,8 @@ def test_few_bits_of_what_structure_leaves():
     """The factors of a layer are called after it; others than those with a choice of bits keep 8."""
     recipe, size = recipe_of(Proposal("low-rank-bits", 335, epochs=4), BITS, SHORT, "a")
     factorize, last = recipe.stages
-    assert [type(stage) for stage in recipe.stages] == [Factorize, QuantizeAware]
+    assert [type(stage) for stage in recipe.stages] == [Factorize, PostTraining]  # what is trained is rounded by data
+    assert factorize.fine_tune.epochs == 4
     assert size == 335
     assert factorize.parameters == pytest.approx(335 / 670)
     assert last.weight_bits == 8
@@ -236,6 +237,7 @@ def test_few_bits_by_learned_rounding():
     assert isinstance(last("low-rank-bits", epochs=4), PostTraining)
     assert last("low-rank-bits", epochs=4).rounding == AdaRound()
     assert last("low-rank-bits").rounding == AdaRound()
+    assert last("pruned-bits", epochs=4).rounding == AdaRound()
     assert isinstance(last("bits", epochs=4), QuantizeAware)
     assert last("bits", epochs=4).rounding == AdaRound()
     assert last("low-rank", epochs=4).rounding is None  # 8 bits
