@@ -72,7 +72,8 @@ def sensitivity(
         rank: shares of the kernel's parameters that stay with low rank.
         loss: what is measured. By default, the KL divergence of predicted probabilities (softmax, or one number of
             sigmoid), else the squared error of the outputs by their variance; "kl", the KL divergence of softmax over
-            logits; or a Keras loss, its name, or a function of labels and outputs: the increase per sample.
+            logits; or a Keras loss, its name (a crossentropy on logits, if outputs are), or a function of labels
+            and outputs: the increase per sample.
         estimate_below: a share of the energy of a layer's outputs, such as 0.02. Where less is lost, the loss is
             estimated, from that of the one of these settings that is roughest; 0 runs all.
         max_samples: how many samples of the data are used.

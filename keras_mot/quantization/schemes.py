@@ -32,8 +32,9 @@ class QuantizationScheme(Config):
             keep as few. A model with codebooks keeps them in any case.
         rounding: the `Rounding` that chooses the integers of weights: `Nearest()`, `GPTQ()`, `AdaRound()`, or your own.
             By default, `GPTQ()` for weights of less than 8 bits where there are calibration data, and `Nearest()`
-            otherwise. Training starts from these integers. For weights whose values are shared, one that is chosen by
-            data picks the integers of these values; with others, and in training, they are rounded to the nearest.
+            otherwise; those that go by data are refused without. Training starts from these integers. For weights whose
+            values are shared, one that is chosen by data picks the integers of these values; with others, and in
+            training, they are rounded to the nearest.
         block_size: with dynamic ranges and weights of at most 4 bits, how many inputs of a channel share a scale: 32,
             64, 128 or 256. `None`: all of them.
     """

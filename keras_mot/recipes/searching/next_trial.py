@@ -132,14 +132,15 @@ class NextTrial:
 
     def _rounded_otherwise(self, best, done, running) -> Iterator[Proposal]:
         """The best trial with its few bits found in the other way, which needs none of its other stages again."""
-        if best is None or not self.budget.by_size or "bits" not in FAMILIES[best.family]:
-            return  # of one size, the smallest has nothing to win
-        if not self._is_small_enough(best):
+        if best is None or "bits" not in FAMILIES[best.family]:
+            return
+        if not (self.budget.by_size and self._is_small_enough(best)):  # it becomes no smaller
             return
         other = _again(best, kernels=best.asked, epochs=best.epochs, learned=not best.learned)
         sizes = [(each.asked, each) for each in done] + [(each.kernels, each) for each in running]
-        has_few = recipe_of(other, self.layers, None, best.family)[0].stages[-1].overrides
-        if has_few and not any(_is_same(other, size, each) for size, each in sizes):
+        if any(_is_same(other, size, each) for size, each in sizes):
+            return
+        if recipe_of(other, self.layers, None, best.family)[0].stages[-1].overrides:  # some layers have few bits
             yield other
 
     def _nearly_best(self, best, done):
